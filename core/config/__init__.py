@@ -1,0 +1,43 @@
+"""The config of a run: YAML to a typed tree, refusals by key path, and back."""
+
+from megacontext.core.config.load import (
+    build,
+    dump_config,
+    load_config,
+    parse_config,
+    smallest_w_max,
+)
+from megacontext.core.config.schema import (
+    AllocatorConfig,
+    Config,
+    FocusConfig,
+    GistConfig,
+    KVConfig,
+    LensConfig,
+    ModelConfig,
+    QuestionConfig,
+    SamplingConfig,
+    TraceConfig,
+    TreeConfig,
+    TriggersConfig,
+)
+
+__all__ = [
+    "AllocatorConfig",
+    "Config",
+    "FocusConfig",
+    "GistConfig",
+    "KVConfig",
+    "LensConfig",
+    "ModelConfig",
+    "QuestionConfig",
+    "SamplingConfig",
+    "TraceConfig",
+    "TreeConfig",
+    "TriggersConfig",
+    "build",
+    "dump_config",
+    "load_config",
+    "parse_config",
+    "smallest_w_max",
+]

@@ -1,0 +1,204 @@
+"""YAML to :class:`Config`: unknown keys, wrong types and illegal values are refused by key path."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from megacontext.core.config.fields import legal_of
+from megacontext.core.config.schema import Config
+from megacontext.traces.errors import BudgetError, ConfigError
+
+__all__ = ["build", "dump_config", "load_config", "parse_config", "smallest_w_max"]
+
+T = TypeVar("T")
+
+_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+
+def load_config(path: Path, overrides: Iterable[str] = ()) -> Config:
+    """The config in a YAML file, or in the metadata of a trace (``*.arrow``).
+
+    Args:
+        path: the file.
+        overrides: ``key.path=value`` settings, applied in order; values are YAML.
+
+    Raises:
+        ConfigError: one sentence with the key path, the value and the legal range.
+    """
+    if path.suffix == ".arrow":
+        text = _config_of_trace(path)
+    else:
+        text = _read(path)
+    return parse_config(text, overrides, where=str(path))
+
+
+def parse_config(text: str, overrides: Iterable[str] = (), where: str = "config") -> Config:
+    """Like :func:`load_config` for YAML text."""
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        place = "" if line is None else f" at line {line + 1}"
+        raise ConfigError(f"{where} is not valid YAML{place}; check its indentation.") from error
+    if raw is None:
+        raw = {}
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{where} holds {_kind(raw)}; it must be a mapping of keys to values.")
+    for setting in overrides:
+        _override(raw, setting)
+    config = build(Config, raw, "")
+    _check(config)
+    return config
+
+
+def dump_config(config: Config) -> str:
+    """The full resolved config as YAML; ``parse_config`` gives an equal config back."""
+    return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True)
+
+
+def smallest_w_max(config: Config) -> int:
+    """Entries that the smallest legal frontier, a tail and the headroom can need."""
+    k = config.block_size
+    return (k - 1) * config.tree.max_levels + config.focus.protected_blocks * k + 2 * k
+
+
+def _check(config: Config) -> None:
+    least = smallest_w_max(config)
+    if config.w_max < least:
+        raise BudgetError(
+            f"w_max is {config.w_max}, below the smallest legal frontier of {least} entries for "
+            f"block_size {config.block_size}, tree.max_levels {config.tree.max_levels} and "
+            f"focus.protected_blocks {config.focus.protected_blocks}; raise w_max to at least "
+            f"{least} or lower one of these."
+        )
+    if config.tree.storage == "disk" and not config.tree.path:
+        raise ConfigError(
+            "tree.path is empty but tree.storage is disk; set tree.path or pass --tree DIR."
+        )
+    for key, kind, needs in (("gist", config.gist, "gistnet"), ("lens", config.lens, "lensnet")):
+        if kind.path and kind.kind != needs:
+            raise ConfigError(
+                f"{key}.path is {kind.path!r} but {key}.kind is {kind.kind}, which reads no "
+                f"checkpoint; set {key}.kind to {needs}."
+            )
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"Config {path} does not exist; check the path.") from error
+    except IsADirectoryError as error:
+        raise ConfigError(f"Config {path} is a folder; name a YAML file in it.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"Config {path} is not UTF-8 text; save it as UTF-8.") from error
+    except OSError as error:
+        raise ConfigError(f"Config {path} cannot be read: {error.strerror}.") from error
+
+
+def _config_of_trace(path: Path) -> str:
+    from megacontext.traces.reader import TraceReader
+
+    with TraceReader.open(path) as reader:
+        return reader.meta.config
+
+
+def _override(raw: dict[str, Any], setting: str) -> None:
+    key, equals, value = setting.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {setting!r} has no '='; write --set key.path=value.")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {key}: {value!r} is not a YAML value; quote it.") from error
+    *parents, last = key.split(".")
+    node: Any = raw
+    for name in parents:
+        node = node.setdefault(name, {}) if isinstance(node, dict) else None
+        if not isinstance(node, dict):
+            raise ConfigError(f"--set {key}: {name} is not a section; see the keys of the config.")
+    node[last] = parsed
+
+
+def build(kind: type[T], raw: object, path: str) -> T:
+    """``raw`` (YAML) as an instance of the dataclass ``kind``.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type or an illegal value below ``path``.
+    """
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"{path or 'config'} is {_kind(raw)}; it must be a section with keys.")
+    hints = typing.get_type_hints(kind)
+    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for key, value in raw.items():
+        name = f"{path}.{key}" if path else str(key)
+        if key not in fields:
+            close = difflib.get_close_matches(str(key), fields, n=1)
+            hint = f"did you mean {close[0]}?" if close else "legal: " + ", ".join(fields) + "."
+            raise ConfigError(f"Unknown key {name} (value {_short(value)}); {hint}")
+        typed = _convert(hints[key], value, name)
+        legal = legal_of(fields[key])
+        if typed is not None and not legal.admits(typed):
+            raise ConfigError(f"{name} is {_short(value)}; it must be {legal.describe()}.")
+        values[key] = typed
+    return kind(**values)
+
+
+def _convert(kind: Any, value: Any, path: str) -> Any:
+    origin = typing.get_origin(kind)
+    if origin in (types.UnionType, typing.Union):
+        members = typing.get_args(kind)
+        if all(dataclasses.is_dataclass(m) for m in members):
+            return _convert_kind(members, value, path)
+        if value is None and type(None) in members:
+            return None
+        return _convert(next(m for m in members if m is not type(None)), value, path)
+    if origin is Literal:
+        return value
+    if origin is list:
+        if not isinstance(value, list):
+            raise ConfigError(f"{path} is {_kind(value)}; it must be a list.")
+        (member,) = typing.get_args(kind)
+        return [_convert(member, v, f"{path}[{i}]") for i, v in enumerate(value)]
+    if dataclasses.is_dataclass(kind):
+        return build(typing.cast(type, kind), value, path)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is not bool and isinstance(value, bool) or not isinstance(value, kind):
+        raise ConfigError(f"{path} is {_short(value)} ({_kind(value)}); it must be {_NAMES[kind]}.")
+    return value
+
+
+def _convert_kind(members: tuple[Any, ...], value: Any, path: str) -> Any:
+    """A section whose ``kind`` key picks the dataclass."""
+    kinds = {m.__dataclass_fields__["kind"].default: m for m in members}
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{path} is {_kind(value)}; it must be a section with a kind.")
+    name = value.get("kind")
+    if not isinstance(name, str) or name not in kinds:
+        raise ConfigError(f"{path}.kind is {_short(name)}; it must be one of {', '.join(kinds)}.")
+    return build(kinds[name], value, path)
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "empty"
+    if isinstance(value, bool):
+        return "a yes/no value"
+    return {int: "a whole number", float: "a number", str: "a text", list: "a list"}.get(
+        type(value), "a section" if isinstance(value, Mapping) else type(value).__name__
+    )
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,193 @@
+"""The config of one run: a typed tree. Defaults are the reference settings of the demo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from megacontext.core.config.fields import option
+from megacontext.core.config.sources import PythonSource, SourceConfig
+
+__all__ = [
+    "AllocatorConfig",
+    "Config",
+    "FocusConfig",
+    "GistConfig",
+    "KVConfig",
+    "LensConfig",
+    "ModelConfig",
+    "QuestionConfig",
+    "SamplingConfig",
+    "TraceConfig",
+    "TreeConfig",
+    "TriggersConfig",
+]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The frozen base model."""
+
+    path: str = option("demo", "'demo' (bundled), a local model folder, or a hub id")
+    dtype: str = option(
+        "auto",
+        "auto: bfloat16 on a GPU, float32 on a CPU",
+        choices=("auto", "float32", "bfloat16"),
+    )
+
+
+@dataclass(frozen=True)
+class TreeConfig:
+    """Where the history and its gists live."""
+
+    storage: str = option("ram", "ram, or disk (memory-mapped files)", choices=("ram", "disk"))
+    path: str | None = option(None, "folder of a disk tree; --tree DIR sets it")
+    max_levels: int = option(4, "highest gist level", low=1, high=8)
+    dtype: str = option("fp16", "how gists are stored", choices=("fp16", "bf16", "fp32"))
+    commit_blocks: int = option(32, "blocks between two commits of a disk tree", low=1, high=2**20)
+
+
+@dataclass(frozen=True)
+class GistConfig:
+    """Who makes gists and index keys."""
+
+    kind: str = option(
+        "auto",
+        "auto: the bundle's trained GistNet where the model has one, else mean",
+        choices=("auto", "gistnet", "mean"),
+    )
+    path: str | None = option(None, "GistNet checkpoint folder (kind gistnet)")
+
+
+@dataclass(frozen=True)
+class LensConfig:
+    """Who scores the frontier."""
+
+    kind: str = option(
+        "auto",
+        "auto: the bundle's trained LensNet where the model has one, else similarity",
+        choices=(
+            "auto",
+            "lensnet",
+            "similarity",
+            "bm25",
+            "attention",
+            "recency",
+            "random",
+            "oracle",
+        ),
+    )
+    path: str | None = option(None, "LensNet checkpoint folder (kind lensnet)")
+    query_tokens: int = option(32, "newest tokens that form the query", low=1, high=1024)
+
+
+@dataclass(frozen=True)
+class AllocatorConfig:
+    """The policy that turns scores into actions."""
+
+    kind: str = option(
+        "greedy",
+        "policy",
+        choices=(
+            "greedy",
+            "simple",
+            "stochastic_greedy",
+            "slot",
+            "optimal",
+            "learned",
+            "transformer",
+        ),
+    )
+    temperature: float = option(
+        0.1, "stochastic_greedy: of the draw among top_k", low=1e-3, high=10
+    )
+    top_k: int = option(8, "stochastic_greedy: candidates in the draw", low=1, high=1024)
+    path: str | None = option(None, "learned: policy checkpoint folder")
+
+
+@dataclass(frozen=True)
+class QuestionConfig:
+    """Limits of a refocus that a question, a turn end or a surprise triggers."""
+
+    n_diff: int = option(24, "voluntary actions a round", low=0, high=4096)
+    rounds: int = option(4, "rounds", low=1, high=32)
+
+
+@dataclass(frozen=True)
+class FocusConfig:
+    """The allocator's constraints."""
+
+    n_diff: int = option(4, "voluntary actions a round", low=0, high=4096)
+    tau_expand: float = option(0.20, "expand above this score", low=0.0, high=1.0)
+    tau_collapse: float = option(0.20, "collapse below minus this score", low=0.0, high=1.0)
+    cooldown_steps: int = option(2, "refocuses before a node may flip back", low=0, high=10_000)
+    rounds: int = option(3, "rounds of score-and-allocate in one refocus", low=1, high=32)
+    protected_blocks: int = option(2, "newest blocks that stay raw", low=0, high=4096)
+    question: QuestionConfig = field(default_factory=QuestionConfig)
+
+
+@dataclass(frozen=True)
+class KVConfig:
+    """How the key-value cache follows the working context."""
+
+    mode: str = option("splice", "splice, or exact recompute", choices=("splice", "exact"))
+    positions: str = option(
+        "packed", "position of each window entry", choices=("packed", "global", "gap")
+    )
+    drift_every: int = option(64, "edits between two drift samples; 0: never", low=0)
+    drift_bound: float = option(0.05, "KL in nats above which a refresh starts", low=0.0)
+    refresh_every: int = option(8192, "tokens between two full refreshes; 0: never", low=0)
+    refresh_chunk: int = option(256, "rows recomputed at a time in a refresh", low=1)
+
+
+@dataclass(frozen=True)
+class TriggersConfig:
+    """Refocuses beside the one at each closed block."""
+
+    question_mark: bool = option(True, "after a token that ends in '?'")
+    turn_end: bool = option(True, "after a turn of a conversation")
+    surprisal: float = option(8.0, "after a decoded token of this NLL in nats; 0: never", low=0.0)
+    min_gap: int = option(8, "tokens that must lie between two refocuses", low=1)
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How a decoded token is drawn."""
+
+    temperature: float = option(0.0, "0 is greedy", low=0.0, high=10.0)
+    top_k: int = option(0, "0: all tokens", low=0)
+    top_p: float = option(1.0, "nucleus mass", low=0.0, high=1.0)
+
+
+@dataclass(frozen=True)
+class TraceConfig:
+    """What the trace keeps."""
+
+    scores: str = option("f16", "how scores are stored", choices=("f16", "u8", "topk", "none"))
+    flush_rows: int = option(8, "rows in a batch", low=1, high=1024)
+    flush_ms: int = option(250, "longest wait of a row", low=1, high=60_000)
+    queue_rows: int = option(1024, "rows that wait for the writer before scores drop", low=1)
+    delta_nll_every: int = option(
+        0, "refocuses between two measurements of delta NLL; 0: never", low=0
+    )
+    horizon: int = option(64, "tokens over which delta NLL is measured", low=1, high=4096)
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run. ``load_config`` makes it, ``dump_config`` writes it back."""
+
+    seed: int = option(0, "every random choice follows from it", low=0, high=2**63 - 1)
+    device: str = option("auto", "where the model runs", choices=("auto", "cpu", "cuda"))
+    w_max: int = option(1024, "entries of the working context", low=4, high=2**22)
+    block_size: int = option(32, "tokens of a block, K", low=2, high=1024, power_of_two=True)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    tree: TreeConfig = field(default_factory=TreeConfig)
+    gist: GistConfig = field(default_factory=GistConfig)
+    lens: LensConfig = field(default_factory=LensConfig)
+    allocator: AllocatorConfig = field(default_factory=AllocatorConfig)
+    focus: FocusConfig = field(default_factory=FocusConfig)
+    kv: KVConfig = field(default_factory=KVConfig)
+    triggers: TriggersConfig = field(default_factory=TriggersConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    trace: TraceConfig = field(default_factory=TraceConfig)
+    source: SourceConfig = field(default_factory=PythonSource)

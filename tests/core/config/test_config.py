@@ -1,0 +1,100 @@
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from megacontext.core.config import Config, dump_config, load_config, parse_config, smallest_w_max
+from megacontext.traces.errors import BudgetError, ConfigError
+
+
+def test_an_empty_config_is_the_default():
+    assert parse_config("") == Config()
+
+
+def test_a_dumped_config_loads_to_an_equal_one():
+    text = (
+        "seed: 7\nlens: {kind: random}\nfocus: {n_diff: 9, question: {rounds: 2}}\n"
+        "source: {kind: script, segments: [{kind: ingest, tokens: 5}, "
+        "{kind: plant, name: a, text: 'x: y'}]}\n"
+    )
+    config = parse_config(text)
+    assert parse_config(dump_config(config)) == config
+    assert config.focus.question.rounds == 2
+
+
+def test_overrides_win_and_reach_nested_keys():
+    config = parse_config("focus: {n_diff: 2}", ["focus.n_diff=8", "kv.mode=exact", "seed=5"])
+    assert (config.focus.n_diff, config.kv.mode, config.seed) == (8, "exact", 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("sede: 3", "did you mean seed"),
+        ("focus: {n_dif: 3}", "focus.n_dif"),
+        ("focus: 3", "focus is a whole number"),
+        ("block_size: 33", "power of two from 2 to 1024"),
+        ("seed: x", "'x'"),
+        ("seed: -1", "from 0"),
+        ("seed: true", "whole number"),
+        ("focus: {n_diff: 1.5}", "whole number"),
+        ("focus: {tau_expand: 1.5}", "from 0 to 1"),
+        ("focus: {tau_expand: .nan}", "from 0 to 1"),
+        ("lens: {kind: foo}", "one of auto, lensnet"),
+        ("source: {kind: foo}", "source.kind"),
+        ("source: {kind: script, segments: [{kind: ingest, tokenz: 5}]}", r"segments\[0\].tokenz"),
+        ("tree: {storage: disk}", "tree.path"),
+        ("lens: {path: x}", "lens.kind"),
+        ("a: [", "not valid YAML"),
+        ("- 1", "mapping"),
+    ],
+)
+def test_a_bad_config_is_one_sentence_with_its_key(text, says):
+    with pytest.raises(ConfigError, match=says) as caught:
+        parse_config(text)
+    assert str(caught.value).count("\n") == 0
+
+
+def test_the_smallest_budget_is_legal_and_one_less_is_not():
+    least = smallest_w_max(Config())
+    assert parse_config(f"w_max: {least}").w_max == least
+    with pytest.raises(BudgetError, match=f"at least {least}"):
+        parse_config(f"w_max: {least - 1}")
+
+
+@pytest.mark.parametrize("setting", ["seed", "=3", "seed.x=3", "focus.n_diff=[", "nope=1"])
+def test_a_bad_override_is_refused(setting):
+    with pytest.raises(ConfigError):
+        parse_config("seed: 1", [setting])
+
+
+def test_a_missing_file_names_its_path(tmp_path):
+    with pytest.raises(ConfigError, match=r"nope\.yaml"):
+        load_config(tmp_path / "nope.yaml")
+
+
+def test_every_option_has_a_help_line():
+    def walk(kind, path):
+        for field in dataclasses.fields(kind):
+            default = (
+                field.default_factory()
+                if field.default_factory is not dataclasses.MISSING
+                else field.default
+            )
+            if dataclasses.is_dataclass(default):
+                walk(type(default), f"{path}{field.name}.")
+            elif field.name != "kind" or "legal" in field.metadata:
+                assert field.metadata["legal"].help, path + field.name
+
+    walk(Config, "")
+
+
+@given(st.text(max_size=40))
+def test_any_text_loads_or_is_refused(text):
+    try:
+        config = parse_config(text)
+    except ConfigError as error:
+        assert "\n" not in str(error)
+    else:
+        assert isinstance(config, Config)

@@ -1,0 +1,117 @@
+import json
+
+import numpy as np
+import pytest
+
+from megacontext.core.config import parse_config
+from megacontext.core.sources import Decode, Ingest, Mark, Plant, Question, open_source
+from megacontext.traces.errors import SourceError
+
+
+class Bytes:
+    def encode(self, text):
+        return np.frombuffer(text.encode(), np.uint8).astype(np.uint32)
+
+
+def events(source: str):
+    return list(open_source(parse_config(f"source: {source}").source, Bytes()))
+
+
+def text_of(found) -> str:
+    tokens = np.concatenate([e.tokens for e in found if isinstance(e, Ingest)])
+    return tokens.astype(np.uint8).tobytes().decode(errors="ignore")
+
+
+def test_text_file_is_read_whole_and_decoding_follows(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("héllo\r\nworld\n" * 20_000)
+    found = events(f"{{kind: text, path: '{path}', decode_tokens: 7}}")
+    assert text_of(found[:-1]) == "héllo\r\nworld\n" * 20_000
+    assert found[-1] == Decode(7)
+
+
+def test_max_tokens_cuts_the_text(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("x" * 100)
+    assert text_of(events(f"{{kind: text, path: '{path}', max_tokens: 9}}")) == "x" * 9
+
+
+def test_folder_announces_files_in_path_order(tmp_path):
+    (tmp_path / "b.py").write_text("B\n")
+    (tmp_path / "a.py").write_text("A\n")
+    text = text_of(events(f"{{kind: folder, path: '{tmp_path}'}}"))
+    assert text == "# ==== a.py ====\nA\n\n# ==== b.py ====\nB\n\n"
+
+
+def test_corpus_picks_the_document(tmp_path):
+    path = tmp_path / "c.jsonl"
+    path.write_text("\n".join(json.dumps({"text": t}) for t in ("one", "two")))
+    assert text_of(events(f"{{kind: corpus, path: '{path}', document: 1}}")) == "two"
+
+
+def test_python_sources_alternate_and_are_the_same_twice():
+    source = "{kind: python, package: pydoc+json, max_tokens: 50000, decode_tokens: 0}"
+    first, again = text_of(events(source)), text_of(events(source))
+    assert first == again
+    assert "# ==== doc/assert ====" in first
+    assert "# ==== json/__init__.py ====" in first
+    assert first.index("doc/assert") < first.index("json/__init__") < first.index("doc/assignment")
+
+
+def test_script_draws_ingest_segments_from_one_running_text(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("0123456789")
+    found = events(
+        f"{{kind: script, text: {{kind: text, path: '{path}'}}, segments: ["
+        "{kind: ingest, tokens: 3}, {kind: plant, name: n, text: fact}, {kind: ingest, tokens: 4},"
+        "{kind: marker, text: m}, {kind: question, about: n, text: q, answer: a}]}"
+    )
+    assert text_of([found[0], found[2]]) == "0123456"
+    assert isinstance(found[1], Plant)
+    assert found[3] == Mark("m")
+    assert isinstance(found[4], Question)
+    assert found[4].about == "n"
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("{kind: text, path: missing.txt}", "missing.txt"),
+        ("{kind: text, path: .}", "source.path"),
+        ("{kind: folder, path: missing}", "not a folder"),
+        ("{kind: python, package: no_such_package_here}", "not installed"),
+        ("{kind: corpus, path: missing.jsonl}", "missing.jsonl"),
+        ("{kind: script, segments: []}", "at least one segment"),
+        ("{kind: script, segments: [{kind: question, about: x}]}", "'x'"),
+    ],
+)
+def test_a_bad_source_is_one_sentence(source, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SourceError, match=says) as caught:
+        events(source)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n"[:0]])
+def test_empty_text_is_refused(tmp_path, content):
+    path = tmp_path / "a.txt"
+    path.write_bytes(content)
+    with pytest.raises(SourceError, match="holds no text"):
+        events(f"{{kind: text, path: '{path}'}}")
+
+
+def test_undecodable_bytes_are_refused_with_their_place(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"abc\xff\xfe")
+    with pytest.raises(SourceError, match="byte 3"):
+        events(f"{{kind: text, path: '{path}'}}")
+
+
+def test_an_ingest_segment_longer_than_the_text_says_so(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("0123456789")
+    with pytest.raises(SourceError, match="5 tokens before"):
+        events(
+            f"{{kind: script, text: {{kind: text, path: '{path}'}}, "
+            "segments: [{kind: ingest, tokens: 15}]}"
+        )
