@@ -173,7 +173,7 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
         return build(typing.cast(type, kind), value, path)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if kind is not bool and isinstance(value, bool) or not isinstance(value, kind):
+    if (kind is not bool and isinstance(value, bool)) or not isinstance(value, kind):
         raise ConfigError(f"{path} is {_short(value)} ({_kind(value)}); it must be {_NAMES[kind]}.")
     return value
 

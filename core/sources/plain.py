@@ -82,8 +82,7 @@ def stdin_texts() -> Iterator[str]:
     """Standard input as it comes, line by line."""
     stream = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", newline="")
     try:
-        for line in stream:
-            yield line
+        yield from stream
     except UnicodeDecodeError as error:
         raise SourceError(
             f"Standard input is not UTF-8 text (byte {error.start}); convert it to UTF-8."

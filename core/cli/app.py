@@ -1,0 +1,96 @@
+"""The root command: finds its subcommands lazily and turns errors into one sentence."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib.metadata import entry_points
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from megacontext.traces.errors import MegaContextError
+
+__all__ = ["app", "guard", "main"]
+
+COMMANDS = {
+    "run": "megacontext.core.cli.run:app",
+    "batch": "megacontext.core.cli.batch:app",
+    "trace": "megacontext.core.cli.trace:app",
+    "sim": "",
+    "data": "megacontext.core.data.cli:app",
+    "train": "megacontext.core.cli.train:app",
+    "eval": "megacontext.core.cli.evaluate:app",
+    "bench": "megacontext.core.cli.bench:app",
+    "doctor": "megacontext.core.cli.doctor:app",
+}
+"""Name to ``module:attribute``; an empty target comes from the entry points."""
+
+
+def _targets() -> dict[str, str]:
+    found = {e.name: e.value for e in entry_points(group="megacontext.commands")}
+    known = {name: target or found.pop(name, "") for name, target in COMMANDS.items()}
+    return {name: target for name, target in (known | found).items() if target}
+
+
+class _LazyGroup(TyperGroup):
+    """Imports a subcommand's module when it is first asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(_targets())
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        target = _targets().get(cmd_name)
+        if target is None:
+            return None
+        module, _, attribute = target.partition(":")
+        command: Any = typer.main.get_command(getattr(importlib.import_module(module), attribute))
+        command.name = cmd_name
+        return command
+
+
+app = typer.Typer(
+    cls=_LazyGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Run, measure and train virtualized context for language models.",
+)
+
+
+@app.callback()
+def _root(
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+) -> None:
+    """Run, measure and train virtualized context for language models."""
+
+
+def guard(run: Any, arguments: list[str]) -> int:
+    """Run a typer app; print a :class:`MegaContextError` as one sentence.
+
+    ``--debug`` may stand anywhere and shows the traceback instead. Returns the exit code.
+    """
+    debug = "--debug" in arguments
+    arguments = [a for a in arguments if a != "--debug"]
+    try:
+        run(args=arguments)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except MegaContextError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output went away; nobody is left to tell
+        return 1
+    return 0
+
+
+def main() -> None:
+    """Entry point of ``megacontext``."""
+    sys.exit(guard(app, sys.argv[1:]))
