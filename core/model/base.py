@@ -1,0 +1,166 @@
+"""The frozen base model: any decoder-only language model of Hugging Face transformers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from megacontext.core.model import loading
+from megacontext.core.model.tokenizer import Tokenizer
+from megacontext.traces.errors import ModelError
+
+__all__ = ["BaseModel", "Forward"]
+
+
+@dataclass(frozen=True)
+class Forward:
+    """What the model says about t rows: ``logits`` F32[t, V] and ``hidden`` [t, d].
+
+    ``hidden`` is the last hidden state after the final norm, as the output head reads it.
+    """
+
+    logits: Tensor
+    hidden: Tensor
+
+
+class BaseModel:
+    """A frozen causal language model with its tokenizer.
+
+    The parameters never change: they take no gradient and the module stays in eval mode.
+    """
+
+    def __init__(self, module: Any, tokenizer: Tokenizer | None, name: str) -> None:
+        self.module = module.eval().requires_grad_(False)
+        self.name = name
+        self._tokenizer = tokenizer
+        self.config = module.config.get_text_config()
+        embedding = module.get_input_embeddings()
+        head = module.get_output_embeddings()
+        if not isinstance(embedding, nn.Embedding) or head is None:
+            raise ModelError(
+                f"model '{name}' is a {type(module).__name__} without an input embedding and an "
+                "output head, choose a decoder-only language model"
+            )
+        self._embedding = embedding
+        self._head_input: Tensor | None = None
+        head.register_forward_pre_hook(self._keep_head_input)
+
+    @classmethod
+    def load(
+        cls,
+        path_or_id: str,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        needed_window: int | None = None,
+    ) -> Self:
+        """Load a local folder or a hub id.
+
+        Args:
+            path_or_id: folder written by ``save_pretrained``, or ``owner/name`` on the hub.
+            device: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.
+            dtype: ``auto`` (bfloat16 on a GPU, float32 on a CPU), ``float32`` or ``bfloat16``.
+            needed_window: rows that the model must hold, W_max.
+
+        Raises:
+            ModelError: missing or unreadable files, another model's tokenizer, no decoder-only
+                model, a trained window below ``needed_window``, too little memory, no GPU.
+        """
+        target = loading.pick_device(device)
+        kind = loading.pick_dtype(dtype, target)
+        source, local = loading.find_model(path_or_id)
+        config = loading.load_config(source, local=local)
+        text = config.get_text_config()
+        loading.check_window(path_or_id, loading.trained_window(config), needed_window)
+        tokenizer = Tokenizer(loading.load_tokenizer(source, local=local))
+        loading.check_tokenizer(path_or_id, len(tokenizer), int(text.vocab_size))
+        loading.check_memory(path_or_id, config, kind, target, loading.available_bytes(target))
+        module = loading.load_module(source, config, kind, target, local=local)
+        return cls(module, tokenizer, path_or_id)
+
+    @classmethod
+    def from_module(
+        cls, module: nn.Module, tokenizer: Tokenizer | None = None, name: str = "module"
+    ) -> Self:
+        """Wrap a causal language model that is already in memory."""
+        return cls(module, tokenizer, name)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer.
+
+        Raises:
+            ModelError: a model wrapped without one.
+        """
+        if self._tokenizer is None:
+            raise ModelError(f"model '{self.name}' was given no tokenizer, pass one to from_module")
+        return self._tokenizer
+
+    @property
+    def dim(self) -> int:
+        """Width d of the input embeddings."""
+        return int(self._embedding.embedding_dim)
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows V of the embedding matrix; the tokenizer may have fewer."""
+        return int(self._embedding.num_embeddings)
+
+    @property
+    def window(self) -> int:
+        """Positions the model was trained on."""
+        return loading.trained_window(self.module.config)
+
+    @property
+    def device(self) -> torch.device:
+        return self._embedding.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._embedding.weight.dtype
+
+    @property
+    def embedding_matrix(self) -> Tensor:
+        """Token embeddings [V, d], frozen."""
+        return self._embedding.weight
+
+    @torch.no_grad()
+    def embed(self, tokens: ArrayLike) -> Tensor:
+        """Input embeddings [t, d] of token ids [t]."""
+        ids = torch.from_numpy(np.asarray(tokens, dtype=np.int64))
+        embedded: Tensor = self._embedding(ids.to(self.device))
+        return embedded
+
+    @torch.no_grad()
+    def forward_rows(
+        self, x: Tensor, positions: Tensor, mask: Tensor, cache: Any | None, keep: int
+    ) -> Forward:
+        """One forward over rows of one sequence.
+
+        Args:
+            x: input embeddings [r, d].
+            positions: I64[r].
+            mask: bool [r, columns], True where a row sees a column of the cache (or of ``x``).
+            cache: a transformers ``Cache``, or None.
+            keep: how many of the last rows get logits, >= 1.
+        """
+        out = self.module(
+            inputs_embeds=x[None],
+            position_ids=positions[None],
+            attention_mask=mask[None, None],
+            past_key_values=cache,
+            use_cache=cache is not None,
+            logits_to_keep=keep,
+        )
+        hidden = self._head_input
+        assert hidden is not None
+        self._head_input = None
+        return Forward(out.logits[0].float(), hidden[0])
+
+    def _keep_head_input(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._head_input = inputs[0]

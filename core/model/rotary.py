@@ -1,0 +1,123 @@
+"""How each layer's cached keys depend on positions, found by probing the model itself.
+
+A layer is spliceable if a cached key can be moved to another position without recomputing it:
+its keys are either independent of positions (NoPE) or rotated by them (RoPE of any kind whose
+inverse frequencies are fixed, with or without attention scaling, on all or the first dimensions).
+The probe runs three copies of one random row, each seeing only itself, at different positions;
+with learned absolute positions the keys differ in a way that no rotation explains.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from megacontext.core.model.base import BaseModel
+
+__all__ = ["RotaryLayers", "probe_rotary", "rotate_half", "rotate_keys"]
+
+_PROBE_POSITIONS = (0, 1, 37)
+_CHANGING = ("dynamic", "longrope")
+
+
+@dataclass(frozen=True)
+class RotaryLayers:
+    """``layers``: indices of layers whose keys are rotated, all by ``inv_freq`` F32[half].
+
+    ``reason`` is None when every layer is spliceable, else one clause that says why not.
+    """
+
+    layers: tuple[int, ...]
+    inv_freq: Tensor
+    reason: str | None
+
+
+def rotate_half(x: Tensor) -> Tensor:
+    """(-x2, x1) for the two halves of the last dimension."""
+    half = x.shape[-1] // 2
+    return torch.cat((-x[..., half:], x[..., :half]), dim=-1)
+
+
+def rotate_keys(keys: Tensor, delta: Tensor, inv_freq: Tensor) -> Tensor:
+    """Keys [..., s, D] moved by ``delta`` I64[s] positions; computed in float32.
+
+    Only the first ``2 * len(inv_freq)`` dimensions rotate. The attention scaling that some RoPE
+    kinds multiply into cosine and sine is already in the keys and stays as it is.
+    """
+    angle = delta[:, None].double() * inv_freq.double()
+    angle = torch.cat((angle, angle), dim=-1)
+    cos, sin = angle.cos().float(), angle.sin().float()
+    width = angle.shape[-1]
+    turning = keys[..., :width].float()
+    turned = (turning * cos + rotate_half(turning) * sin).to(keys.dtype)
+    if width == keys.shape[-1]:
+        return turned
+    return torch.cat((turned, keys[..., width:]), dim=-1)
+
+
+@torch.no_grad()
+def probe_rotary(base: BaseModel) -> RotaryLayers:
+    """Find out which layers rotate their keys, and whether all layers are spliceable."""
+    candidates = _inverse_frequencies(base.module)
+    none = torch.zeros(0, device=base.device)
+    changing = _changing_rope(base.config)
+    if changing is not None:
+        return RotaryLayers((), none, f"its '{changing}' rope changes with the length")
+    generator = torch.Generator().manual_seed(0)
+    row = torch.randn(base.dim, generator=generator).to(base.device, base.dtype)
+    row = row * base.embedding_matrix.float().std().to(base.dtype)
+    count = len(_PROBE_POSITIONS)
+    positions = torch.tensor(_PROBE_POSITIONS, device=base.device)
+    mask = torch.eye(count, dtype=torch.bool, device=base.device)
+    cache = DynamicCache()
+    base.forward_rows(row.expand(count, -1), positions, mask, cache, keep=1)
+    rotated: list[int] = []
+    used: Tensor | None = None
+    for number, layer in enumerate(cache.layers):
+        keys = layer.keys[0].float()
+        if _close(keys, keys[:, :1].expand_as(keys), base.dtype):
+            continue
+        matching = _matching(keys, positions, candidates, base.dtype)
+        if matching is None:
+            reason = f"layer {number} does not rotate its keys by position"
+            return RotaryLayers((), none, reason)
+        if used is not None and not torch.equal(used, matching):
+            return RotaryLayers((), none, "its layers rotate by different frequencies")
+        used = matching
+        rotated.append(number)
+    return RotaryLayers(tuple(rotated), none if used is None else used, None)
+
+
+def _inverse_frequencies(module: Any) -> list[Tensor]:
+    return [
+        buffer.float()
+        for name, buffer in module.named_buffers()
+        if name.endswith("inv_freq") and "original" not in name
+    ]
+
+
+def _changing_rope(config: Any) -> str | None:
+    parameters = getattr(config, "rope_parameters", None) or {}
+    kind = parameters.get("rope_type") if isinstance(parameters, dict) else None
+    return str(kind) if kind in _CHANGING else None
+
+
+def _matching(
+    keys: Tensor, positions: Tensor, candidates: list[Tensor], dtype: torch.dtype
+) -> Tensor | None:
+    for inv_freq in candidates:
+        if 2 * len(inv_freq) > keys.shape[-1]:
+            continue
+        moved = rotate_keys(keys[:, :1].expand_as(keys).contiguous(), positions, inv_freq)
+        if _close(keys, moved, dtype):
+            return inv_freq
+    return None
+
+
+def _close(a: Tensor, b: Tensor, dtype: torch.dtype) -> bool:
+    tolerance = 1e-4 if dtype == torch.float32 else 2e-2
+    return bool((a - b).norm() <= tolerance * b.norm())

@@ -1,0 +1,375 @@
+"""The KV window: a slotted cache that follows the working context.
+
+The window holds rows in *window order*; each row has a key (what it stands for), a slot (where its
+keys and values lie) and a position (what the position embedding sees). ``append`` adds raw tokens
+at the end, ``sync`` follows an edit of the working context.
+
+How an edit is followed:
+
+* ``exact``: all rows from the first changed one on are recomputed; the prefix is reused.
+* ``splice``: only the inserted rows are computed, in one pass against the edited window; rows that
+  left are dropped, keys whose position shifted are rotated, later rows stay as they are.
+
+In both, the newest row is computed again, so that ``last`` holds the next token's logits *after*
+the edit. Rows ``[0, clean)`` are known to be what a full recompute would give. A *refresh* is the
+exact recompute of the rest, in window order and in place, ``refresh_chunk`` rows before each
+append, so that no step stalls; an edit that arrives meanwhile moves ``clean`` back to the first
+row that it changed. When ``clean`` reaches the end the window is exact again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from megacontext.core.model.base import BaseModel, Forward
+from megacontext.core.model.layout import Layout, Rows, layout_rows, token_rows
+from megacontext.core.model.positions import (
+    POSITION_MODES,
+    PositionMode,
+    next_position,
+    row_positions,
+)
+from megacontext.core.model.rotary import RotaryLayers, probe_rotary
+from megacontext.core.model.runner import DEAD, HFRunner, RowRunner
+from megacontext.traces.errors import ModelError, PlanError
+from megacontext.traces.schema import KVMode
+
+__all__ = ["KVWindow", "SyncStats", "TokenSource", "VectorSource"]
+
+VectorSource = Callable[[int, NDArray[np.int64]], Any]
+"""(level, node indices I64[n]) -> gist vectors F32[n, d], numpy or torch."""
+TokenSource = Callable[[int, int], ArrayLike]
+"""(start, stop) -> token ids of the history [start, stop)."""
+
+# Rows computed by one forward; bounds the mask and the activations.
+_MAX_ROWS = 512
+
+
+@dataclass(frozen=True)
+class SyncStats:
+    """What one ``sync`` did.
+
+    ``rows`` were computed since the last sync beyond the appended ones (inserted rows, the newest
+    row again, refreshed rows); ``shifted`` keys were rotated to new positions. ``mode`` is REFRESH
+    if rows were refreshed since the last sync. ``drift`` is KL(exact || spliced) of the next
+    token in nats where it was sampled.
+    """
+
+    rows: int
+    mode: KVMode
+    drift: float | None
+    shifted: int = 0
+
+
+class KVWindow:
+    """A slotted KV cache of at most ``w_max`` rows that follows a working context.
+
+    Args:
+        base: the frozen model.
+        w_max: budget in rows; the number of slots.
+        mode: ``splice`` or ``exact``. A model whose keys cannot be moved runs in ``exact``;
+            ``notes`` says so.
+        positions: ``packed``, ``global`` or ``gap``; see :mod:`megacontext.core.model.positions`.
+        drift_every: sample the drift every so many edits, 0 for never (splice).
+        drift_bound: a sampled drift above this starts a refresh, in nats.
+        refresh_every: start a refresh every so many appended tokens, 0 for never (splice).
+        refresh_chunk: rows refreshed before each append.
+
+    Raises:
+        ModelError: w_max beyond the trained window, or positions that the model cannot take.
+    """
+
+    def __init__(
+        self,
+        base: BaseModel,
+        w_max: int,
+        mode: str = "splice",
+        positions: PositionMode = "packed",
+        *,
+        drift_every: int = 0,
+        drift_bound: float | None = None,
+        refresh_every: int = 0,
+        refresh_chunk: int = 256,
+    ) -> None:
+        if mode not in ("exact", "splice"):
+            raise ModelError(f"kv.mode is '{mode}', use exact or splice")
+        if positions not in POSITION_MODES:
+            raise ModelError(f"positions is '{positions}', use {', '.join(POSITION_MODES)}")
+        if w_max > base.window:
+            raise ModelError(
+                f"w_max is {w_max} but model '{base.name}' was trained on {base.window} positions, "
+                f"set w_max to at most {base.window}"
+            )
+        self.base = base
+        self.w_max = w_max
+        self.positions = positions
+        rotary = probe_rotary(base)
+        self.notes = _notes(base, mode, rotary)
+        self.mode = KVMode.SPLICE if mode == "splice" and not self.notes else KVMode.EXACT
+        if rotary.reason is not None and positions == "global":
+            raise ModelError(
+                f"positions is 'global' but model '{base.name}' has no rotary positions "
+                f"({rotary.reason}), use packed or gap"
+            )
+        self.drift_every = drift_every
+        self.drift_bound = drift_bound
+        self.refresh_every = refresh_every
+        self.refresh_chunk = refresh_chunk
+        self.runner: RowRunner = HFRunner(base, w_max, rotary)
+        self._inputs = torch.zeros(w_max, base.dim, device=base.device, dtype=base.dtype)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget every row, e.g. after the tree was gisted anew."""
+        self._rows = token_rows(0, 0)
+        self._slots = np.zeros(0, dtype=np.int64)
+        self._positions = np.zeros(0, dtype=np.int64)
+        self._free = np.arange(self.w_max, dtype=np.int64)
+        self.n_tokens = 0
+        self.last: Forward | None = None
+        self._clean = 0
+        self._refreshing = False
+        self._refreshed_rows = 0
+        self._syncs = 0
+        self._tokens_since_refresh = 0
+
+    # -- what the window holds ------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    @property
+    def row_keys(self) -> NDArray[np.int64]:
+        """Keys of the rows in window order, I64[r]; see :mod:`megacontext.core.model.layout`."""
+        return self._rows.keys
+
+    @property
+    def row_slots(self) -> NDArray[np.int64]:
+        """Slots of the rows in window order, I64[r]."""
+        return self._slots
+
+    @property
+    def row_positions(self) -> NDArray[np.int64]:
+        """Positions of the rows in window order, strictly increasing, I64[r]."""
+        return self._positions
+
+    @property
+    def exact_rows(self) -> int:
+        """Rows at the window's start that equal a full recompute."""
+        return self._clean
+
+    # -- following the working context ----------------------------------------------------------
+
+    @torch.no_grad()
+    def append(self, tokens: ArrayLike) -> Forward:
+        """Run new raw tokens [t] at the window's end.
+
+        Returns the logits after each of them. A pending refresh first takes its next chunk, so
+        that the returned logits already see it.
+
+        Raises:
+            PlanError: the tokens do not fit the budget; nothing was computed.
+        """
+        ids = np.asarray(tokens, dtype=np.int64)
+        count, held = len(ids), len(self)
+        if count == 0 or held + count > self.w_max:
+            raise PlanError(
+                f"append of {count} tokens to a window of {held} rows, w_max is {self.w_max}: "
+                "append at least one and refocus before the budget is full"
+            )
+        self._refresh_step()
+        first = next_position(self.positions, self._rows, int(self._positions[-1]) if held else -1)
+        slots, self._free = self._free[:count], self._free[count:]
+        self._rows = self._rows.joined(token_rows(self.n_tokens, self.n_tokens + count))
+        self._slots = np.concatenate([self._slots, slots])
+        self._positions = np.concatenate([self._positions, first + np.arange(count)])
+        self._inputs[torch.from_numpy(slots).to(self._inputs.device)] = self.base.embed(ids)
+        self.n_tokens += count
+        self._tokens_since_refresh += count
+        if self.mode is KVMode.SPLICE and 0 < self.refresh_every <= self._tokens_since_refresh:
+            self._start_refresh()
+        return self._compute(np.arange(held, held + count), keep_all=True)
+
+    def decode(self, token: int) -> Forward:
+        """Run one new token at the window's end."""
+        return self.append([token])
+
+    @torch.no_grad()
+    def sync(self, layout: Layout, vectors: VectorSource, tokens: TokenSource) -> SyncStats:
+        """Follow the working context to ``layout``.
+
+        Args:
+            layout: the working context after the refocus.
+            vectors: gist vectors of inserted gists, by level and node indices.
+            tokens: ids of inserted raw tokens.
+
+        Raises:
+            PlanError: the layout exceeds w_max; nothing was changed.
+        """
+        rows = layout_rows(layout)
+        if len(rows) > self.w_max:
+            raise PlanError(f"a layout of {len(rows)} rows exceeds w_max {self.w_max}, collapse")
+        positions = row_positions(self.positions, rows, self.w_max, self.base.window)
+        changed = _first_change(self._rows.keys, rows.keys, self._positions, positions)
+        self.n_tokens = layout.n_tokens
+        if changed == len(rows) == len(self):
+            self._rows = rows
+            return self._stats(0, None, 0)
+        kept, shifted = self._place(rows, positions)
+        self._clean = min(self._clean, changed)
+        self._load_inputs(~kept, vectors, tokens)
+        if self.mode is KVMode.EXACT:
+            todo = np.arange(min(changed, len(rows) - 1), len(rows))
+        else:
+            todo = np.flatnonzero(~kept | (np.arange(len(rows)) == len(rows) - 1))
+        self._compute(todo)
+        return self._stats(len(todo), self._sampled_drift(), shifted)
+
+    def _place(self, rows: Rows, positions: NDArray[np.int64]) -> tuple[NDArray[np.bool_], int]:
+        """Give every row its slot and position; returns (rows that were kept, keys moved)."""
+        old = self._rows
+        # Starts increase strictly in both layouts, so a kept row is found by its start.
+        at = np.minimum(np.searchsorted(old.starts, rows.starts), max(len(old) - 1, 0))
+        kept = old.keys[at] == rows.keys if len(old) else np.zeros(len(rows), dtype=np.bool_)
+        leaving = np.ones(len(old), dtype=np.bool_)
+        leaving[at[kept]] = False
+        free = np.sort(np.concatenate([self._free, self._slots[leaving]]))
+        slots = np.empty(len(rows), dtype=np.int64)
+        slots[kept] = self._slots[at[kept]]
+        inserted = len(rows) - int(kept.sum())
+        slots[~kept] = free[:inserted]
+        shift = np.zeros(len(rows), dtype=np.bool_)
+        shift[kept] = self._positions[at[kept]] != positions[kept]
+        self._rows, self._slots, self._positions = rows, slots, positions
+        self._free = free[inserted:]
+        if self.mode is KVMode.EXACT:
+            return kept, 0  # everything behind the first change is computed anew
+        self.runner.cache.move(slots[shift], positions[shift])
+        return kept, int(shift.sum())
+
+    def _load_inputs(
+        self, which: NDArray[np.bool_], vectors: VectorSource, tokens: TokenSource
+    ) -> None:
+        """Fetch the input embeddings of the inserted rows."""
+        inserted = np.flatnonzero(which)
+        levels, values = self._rows.levels[inserted], self._rows.values[inserted]
+        raw = inserted[levels == 0]
+        runs = np.split(raw, np.flatnonzero(np.diff(self._rows.starts[raw]) != 1) + 1)
+        for run in runs:
+            if len(run):
+                first = int(self._rows.starts[run[0]])
+                self._set_inputs(run, self.base.embed(tokens(first, first + len(run))))
+        for level in np.unique(levels[levels > 0]):
+            of_level = levels == level
+            found = torch.as_tensor(vectors(int(level), values[of_level]))
+            self._set_inputs(inserted[of_level], found)
+
+    def _set_inputs(self, rows: NDArray[np.int64], x: Tensor) -> None:
+        slots = torch.from_numpy(self._slots[rows]).to(self._inputs.device)
+        self._inputs[slots] = x.to(self._inputs.device, self._inputs.dtype)
+
+    def _compute(self, todo: NDArray[np.int64], *, keep_all: bool = False) -> Forward:
+        """Compute rows ``todo`` (window order, ascending) in place; sets ``last``."""
+        orders = np.full(self.w_max, DEAD, dtype=np.int32)
+        orders[self._slots] = np.arange(len(self), dtype=np.int32)
+        self.runner.set_orders(orders, int(self._slots.max()) + 1)
+        parts: list[Forward] = []
+        for start in range(0, len(todo), _MAX_ROWS):
+            part = todo[start : start + _MAX_ROWS]
+            slots = self._slots[part]
+            x = self._inputs[torch.from_numpy(slots).to(self._inputs.device)]
+            keep = len(part) if keep_all else 1
+            parts.append(self.runner.run(x, self._positions[part], part, slots, keep))
+        done = np.zeros(len(self) + 1, dtype=np.bool_)
+        done[todo] = True
+        self._clean += int(np.argmin(done[self._clean :]))
+        if todo[-1] == len(self) - 1:
+            self.last = Forward(parts[-1].logits[-1:], parts[-1].hidden[-1:])
+        if len(parts) == 1:
+            return parts[0]
+        return Forward(torch.cat([p.logits for p in parts]), torch.cat([p.hidden for p in parts]))
+
+    # -- staying close to the exact value -------------------------------------------------------
+
+    @torch.no_grad()
+    def refresh(self) -> int:
+        """Recompute every row that may differ from the exact value; returns how many."""
+        before = self._refreshed_rows
+        self._start_refresh()
+        while self._refreshing:
+            self._refresh_step()
+        return self._refreshed_rows - before
+
+    @torch.no_grad()
+    def drift(self) -> float:
+        """KL(exact || as cached) of the next token, in nats, by an exact recompute on a copy.
+
+        The cache is left as it was.
+        """
+        assert self.last is not None
+        if self._clean == len(self):
+            return 0.0
+        cache, last, clean = self.runner.cache, self.last, self._clean
+        saved = cache.snapshot()
+        self._compute(np.arange(clean, len(self)))
+        exact = self.last.logits[-1].log_softmax(-1)
+        cache.restore(saved)
+        self.last, self._clean = last, clean
+        return float((exact.exp() * (exact - last.logits[-1].log_softmax(-1))).sum())
+
+    def _sampled_drift(self) -> float | None:
+        if self.mode is KVMode.EXACT:
+            return None
+        self._syncs += 1
+        if not self.drift_every or self._syncs % self.drift_every:
+            return None
+        drift = self.drift()
+        if self.drift_bound is not None and drift > self.drift_bound:
+            self._start_refresh()
+        return drift
+
+    def _start_refresh(self) -> None:
+        self._refreshing = self._clean < len(self)
+        self._tokens_since_refresh = 0
+
+    def _refresh_step(self) -> None:
+        if not self._refreshing:
+            return
+        todo = np.arange(self._clean, min(self._clean + self.refresh_chunk, len(self)))
+        if len(todo):
+            self._compute(todo)
+        self._refreshed_rows += len(todo)
+        self._refreshing = self._clean < len(self)
+
+    def _stats(self, rows: int, drift: float | None, shifted: int) -> SyncStats:
+        refreshed, self._refreshed_rows = self._refreshed_rows, 0
+        mode = KVMode.REFRESH if refreshed else self.mode
+        return SyncStats(rows + refreshed, mode, drift, shifted)
+
+
+def _first_change(
+    old_keys: NDArray[np.int64],
+    new_keys: NDArray[np.int64],
+    old_positions: NDArray[np.int64],
+    new_positions: NDArray[np.int64],
+) -> int:
+    """Index of the first row that differs in key or position; the shorter length if none."""
+    n = min(len(old_keys), len(new_keys))
+    same = (old_keys[:n] == new_keys[:n]) & (old_positions[:n] == new_positions[:n])
+    return n if same.all() else int(np.argmin(same))
+
+
+def _notes(base: BaseModel, mode: str, rotary: RotaryLayers) -> list[str]:
+    if mode == "splice" and rotary.reason is not None:
+        return [
+            f"model '{base.name}' runs in kv mode exact: {rotary.reason}, so cached keys cannot "
+            "be moved"
+        ]
+    return []
