@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike
 
 from megacontext.traces.errors import LockedError
 
-__all__ = ["OS_FILES", "FileHandle", "FileLayer", "Lock", "OsFiles"]
+__all__ = ["OS_FILES", "FileHandle", "FileLayer", "Lock", "OsFiles", "is_locked"]
 
 
 class Lock(Protocol):
@@ -109,9 +109,7 @@ class _OsHandle:
         if length == 0:
             return np.empty(shape, kind)
         start = offset - offset % mmap.ALLOCATIONGRANULARITY
-        mapped = mmap.mmap(
-            self._fd, length + offset - start, access=mmap.ACCESS_READ, offset=start
-        )
+        mapped = mmap.mmap(self._fd, length + offset - start, access=mmap.ACCESS_READ, offset=start)
         flat = np.frombuffer(mapped, kind, length // kind.itemsize, offset - start)
         return flat.reshape(shape)
 
@@ -123,14 +121,22 @@ class _OsHandle:
 
 class _OsLock:
     def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        while True:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                os.close(self._fd)
+                raise LockedError(
+                    f"{path.parent} is being written by another process; wait for it or stop it."
+                ) from error
+            # A holder may unlink its lock file; a lock on a file without a name keeps nobody out.
+            try:
+                if os.path.samestat(os.fstat(self._fd), path.stat()):
+                    return
+            except FileNotFoundError:
+                pass
             os.close(self._fd)
-            raise LockedError(
-                f"{path.parent} is being written by another process; wait for it or stop it."
-            ) from error
 
     def release(self) -> None:
         if self._fd >= 0:
@@ -171,3 +177,18 @@ class OsFiles:
 
 
 OS_FILES = OsFiles()
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a live process holds the lock file at ``path``; False where there is none."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False

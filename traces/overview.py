@@ -1,0 +1,140 @@
+"""The whole run at a glance: scalar columns and heat as numpy arrays, without the scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from megacontext.traces.row import NEUTRAL_HEAT
+from megacontext.traces.schema import HEAT_BINS
+
+__all__ = ["OVERVIEW_COLUMNS", "Overview", "OverviewBuilder"]
+
+_DTYPES: dict[str, str] = {
+    "step": "u4",
+    "round": "u1",
+    "t_ns": "i8",
+    "phase": "i1",
+    "history_tokens": "i8",
+    "tail_tokens": "u2",
+    "budget_used": "u4",
+    "w_max": "u4",
+    "kv_rows": "u4",
+    "kv_mode": "i1",
+    "kv_drift": "f4",
+    "delta_nll": "f4",
+    "us_gist": "f4",
+    "us_lens": "f4",
+    "us_alloc": "f4",
+    "us_kv": "f4",
+    "us_decode": "f4",
+    "us_record": "f4",
+    "scores_dropped": "u4",
+    "trigger": "i1",
+}
+OVERVIEW_COLUMNS = (*_DTYPES, "heat", "marker", "knobs")
+_MONOTONE = ("step", "t_ns", "history_tokens", "w_max", "scores_dropped")
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """Columns of n rows; arrays are read-only snapshots that later growth does not touch.
+
+    ``kv_drift`` and ``delta_nll`` are NaN where the row has none. ``history_tokens`` never falls,
+    so ``np.searchsorted(history_tokens, token, side="right")`` is the row that brought a token.
+    In rows that could not be decoded ``damaged`` is True and the counters repeat the row before.
+    """
+
+    step: np.ndarray
+    round: np.ndarray
+    t_ns: np.ndarray
+    phase: np.ndarray
+    history_tokens: np.ndarray
+    tail_tokens: np.ndarray
+    budget_used: np.ndarray
+    w_max: np.ndarray
+    kv_rows: np.ndarray
+    kv_mode: np.ndarray
+    kv_drift: np.ndarray
+    delta_nll: np.ndarray
+    us_gist: np.ndarray
+    us_lens: np.ndarray
+    us_alloc: np.ndarray
+    us_kv: np.ndarray
+    us_decode: np.ndarray
+    us_record: np.ndarray
+    scores_dropped: np.ndarray
+    trigger: np.ndarray
+    heat: np.ndarray  # U8[n, 256]
+    damaged: np.ndarray  # bool[n]
+    markers: dict[int, str]  # by row
+    knobs: dict[int, str]  # by row: JSON of the changes in force from that row on
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.step)
+
+
+class OverviewBuilder:
+    """Grows an :class:`Overview` by batches; appending is amortized O(1) per row."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._columns = {name: np.empty(0, dtype) for name, dtype in _DTYPES.items()}
+        self._columns["heat"] = np.empty((0, HEAT_BINS), np.uint8)
+        self._columns["damaged"] = np.empty(0, bool)
+        self._texts: dict[str, dict[int, str]] = {"marker": {}, "knobs": {}}
+
+    @property
+    def num_rows(self) -> int:
+        return self._count
+
+    def extend(self, batches: list[pa.RecordBatch]) -> None:
+        """Append the rows of ``batches`` (the projection OVERVIEW_COLUMNS)."""
+        if not batches:
+            return
+        table = pa.Table.from_batches(batches)
+        start = self._grow(table.num_rows)
+        for name in _DTYPES:
+            if name in table.schema.names:
+                self._columns[name][start : self._count] = table.column(name).to_numpy()
+        heat = np.concatenate([chunk.flatten().to_numpy() for chunk in table.column("heat").chunks])
+        self._columns["heat"][start : self._count] = heat.reshape(-1, HEAT_BINS)
+        for name, texts in self._texts.items():
+            if name not in table.schema.names:
+                continue
+            column = table.column(name)
+            if column.null_count < len(column):
+                valid = np.flatnonzero(column.is_valid().to_numpy())
+                texts.update({start + int(j): column[int(j)].as_py() for j in valid})
+
+    def extend_damaged(self, rows: int) -> None:
+        """Append ``rows`` rows of a batch that cannot be decoded."""
+        start = self._grow(rows)
+        for name in _MONOTONE:
+            column = self._columns[name]
+            column[start : self._count] = column[start - 1] if start else 0
+        self._columns["heat"][start : self._count] = NEUTRAL_HEAT
+        self._columns["damaged"][start : self._count] = True
+
+    def overview(self) -> Overview:
+        """The rows so far."""
+        views = {name: column[: self._count] for name, column in self._columns.items()}
+        for view in views.values():
+            view.flags.writeable = False
+        markers, knobs = dict(self._texts["marker"]), dict(self._texts["knobs"])
+        return Overview(**views, markers=markers, knobs=knobs)
+
+    def _grow(self, rows: int) -> int:
+        start = self._count
+        self._count += rows
+        capacity = len(self._columns["damaged"])
+        if self._count > capacity:
+            capacity = max(self._count, 2 * capacity, 1024)
+            for name, column in self._columns.items():
+                larger = np.zeros((capacity, *column.shape[1:]), column.dtype)
+                larger[:start] = column[:start]
+                self._columns[name] = larger
+        return start
