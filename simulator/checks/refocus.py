@@ -1,0 +1,225 @@
+"""Every rule of a refocus, checked action by action from the record of what was done.
+
+Written from the text of the invariants: nothing here calls the code under test. The checker keeps
+its own frontier, its own cooldown clock and its own re-arming memory, and compares.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from megacontext.simulator.checks.frontier import Shadow, check_arrays
+from megacontext.simulator.checks.invariant import InvariantError
+from megacontext.traces.schema import MAX_REJECTED, ActionKind, Reason
+
+__all__ = ["RefocusChecker", "RoundSeen", "Rules", "clean_scores"]
+
+_EXPAND = int(ActionKind.EXPAND)
+_COLLAPSE = int(ActionKind.COLLAPSE)
+_FORCED = frozenset({int(Reason.HEADROOM), int(Reason.BUDGET_CUT), int(Reason.FORCED_OVERRIDE)})
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The limits in force; units as in the config."""
+
+    n_diff: int
+    tau_expand: float
+    tau_collapse: float
+    cooldown_steps: int
+    rounds: int
+    protected_blocks: int
+
+
+@dataclass(slots=True)
+class RoundSeen:
+    """What one round showed to the world.
+
+    Args:
+        scored_levels: I8[n], the frontier that was scored.
+        given: what the lens said, whatever that was.
+        scores: F16[n], what the allocator is said to have got.
+        actions: (kind, level, index, score, cost, forced, reason) in order.
+        rejected: (kind, level, index, score, reason).
+        levels, index, starts: the working context after the round.
+        budget_used, w_max: entries, as reported.
+    """
+
+    scored_levels: np.ndarray
+    given: np.ndarray
+    scores: np.ndarray
+    actions: list[tuple[int, int, int, float, int, bool, int]]
+    rejected: list[tuple[int, int, int, float, int]]
+    levels: np.ndarray
+    index: np.ndarray
+    starts: np.ndarray
+    budget_used: int
+    w_max: int
+
+
+def clean_scores(given: np.ndarray, length: int) -> np.ndarray:
+    """F16[length]: what an allocator must see of ``given``; NaN, inf and wrong lengths count 0."""
+    if given.shape != (length,):
+        return np.zeros(length, np.float16)
+    with np.errstate(over="ignore"):
+        clean = np.where(np.isfinite(given), given, 0).astype(np.float16)
+    return np.where(np.isfinite(clean), clean, np.float16(0))
+
+
+class RefocusChecker:
+    """Follows one working context through appends and refocuses.
+
+    ``sometimes`` counts what has happened, by name.
+    """
+
+    def __init__(self, shadow: Shadow, rules: Rules, w_max: int) -> None:
+        self.shadow, self.rules, self.w_max = shadow, rules, w_max
+        self.limits = rules
+        self.sometimes: Counter[str] = Counter()
+        self.step = -1
+        self.round = -1
+        self.last: dict[tuple[int, int], tuple[int, int]] = {}  # node -> (step, kind)
+        self.spent: set[tuple[int, int]] = set()  # expanded by choice, not re-armed yet
+
+    # -- one refocus -------------------------------------------------------------------------
+
+    def begin(self, step: int, limits: Rules) -> None:
+        """A refocus starts."""
+        if step != self.step + 1:
+            raise InvariantError("order", f"refocus {step} follows refocus {self.step}")
+        self.step, self.round, self.limits = step, -1, limits
+
+    def seen(self, seen: RoundSeen) -> None:
+        """Check one round; raises :class:`InvariantError`."""
+        self.round += 1
+        if self.round >= self.limits.rounds:
+            raise InvariantError("rounds", f"round {self.round} of at most {self.limits.rounds}")
+        if seen.scored_levels.tobytes() != bytes(self.shadow.levels):
+            raise InvariantError("record", "the scored frontier is not the frontier of that moment")
+        clean = clean_scores(seen.given, seen.scored_levels.size)
+        if seen.scores.tobytes() != clean.tobytes():
+            raise InvariantError("scores", f"the allocator got {seen.scores.tolist()}")
+        self._rearm(seen.scores)
+        scored = self.shadow.at
+        places = [scored(level, index) for _, level, index, *_ in seen.actions]
+        self._actions(seen, places)
+        self._turned_down(seen)
+        self._state(seen)
+
+    def end(self) -> None:
+        """The refocus is over: the next block must fit."""
+        free = self.w_max - self.shadow.cost
+        if free < self.shadow.block_size:
+            raise InvariantError("headroom", f"{free} entries are free after refocus {self.step}")
+
+    # -- parts -------------------------------------------------------------------------------
+
+    def _rearm(self, scores: np.ndarray) -> None:
+        if not self.spent:
+            return
+        tau = self.limits.tau_expand
+        for node in [n for n in self.spent if (at := self.shadow.at(*n)) >= 0 and scores[at] < tau]:
+            self.spent.discard(node)
+
+    def _actions(self, seen: RoundSeen, places: list[int]) -> None:
+        voluntary = 0
+        gain = self.shadow.block_size - 1
+        free = self.w_max - self.shadow.cost
+        for action, place in zip(seen.actions, places, strict=True):
+            kind, level, index, score, cost, forced, reason = action
+            if forced != (reason in _FORCED) or reason >= int(Reason.BUDGET):
+                raise InvariantError("record", f"{action} has a reason that does not fit")
+            if kind == _EXPAND and place >= 0 and score != seen.scores[place]:
+                raise InvariantError("record", f"{action} was scored {seen.scores[place]}")
+            if forced:
+                self._forced(action, voluntary, free)
+            else:
+                voluntary += 1
+                self._voluntary(action)
+            if kind == _EXPAND:
+                self.shadow.expand(level, index)
+                free -= gain
+            elif kind == _COLLAPSE:
+                self._unprotected(action)
+                self.shadow.collapse(level, index)
+                free += gain
+            else:
+                raise InvariantError("record", f"{action} is of no known kind")
+            if cost != (gain if kind == _EXPAND else -gain):
+                raise InvariantError("record", f"{action} says that it costs {cost}, not ±{gain}")
+            if free < 0:
+                raise InvariantError("budget", f"{-free} entries over w_max={self.w_max} after {action}")
+            if not forced and free < self.shadow.block_size and kind == _EXPAND:
+                raise InvariantError("headroom", f"{free} entries free after the choice of {action}")
+            self.last[level, index] = (self.step, kind)
+            self.sometimes["reason_" + Reason(reason).name.lower()] += 1
+        if voluntary > self.limits.n_diff:
+            raise InvariantError("n_diff", f"{voluntary} voluntary actions, n_diff={self.limits.n_diff}")
+
+    def _forced(self, action: tuple[int, ...], voluntary: int, free: int) -> None:
+        kind, level, index, *_, reason = action
+        if kind != _COLLAPSE:
+            raise InvariantError("forced", f"{action} is forced but no collapse")
+        if self.round > 0 or voluntary:
+            raise InvariantError("forced", f"{action} is forced but not at the start of the refocus")
+        if free >= self.shadow.block_size:
+            raise InvariantError("forced", f"{action} was forced with {free} entries free")
+        if self.cooling(kind, level, index) != (reason == int(Reason.FORCED_OVERRIDE)):
+            raise InvariantError("cooldown", f"{action} flips a cooling node, or says so wrongly")
+        self.sometimes["forced_collapse"] += 1
+
+    def _voluntary(self, action: tuple[int, ...]) -> None:
+        kind, level, index, *_ = action
+        if self.cooling(kind, level, index):
+            step = self.last[level, index][0]
+            raise InvariantError(
+                "cooldown", f"{action} at refocus {self.step} flips what refocus {step} did"
+            )
+        if kind == _EXPAND:
+            if (level, index) in self.spent:
+                raise InvariantError("rearming", f"{action} expands a node that was never re-armed")
+            self.spent.add((level, index))
+
+    def cooling(self, kind: int, level: int, index: int) -> bool:
+        """Whether ``kind`` on this node would flip its direction too early."""
+        step, other = self.last.get((level, index), (-(1 << 40), kind))
+        return other != kind and self.step - step <= self.limits.cooldown_steps
+
+    def protected(self, level: int, index: int) -> bool:
+        """Whether the node (level, index) reaches into the newest, protected blocks."""
+        end = (index + 1) * self.shadow.width[level]
+        return end > (self.shadow.n_blocks - self.rules.protected_blocks) * self.shadow.block_size
+
+    def _unprotected(self, action: tuple[int, ...]) -> None:
+        if self.protected(action[1], action[2]):
+            raise InvariantError("protected", f"{action} makes a protected block coarser")
+
+    def _turned_down(self, seen: RoundSeen) -> None:
+        if len(seen.rejected) > MAX_REJECTED:
+            raise InvariantError("record", f"{len(seen.rejected)} rejected candidates in one row")
+        for candidate in seen.rejected:
+            kind, level, index, _, reason = candidate
+            if reason < int(Reason.BUDGET):
+                raise InvariantError("record", f"rejected {candidate} has a reason of an action")
+            self.sometimes["reject_" + Reason(reason).name.lower()] += 1
+            if reason == int(Reason.NOT_REARMED) and (level, index) not in self.spent:
+                raise InvariantError("record", f"rejected {candidate} was armed")
+            if reason == int(Reason.COOLDOWN) and not self.cooling(kind, level, index):
+                raise InvariantError("record", f"rejected {candidate} was not cooling")
+            if reason == int(Reason.PROTECTED) and not self.protected(level, index):
+                raise InvariantError("record", f"rejected {candidate} was not protected")
+
+    def _state(self, seen: RoundSeen) -> None:
+        check_arrays(self.shadow, seen.levels, seen.index, seen.starts)
+        cost = self.shadow.cost
+        if seen.budget_used != cost or seen.w_max != self.w_max:
+            raise InvariantError(
+                "budget", f"reported {seen.budget_used}/{seen.w_max}, is {cost}/{self.w_max}"
+            )
+        if cost > self.w_max:
+            raise InvariantError("budget", f"{cost} entries, w_max={self.w_max}")
+        if self.w_max - cost < 2 * self.shadow.block_size - 1:
+            self.sometimes["budget_full"] += 1

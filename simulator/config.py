@@ -1,0 +1,194 @@
+"""The configuration of one world, as plain JSON, and the swarm that draws configurations."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+
+import numpy as np
+
+from megacontext.core.allocators import ALLOCATORS
+from megacontext.core.focus import smallest_w_max
+from megacontext.core.rng import generator
+from megacontext.simulator.faults import FAULTS
+from megacontext.simulator.lenses import LENSES
+from megacontext.simulator.operations import ARITY
+from megacontext.simulator.registry import pick
+from megacontext.simulator.streams import STREAMS
+from megacontext.traces.errors import ConfigError
+
+__all__ = ["WorldConfig", "draw_config"]
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """Everything that makes a world, but its operations. Sizes in tokens, blocks or entries.
+
+    Args:
+        storage: ``ram`` or ``disk``; only a disk can fail.
+        record: whether the rounds go to a trace on the simulated disk.
+        features: weights of the operations that a driver may draw; 0 switches one off.
+        faults: names of the faults that may strike.
+
+    Raises:
+        ConfigError: an impossible world; the message names field, value and range.
+    """
+
+    seed: int = 0
+    stream: str = "needle"
+    lens: str = "noisy"
+    allocator: str = "greedy"
+    block_size: int = 8
+    max_levels: int = 3
+    w_max: int = 128
+    protected_blocks: int = 1
+    n_diff: int = 4
+    tau_expand: float = 0.2
+    tau_collapse: float = 0.2
+    cooldown_steps: int = 2
+    rounds: int = 3
+    storage: str = "ram"
+    record: bool = False
+    recording: str | None = None
+    features: dict[str, int] = field(default_factory=dict)
+    faults: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed is {self.seed}; use 0 to 2**63 - 1.")
+        pick(STREAMS, self.stream, "stream")
+        pick(LENSES, self.lens, "lens")
+        pick(ALLOCATORS, self.allocator, "allocator")
+        if self.storage not in ("ram", "disk"):
+            raise ConfigError(f"storage is {self.storage!r}; use ram or disk.")
+        size = self.block_size
+        if not 2 <= size <= 256 or size & (size - 1):
+            raise ConfigError(f"block_size is {size}; use a power of two from 2 to 256.")
+        for name, value, low, high in (
+            ("max_levels", self.max_levels, 1, 8),
+            ("protected_blocks", self.protected_blocks, 0, 64),
+            ("n_diff", self.n_diff, 1, 1024),
+            ("cooldown_steps", self.cooldown_steps, 0, 1024),
+            ("rounds", self.rounds, 1, 64),
+        ):
+            if not low <= value <= high:
+                raise ConfigError(f"{name} is {value}; use {low} to {high}.")
+        least = smallest_w_max(size, self.max_levels, self.protected_blocks)
+        if not least <= self.w_max <= 1 << 16:
+            raise ConfigError(
+                f"w_max is {self.w_max}; with block_size {size}, {self.max_levels} levels and "
+                f"{self.protected_blocks} protected blocks use {least} to 65536."
+            )
+        for name in self.features:
+            pick(ARITY, name, "feature")
+        for name in self.faults:
+            pick(FAULTS, name, "fault")
+
+    def to_json(self) -> dict[str, object]:
+        """Plain values only; :meth:`from_json` is its inverse."""
+        plain = asdict(self)
+        plain["faults"] = list(self.faults)
+        return plain
+
+    @classmethod
+    def from_json(cls, raw: object) -> WorldConfig:
+        """The config that :meth:`to_json` gave.
+
+        Raises:
+            ConfigError: an unknown or missing field, or a value of the wrong type.
+        """
+        if not isinstance(raw, dict):
+            raise ConfigError("config is no JSON object; save it with the simulator.")
+        known = {entry.name: entry for entry in fields(cls)}
+        unknown = sorted(raw.keys() - known.keys())
+        if unknown:
+            raise ConfigError(f"config has the unknown field {unknown[0]!r}; remove it.")
+        values = dict(raw)
+        for name, value in values.items():
+            if not _fits(value, str(known[name].type)):
+                raise ConfigError(f"config field {name} is {value!r}; it must be {known[name].type}.")
+        if "faults" in values:
+            values["faults"] = tuple(values["faults"])
+        return cls(**values)
+
+
+def _fits(value: object, kind: str) -> bool:
+    if kind.startswith("dict"):
+        return isinstance(value, dict) and all(
+            isinstance(k, str) and isinstance(v, int) for k, v in value.items()
+        )
+    if kind.startswith("tuple"):
+        return isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
+    if kind == "float":
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind == "int":
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind == "bool":
+        return isinstance(value, bool)
+    return isinstance(value, str) or (value is None and "None" in kind)
+
+
+_ALWAYS = {"append": 40, "refocus": 40}
+_SOMETIMES = {
+    "question": 6,
+    "budget": 2,
+    "limits": 2,
+    "settle": 1,
+    "restart": 1,
+    "resume": 2,
+    "commit": 6,
+    "reopen": 2,
+    "crash": 2,
+    "kill": 1,
+    "regist": 1,
+    "marker": 2,
+    "fault": 4,
+}
+_DISK_ONLY = frozenset({"commit", "reopen", "crash", "kill", "regist"})
+
+
+def draw_config(seed: int) -> WorldConfig:
+    """A world from the swarm (Groce et al., "Swarm testing", ISSTA 2012): each seed switches
+    features on and off, so that rare combinations are not drowned by common ones."""
+    rng = generator(seed, "swarm")
+
+    def choose(options: list[str]) -> str:
+        return options[int(rng.integers(len(options)))]
+
+    size = 1 << int(rng.choice([1, 2, 3, 4, 5], p=[0.15, 0.3, 0.3, 0.15, 0.1]))
+    max_levels = int(rng.integers(1, 5))
+    protected = int(rng.integers(0, 4))
+    least = smallest_w_max(size, max_levels, protected)
+    tight = rng.random() < 0.4
+    w_max = least + int(rng.integers(0, 2 * size)) if tight else max(least, int(rng.integers(64, 320)))
+    disk = bool(rng.random() < 0.35)
+    features = dict(_ALWAYS)
+    for name, weight in _SOMETIMES.items():
+        if rng.random() < 0.5 and (disk or name not in _DISK_ONLY):
+            features[name] = weight
+    faults = tuple(
+        name
+        for name, fault in FAULTS.items()
+        if rng.random() < 0.5 and (disk or not fault.needs_disk)
+    )
+    if not faults:
+        features.pop("fault", None)
+    taus = np.array([0.0, 0.1, 0.2, 0.2, 0.2, 0.5])
+    return WorldConfig(
+        seed=seed,
+        stream=choose([name for name in STREAMS if name != "recorded"]),
+        lens=choose(list(LENSES)),
+        allocator=choose(list(ALLOCATORS)),
+        block_size=size,
+        max_levels=max_levels,
+        w_max=w_max,
+        protected_blocks=protected,
+        n_diff=int(rng.integers(1, 9)),
+        tau_expand=float(rng.choice(taus)),
+        tau_collapse=float(rng.choice(taus)),
+        cooldown_steps=int(rng.integers(0, 5)),
+        rounds=int(rng.integers(1, 5)),
+        storage="disk" if disk else "ram",
+        record=bool(rng.random() < (0.5 if disk else 0.05)),
+        features=features,
+        faults=faults,
+    )
