@@ -1,0 +1,550 @@
+"""The append-only K-ary tree over the history: one code over rows in memory or on disk."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from megacontext.core.geometry import node_count
+from megacontext.core.tree.buffer import RamRows, Rows
+from megacontext.core.tree.codec import STORED, decode_vectors
+from megacontext.core.tree.ctxfile import CtxFile
+from megacontext.core.tree.folder import TreeFolder
+from megacontext.core.tree.identity import make_tree_id, utc
+from megacontext.core.tree.level import (
+    Level,
+    bring_up_to_date,
+    lagging_nodes,
+    whole_tokens,
+)
+from megacontext.core.tree.manifest import Manifest
+from megacontext.core.tree.recovery import Recovery, ctx_files, recover
+from megacontext.core.tree.spec import (
+    F32,
+    U32,
+    Gister,
+    Progress,
+    TreeSpec,
+    check_gister,
+    check_spec,
+)
+from megacontext.core.tree.verify import problems, ram_levels
+from megacontext.traces.errors import ModelError, StorageError
+from megacontext.traces.files import OS_FILES, FileLayer
+
+__all__ = ["Tree", "regist"]
+
+_LOG = logging.getLogger(__name__)
+_REBUILD_COMMIT = 4096
+
+
+class Tree:
+    """Tokens, gists and index keys of one history; made by :meth:`create` or :meth:`open`.
+
+    Level 0 is the tokens; level L >= 1 holds one gist and one key for every complete node, that
+    is ``n_tokens // block_size**L`` rows. Nothing is ever changed but by :meth:`regist`.
+    Not thread-safe. A context manager: leaving the block closes the tree.
+
+    Attributes:
+        spec: the unchanging facts (regist changes ``gist_checkpoint`` and ``key_dim``).
+        tree_id: 32 hex digits.
+        created: UTC, ISO 8601.
+        recovery: what opening found and repaired.
+    """
+
+    def __init__(
+        self,
+        spec: TreeSpec,
+        gister: Gister | None,
+        tokens: Rows,
+        levels: list[Level],
+        *,
+        tree_id: str,
+        created: str,
+        folder: TreeFolder | None = None,
+        write: bool = True,
+        recovery: Recovery | None = None,
+    ) -> None:
+        self.spec = spec
+        self.tree_id = tree_id
+        self.created = created
+        self.recovery = recovery or Recovery()
+        self._gister = gister
+        self._tokens = tokens
+        self._levels = levels
+        self._folder = folder
+        self._write = write
+        self._stopped = ""  # why writes are refused from now on
+        self._closed = False
+        self._n_tokens = whole_tokens(levels, tokens.count, spec.block_size)
+        self._committed = self._n_tokens
+
+    @classmethod
+    def create(
+        cls,
+        spec: TreeSpec,
+        gister: Gister,
+        path: Path | None = None,
+        files: FileLayer = OS_FILES,
+        *,
+        tree_id: str | None = None,
+        seed: int = 0,
+        now_ns: int | None = None,
+    ) -> Tree:
+        """A new tree, in memory or, with ``path``, in a folder that holds no tree yet.
+
+        Args:
+            tree_id: 32 hex digits; by default a hash of ``seed``, ``now_ns`` and ``spec``.
+            now_ns: nanoseconds since 1970; by default the clock.
+
+        Raises:
+            ConfigError: ``tree_id`` is malformed.
+            StorageError: the folder is not free, locked, or cannot be written.
+            ModelError: ``gister`` makes vectors of another length than ``spec`` says.
+        """
+        check_gister(spec, gister, "the new tree")
+        now_ns = time.time_ns() if now_ns is None else now_ns
+        tree_id = make_tree_id(tree_id, seed, now_ns, spec)
+        created = utc(now_ns)
+        if path is None:
+            rows = RamRows((), STORED["uint32"])
+            return cls(spec, gister, rows, ram_levels(spec), tree_id=tree_id, created=created)
+        manifest = Manifest(tree_id, created, 1, spec)
+        with _disk_errors(f"create a tree in {path}"):
+            folder = TreeFolder.found(files, path, manifest)
+            with ExitStack() as on_error:
+                on_error.callback(folder.release_lock)
+                tokens = folder.new_tokens()
+                on_error.callback(tokens.close)
+                levels = folder.new_levels(manifest)
+                for level in levels:
+                    on_error.callback(level.close)
+                folder.publish(manifest)
+                on_error.pop_all()
+        return cls._on_disk(folder, gister, tokens, levels)
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        gister: Gister | None = None,
+        *,
+        write: bool = True,
+        expect: TreeSpec | None = None,
+        files: FileLayer = OS_FILES,
+        progress: Progress | None = None,
+    ) -> Tree:
+        """The tree at ``path`` as of its last intact commit.
+
+        The writer finishes an interrupted regist, and with a gister it makes the gists that lag
+        LOD0. Without a gister, and for a reader, the history ends where gists are missing.
+
+        Args:
+            gister: what makes gists; without it nothing can be appended.
+            write: become the one writer; else a reader beside it (see :meth:`refresh`).
+            expect: refuse a tree with other facts.
+            progress: called while lagging gists are rebuilt.
+
+        Raises:
+            LockedError: another process writes it.
+            StorageError: no tree, damaged, foreign, newer, or gists of another checkpoint.
+            ModelError: ``gister`` makes vectors of another length.
+        """
+        with _disk_errors(f"open the tree in {path}"):
+            folder = TreeFolder.find(files, path)
+            if write:
+                folder.take_lock()
+            with ExitStack() as on_error:
+                on_error.callback(folder.release_lock)
+                folder.reload()  # a regist may have ended between the first look and the lock
+                _check(folder, gister, expect)
+                tree = cls._open(folder, gister, write, on_error)
+                if write and gister is not None:
+                    tree._rebuild(gister, progress)
+                on_error.pop_all()
+        for note in tree.recovery.notes:
+            _LOG.warning("%s: %s", path, note)
+        return tree
+
+    @classmethod
+    def _open(
+        cls, folder: TreeFolder, gister: Gister | None, write: bool, on_error: ExitStack
+    ) -> Tree:
+        tokens = folder.open_tokens(write)
+        on_error.callback(tokens.close)
+        levels = folder.open_levels(write)
+        for level in levels:
+            on_error.callback(level.close)
+        if write:
+            folder.adopt_new()
+        recovery = recover(folder, tokens, levels, write)
+        return cls._on_disk(folder, gister, tokens, levels, write, recovery)
+
+    @classmethod
+    def _on_disk(
+        cls,
+        folder: TreeFolder,
+        gister: Gister | None,
+        tokens: CtxFile,
+        levels: list[Level],
+        write: bool = True,
+        recovery: Recovery | None = None,
+    ) -> Tree:
+        manifest = folder.manifest
+        return cls(
+            manifest.spec,
+            gister,
+            tokens,
+            levels,
+            tree_id=manifest.tree_id,
+            created=manifest.created,
+            folder=folder,
+            write=write,
+            recovery=recovery,
+        )
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of the history, committed or not."""
+        return self._n_tokens
+
+    @property
+    def committed_tokens(self) -> int:
+        """Tokens that survive a crash."""
+        return self._committed
+
+    def n_nodes(self, level: int) -> int:
+        """Complete nodes of ``level`` (1 to max_levels)."""
+        self._level(level)
+        return node_count(level, self._n_tokens, self.spec.block_size)
+
+    def append(self, tokens: Sequence[int] | NDArray[Any]) -> None:
+        """Add tokens to the history and make the gists that they complete; all or nothing.
+
+        Raises:
+            ModelError: an id is not below vocab_size, ``tokens`` is no one-dimensional array of
+                integers, or the gister returned what cannot be stored.
+            StorageError: the disk failed (the tree then refuses further writes), or this tree
+                was opened for reading or without a gister.
+        """
+        self._check_writable()
+        if self._gister is None:
+            raise StorageError(f"{self._where} was opened without a gister; open it with one.")
+        ids = _token_ids(tokens, self.spec.vocab_size)
+        rows, size = self._tokens, self.spec.block_size
+        token_mark = rows.mark()
+        closes_block = (rows.count % size) + len(ids) >= size
+        level_marks = [level.mark() for level in self._levels] if closes_block else []
+        try:
+            rows.append(ids)
+            if closes_block:
+                bring_up_to_date(rows, self._levels, self.spec, self._gister)
+        except BaseException as error:
+            rows.rollback(token_mark)
+            for level, mark in zip(self._levels, level_marks, strict=False):
+                level.rollback(mark)
+            if isinstance(error, OSError):
+                raise self._stop("append to", error) from error
+            raise
+        self._n_tokens = rows.count
+
+    def tokens(self, start: int, stop: int) -> U32:
+        """Token ids [start, stop): uint32 [stop - start], read-only, not copied."""
+        self._check_span("tokens", start, stop, self._n_tokens)
+        return self._tokens.view(start, stop)
+
+    def gists(self, level: int, start: int, stop: int) -> F32:
+        """Gist vectors of nodes [start, stop) of ``level``: float32 [stop - start, dim], a copy."""
+        self._check_span(f"level {level}", start, stop, self.n_nodes(level))
+        return self._level(level).vectors(start, stop)
+
+    def gist_rows(self, level: int, indices: NDArray[np.integer[Any]]) -> F32:
+        """Gist vectors of the nodes ``indices`` of ``level``: float32 [n, dim], a copy."""
+        wanted = np.asarray(indices, np.int64)
+        nodes = self.n_nodes(level)
+        if wanted.size and not (wanted.min() >= 0 and wanted.max() < nodes):
+            raise IndexError(f"indices outside the {nodes} nodes of level {level}")
+        stored = self._level(level).gists.view(0, nodes)[wanted]
+        return decode_vectors(stored, self.spec.dtype)
+
+    def keys(self, level: int, start: int, stop: int) -> F32:
+        """Index keys of nodes [start, stop) of ``level``: float32 [stop - start, key_dim]."""
+        self._check_span(f"level {level}", start, stop, self.n_nodes(level))
+        return self._level(level).index_keys(start, stop)
+
+    def commit(self) -> None:
+        """Return once everything appended survives a crash; LOD0 first, then the levels.
+
+        Raises:
+            StorageError: the disk failed; what was committed before stays, this tree refuses
+                further writes, and opening it again recovers.
+        """
+        self._check_writable()
+        try:
+            self._tokens.commit()
+            for level in self._levels:
+                level.commit()
+        except OSError as error:
+            raise self._stop("commit to", error) from error
+        self._committed = self._n_tokens
+
+    def refresh(self) -> bool:
+        """Reader: adopt what the writer committed since; whether anything is new.
+
+        Raises:
+            StorageError: the tree became unreadable.
+        """
+        if self._write or self._closed or self._folder is None:
+            raise StorageError(f"{self._where} is no open reader; open it with write=False.")
+        before = self._n_tokens, self._folder.manifest.generation
+        with _disk_errors(f"refresh {self._where}"):
+            self._folder.reload()
+            if self._folder.manifest.generation != before[1]:
+                old, self._levels = self._levels, self._folder.open_levels(write=False)
+                self.spec = self._folder.manifest.spec
+                for level in old:
+                    level.close()
+            assert isinstance(self._tokens, CtxFile)
+            for file in ctx_files(self._tokens, self._levels):
+                file.refresh()
+        self._n_tokens = whole_tokens(self._levels, self._tokens.count, self.spec.block_size)
+        self._committed = self._n_tokens
+        return before != (self._n_tokens, self._folder.manifest.generation)
+
+    def regist(self, gister: Gister, progress: Progress | None = None) -> None:
+        """Make all gists and keys anew with ``gister``; a crash leaves the old or the new ones.
+
+        Commits first. The tree goes on with ``gister``; its ``key_dim`` may differ.
+
+        Raises:
+            ModelError: the gister does not fit the tree; the old gists stay.
+            StorageError: the disk failed; opening the tree again recovers.
+        """
+        self.commit()
+        if gister.dim != self.spec.dim:
+            raise ModelError(
+                f"gister {gister.checkpoint_id!r} makes gists of {gister.dim} values but "
+                f"{self._where} holds {self.spec.dim}; load one for model {self.spec.model!r}."
+            )
+        spec = replace(self.spec, gist_checkpoint=gister.checkpoint_id, key_dim=gister.key_dim)
+        if self._folder is None:
+            levels = ram_levels(spec)
+            bring_up_to_date(self._tokens, levels, spec, gister, progress)
+            for level in levels:
+                level.commit()
+        else:
+            levels = self._regist_on_disk(self._folder, spec, gister, progress)
+        for level in self._levels:
+            level.close()
+        self.spec, self._gister, self._levels = spec, gister, levels
+        self._n_tokens = self._committed = self._tokens.count
+
+    def verify(
+        self,
+        gister: Gister | None = None,
+        *,
+        tolerance: float = 0.0,
+        progress: Progress | None = None,
+    ) -> list[str]:
+        """Check headers, counts, token ids and all committed bytes; one sentence per finding.
+
+        Args:
+            gister: also make every gist again and compare.
+            tolerance: largest difference of a value that is still the same gist.
+        """
+        with _disk_errors(f"verify {self._where}"):
+            return problems(
+                self._tokens, self._levels, self.spec, self._n_tokens, gister, tolerance, progress
+            )
+
+    def close(self) -> None:
+        """Commit what was appended and let go of files and lock. May be called again.
+
+        After an I/O error nothing is committed: the tree is as the last commit left it.
+
+        Raises:
+            StorageError: that last commit failed; files and lock are released all the same.
+        """
+        if self._closed:
+            return
+        try:
+            if self._write and not self._stopped:
+                self.commit()
+                self._shrink()
+        finally:
+            self._closed = True
+            self._tokens.close()
+            for level in self._levels:
+                level.close()
+            if self._folder is not None:
+                self._folder.release_lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def _where(self) -> str:
+        return "the tree in memory" if self._folder is None else str(self._folder.path)
+
+    def _level(self, level: int) -> Level:
+        if not 1 <= level <= len(self._levels):
+            raise IndexError(f"level {level} is outside 1 to {len(self._levels)}")
+        return self._levels[level - 1]
+
+    @staticmethod
+    def _check_span(what: str, start: int, stop: int, count: int) -> None:
+        if not 0 <= start <= stop <= count:
+            raise IndexError(f"{what}: [{start}, {stop}) is outside [0, {count})")
+
+    def _check_writable(self) -> None:
+        if self._stopped:
+            raise StorageError(
+                f"{self._where} takes no writes after an I/O error ({self._stopped}); open it "
+                f"again."
+            )
+        if self._closed:
+            raise StorageError(f"{self._where} is closed; open it again.")
+        if not self._write:
+            raise StorageError(f"{self._where} is open for reading; open it with write=True.")
+
+    def _stop(self, doing: str, error: OSError) -> StorageError:
+        self._stopped = _reason(error)
+        return StorageError(
+            f"cannot {doing} {self._where}: {self._stopped}; what was committed is safe, make "
+            f"room or repair the disk and open the tree again."
+        )
+
+    def _rebuild(self, gister: Gister, progress: Progress | None) -> None:
+        """Make and commit the gists that lag LOD0; durable in pieces, so a crash loses little."""
+        lagging = lagging_nodes(self._levels, self._tokens.count, self.spec.block_size)
+        if not lagging:
+            return
+
+        def after_batch(level: Level) -> None:
+            if level.count - level.committed >= _REBUILD_COMMIT:
+                level.commit()
+
+        bring_up_to_date(self._tokens, self._levels, self.spec, gister, progress, after_batch)
+        for level in self._levels:
+            level.commit()
+        self._n_tokens = self._committed = self._tokens.count
+        note = f"{lagging} gists that lagged LOD0.ctx were made again."
+        self.recovery = replace(
+            self.recovery, rebuilt_nodes=lagging, notes=(*self.recovery.notes, note)
+        )
+
+    def _regist_on_disk(
+        self, folder: TreeFolder, spec: TreeSpec, gister: Gister, progress: Progress | None
+    ) -> list[Level]:
+        manifest = replace(folder.manifest, generation=folder.manifest.generation + 1, spec=spec)
+        levels: list[Level] = []
+        try:
+            levels = folder.new_levels(manifest)
+            bring_up_to_date(self._tokens, levels, spec, gister, progress)
+            for level in levels:
+                level.commit()
+            folder.publish(manifest)
+        except BaseException as error:
+            for level in levels:
+                level.close()
+            if isinstance(error, OSError):
+                raise self._stop("regist", error) from error
+            raise
+        return levels
+
+    def _shrink(self) -> None:
+        if isinstance(self._tokens, CtxFile):
+            # Everything is committed; space grown ahead that cannot be cut off does no harm.
+            with suppress(OSError):
+                for file in ctx_files(self._tokens, self._levels):
+                    file.shrink()
+
+
+def regist(
+    path: Path,
+    gister: Gister,
+    *,
+    files: FileLayer = OS_FILES,
+    progress: Progress | None = None,
+) -> None:
+    """Make all gists of the tree at ``path`` anew, whatever state its gist files are in.
+
+    Raises:
+        LockedError: another process writes the tree.
+        StorageError: LOD0 or the manifest is damaged, or the disk failed.
+        ModelError: the gister does not fit the tree.
+    """
+    with _disk_errors(f"regist {path}"):
+        folder = TreeFolder.find(files, path)
+        folder.take_lock()
+        with ExitStack() as on_error:
+            on_error.callback(folder.release_lock)
+            folder.reload()
+            tokens = folder.open_tokens(write=True)
+            on_error.callback(tokens.close)
+            recovery = recover(folder, tokens, [], write=True)
+            on_error.pop_all()
+        tree = Tree._on_disk(folder, None, tokens, [], recovery=recovery)
+    for note in recovery.notes:
+        _LOG.warning("%s: %s", path, note)
+    with tree:
+        tree.regist(gister, progress)
+
+
+def _check(folder: TreeFolder, gister: Gister | None, expect: TreeSpec | None) -> None:
+    have, where = folder.manifest.spec, str(folder.path)
+    if expect is not None:
+        check_spec(have, expect, where)
+    if gister is not None:
+        check_gister(have, gister, where)
+
+
+@contextmanager
+def _disk_errors(doing: str) -> Iterator[None]:
+    """Turn an OSError into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"cannot {doing}: {_reason(error)}; check the path, its permissions and the disk."
+        ) from error
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error) or type(error).__name__
+
+
+def _token_ids(tokens: Sequence[int] | NDArray[Any], vocab_size: int) -> U32:
+    """``tokens`` as a C-contiguous uint32 array of legal ids."""
+    ids = np.asarray(tokens)
+    if ids.ndim == 1 and not len(ids):
+        return np.empty(0, np.uint32)
+    if ids.ndim != 1 or ids.dtype.kind not in "ui":
+        raise ModelError(
+            f"tokens have dtype {ids.dtype} and shape {ids.shape}; pass a one-dimensional array "
+            f"of integer ids."
+        )
+    if ids.max() >= vocab_size or (ids.dtype.kind == "i" and ids.min() < 0):
+        at = int(np.argmax((ids >= vocab_size) | (ids < 0)))
+        raise ModelError(
+            f"token {at} of {len(ids)} has id {ids[at]}, outside 0 to {vocab_size - 1}; use the "
+            f"tokenizer of the tree's model."
+        )
+    return np.ascontiguousarray(ids, np.uint32)

@@ -1,0 +1,86 @@
+"""The full check of a tree: everything that opening is too quick to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from megacontext.core.tree.buffer import RamRows, Rows
+from megacontext.core.tree.codec import STORED
+from megacontext.core.tree.ctxfile import CtxFile
+from megacontext.core.tree.level import KEY_DTYPE, Level, bring_up_to_date
+from megacontext.core.tree.spec import Gister, Progress, TreeSpec
+
+__all__ = ["problems", "ram_levels"]
+
+_CHUNK = 1 << 20
+
+
+def ram_levels(spec: TreeSpec) -> list[Level]:
+    """Empty levels in memory."""
+    return [
+        Level(
+            number,
+            spec,
+            RamRows((spec.dim,), STORED[spec.dtype]),
+            RamRows((spec.key_dim,), STORED[KEY_DTYPE]),
+        )
+        for number in range(1, spec.max_levels + 1)
+    ]
+
+
+def problems(
+    tokens: Rows,
+    levels: Sequence[Level],
+    spec: TreeSpec,
+    n_tokens: int,
+    gister: Gister | None,
+    tolerance: float,
+    progress: Progress | None,
+) -> list[str]:
+    """One sentence per finding; empty for a sound tree. ``gister``: recompute all gists."""
+    found: list[str] = []
+    for rows in (tokens, *(rows for level in levels for rows in (level.gists, level.keys))):
+        if isinstance(rows, CtxFile):
+            found += rows.problems()
+    for start in range(0, n_tokens, _CHUNK):
+        piece = tokens.view(start, min(start + _CHUNK, n_tokens))
+        if piece.max() >= spec.vocab_size:
+            at = int(np.argmax(piece >= spec.vocab_size))
+            found.append(
+                f"token {start + at} is {piece[at]}, not below vocab_size {spec.vocab_size}."
+            )
+            break
+    for level in levels:
+        nodes = n_tokens // spec.block_size**level.number
+        if level.count != nodes:
+            found.append(f"level {level.number} holds {level.count} nodes instead of {nodes}.")
+    if gister is not None and not found:
+        found += _recompute(tokens, levels, spec, gister, tolerance, progress)
+    return found
+
+
+def _recompute(
+    tokens: Rows,
+    levels: Sequence[Level],
+    spec: TreeSpec,
+    gister: Gister,
+    tolerance: float,
+    progress: Progress | None,
+) -> list[str]:
+    fresh = ram_levels(spec)
+    bring_up_to_date(tokens, fresh, spec, gister, progress)
+    found = []
+    for level, again in zip(levels, fresh, strict=True):
+        for what, have, want in (
+            ("gist", level.vectors(0, level.count), again.vectors(0, level.count)),
+            ("key", level.index_keys(0, level.count), again.index_keys(0, level.count)),
+        ):
+            wrong = np.flatnonzero((np.abs(have - want) > tolerance).any(axis=1))
+            if len(wrong):
+                found.append(
+                    f"the {what} of node {wrong[0]} of level {level.number} differs from a new "
+                    f"one ({len(wrong)} of {level.count} nodes do)."
+                )
+    return found
