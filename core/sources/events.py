@@ -53,10 +53,17 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Decode:
-    """Decode up to ``limit`` tokens, or until the decoded text holds ``stop``."""
+    """Decode up to ``limit`` tokens, or until the decoded text holds ``stop``.
+
+    An answer to a question has ``about`` or ``answer`` set; ``prefix`` is what an interrupted run
+    had decoded of it already.
+    """
 
     limit: int
     stop: str = ""
+    about: str = ""
+    answer: str = ""
+    prefix: str = ""
 
 
 @dataclass(frozen=True, slots=True)

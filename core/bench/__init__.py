@@ -1,0 +1,1 @@
+"""Measurements behind ``megacontext bench``; figures and commands are in docs/performance.md."""

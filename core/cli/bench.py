@@ -1,0 +1,133 @@
+"""``megacontext bench``: measurements; docs/performance.md has figures with their commands."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(
+    help="Measure: refocus, tree, trace, decode, tui; make-trace makes a large trace.",
+    no_args_is_help=True,
+)
+
+_JSON = typer.Option(False, "--json", help="Print one JSON object.")
+
+
+@app.command()
+def refocus(
+    entries: list[int] = typer.Option([1024, 8192], help="Frontier nodes; may repeat."),
+    seed: int = typer.Option(0, help="Of the scores."),
+    as_json: bool = _JSON,
+) -> None:
+    """One refocus: allocator and working context, scores given.
+
+    Example: megacontext bench refocus --entries 8192
+    """
+    from megacontext.core.bench.refocus import bench
+
+    _show("refocus", bench(entries=tuple(entries), seed=seed), as_json)
+
+
+@app.command()
+def tree(
+    tokens: int = typer.Option(1_000_000, min=1024, help="History of the memory measurement."),
+    as_json: bool = _JSON,
+) -> None:
+    """Appends and memory of the tree, with null gists.
+
+    Example: megacontext bench tree --tokens 10000000
+    """
+    from megacontext.core.bench.tree import bench
+
+    _show("tree", bench(memory_tokens=tokens), as_json)
+
+
+@app.command()
+def trace(as_json: bool = _JSON) -> None:
+    """What recording a row costs the decoding thread, and the size of rows.
+
+    Example: megacontext bench trace
+    """
+    from megacontext.core.bench.trace import bench
+
+    _show("trace", bench(), as_json)
+
+
+@app.command()
+def decode(as_json: bool = _JSON) -> None:
+    """Time per token with and without refocusing; a 3B shape on a GPU, a tiny one on a CPU.
+
+    Example: megacontext bench decode
+    """
+    from megacontext.core.bench.decode import bench
+
+    _show("decode", bench(), as_json)
+
+
+@app.command()
+def tui(
+    rows: int = typer.Option(31_250, min=1, help="Rows of the made trace."),
+    entries: int = typer.Option(8192, min=64, help="Frontier nodes of the made trace."),
+    trace: Path | None = typer.Option(None, help="Use this trace instead of making one."),
+    as_json: bool = _JSON,
+) -> None:
+    """Opening, seeking and painting a long trace in the inspector.
+
+    Example: megacontext bench tui
+    """
+    found = {e.name: e for e in entry_points(group="megacontext.benches")}
+    _show("tui", found["tui"].load()(rows=rows, entries=entries, trace=trace), as_json)
+
+
+@app.command("make-trace")
+def make_trace(
+    out: Path = typer.Option(..., help="Trace to write."),
+    rows: int = typer.Option(31_250, min=0, help="Refocus rounds."),
+    tokens: int = typer.Option(1_000_000, min=0, help="History."),
+    entries: int = typer.Option(8192, min=64, help="Budget, W_max."),
+    seed: int = typer.Option(0, help="Of everything made up."),
+) -> None:
+    """Make a legal trace of any size, to try the inspector with.
+
+    Example: megacontext bench make-trace --out /tmp/large.arrow --rows 2000 --tokens 64000
+    """
+    from megacontext.traces.made import make_trace as make
+
+    make(out, rows=rows, tokens=tokens, entries=entries, seed=seed)
+    print(out)
+
+
+def _show(name: str, figures: dict[str, Any], as_json: bool) -> None:
+    figures = {"bench": name, "machine": _machine()} | figures
+    if as_json:
+        print(json.dumps(figures))
+        return
+    table = Table("figure", "value", box=None)
+    for key, value in _flat(figures):
+        table.add_row(key, f"{value:,.3f}" if isinstance(value, float) else str(value))
+    Console().print(table)
+
+
+def _flat(figures: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(figures, dict):
+        for key, value in figures.items():
+            yield from _flat(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(figures, list) and figures and isinstance(figures[0], dict):
+        for i, value in enumerate(figures):
+            yield from _flat(value, f"{path}[{i}]")
+    else:
+        yield path, figures
+
+
+def _machine() -> str:
+    import os
+
+    return f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"

@@ -1,0 +1,65 @@
+"""Progress bars: rate and ETA on a terminal, silent elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from megacontext.core.config.sources import (
+    DecodeSegment,
+    IngestSegment,
+    PromptSource,
+    ScriptSource,
+    SourceConfig,
+    StdinSource,
+)
+
+__all__ = ["expected_tokens", "token_progress"]
+
+
+class _Rate(ProgressColumn):
+    """Items per second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f} tokens/s", style="progress.data.speed")
+
+
+def expected_tokens(source: SourceConfig) -> int | None:
+    """Tokens a source will give, as far as its config tells; None where it does not."""
+    match source:
+        case ScriptSource():
+            counts = (IngestSegment, DecodeSegment)
+            return sum(s.tokens for s in source.segments if isinstance(s, counts)) or None
+        case PromptSource() | StdinSource():
+            return None
+        case _:
+            return source.max_tokens + source.decode_tokens if source.max_tokens else None
+
+
+@contextmanager
+def token_progress(source: SourceConfig, console: Console) -> Iterator[Callable[[int], None]]:
+    """A bar over history tokens; gives the callback that moves it."""
+    columns = (
+        TextColumn("[progress.description]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+    )
+    hidden = not console.is_terminal or console.quiet or isinstance(source, PromptSource)
+    with Progress(*columns, console=console, disable=hidden) as bar:
+        task = bar.add_task("history", total=expected_tokens(source))
+        yield lambda n_tokens: bar.update(task, completed=n_tokens)

@@ -1,0 +1,68 @@
+"""``megacontext run``: one session, headless."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from megacontext.core.cli.progress import token_progress
+
+app = typer.Typer(help="Run one session, headless: progress bar, summary table, trace.")
+
+
+@app.callback(invoke_without_command=True)
+def run(
+    config: Path = typer.Option(..., help="YAML config, or a trace to repeat its run."),
+    set_: list[str] = typer.Option([], "--set", help="Override: key.path=value; may repeat."),
+    out: Path | None = typer.Option(None, help="Trace to write; default runs/<config>.arrow."),
+    tree: Path | None = typer.Option(None, help="Keep the tree in this folder (a disk tree)."),
+    resume: bool = typer.Option(False, "--resume", help="Go on with the run recorded at --out."),
+    control: bool = typer.Option(True, help="Serve a control socket beside the trace."),
+    stdin: bool = typer.Option(True, help="Read the turns of a prompt source from stdin."),
+    as_json: bool = typer.Option(False, "--json", help="Print the summary as one JSON object."),
+) -> None:
+    """Run a session and record it.
+
+    Example: megacontext run --config configs/demo.yaml --set w_max=2048 --out runs/a.arrow
+    """
+    from megacontext.core.config import load_config
+
+    loaded = load_config(config, set_)
+    if tree is not None:
+        loaded = replace(loaded, tree=replace(loaded.tree, storage="disk", path=str(tree)))
+    stem = config.stem if config.suffix != ".arrow" else config.stem + "-again"
+    target = out or Path("runs") / f"{stem}.arrow"
+    console = Console(stderr=True, quiet=as_json)
+    if as_json or not sys.stdout.isatty():
+        _quiet_libraries()
+    from megacontext.core.runtime.run import run as run_session
+    from megacontext.core.runtime.summary import print_summary, summarize
+
+    with token_progress(loaded.source, console) as progress:
+        result = run_session(
+            loaded,
+            target,
+            resume=resume,
+            control=control,
+            read_stdin=stdin,
+            progress=progress,
+            on_notes=lambda notes: [console.print(f"note: {note}") for note in notes],
+        )
+    summary = summarize(target, result.outcome, result.seconds)
+    if as_json:
+        print(json.dumps(asdict(summary)))
+    else:
+        print_summary(summary, Console())
+    if summary.violations:
+        raise typer.Exit(1)
+
+
+def _quiet_libraries() -> None:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()

@@ -1,0 +1,66 @@
+"""Negative log-likelihood of tokens, and delta NLL against the full history."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from megacontext.core.config import TraceConfig
+from megacontext.core.model.base import BaseModel
+
+__all__ = ["DeltaNLL", "full_history_nll", "token_nll"]
+
+
+def token_nll(logits_TV: Tensor, tokens: np.ndarray) -> np.ndarray:
+    """NLL in nats of each token (uint32 [T]) under the logits [T, V] that came before it."""
+    target = torch.from_numpy(tokens.astype(np.int64)).to(logits_TV.device)
+    loss = torch.nn.functional.cross_entropy(logits_TV.float(), target, reduction="none")
+    nll: np.ndarray = loss.cpu().numpy().astype(np.float32)
+    return nll
+
+
+@torch.no_grad()
+def full_history_nll(base: BaseModel, tokens: np.ndarray, last: int) -> np.ndarray:
+    """NLL of the ``last`` newest tokens with the whole history (uint32 [N]) in the window.
+
+    Needs N <= ``base.window``; the first token of a history has no NLL, so ``last`` < N.
+    """
+    ids = torch.from_numpy(tokens.astype(np.int64))[None].to(base.device)
+    logits = base.module(input_ids=ids, logits_to_keep=last + 1, use_cache=False).logits
+    return token_nll(logits[0, :-1], tokens[-last:])
+
+
+class DeltaNLL:
+    """Measures delta NLL every so many refocuses, as long as the full history fits the window.
+
+    Delta NLL at H is the mean NLL of the newest H tokens as the session saw them, minus their
+    mean NLL with the full history before them; both score the next token at the same places.
+    """
+
+    def __init__(
+        self, base: BaseModel, history: Callable[[int, int], np.ndarray], config: TraceConfig
+    ) -> None:
+        self._base = base
+        self._history = history
+        self._every = config.delta_nll_every
+        self._horizon = config.horizon
+        self._seen = np.empty(0, np.float32)
+        self._refocuses = 0
+
+    def observe(self, nll: np.ndarray) -> None:
+        """NLL float32 [t] of tokens as the model saw them."""
+        self._seen = np.concatenate([self._seen, nll])[-self._horizon :]
+
+    def at_refocus(self, n_tokens: int) -> float | None:
+        """Delta NLL over the newest H tokens in nats per token, where it is due and possible."""
+        self._refocuses += 1
+        due = self._every and self._refocuses % self._every == 0
+        if not due or not self._horizon < n_tokens <= self._base.window:
+            return None
+        if len(self._seen) < self._horizon or np.isnan(self._seen).any():
+            return None
+        full = full_history_nll(self._base, self._history(0, n_tokens), self._horizon)
+        return float(self._seen.mean() - full.mean())

@@ -1,0 +1,202 @@
+"""Builds the parts of a session from its config."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+
+from megacontext.core.allocators import make_allocator
+from megacontext.core.config import Config
+from megacontext.core.focus import Focus, WorkingContext
+from megacontext.core.gistnet.mean import MeanGister
+from megacontext.core.lenses import Lens, make_lens
+from megacontext.core.model import BaseModel, KVWindow, Sampler
+from megacontext.core.runtime.bundle import DEMO, bundle_folder, bundle_parts
+from megacontext.core.runtime.triggers import limits_for
+from megacontext.core.tree import Gister, Progress, Tree, TreeSpec
+from megacontext.traces.errors import ModelError, StorageError
+from megacontext.traces.schema import Trigger
+
+__all__ = ["Parts", "build_parts"]
+
+
+@dataclass
+class Parts:
+    """Everything a session drives. ``notes`` are sentences a user should see."""
+
+    config: Config
+    base: BaseModel
+    gister: Gister
+    tree: Tree
+    focus: Focus
+    lens: Lens
+    window: KVWindow
+    sampler: Sampler
+    pieces: list[str]
+    notes: list[str]
+
+    def close(self) -> None:
+        """Release the tree's files and lock."""
+        self.tree.close()
+
+
+def build_parts(config: Config, progress: Progress | None = None) -> Parts:
+    """Load the model, open or make the tree, and put a focus and a window over it.
+
+    Args:
+        config: a checked config.
+        progress: told about lagging tree levels being rebuilt: (nodes done, nodes in all).
+
+    Raises:
+        ModelError: the model, GistNet or LensNet cannot serve this config.
+        StorageError: the tree is damaged, foreign or in use.
+    """
+    notes: list[str] = []
+    config = _resolve(config, notes)
+    base = BaseModel.load(
+        str(bundle_folder() / "base") if config.model.path == DEMO else config.model.path,
+        device=config.device,
+        dtype=config.model.dtype,
+        needed_window=config.w_max,
+    )
+    gister = _gister(config, base)
+    tree = _tree(config, base, gister, progress)
+    try:
+        return _over(config, base, gister, tree, notes)
+    except BaseException:
+        tree.close()
+        raise
+
+
+def _over(config: Config, base: BaseModel, gister: Gister, tree: Tree, notes: list[str]) -> Parts:
+    context = WorkingContext(
+        config.block_size, config.tree.max_levels, config.w_max, config.focus.protected_blocks
+    )
+    focus = Focus(
+        context,
+        make_allocator(config.allocator.kind, allocator_options(config)),
+        limits_for(config.focus, Trigger.BLOCK_CLOSED),
+        config.seed,
+    )
+    window = KVWindow(
+        base,
+        config.w_max,
+        config.kv.mode,
+        config.kv.positions,  # type: ignore[arg-type]
+        drift_every=config.kv.drift_every,
+        drift_bound=config.kv.drift_bound,
+        refresh_every=config.kv.refresh_every,
+        refresh_chunk=config.kv.refresh_chunk,
+    )
+    return Parts(
+        config=config,
+        base=base,
+        gister=gister,
+        tree=tree,
+        focus=focus,
+        lens=_lens(config, base, gister),
+        window=window,
+        sampler=Sampler(
+            config.sampling.temperature, config.sampling.top_k, config.sampling.top_p, config.seed
+        ),
+        pieces=_raw_pieces(base),
+        notes=notes + list(window.notes),
+    )
+
+
+def _raw_pieces(base: BaseModel) -> list[str]:
+    """The vocabulary's entry of each id, in the tokenizer's own spelling."""
+    hf = base.tokenizer.hf
+    return [piece or "" for piece in hf.convert_ids_to_tokens(list(range(base.vocab_size)))]
+
+
+def _resolve(config: Config, notes: list[str]) -> Config:
+    """``auto`` kinds made plain: trained parts where the bundle has them, else controls."""
+    bundled = bundle_parts() if config.model.path == DEMO else []
+    if config.model.path == DEMO and "base" not in bundled:
+        raise ModelError(
+            f"model.path is 'demo' but {bundle_folder()} holds no model; reinstall megacontext or "
+            "set model.path to a model folder."
+        )
+    gist, lens = config.gist, config.lens
+    if gist.kind == "auto":
+        gist = replace(gist, kind="gistnet" if "gistnet" in bundled else "mean")
+        if gist.kind == "mean":
+            notes.append("gists are untrained: the mean of each block's embeddings")
+    if lens.kind == "auto":
+        trained = "lensnet" in bundled and gist.kind == "gistnet"
+        lens = replace(lens, kind="lensnet" if trained else "similarity")
+        if lens.kind == "similarity":
+            notes.append("the lens is untrained: similarity of index keys")
+    return replace(config, gist=gist, lens=lens)
+
+
+def _gister(config: Config, base: BaseModel) -> Gister:
+    if config.gist.kind == "mean":
+        return MeanGister(base.embedding_matrix.detach().float().cpu().numpy(), seed=config.seed)
+    from megacontext.core.gistnet import load_gister
+
+    folder = _checkpoint(config.gist.path, config, "gist", "gistnet")
+    return load_gister(folder, base, block_size=config.block_size)
+
+
+def _lens(config: Config, base: BaseModel, gister: Gister) -> Lens:
+    if config.lens.kind == "lensnet":
+        from megacontext.core.lensnet import load_lens
+
+        return load_lens(_checkpoint(config.lens.path, config, "lens", "lensnet"), base, gister)
+    return make_lens(config.lens.kind, lens_options(config, gister))
+
+
+def _checkpoint(path: str | None, config: Config, key: str, part: str) -> Path:
+    if path is None and config.model.path == DEMO and part in bundle_parts():
+        return bundle_folder() / part
+    if path is None:
+        raise ModelError(f"{key}.kind is {part} but {key}.path is empty; name its checkpoint.")
+    return Path(path)
+
+
+def _tree(config: Config, base: BaseModel, gister: Gister, progress: Progress | None) -> Tree:
+    spec = TreeSpec(
+        block_size=config.block_size,
+        max_levels=config.tree.max_levels,
+        dim=gister.dim,
+        key_dim=gister.key_dim,
+        dtype=config.tree.dtype,
+        model=base.name if config.model.path != DEMO else DEMO,
+        gist_checkpoint=gister.checkpoint_id,
+        vocab_size=base.vocab_size,
+    )
+    if config.tree.storage == "ram":
+        return Tree.create(spec, gister)
+    path = Path(str(config.tree.path))
+    if path.exists() and not path.is_dir():
+        raise StorageError(f"tree.path is {str(path)!r}, which is no folder; name a folder.")
+    if path.is_dir() and any(path.iterdir()):
+        return Tree.open(path, gister, expect=spec, progress=progress)
+    return Tree.create(spec, gister, path)
+
+
+def allocator_options(config: Config) -> dict[str, Any]:
+    """What the configured policy takes beside the limits."""
+    kind, own = config.allocator.kind, config.allocator
+    if kind == "stochastic_greedy":
+        return {"temperature": own.temperature, "top_k": own.top_k}
+    if kind in ("learned", "transformer"):
+        return {"path": own.path}
+    return {}
+
+
+def lens_options(config: Config, gister: Gister) -> dict[str, Any]:
+    """What the configured control lens takes."""
+    if config.lens.kind == "similarity":
+        encode = getattr(gister, "encode_query", None)
+        if encode is None:
+            raise ModelError(
+                f"lens.kind is similarity but gister {gister.checkpoint_id!r} encodes no queries; "
+                "set gist.kind to mean or lens.kind to lensnet."
+            )
+        return {"encode_query": encode}
+    return {}

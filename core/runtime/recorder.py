@@ -1,0 +1,137 @@
+"""Collects what happened since the last row and turns each refocus round into a trace row."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from megacontext.core.config import FocusConfig
+from megacontext.core.focus import RoundResult
+from megacontext.core.model.window import SyncStats
+from megacontext.traces.row import TraceRow
+from megacontext.traces.schema import Phase, Trigger
+from megacontext.traces.writer import TraceWriter
+
+__all__ = ["Recorder", "Stages", "TimedRound"]
+
+
+@dataclass(frozen=True)
+class TimedRound:
+    """A refocus round and what it took, microseconds."""
+
+    result: RoundResult
+    us_lens: float
+    us_alloc: float
+
+
+@dataclass
+class Stages:
+    """Stage times since the last row, microseconds."""
+
+    gist: float = 0.0
+    kv: float = 0.0
+    decode: float = 0.0
+    record: float = 0.0
+
+
+@dataclass
+class _Pending:
+    tokens: list[np.ndarray] = field(default_factory=list)
+    text: list[str] = field(default_factory=list)
+    nll: list[np.ndarray] = field(default_factory=list)
+    levels: list[np.ndarray] = field(default_factory=list)
+    markers: list[str] = field(default_factory=list)
+    delta_nll: float | None = None
+    knobs: str | None = None
+
+
+class Recorder:
+    """Builds rows for a :class:`TraceWriter`; what it is told belongs to the next row."""
+
+    def __init__(self, writer: TraceWriter) -> None:
+        self.writer = writer
+        self.stages = Stages()
+        self._pending = _Pending()
+
+    def tokens(
+        self, tokens: np.ndarray, text: list[str], nll: np.ndarray, appended: np.ndarray
+    ) -> None:
+        """New history: uint32 [t] ids, t texts, float32 [t] nats, int8 [m] levels entered."""
+        self._pending.tokens.append(tokens)
+        self._pending.text.extend(text)
+        self._pending.nll.append(nll)
+        self._pending.levels.append(appended)
+
+    def marker(self, text: str) -> None:
+        """A mark on the next row; several are joined by '; '."""
+        self._pending.markers.append(text)
+
+    def delta_nll(self, value: float) -> None:
+        """A measured delta NLL in nats per token."""
+        self._pending.delta_nll = value
+
+    def knobs(self, focus: FocusConfig, w_max: int) -> None:
+        """Limits in force from the next row on."""
+        self._pending.knobs = json.dumps({"focus": asdict(focus), "w_max": w_max}, sort_keys=True)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether tokens or markers wait for a row."""
+        return bool(self._pending.tokens or self._pending.markers)
+
+    def refocus(
+        self,
+        rounds: list[TimedRound],
+        sync: SyncStats,
+        *,
+        phase: Phase,
+        trigger: Trigger,
+        n_tokens: int,
+        tail_tokens: int,
+        w_max: int,
+    ) -> None:
+        """One row per round; the KV figures go with the last, the new tokens with the first."""
+        began = time.perf_counter()
+        now, pending, stages = time.time_ns(), self._pending, self.stages
+        self._pending, self.stages = _Pending(), Stages()
+        for number, timed in enumerate(rounds):
+            result, last = timed.result, number == len(rounds) - 1
+            row = TraceRow(
+                step=result.step,
+                round=number,
+                t_ns=now,
+                phase=phase,
+                history_tokens=n_tokens,
+                tail_tokens=tail_tokens,
+                levels=result.levels,
+                scores=result.scores,
+                actions=result.actions,
+                rejected=result.rejected,
+                budget_used=result.budget_used,
+                w_max=w_max,
+                trigger=trigger,
+                kv_mode=sync.mode,
+            )
+            if number == 0:
+                _fill_news(row, pending)
+                row.us_gist, row.us_decode = stages.gist, stages.decode
+                row.us_record = stages.record
+            if last:
+                row.kv_rows, row.kv_drift, row.us_kv = sync.rows, sync.drift, stages.kv
+            row.us_lens, row.us_alloc = timed.us_lens, timed.us_alloc
+            self.writer.put(row)
+        self.stages.record += (time.perf_counter() - began) * 1e6
+
+
+def _fill_news(row: TraceRow, pending: _Pending) -> None:
+    if pending.tokens:
+        row.new_tokens = np.concatenate(pending.tokens)
+        row.new_nll = np.concatenate(pending.nll)
+        row.appended_levels = np.concatenate(pending.levels)
+    row.new_text = pending.text
+    row.marker = "; ".join(pending.markers) or None
+    row.delta_nll = pending.delta_nll
+    row.knobs = pending.knobs

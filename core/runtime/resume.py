@@ -1,0 +1,80 @@
+"""Puts the parts of an interrupted run back where its trace and its tree end."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from megacontext.core.runtime.parts import Parts
+from megacontext.traces.errors import TraceError
+from megacontext.traces.reader import TraceReader
+
+__all__ = ["Resumed", "restore"]
+
+_TYPED = re.compile(r"typed @(\d+)-(\d+)")
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """Where a run stands: whole rows of its trace, and the history its source gave, uint32 [n]."""
+
+    rows: int
+    source_history: np.ndarray
+
+
+def restore(parts: Parts, trace: Path) -> Resumed:
+    """Bring tree, working context and constraint memory to the last whole row of ``trace``.
+
+    The tree may be ahead of the trace (the session then takes those tokens from it) or behind it
+    (the trace holds the missing tokens).
+
+    Raises:
+        TraceError: no trace, or one of a run with another block size or tree.
+    """
+    with TraceReader.open(trace) as reader:
+        _check(parts, reader)
+        rows = list(reader.rows())
+        if not rows:
+            return Resumed(0, np.empty(0, np.uint32))
+        last = rows[-1]
+        tokens = np.concatenate([row.new_tokens for row in rows]).astype(np.uint32)
+        began = last.history_tokens - len(tokens)
+        if parts.tree.n_tokens < began:
+            raise TraceError(
+                f"trace {trace} starts at token {began} of a tree that is not here; pass --tree "
+                "with the run's tree."
+            )
+        known = max(0, parts.tree.n_tokens - began)
+        if known < len(tokens):
+            parts.tree.append(tokens[known:])
+            parts.tree.commit()
+        parts.focus.rebuild(rows)
+        typed = [
+            (int(a) - began, int(b) - began)
+            for row in rows
+            if row.marker
+            for a, b in _TYPED.findall(row.marker)
+        ]
+    keep = np.ones(len(tokens), bool)
+    for start, stop in typed:
+        keep[max(start, 0) : max(stop, 0)] = False
+    return Resumed(len(rows), tokens[keep])
+
+
+def _check(parts: Parts, reader: TraceReader) -> None:
+    meta, config = reader.meta, parts.config
+    pairs = (
+        ("block_size", meta.block_size, config.block_size),
+        ("tree.max_levels", meta.levels, config.tree.max_levels),
+        ("seed", meta.seed, config.seed),
+        ("model.path", meta.model, config.model.path),
+    )
+    for key, recorded, now in pairs:
+        if recorded != now:
+            raise TraceError(
+                f"{key} is {now} but the run in {reader.path} had {recorded}; resume with its own "
+                f"config (--config {reader.path})."
+            )

@@ -1,0 +1,94 @@
+"""Where a source stands after an interrupted run: its events minus what the history holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from megacontext.core.model.tokenizer import Tokenizer
+from megacontext.core.runtime.session import Answer
+from megacontext.core.sources import AwaitTurn, Decode, Event, Ingest, Mark, Plant, Question
+from megacontext.traces.errors import SourceError
+
+__all__ = ["Rewind"]
+
+
+class Rewind:
+    """Skips what a history holds already.
+
+    Decoded tokens count like ingested ones: where a decode ended follows from its tokens alone.
+
+    Args:
+        history: uint32 [N], the recorded history without what a person typed in between.
+        tokenizer: of the run's model, to see where decoding stopped.
+
+    ``answers`` collects the answers that are complete in the history.
+    """
+
+    def __init__(self, history: np.ndarray, tokenizer: Tokenizer) -> None:
+        self._left = history
+        self._tokenizer = tokenizer
+        self.answers: list[Answer] = []
+
+    def remaining(self, events: Iterable[Event]) -> Iterator[Event]:
+        """The events from where the history ends.
+
+        Raises:
+            SourceError: the source gives other tokens than the history holds.
+        """
+        for event in events:
+            if not len(self._left):
+                yield event
+            else:
+                yield from self._cut(event)
+
+    def _cut(self, event: Event) -> Iterator[Event]:
+        match event:
+            case Ingest(tokens=tokens) | Plant(tokens=tokens):
+                rest = tokens[self._skip(tokens) :]
+                if len(rest):
+                    yield Ingest(rest)
+            case Question(tokens=tokens):
+                done = self._skip(tokens)
+                answer = Decode(event.limit, event.stop, event.about or "?", event.answer)
+                if done < len(tokens):
+                    yield Question(
+                        tokens[done:], event.about, event.answer, event.limit, event.stop
+                    )
+                elif len(self._left):
+                    yield from self._cut(answer)
+                else:
+                    yield answer
+            case Decode():
+                yield from self._cut_decode(event)
+            case AwaitTurn():  # the rest of the history is the conversation
+                self._left = self._left[:0]
+                yield event
+            case Mark():
+                pass
+
+    def _skip(self, tokens: np.ndarray) -> int:
+        count = min(len(tokens), len(self._left))
+        if not np.array_equal(tokens[:count], self._left[:count]):
+            raise SourceError(
+                "source gives other tokens than the history of the interrupted run; resume with "
+                "its config and texts, or start a new run."
+            )
+        self._left = self._left[count:]
+        return count
+
+    def _cut_decode(self, event: Decode) -> Iterator[Event]:
+        stream = self._tokenizer.stream()
+        text, used = event.prefix, 0
+        while used < event.limit and len(self._left):
+            token, self._left = int(self._left[0]), self._left[1:]
+            text, used = text + stream.push([token])[0], used + 1
+            if token == self._tokenizer.eos_id or (event.stop and event.stop in text):
+                used = event.limit
+        if used < event.limit:
+            left = event.limit - used
+            yield Decode(left, event.stop, event.about, event.answer, text)
+        elif event.about:
+            text = text.partition(event.stop)[0] if event.stop else text
+            self.answers.append(Answer(event.about, event.answer, text))

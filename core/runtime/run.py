@@ -1,0 +1,152 @@
+"""One run from config to trace: build or resume, drive the session, close everything."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from megacontext.core.config import Config, dump_config
+from megacontext.core.runtime.parts import Parts, build_parts
+from megacontext.core.runtime.recorder import Recorder
+from megacontext.core.runtime.resume import Resumed, restore
+from megacontext.core.runtime.rewind import Rewind
+from megacontext.core.runtime.session import Outcome, Session
+from megacontext.core.runtime.steering import ControlSteering, LineSteering, Steering
+from megacontext.core.sources import open_source
+from megacontext.traces.control import ControlServer
+from megacontext.traces.errors import TraceError
+from megacontext.traces.meta import TraceMeta
+from megacontext.traces.writer import TraceWriter
+
+__all__ = ["RunResult", "run"]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run: its outcome, its trace and its wall time in seconds."""
+
+    outcome: Outcome
+    trace: Path
+    seconds: float
+    notes: tuple[str, ...]
+
+
+def run(
+    config: Config,
+    out: Path,
+    *,
+    resume: bool = False,
+    control: bool = True,
+    read_stdin: bool = True,
+    progress: Callable[[int], None] = lambda n_tokens: None,
+    on_notes: Callable[[list[str]], None] = lambda notes: None,
+) -> RunResult:
+    """Run one session and record it at ``out``.
+
+    Args:
+        config: the checked config.
+        out: the trace.
+        resume: go on with the interrupted run recorded at ``out``.
+        control: serve a control socket beside the trace.
+        read_stdin: a prompt source takes its turns from standard input, too.
+        progress: called with N after every refocus.
+        on_notes: told what a user should know before the run starts.
+    """
+    if resume and not out.exists():
+        raise TraceError(f"trace {out} does not exist; there is nothing to resume, drop --resume.")
+    began = time.monotonic()
+    parts = build_parts(config)
+    try:
+        on_notes(parts.notes)
+        restored = restore(parts, out) if resume else _start(parts)
+        outcome = _drive(parts, out, restored, control, read_stdin, progress)
+    finally:
+        parts.close()
+    return RunResult(outcome, out, time.monotonic() - began, tuple(parts.notes))
+
+
+def _start(parts: Parts) -> Resumed:
+    """A new run, possibly over the history of an existing tree."""
+    tree, context = parts.tree, parts.focus.context
+    if tree.n_tokens:
+        context.cold_start(tree.n_tokens)
+    return Resumed(rows=0, source_history=np.empty(0, np.uint32))
+
+
+def _drive(
+    parts: Parts,
+    out: Path,
+    restored: Resumed,
+    control: bool,
+    read_stdin: bool,
+    progress: Callable[[int], None],
+) -> Outcome:
+    writer = TraceWriter(
+        out,
+        metadata(parts),
+        scores=parts.config.trace.scores,
+        flush_rows=parts.config.trace.flush_rows,
+        flush_ms=parts.config.trace.flush_ms,
+        queue_rows=parts.config.trace.queue_rows,
+        prefix=out if restored.rows else None,
+        prefix_rows=restored.rows or None,
+    )
+    with writer:
+        server = ControlServer(out) if control else None
+        try:
+            steering: Steering = (
+                ControlSteering(server, read_stdin=read_stdin) if server else LineSteering()
+            )
+            session = Session(parts, Recorder(writer), steering, progress)
+            session.warm_up()
+            events = open_source(parts.config.source, parts.base.tokenizer)
+            rewind = Rewind(restored.source_history, parts.base.tokenizer)
+            outcome = session.run(rewind.remaining(events))
+            outcome.answers[:0] = rewind.answers
+            return outcome
+        finally:
+            if server is not None:
+                server.close()
+
+
+def metadata(parts: Parts) -> dict[str, str]:
+    """The ``mc.*`` metadata of a run."""
+    config = parts.config
+    return TraceMeta(
+        block_size=config.block_size,
+        w_max=config.w_max,
+        levels=config.tree.max_levels,
+        seed=config.seed,
+        config=dump_config(config),
+        model=config.model.path,
+        tokenizer=type(parts.base.tokenizer.hf).__name__,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        git=_commit(),
+        extra={
+            "mc.gist_checkpoint": parts.gister.checkpoint_id,
+            "mc.lens": parts.lens.name,
+            "mc.notes": "\n".join(parts.notes),
+        },
+    ).to_metadata()
+
+
+def _commit() -> str:
+    """The commit of the checkout this code runs from; empty where there is none."""
+    folder = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,347 @@
+"""The loop of one run: take tokens in, gist, score, allocate, edit the window, decode, record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from megacontext.core.config import Config, FocusConfig
+from megacontext.core.lenses import Observation
+from megacontext.core.model.layout import Layout
+from megacontext.core.runtime.nll import DeltaNLL, token_nll
+from megacontext.core.runtime.parts import Parts
+from megacontext.core.runtime.recorder import Recorder, TimedRound
+from megacontext.core.runtime.steering import LineSteering, Steering, Stop
+from megacontext.core.runtime.triggers import QuestionMarks, limits_for
+from megacontext.core.sources import AwaitTurn, Decode, Event, Ingest, Mark, Plant, Question
+from megacontext.traces.errors import SourceError
+from megacontext.traces.schema import Phase, Trigger
+
+__all__ = ["Answer", "Outcome", "Session"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A decoded answer to a question of a script."""
+
+    about: str
+    expected: str
+    text: str
+
+    @property
+    def right(self) -> bool | None:
+        """Whether the text starts with what was expected; None if nobody said."""
+        if not self.expected:
+            return None
+        return self.text.strip().startswith(self.expected.strip())
+
+
+@dataclass
+class Outcome:
+    """What a session did; the trace has the rest."""
+
+    answers: list[Answer] = field(default_factory=list)
+    decoded: list[str] = field(default_factory=list)
+    bad_scores: int = 0
+    stopped: bool = False
+
+
+class Session:
+    """Drives the parts over the events of a source.
+
+    Args:
+        parts: model, tree, focus, lens and window, built for ``config``.
+        recorder: where rows go.
+        steering: commands from outside while running; none by default.
+        progress: called with N after every refocus.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        recorder: Recorder,
+        steering: Steering | None = None,
+        progress: Callable[[int], None] = lambda n_tokens: None,
+    ) -> None:
+        self.parts = parts
+        self.config: Config = parts.config
+        self.focus_config: FocusConfig = parts.config.focus
+        self.recorder = recorder
+        self.outcome = Outcome()
+        self._steering = steering or LineSteering()
+        self._progress = progress
+        self._marks = QuestionMarks(parts.pieces, parts.config.triggers)
+        self._delta = DeltaNLL(parts.base, parts.tree.tokens, parts.config.trace)
+        self._text = parts.base.tokenizer.stream()
+        self._phase = Phase.INGEST
+        self._since_refocus = 0
+        self._query = np.empty(0, np.uint32)
+        self.step = -1
+        self.awaits_turn = False
+
+    def warm_up(self) -> None:
+        """Fill the window from a history that is there already."""
+        context, tree = self.parts.focus.context, self.parts.tree
+        if context.n_tokens:
+            self.parts.window.sync(self._layout(), tree.gist_rows, tree.tokens)
+            start = max(0, context.n_tokens - self.config.lens.query_tokens)
+            self._query = tree.tokens(start, context.n_tokens)
+
+    # -- events ---------------------------------------------------------------------------
+
+    def run(self, events: Iterable[Event]) -> Outcome:
+        """Take every event in turn; returns early, and cleanly, when told to stop."""
+        try:
+            for event in events:
+                self._handle(event)
+            if self.recorder.has_news:
+                self.refocus(Trigger.MANUAL)
+        except Stop:
+            self.outcome.stopped = True
+        self.parts.tree.commit()
+        return self.outcome
+
+    def _handle(self, event: Event) -> None:
+        match event:
+            case Ingest(tokens=tokens):
+                self.ingest(tokens)
+            case Plant(tokens=tokens):
+                start = self.parts.tree.n_tokens
+                self.recorder.marker(f"needle planted @{start}-{start + len(tokens)}")
+                self.ingest(tokens)
+            case Mark(text=text):
+                self.recorder.marker(text)
+            case Question():
+                self._ask(event)
+            case Decode():
+                self._decode_event(event)
+            case AwaitTurn(limit=limit, stop=stop):
+                self._turn(limit, stop)
+
+    def _ask(self, question: Question) -> None:
+        self.ingest(question.tokens[:-1])
+        self.recorder.marker(f"question about {question.about}" if question.about else "question")
+        self._take(question.tokens[-1:])
+        self.refocus(Trigger.QUESTION)
+        about = question.about or "?"
+        self._decode_event(Decode(question.limit, question.stop, about, question.answer))
+
+    def _decode_event(self, event: Decode) -> None:
+        text = self.decode(event.limit, event.stop, event.prefix)
+        if event.about:
+            self.outcome.answers.append(Answer(event.about, event.answer, text))
+        else:
+            self.outcome.decoded.append(text)
+
+    def _turn(self, limit: int, stop: str) -> None:
+        self.awaits_turn = True
+        text = self._steering.next_turn(self)
+        self.awaits_turn = False
+        tokens = self.parts.base.tokenizer.encode(text)
+        if not len(tokens):
+            return
+        self.ingest(tokens)
+        if self.config.triggers.turn_end:
+            self.refocus(Trigger.TURN_END)
+        self._steering.reply(self.decode(limit, stop))
+
+    # -- tokens ---------------------------------------------------------------------------
+
+    def ingest(self, tokens: np.ndarray) -> None:
+        """Take tokens (uint32 [t]) into the history, refocusing at every closed block."""
+        self._phase = Phase.INGEST
+        block_size = self.config.block_size
+        at = 0
+        while at < len(tokens):
+            self._steering.serve(self)
+            room = block_size - self.parts.focus.context.tail_tokens
+            chunk = tokens[at : at + room]
+            cut = self._marks.first(chunk, self._since_refocus)
+            if cut is not None:
+                chunk = chunk[:cut]
+            at += len(chunk)
+            self._take(chunk)
+            if self.parts.focus.context.tail_tokens == 0:
+                self.refocus(Trigger.BLOCK_CLOSED)
+            elif cut is not None:
+                self.refocus(Trigger.QUESTION)
+
+    def decode(self, limit: int, stop: str = "", prefix: str = "") -> str:
+        """Decode up to ``limit`` tokens; ends early at ``stop`` or the end-of-text token.
+
+        Returns:
+            ``prefix`` and the decoded text, up to ``stop``.
+        """
+        self._phase = Phase.DECODE
+        text = prefix
+        for _ in range(limit):
+            self._steering.serve(self)
+            token = self._pick()
+            nll, piece = self._take(np.array([token], np.uint32))
+            text += piece
+            if self.parts.focus.context.tail_tokens == 0:
+                self.refocus(Trigger.BLOCK_CLOSED)
+            elif self._is_surprise(nll):
+                self.refocus(Trigger.SURPRISAL)
+            if token == self.parts.base.tokenizer.eos_id or (stop and stop in text):
+                break
+        return text.partition(stop)[0] if stop else text
+
+    def _pick(self) -> int:
+        position, tree = self.parts.focus.context.n_tokens, self.parts.tree
+        if position < tree.n_tokens:  # decoded and committed before an interruption
+            return int(tree.tokens(position, position + 1)[0])
+        began = time.perf_counter()
+        last = self.parts.window.last
+        if last is None:
+            raise SourceError("There is nothing to decode from; ingest some text first.")
+        token = self.parts.sampler.sample(last.logits[-1], position)
+        self.recorder.stages.decode += (time.perf_counter() - began) * 1e6
+        return token
+
+    def _is_surprise(self, nll: float) -> bool:
+        triggers = self.config.triggers
+        return 0 < triggers.surprisal < nll and self._since_refocus >= triggers.min_gap
+
+    def _take(self, tokens: np.ndarray) -> tuple[float, str]:
+        """Model, tree and working context take tokens that fit the tail's block.
+
+        Returns:
+            NLL of the last token in nats, and the tokens' text.
+        """
+        parts, stages = self.parts, self.recorder.stages
+        began = time.perf_counter()
+        before = parts.window.last
+        forward = parts.window.append(tokens)
+        nll = np.full(len(tokens), np.nan, np.float32)
+        if before is not None:
+            nll[0] = token_nll(before.logits[-1:], tokens[:1])[0]
+        if len(tokens) > 1:
+            nll[1:] = token_nll(forward.logits[:-1], tokens[1:])
+        ingested = time.perf_counter()
+        self._grow_tree(tokens)
+        appended = parts.focus.append(len(tokens))
+        stages.decode += (ingested - began) * 1e6
+        stages.gist += (time.perf_counter() - ingested) * 1e6
+        pieces = self._text.push(tokens)
+        self.recorder.tokens(tokens, pieces, nll, appended)
+        self._delta.observe(nll)
+        self._since_refocus += len(tokens)
+        keep = self.config.lens.query_tokens
+        self._query = np.concatenate([self._query, tokens])[-keep:]
+        if len(appended):
+            self._commit_if_due()
+        return float(nll[-1]), "".join(pieces)
+
+    def _grow_tree(self, tokens: np.ndarray) -> None:
+        """Append what the tree does not hold yet; after an interruption it may be ahead."""
+        tree, at = self.parts.tree, self.parts.focus.context.n_tokens
+        known = tree.tokens(at, min(tree.n_tokens, at + len(tokens)))
+        if len(known) and not np.array_equal(known, tokens[: len(known)]):
+            raise SourceError(
+                f"source gives other tokens than the tree holds at token {at}; resume with the "
+                "config and texts of the interrupted run, or start a new run."
+            )
+        if len(known) < len(tokens):
+            tree.append(tokens[len(known) :])
+
+    def _commit_if_due(self) -> None:
+        tree = self.parts.tree
+        due = self.config.tree.commit_blocks * self.config.block_size
+        if tree.n_tokens - tree.committed_tokens >= due:
+            tree.commit()
+
+    # -- focus ----------------------------------------------------------------------------
+
+    def refocus(self, trigger: Trigger) -> int:
+        """Score and allocate until nothing changes, bring the window along, record.
+
+        Returns:
+            The refocus number.
+        """
+        parts, focus = self.parts, self.parts.focus
+        limits = limits_for(self.focus_config, trigger)
+        self.step = step = focus.begin(trigger, limits)
+        rounds: list[TimedRound] = []
+        for number in range(limits.rounds):
+            began = time.perf_counter()
+            scores = parts.lens.score(self._observe(step, number))
+            scored = time.perf_counter()
+            result = focus.round(scores)
+            done = time.perf_counter()
+            rounds.append(TimedRound(result, (scored - began) * 1e6, (done - scored) * 1e6))
+            self.outcome.bad_scores += result.bad_scores
+            if result.settled:
+                break
+        began = time.perf_counter()
+        sync = parts.window.sync(self._layout(), parts.tree.gist_rows, parts.tree.tokens)
+        self.recorder.stages.kv += (time.perf_counter() - began) * 1e6
+        measured = self._delta.at_refocus(focus.context.n_tokens)
+        if measured is not None:
+            self.recorder.delta_nll(measured)
+        self.recorder.refocus(
+            rounds,
+            sync,
+            phase=self._phase,
+            trigger=trigger,
+            n_tokens=focus.context.n_tokens,
+            tail_tokens=focus.context.tail_tokens,
+            w_max=focus.context.w_max,
+        )
+        self._since_refocus = 0
+        self._progress(focus.context.n_tokens)
+        return step
+
+    def _layout(self) -> Layout:
+        context = self.parts.focus.context
+        return Layout(
+            levels=context.levels,
+            index=context.index,
+            tail_start=context.n_tokens - context.tail_tokens,
+            n_tokens=context.n_tokens,
+            block_size=self.config.block_size,
+        )
+
+    def _observe(self, step: int, number: int) -> Observation:
+        context, last = self.parts.focus.context, self.parts.window.last
+        return Observation(
+            levels=context.levels,
+            index=context.index,
+            starts=context.starts,
+            n_tokens=context.n_tokens,
+            tail_tokens=context.tail_tokens,
+            block_size=self.config.block_size,
+            tree=self.parts.tree,
+            step=step,
+            round=number,
+            seed=self.config.seed,
+            query_tokens=self._query,
+            query_hidden=None if last is None else last.hidden,
+        )
+
+    # -- steering -------------------------------------------------------------------------
+
+    def set_focus(self, focus: FocusConfig) -> None:
+        """New limits from the next refocus on; the trace says so."""
+        self.focus_config = focus
+        self.recorder.knobs(focus, self.parts.focus.context.w_max)
+
+    def set_w_max(self, w_max: int) -> None:
+        """A new budget; a smaller one collapses at once."""
+        self.config = replace(self.config, w_max=w_max)
+        self.parts.focus.set_w_max(w_max)
+        self.recorder.knobs(self.focus_config, w_max)
+        self.refocus(Trigger.BUDGET_CUT)
+
+    def inject(self, text: str) -> None:
+        """A person's text, taken in now; a turn ends with it."""
+        tokens = self.parts.base.tokenizer.encode(text)
+        start = self.parts.tree.n_tokens
+        self.recorder.marker(f"typed @{start}-{start + len(tokens)}")
+        phase = self._phase
+        self.ingest(tokens)
+        self._phase = phase
+        self.refocus(Trigger.TURN_END)

@@ -1,0 +1,48 @@
+"""When a refocus runs beside the one at each closed block, and under which limits."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from megacontext.core.config import FocusConfig, TriggersConfig
+from megacontext.core.focus import Limits
+from megacontext.traces.schema import Trigger
+
+__all__ = ["QuestionMarks", "limits_for"]
+
+_CLOSE_LOOKS = frozenset({Trigger.QUESTION, Trigger.TURN_END, Trigger.SURPRISAL})
+
+
+def limits_for(focus: FocusConfig, trigger: Trigger) -> Limits:
+    """The limits of a refocus: questions, turn ends and surprises have their own."""
+    close = trigger in _CLOSE_LOOKS
+    return Limits(
+        n_diff=focus.question.n_diff if close else focus.n_diff,
+        tau_expand=focus.tau_expand,
+        tau_collapse=focus.tau_collapse,
+        cooldown_steps=focus.cooldown_steps,
+        rounds=focus.question.rounds if close else focus.rounds,
+    )
+
+
+class QuestionMarks:
+    """Finds tokens whose text ends in a question mark, by id."""
+
+    def __init__(self, pieces: list[str], config: TriggersConfig) -> None:
+        """``pieces`` is the text of every token id, in order."""
+        self._ends = np.array([p.rstrip().endswith("?") for p in pieces], bool)
+        self._enabled = config.question_mark
+        self._gap = config.min_gap
+
+    def first(self, tokens: np.ndarray, since: int) -> int | None:
+        """Number of tokens up to and with the first question mark that may trigger, or None.
+
+        Args:
+            tokens: uint32 [t], the next tokens.
+            since: tokens since the last refocus.
+        """
+        if not self._enabled:
+            return None
+        hits = np.flatnonzero(self._ends[tokens]) + 1
+        hits = hits[hits + since >= self._gap]
+        return int(hits[0]) if len(hits) else None
