@@ -1,0 +1,32 @@
+"""Allocators: one policy a file behind one small protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from megacontext.core.allocators.greedy import Greedy
+from megacontext.core.focus.view import Allocator, AllocatorView, Decision
+from megacontext.traces.errors import ConfigError
+
+__all__ = ["ALLOCATORS", "Allocator", "AllocatorView", "Decision", "Greedy", "make_allocator"]
+
+ALLOCATORS: dict[str, Callable[..., Allocator]] = {
+    "greedy": Greedy,
+    "simple": Greedy,
+}
+"""Kinds by name; ``simple`` is an alias of ``greedy``."""
+
+
+def make_allocator(kind: str, options: Mapping[str, Any] | None = None) -> Allocator:
+    """The allocator ``kind`` with its ``options``.
+
+    Raises:
+        ConfigError: an unknown kind or option.
+    """
+    if kind not in ALLOCATORS:
+        raise ConfigError(f"allocator.kind: {kind!r} is unknown; use one of {sorted(ALLOCATORS)}.")
+    try:
+        return ALLOCATORS[kind](**dict(options or {}))
+    except TypeError as error:
+        raise ConfigError(f"allocator options for {kind}: {error}.") from error

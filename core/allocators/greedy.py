@@ -1,0 +1,34 @@
+"""Best first: expand above ``tau_expand``, collapse below ``-tau_collapse``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from megacontext.core.allocators.walk import best_expands, by_strength, cheapest_groups, walk
+from megacontext.core.focus.view import AllocatorView, Decision
+from megacontext.traces.schema import MAX_REJECTED, Reason
+
+__all__ = ["Greedy"]
+
+
+@dataclass(frozen=True)
+class Greedy:
+    """Strongest score first, ties nearest to the cursor; swaps when the budget is full.
+
+    Settles for arbitrary fixed scores: each expand disarms its node (see
+    :mod:`megacontext.core.focus.memory`), and collapses only undo expands or use up original
+    nodes, so finitely many actions are ever taken; a round without any is a fixed point once
+    cooldowns have run out.
+    """
+
+    name: str = "greedy"
+
+    def propose(self, view: AllocatorView) -> Decision:
+        """See :class:`~megacontext.core.focus.view.Allocator`."""
+        limits = view.limits
+        expands = best_expands(view, limits.n_diff + MAX_REJECTED)
+        payers = cheapest_groups(view, 2 * limits.n_diff + MAX_REJECTED)
+        low = view.candidates.group_score[payers] < np.float32(-limits.tau_collapse)
+        return walk(view, by_strength(view, expands, payers[low]), payers, Reason.SCORE)

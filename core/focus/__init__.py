@@ -1,0 +1,25 @@
+"""Frontier, working context, plans, constraints and refocus rounds."""
+
+from megacontext.core.focus.actions import ACTION_DTYPE, REJECTED_DTYPE, make_actions
+from megacontext.core.focus.focus import Focus, RecordedRound, RoundResult, clean_scores
+from megacontext.core.focus.plan import Frontier, Splice
+from megacontext.core.focus.view import Allocator, AllocatorView, Decision, Limits
+from megacontext.core.focus.working_context import WorkingContext, smallest_w_max
+
+__all__ = [
+    "ACTION_DTYPE",
+    "REJECTED_DTYPE",
+    "Allocator",
+    "AllocatorView",
+    "Decision",
+    "Focus",
+    "Frontier",
+    "Limits",
+    "RecordedRound",
+    "RoundResult",
+    "Splice",
+    "WorkingContext",
+    "clean_scores",
+    "make_actions",
+    "smallest_w_max",
+]

@@ -1,0 +1,168 @@
+"""The vectorized masks that all allocators share: who may expand, which groups may collapse.
+
+A *group* is what one collapse replaces: a raw block alone, or K complete sibling gists. Every
+frontier entry belongs to at most one group, so all open groups of a frontier could collapse in
+the same plan, and each frees exactly K - 1 entries.
+
+The score of a group is the maximum over its members: a group may go only when none of its
+members is wanted, and a mean would hide one needle behind K - 1 dull siblings. It also makes the
+gain of detail concave (collapsing a group loses at least what its best member could gain), which
+is what lets the optimal allocator be exact by sorting.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from megacontext.core.focus.actions import COLLAPSE, EXPAND, F32, I8, I64, Bools
+from megacontext.traces.schema import Reason
+
+__all__ = ["OPEN", "TAKEN", "Candidates", "Cooling", "find_candidates", "order_key"]
+
+OPEN = -1
+"""Reason of a candidate that nothing forbids."""
+TAKEN = -2
+"""Reason of a group that a forced collapse uses already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cooling:
+    """Nodes that flipped recently: ``kinds`` I8[c], ``levels`` I64[c], ``index`` I64[c]."""
+
+    kinds: I8
+    levels: I64
+    index: I64
+
+
+@dataclass(slots=True)
+class Candidates:
+    """Gists that want detail, and all groups, each with the reason that forbids it or ``OPEN``.
+
+    Attributes:
+        expand_at: I64[e], frontier positions of gists that score above ``tau_expand``.
+        expand_score: F32[e].
+        expand_reason: I8[e].
+        group_at: I64[g], position of a group's first member.
+        group_count: I64[g], members: 1 (raw block) or K.
+        group_level, group_index: I8[g], I64[g], the gist that a collapse makes.
+        group_score: F32[g], maximum over the members.
+        group_reason: I8[g].
+    """
+
+    expand_at: I64
+    expand_score: F32
+    expand_reason: I8
+    group_at: I64
+    group_count: I64
+    group_level: I8
+    group_index: I64
+    group_score: F32
+    group_reason: I8
+
+
+def order_key(scores: F32, positions: I64) -> I64:
+    """Sortable I64 keys, unique per position: by score, then by position (older is smaller).
+
+    Float16 scores are whole multiples of 2**-24, so the order is exact; positions < 2**20.
+    """
+    return (scores * np.float64(1 << 24)).astype(np.int64) * (1 << 20) + positions
+
+
+def find_candidates(
+    levels: I8,
+    index: I64,
+    starts: I64,
+    scores: F32,
+    *,
+    tau_expand: float,
+    block_size: int,
+    max_levels: int,
+    protected_blocks: int,
+    disarmed: Bools | None,
+    cooling: Cooling | None,
+) -> Candidates:
+    """All candidates of one frontier; ``scores`` F32[n], ``disarmed`` bool[n] or None for none.
+
+    The newest ``protected_blocks`` entries are the protected raw blocks: their groups get
+    ``PROTECTED``. Groups whose parent would exceed ``max_levels`` do not exist.
+    """
+    gist = levels > 0
+    expand_at = np.flatnonzero((scores > np.float32(tau_expand)) & gist)
+    expand_reason = np.full(len(expand_at), OPEN, np.int8)
+    if disarmed is not None and len(expand_at):
+        expand_reason[disarmed[expand_at]] = Reason.NOT_REARMED
+    raw_at = np.flatnonzero(~gist)
+    first = _gist_groups(levels, index, gist, raw_at, block_size, max_levels)
+    group_at = np.concatenate([raw_at, first])
+    group_count = np.full(len(group_at), block_size, np.int64)
+    group_count[: len(raw_at)] = 1
+    group_score = np.empty(len(group_at), np.float32)
+    group_score[: len(raw_at)] = scores[raw_at]
+    if len(first):
+        members = scores[first[:, None] + np.arange(block_size)]
+        group_score[len(raw_at) :] = members.max(axis=1)
+    group_index = index[group_at]
+    group_index[len(raw_at) :] //= block_size
+    group_reason = np.full(len(group_at), OPEN, np.int8)
+    found = Candidates(
+        expand_at=expand_at,
+        expand_score=scores[expand_at],
+        expand_reason=expand_reason,
+        group_at=group_at,
+        group_count=group_count,
+        group_level=levels[group_at] + np.int8(1),
+        group_index=group_index,
+        group_score=group_score,
+        group_reason=group_reason,
+    )
+    if cooling is not None and len(cooling.kinds):
+        _cool(found, levels, starts, block_size, cooling)
+    if protected_blocks:
+        low = np.searchsorted(raw_at, len(levels) - protected_blocks)
+        group_reason[low : len(raw_at)] = Reason.PROTECTED
+    return found
+
+
+def _gist_groups(
+    levels: I8, index: I64, gist: Bools, raw_at: I64, block_size: int, max_levels: int
+) -> I64:
+    """Positions of the first members of complete groups of K gists.
+
+    In a tiling, K consecutive entries from an aligned level-L node on whose last is the node's
+    K-th sibling can only be the siblings: finer entries would be more than K, a coarser one
+    cannot fit. The exception is level 1, where a raw block stands in place of a gist one to one.
+    """
+    aligned = gist & ((index & (block_size - 1)) == 0)
+    aligned &= levels < max_levels
+    first = np.flatnonzero(aligned[: max(0, len(levels) - block_size + 1)])
+    if len(first) == 0:
+        return first
+    last = first + (block_size - 1)
+    whole = (levels[last] == levels[first]) & (index[last] - index[first] == block_size - 1)
+    first = first[whole]
+    if len(raw_at) and len(first):
+        mixed = np.searchsorted(raw_at, first) != np.searchsorted(raw_at, first + block_size)
+        first = first[~mixed]
+    return first
+
+
+def _cool(found: Candidates, levels: I8, starts: I64, block_size: int, cooling: Cooling) -> None:
+    """Mark candidates that would flip a cooling node back."""
+    begin = cooling.index * np.int64(block_size) ** cooling.levels
+    at = np.searchsorted(starts, begin)
+    known = at < len(starts)
+    at = np.where(known, at, 0)
+    known &= starts[at] == begin
+    here = levels[at]
+    collapsed = known & (cooling.kinds == COLLAPSE) & (here == cooling.levels)
+    expanded = known & (cooling.kinds == EXPAND) & (here == cooling.levels - 1)
+    if collapsed.any() and len(found.expand_at):
+        mask = np.zeros(len(levels), np.bool_)
+        mask[at[collapsed]] = True
+        found.expand_reason[mask[found.expand_at]] = Reason.COOLDOWN
+    if expanded.any():
+        mask = np.zeros(len(levels), np.bool_)
+        mask[at[expanded]] = True
+        found.group_reason[mask[found.group_at]] = Reason.COOLDOWN

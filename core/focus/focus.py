@@ -1,0 +1,330 @@
+"""The focus: working context, allocator and constraint memory, driven refocus by refocus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from megacontext.core.focus.actions import ACTION_DTYPE, F16, F32, I8, I64, Actions
+from megacontext.core.focus.constraints import Candidates, Cooling, find_candidates
+from megacontext.core.focus.forced import choose_forced, take
+from megacontext.core.focus.memory import Memory, flips_of
+from megacontext.core.focus.plan import Frontier
+from megacontext.core.focus.view import Allocator, AllocatorView, Limits
+from megacontext.core.focus.working_context import WorkingContext
+from megacontext.traces.errors import BudgetError, PlanError
+from megacontext.traces.schema import Trigger
+
+__all__ = ["Focus", "RecordedRound", "RoundResult", "clean_scores"]
+
+
+class RecordedRound(Protocol):
+    """What :meth:`Focus.replay` reads of a trace row."""
+
+    @property
+    def step(self) -> int: ...
+    @property
+    def round(self) -> int: ...
+    @property
+    def history_tokens(self) -> int: ...
+    @property
+    def levels(self) -> np.ndarray: ...
+    @property
+    def scores(self) -> np.ndarray | None: ...
+    @property
+    def actions(self) -> np.ndarray: ...
+    @property
+    def w_max(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RoundResult:
+    """One round as a trace row records it.
+
+    Attributes:
+        levels: I8[n], the frontier that was scored (before ``actions``).
+        scores: F16[n], as the allocator used them; None where nothing was scored.
+        actions: ACTION_DTYPE, forced ones first, in order of application.
+        rejected: REJECTED_DTYPE, best first, at most 32.
+        budget_used: entries after the actions.
+        bad_scores: entries whose score was unusable and counted as 0.
+        settled: nothing voluntary was done; another round would find the same.
+        last: the refocus is over: settled, or its rounds are used up.
+    """
+
+    step: int
+    round: int
+    trigger: Trigger
+    n_tokens: int
+    tail_tokens: int
+    levels: I8
+    scores: F16 | None
+    actions: Actions
+    rejected: Actions
+    budget_used: int
+    w_max: int
+    bad_scores: int
+    settled: bool
+    last: bool
+
+
+def clean_scores(scores: npt.ArrayLike | None, entries: int) -> tuple[F16, int]:
+    """Scores rounded to float16, unusable ones 0, and how many were unusable.
+
+    A wrong length or type makes all of them unusable; NaN, infinite and beyond-float16 values
+    are unusable one by one.
+    """
+    given = np.asarray(scores)
+    if given.shape != (entries,) or given.dtype.kind not in "fiu":
+        return np.zeros(entries, np.float16), entries
+    with np.errstate(over="ignore"):
+        rounded = given.astype(np.float16)
+    usable = np.isfinite(rounded)
+    if usable.all():
+        return rounded, 0
+    return np.where(usable, rounded, np.float16(0)), int(entries - np.count_nonzero(usable))
+
+
+class Focus:
+    """What a session drives: append, begin a refocus, give scores round by round.
+
+    Args:
+        working_context: it is edited in place; the focus is its only editor.
+        allocator: the policy.
+        limits: used by every refocus that is not given limits of its own.
+        seed: for allocators that draw.
+
+    Attributes:
+        step: number of the last begun refocus, -1 before the first.
+    """
+
+    def __init__(
+        self,
+        working_context: WorkingContext,
+        allocator: Allocator,
+        limits: Limits | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.working_context = working_context
+        self.allocator = allocator
+        self.limits = limits or Limits()
+        self.seed = seed
+        self.step = -1
+        self._memory = Memory(len(working_context))
+        self._round_limits = self.limits
+        self._round = 0
+        self._trigger: Trigger | None = None
+
+    @property
+    def ages(self) -> I64:
+        """I64[n]: refocuses that each frontier entry has survived."""
+        return np.maximum(self.step - self._memory.born, 0)
+
+    def append(self, n_tokens: int) -> I8:
+        """Grow the history; see :meth:`WorkingContext.append`."""
+        levels = self.working_context.append(n_tokens)
+        self._memory.grow(len(levels), self.step + 1)
+        return levels
+
+    def ingest(self, n_tokens: int) -> Iterator[tuple[I8, RoundResult]]:
+        """Append any amount: as much as fits, a refocus of forced collapses alone, and again.
+
+        Yields what each append and its refocus recorded; nothing is scored.
+        """
+        forced_only = Limits(n_diff=0, rounds=1)
+        while n_tokens > 0:
+            part = min(n_tokens, self.working_context.max_append())
+            levels = self.append(part)  # a part of 0 cannot be: the budget holds K free entries
+            n_tokens -= part
+            self.begin(Trigger.BULK, forced_only)
+            yield levels, self.round(None)
+
+    def begin(self, trigger: Trigger, limits: Limits | None = None) -> int:
+        """Start the next refocus; returns its step number."""
+        self._trigger = trigger
+        self._round_limits = limits or self.limits
+        self._round = 0
+        self.step += 1
+        return self.step
+
+    def round(self, scores: npt.ArrayLike | None) -> RoundResult:
+        """Allocate once on ``scores`` F16/F32[n]; None means that nothing was scored.
+
+        In round 0 forced collapses come first, until at least K entries are free.
+
+        Raises:
+            PlanError: no refocus is under way, or its rounds are used up.
+        """
+        if self._trigger is None:
+            raise PlanError("round: no refocus is under way; call begin() first.")
+        context, limits = self.working_context, self._round_limits
+        used, bad = clean_scores(scores, len(context)) if scores is not None else (None, 0)
+        before, at_round, trigger = context.levels, self._round, self._trigger
+        values = (np.zeros(len(context), np.float16) if used is None else used).astype(np.float32)
+        if used is not None:
+            self._memory.rearm(values, limits.tau_expand)
+        forced, view = self._force(values)
+        decision = self.allocator.propose(view)
+        if len(decision.actions) > limits.n_diff:
+            raise PlanError(
+                f"n_diff: {self.allocator.name} proposed {len(decision.actions)} actions, "
+                f"{limits.n_diff} are allowed."
+            )
+        self._apply(np.concatenate([*forced, decision.actions]))
+        settled = len(decision.actions) == 0
+        self._round += 1
+        last = settled or self._round >= limits.rounds
+        if last:
+            self._trigger = None
+        return RoundResult(
+            step=self.step,
+            round=at_round,
+            trigger=trigger,
+            n_tokens=context.n_tokens,
+            tail_tokens=context.tail_tokens,
+            levels=before,
+            scores=used,
+            actions=np.concatenate([*forced, decision.actions]),
+            rejected=decision.rejected,
+            budget_used=context.cost,
+            w_max=context.w_max,
+            bad_scores=bad,
+            settled=settled,
+            last=last,
+        )
+
+    def set_w_max(self, w_max: int) -> None:
+        """Change the budget; after a cut the next refocus collapses down to it."""
+        self.working_context.set_w_max(w_max)
+
+    # -- replay --------------------------------------------------------------------------------
+
+    def rebuild(self, rows: Iterable[RecordedRound]) -> None:
+        """Forget everything and replay recorded rows; behaves from then on as the run did."""
+        self.step = -1
+        self._trigger = None
+        self._memory = Memory()
+        self.working_context.load(np.empty(0, np.int8), 0)
+        for row in rows:
+            self.replay(row)
+
+    def align(self, row: RecordedRound) -> None:
+        """Bring history, budget and step to where ``row`` was scored.
+
+        The row's frontier must be the present one plus what was appended since; on an empty
+        working context it is taken as it is (cold start).
+
+        Raises:
+            PlanError: the row does not continue this focus.
+        """
+        context = self.working_context
+        context.set_w_max(max(row.w_max, context.w_max))
+        known = len(context)
+        if known == 0:
+            context.load(row.levels, row.history_tokens)
+        else:
+            if not np.array_equal(row.levels[:known], context.levels):
+                raise PlanError(
+                    f"tiling: step {row.step} does not continue the frontier before it."
+                )
+            context.extend(row.levels[known:], row.history_tokens)
+        context.set_w_max(row.w_max)
+        self.step = row.step
+        self._memory.grow(len(context) - known, row.step)
+
+    def replay(self, row: RecordedRound, limits: Limits | None = None) -> None:
+        """Do again what ``row`` recorded, without asking the allocator.
+
+        A row without scores arms nothing, as a round without scores does.
+        """
+        self.align(row)
+        if row.scores is not None:
+            scores, _ = clean_scores(row.scores, len(self.working_context))
+            self._memory.rearm(scores.astype(np.float32), (limits or self.limits).tau_expand)
+        self._apply(row.actions)
+
+    # -- internals -----------------------------------------------------------------------------
+
+    def _apply(self, actions: Actions) -> None:
+        context = self.working_context
+        if len(actions):
+            splices = context.apply(actions, headroom=context.block_size)
+            self._memory.follow(
+                actions, splices, self.step, context.levels, context.starts, context.block_size
+            )
+
+    def _candidates(
+        self, frontier: Frontier, scores: F32, disarmed: np.ndarray | None, forced: list[Actions]
+    ) -> Candidates:
+        context, limits = self.working_context, self._round_limits
+        cooling = self._memory.cooling(self.step, limits.cooldown_steps)
+        for actions in forced:
+            new = flips_of(actions)
+            cooling = new if cooling is None else _join(cooling, new)
+        return find_candidates(
+            frontier.levels,
+            frontier.index,
+            frontier.starts,
+            scores,
+            tau_expand=limits.tau_expand,
+            block_size=context.block_size,
+            max_levels=context.max_levels,
+            protected_blocks=context.protected_blocks,
+            disarmed=disarmed,
+            cooling=cooling,
+        )
+
+    def _force(self, scores: F32) -> tuple[list[Actions], AllocatorView]:
+        """Forced collapses (not yet applied) and what the allocator sees beside them."""
+        context, size = self.working_context, self.working_context.block_size
+        frontier, disarmed = context.frontier, self._memory.armed_out()
+        forced: list[Actions] = []
+        found = self._candidates(frontier, scores, disarmed, forced)
+        free = context.free
+        while free < size and self._round == 0:
+            need = -((free - size) // (size - 1))
+            rows, override = choose_forced(found, need)
+            if len(rows) == 0:
+                raise BudgetError(
+                    f"w_max: {context.w_max} cannot hold {context.n_tokens} tokens; raise it."
+                )
+            group_scores = found.group_score[rows]
+            actions = take(found, rows, override, size, -free)
+            forced.append(actions)
+            free += len(rows) * (size - 1)
+            if len(rows) < need:  # groups above those just made must be found first
+                frontier, splices = context.preview(frontier, actions)
+                order = np.argsort(found.group_at[rows])
+                new = [group_scores[at : at + 1] for at in order.tolist()]
+                scores = splices[0].replace(scores, new)  # type: ignore[arg-type, assignment]
+                if disarmed is not None:
+                    disarmed = splices[0].carry(disarmed, False)  # type: ignore[assignment]
+                found = self._candidates(frontier, scores, disarmed, forced)
+        room = max(0, (free - size) // (size - 1))
+        return forced or [np.empty(0, ACTION_DTYPE)], AllocatorView(
+            levels=frontier.levels,
+            index=frontier.index,
+            starts=frontier.starts,
+            scores=scores,
+            candidates=found,
+            limits=self._round_limits,
+            room=room,
+            n_tokens=context.n_tokens,
+            block_size=size,
+            max_levels=context.max_levels,
+            step=self.step,
+            round=self._round,
+            seed=self.seed,
+        )
+
+
+def _join(one: Cooling, two: Cooling) -> Cooling:
+    return Cooling(
+        np.concatenate([one.kinds, two.kinds]),
+        np.concatenate([one.levels, two.levels]),
+        np.concatenate([one.index, two.index]),
+    )

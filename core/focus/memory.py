@@ -1,0 +1,104 @@
+"""What a focus remembers between refocuses, all of it a function of the recorded rows.
+
+* *Flips*: nodes expanded or collapsed within the longest cooldown.
+* *Arms*: a gist expanded by choice is disarmed, and armed again only when, as a gist, it scores
+  below ``tau_expand``. While it is expanded it waits in a set of inner nodes; when it comes back
+  into the frontier it carries a flag; when its own parent swallows it, it is forgotten. So the
+  memory is never larger than the frontier.
+
+Why forgetting keeps liveness: with fixed scores an armed node that was expanded once stays
+disarmed while it is known, and it is forgotten only by a collapse of an ancestor. Let e(L) be
+the most expansions by choice of one level-L node. A node of the coarsest level is never
+forgotten: e(max) <= 1. A level-L node is expanded once, and once more after each return of its
+parent's children, which only an expansion of an ancestor brings: e(L) <= 1 + sum of e(M), M > L,
+so e(L) <= 2**(max - L). Expansions are finite, each collapse undoes one or uses up an original
+node, and the forced ones stop with the appends: a fixed point comes in bounded time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+from megacontext.core.focus.actions import EXPAND, F32, I8, I64, Actions, Bools
+from megacontext.core.focus.constraints import Cooling
+from megacontext.core.focus.plan import Splice
+from megacontext.core.focus.view import MAX_COOLDOWN
+
+__all__ = ["Memory", "flips_of"]
+
+
+class Memory:
+    """Cooldowns, arms and ages along a frontier that grows and is edited.
+
+    Attributes:
+        disarmed: bool[n], gists that may not expand before they scored low once.
+        born: I64[n], refocus at which an entry came into the frontier.
+    """
+
+    def __init__(self, entries: int = 0, step: int = 0) -> None:
+        self.disarmed: Bools = np.zeros(entries, np.bool_)
+        self.born: I64 = np.full(entries, step, np.int64)
+        self._any_disarmed = False
+        self._expanded: set[tuple[int, int]] = set()
+        self._flips: deque[tuple[int, Cooling]] = deque()
+
+    def grow(self, entries: int, step: int) -> None:
+        """``entries`` new frontier entries at the end, first seen by refocus ``step``."""
+        if entries:
+            self.disarmed = np.concatenate([self.disarmed, np.zeros(entries, np.bool_)])
+            self.born = np.concatenate([self.born, np.full(entries, step, np.int64)])
+
+    def armed_out(self) -> Bools | None:
+        """The disarmed flags, or None where there are none."""
+        return self.disarmed if self._any_disarmed else None
+
+    def rearm(self, scores: F32, tau_expand: float) -> None:
+        """Arm the gists that score below ``tau_expand``; ``scores`` F32[n]."""
+        if self._any_disarmed:
+            self.disarmed = self.disarmed & (scores >= np.float32(tau_expand))
+            self._any_disarmed = bool(self.disarmed.any())
+
+    def cooling(self, step: int, cooldown_steps: int) -> Cooling | None:
+        """Nodes that may not flip back at refocus ``step``."""
+        recent = [flips for at, flips in self._flips if at + cooldown_steps >= step]
+        if len(recent) <= 1:
+            return recent[0] if recent else None
+        return Cooling(
+            np.concatenate([flips.kinds for flips in recent]),
+            np.concatenate([flips.levels for flips in recent]),
+            np.concatenate([flips.index for flips in recent]),
+        )
+
+    def follow(
+        self, actions: Actions, splices: list[Splice], step: int, levels: I8, starts: I64, size: int
+    ) -> None:
+        """Take over an applied plan; ``levels`` and ``starts`` are the frontier after it."""
+        for splice in splices:
+            self.disarmed = splice.carry(self.disarmed, False)  # type: ignore[assignment]
+            self.born = splice.carry(self.born, step)  # type: ignore[assignment]
+        flips = flips_of(actions)
+        self._flips.append((step, flips))
+        while self._flips[0][0] < step - MAX_COOLDOWN:
+            self._flips.popleft()
+        for kind, level, index in zip(
+            flips.kinds.tolist(), flips.levels.tolist(), flips.index.tolist(), strict=True
+        ):
+            if kind == EXPAND:
+                self._expanded.add((level, index))
+            elif (level, index) in self._expanded:
+                self._expanded.remove((level, index))
+                at = int(starts.searchsorted(index * size**level))
+                if at < len(levels) and int(levels[at]) == level:
+                    self.disarmed[at] = True
+                    self._any_disarmed = True
+
+
+def flips_of(actions: Actions) -> Cooling:
+    """The nodes of ``actions`` as they are remembered for the cooldown."""
+    return Cooling(
+        actions["kind"].astype(np.int8),
+        actions["level"].astype(np.int64),
+        actions["index"].astype(np.int64),
+    )
