@@ -72,6 +72,7 @@ class TreeFolder:
                     f"{path} holds {taken[0]} but no {MANIFEST}; restore the manifest or name "
                     f"another folder."
                 )
+            folder.discard_new()  # of a creation that was not finished
         except BaseException:
             folder.release_lock()
             raise
@@ -141,6 +142,17 @@ class TreeFolder:
         return self._open("LOD0.ctx", write)
 
     def open_levels(self, write: bool) -> list[Level]:
+        """All gist and key files of the manifest's generation, which a reader may find raised."""
+        while True:
+            try:
+                return self._open_levels(write)
+            except StorageError:
+                before = self.manifest
+                self.reload()
+                if self.manifest == before:
+                    raise
+
+    def _open_levels(self, write: bool) -> list[Level]:
         opened: list[CtxFile] = []
         try:
             for name in self.manifest.files[1:]:

@@ -44,31 +44,28 @@ class Level:
     def put(self, first: int, vectors: F32, keys: F32, gister: Gister) -> None:
         """Append nodes from ``first`` on; rows that a half-done commit already holds are kept."""
         n = len(vectors)
-        for rows, values, width, dtype in (
-            (self.gists, vectors, self._spec.dim, self._spec.dtype),
-            (self.keys, keys, self._spec.key_dim, KEY_DTYPE),
+        spec = self._spec
+        for what, rows, values, width, dtype in (
+            ("gist", self.gists, vectors, spec.dim, spec.dtype),
+            ("key", self.keys, keys, spec.key_dim, KEY_DTYPE),
         ):
             if values.shape != (n, width):
                 raise ModelError(
-                    f"gister {gister.checkpoint_id!r} returned shape {values.shape} for level "
-                    f"{self.number}; it must return ({n}, {width})."
+                    f"gister {gister.checkpoint_id!r} returned shape {values.shape} for {what}s of "
+                    f"level {self.number}; it must return ({n}, {width})."
                 )
             stored = encode_vectors(values, dtype)
             # A small sum of squares proves that every value is small, at the cost of one dot
             # product; NaN and infinity fail the comparison.
             if not np.vdot(values, values) <= _SAFE_SQUARES[dtype]:
-                self._refuse_non_finite(decode_vectors(stored, dtype), first, gister)
+                finite = np.isfinite(decode_vectors(stored, dtype)).all(axis=1)
+                if not finite.all():
+                    raise ModelError(
+                        f"gister {gister.checkpoint_id!r} made the {what} of node "
+                        f"{first + int(np.argmin(finite))} of level {self.number} with a value "
+                        f"that {dtype} cannot hold; load a gister with smaller, finite outputs."
+                    )
             rows.append(stored[rows.count - first :])
-
-    def _refuse_non_finite(self, values: F32, first: int, gister: Gister) -> None:
-        finite = np.isfinite(values)
-        if not finite.all():
-            row = int(np.argmin(finite.all(axis=1)))
-            raise ModelError(
-                f"gister {gister.checkpoint_id!r} made node {first + row} of level {self.number} "
-                f"with a value that its dtype cannot hold; store gists as bf16 or fp32, or load "
-                f"another gister."
-            )
 
     @property
     def committed(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from megacontext.core.tree.ctxfile import CtxFile
 from megacontext.core.tree.folder import TreeFolder
@@ -31,6 +31,12 @@ class Recovery:
     damaged_slots: tuple[str, ...] = ()
     rebuilt_nodes: int = 0
     notes: tuple[str, ...] = ()
+
+    def with_rebuilt(self, nodes: int) -> Recovery:
+        if not nodes:
+            return self
+        note = f"{nodes} gists that lagged LOD0.ctx were made again."
+        return replace(self, rebuilt_nodes=nodes, notes=(*self.notes, note))
 
 
 def ctx_files(tokens: CtxFile, levels: Sequence[Level]) -> list[CtxFile]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from megacontext.traces.errors import ConfigError, ModelError, StorageError
+from megacontext.traces.errors import ConfigError
 
 __all__ = [
     "F32",
@@ -19,8 +19,6 @@ __all__ = [
     "Gister",
     "Progress",
     "TreeSpec",
-    "check_gister",
-    "check_spec",
 ]
 
 F32 = NDArray[np.float32]
@@ -42,10 +40,17 @@ class Gister(Protocol):
     ``left_context`` is the number of raw tokens before a block that ``encode_blocks`` wants.
     """
 
-    checkpoint_id: str
-    dim: int
-    key_dim: int
-    left_context: int
+    @property
+    def checkpoint_id(self) -> str: ...
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def key_dim(self) -> int: ...
+
+    @property
+    def left_context(self) -> int: ...
 
     def encode_blocks(self, tokens: U32, left: U32) -> tuple[F32, F32]:
         """Level-1 gists of ``tokens`` [n, K] with ``left`` [n, C]: vectors [n, dim], keys
@@ -110,42 +115,3 @@ class TreeSpec:
 
     def as_dict(self) -> dict[str, int | str]:
         return asdict(self)
-
-
-def check_gister(spec: TreeSpec, gister: Gister, where: str) -> None:
-    """Refuse a gister whose gists cannot stand beside those of the tree ``where``.
-
-    Raises:
-        StorageError: it has another checkpoint id; gists are never mixed silently.
-        ModelError: its vectors have another length.
-    """
-    if gister.dim != spec.dim or gister.key_dim != spec.key_dim:
-        raise ModelError(
-            f"gister {gister.checkpoint_id!r} makes gists of {gister.dim} and keys of "
-            f"{gister.key_dim} values but {where} holds {spec.dim} and {spec.key_dim}; load the "
-            f"gister {spec.gist_checkpoint!r}."
-        )
-    if gister.checkpoint_id != spec.gist_checkpoint:
-        raise StorageError(
-            f"the gists of {where} come from checkpoint {spec.gist_checkpoint!r}, not from "
-            f"{gister.checkpoint_id!r}; load that checkpoint or rebuild the gists with regist."
-        )
-
-
-def check_spec(have: TreeSpec, want: TreeSpec, where: str) -> None:
-    """Refuse a tree that is not the expected one, naming the first field that differs.
-
-    Raises:
-        StorageError: a field differs.
-    """
-    for field in fields(TreeSpec):
-        left, right = getattr(have, field.name), getattr(want, field.name)
-        if left != right:
-            fix = (
-                "rebuild the gists with regist or load that checkpoint"
-                if field.name == "gist_checkpoint"
-                else "open it with the same setting or choose another tree"
-            )
-            raise StorageError(
-                f"{field.name} of {where} is {left!r} but {right!r} is expected; {fix}."
-            )

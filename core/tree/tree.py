@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,35 +14,23 @@ from numpy.typing import NDArray
 
 from megacontext.core.geometry import node_count
 from megacontext.core.tree.buffer import RamRows, Rows
+from megacontext.core.tree.checks import check_gister, regist_spec, token_ids
 from megacontext.core.tree.codec import STORED, decode_vectors
 from megacontext.core.tree.ctxfile import CtxFile
+from megacontext.core.tree.disk_errors import disk_errors, reason
 from megacontext.core.tree.folder import TreeFolder
 from megacontext.core.tree.identity import make_tree_id, utc
-from megacontext.core.tree.level import (
-    Level,
-    bring_up_to_date,
-    lagging_nodes,
-    whole_tokens,
-)
+from megacontext.core.tree.level import Level, bring_up_to_date, whole_tokens
 from megacontext.core.tree.manifest import Manifest
-from megacontext.core.tree.recovery import Recovery, ctx_files, recover
-from megacontext.core.tree.spec import (
-    F32,
-    U32,
-    Gister,
-    Progress,
-    TreeSpec,
-    check_gister,
-    check_spec,
-)
+from megacontext.core.tree.opening import Stored, create_stored, open_stored
+from megacontext.core.tree.rebuild import new_generation
+from megacontext.core.tree.recovery import Recovery, ctx_files
+from megacontext.core.tree.spec import F32, U32, Gister, Progress, TreeSpec
 from megacontext.core.tree.verify import problems, ram_levels
-from megacontext.traces.errors import ModelError, StorageError
+from megacontext.traces.errors import StorageError
 from megacontext.traces.files import OS_FILES, FileLayer
 
-__all__ = ["Tree", "regist"]
-
-_LOG = logging.getLogger(__name__)
-_REBUILD_COMMIT = 4096
+__all__ = ["Tree"]
 
 
 class Tree:
@@ -118,19 +104,9 @@ class Tree:
         if path is None:
             rows = RamRows((), STORED["uint32"])
             return cls(spec, gister, rows, ram_levels(spec), tree_id=tree_id, created=created)
-        manifest = Manifest(tree_id, created, 1, spec)
-        with _disk_errors(f"create a tree in {path}"):
-            folder = TreeFolder.found(files, path, manifest)
-            with ExitStack() as on_error:
-                on_error.callback(folder.release_lock)
-                tokens = folder.new_tokens()
-                on_error.callback(tokens.close)
-                levels = folder.new_levels(manifest)
-                for level in levels:
-                    on_error.callback(level.close)
-                folder.publish(manifest)
-                on_error.pop_all()
-        return cls._on_disk(folder, gister, tokens, levels)
+        with disk_errors(f"create a tree in {path}"):
+            stored = create_stored(files, path, Manifest(tree_id, created, 1, spec))
+        return cls._on_disk(stored, gister, write=True)
 
     @classmethod
     def open(
@@ -159,57 +135,23 @@ class Tree:
             StorageError: no tree, damaged, foreign, newer, or gists of another checkpoint.
             ModelError: ``gister`` makes vectors of another length.
         """
-        with _disk_errors(f"open the tree in {path}"):
-            folder = TreeFolder.find(files, path)
-            if write:
-                folder.take_lock()
-            with ExitStack() as on_error:
-                on_error.callback(folder.release_lock)
-                folder.reload()  # a regist may have ended between the first look and the lock
-                _check(folder, gister, expect)
-                tree = cls._open(folder, gister, write, on_error)
-                if write and gister is not None:
-                    tree._rebuild(gister, progress)
-                on_error.pop_all()
-        for note in tree.recovery.notes:
-            _LOG.warning("%s: %s", path, note)
-        return tree
+        with disk_errors(f"open the tree in {path}"):
+            stored = open_stored(files, path, gister, write, expect, progress)
+        return cls._on_disk(stored, gister, write)
 
     @classmethod
-    def _open(
-        cls, folder: TreeFolder, gister: Gister | None, write: bool, on_error: ExitStack
-    ) -> Tree:
-        tokens = folder.open_tokens(write)
-        on_error.callback(tokens.close)
-        levels = folder.open_levels(write)
-        for level in levels:
-            on_error.callback(level.close)
-        if write:
-            folder.adopt_new()
-        recovery = recover(folder, tokens, levels, write)
-        return cls._on_disk(folder, gister, tokens, levels, write, recovery)
-
-    @classmethod
-    def _on_disk(
-        cls,
-        folder: TreeFolder,
-        gister: Gister | None,
-        tokens: CtxFile,
-        levels: list[Level],
-        write: bool = True,
-        recovery: Recovery | None = None,
-    ) -> Tree:
-        manifest = folder.manifest
+    def _on_disk(cls, stored: Stored, gister: Gister | None, write: bool) -> Tree:
+        manifest = stored.folder.manifest
         return cls(
             manifest.spec,
             gister,
-            tokens,
-            levels,
+            stored.tokens,
+            stored.levels,
             tree_id=manifest.tree_id,
             created=manifest.created,
-            folder=folder,
+            folder=stored.folder,
             write=write,
-            recovery=recovery,
+            recovery=stored.recovery,
         )
 
     @property
@@ -239,7 +181,7 @@ class Tree:
         self._check_writable()
         if self._gister is None:
             raise StorageError(f"{self._where} was opened without a gister; open it with one.")
-        ids = _token_ids(tokens, self.spec.vocab_size)
+        ids = token_ids(tokens, self.spec.vocab_size)
         rows, size = self._tokens, self.spec.block_size
         token_mark = rows.mark()
         closes_block = (rows.count % size) + len(ids) >= size
@@ -306,7 +248,7 @@ class Tree:
         if self._write or self._closed or self._folder is None:
             raise StorageError(f"{self._where} is no open reader; open it with write=False.")
         before = self._n_tokens, self._folder.manifest.generation
-        with _disk_errors(f"refresh {self._where}"):
+        with disk_errors(f"refresh {self._where}"):
             self._folder.reload()
             if self._folder.manifest.generation != before[1]:
                 old, self._levels = self._levels, self._folder.open_levels(write=False)
@@ -330,19 +272,22 @@ class Tree:
             StorageError: the disk failed; opening the tree again recovers.
         """
         self.commit()
-        if gister.dim != self.spec.dim:
-            raise ModelError(
-                f"gister {gister.checkpoint_id!r} makes gists of {gister.dim} values but "
-                f"{self._where} holds {self.spec.dim}; load one for model {self.spec.model!r}."
-            )
-        spec = replace(self.spec, gist_checkpoint=gister.checkpoint_id, key_dim=gister.key_dim)
+        spec = regist_spec(self.spec, gister, self._where)
         if self._folder is None:
             levels = ram_levels(spec)
             bring_up_to_date(self._tokens, levels, spec, gister, progress)
             for level in levels:
                 level.commit()
         else:
-            levels = self._regist_on_disk(self._folder, spec, gister, progress)
+            try:
+                levels = new_generation(self._folder, self._tokens, spec, gister, progress)
+            except OSError as error:
+                raise self._stop("regist", error) from error
+            except Exception:
+                raise  # the gister failed; the old gists go on
+            except BaseException:
+                self._stopped = "regist was interrupted"  # the manifest may name new files
+                raise
         for level in self._levels:
             level.close()
         self.spec, self._gister, self._levels = spec, gister, levels
@@ -361,10 +306,8 @@ class Tree:
             gister: also make every gist again and compare.
             tolerance: largest difference of a value that is still the same gist.
         """
-        with _disk_errors(f"verify {self._where}"):
-            return problems(
-                self._tokens, self._levels, self.spec, self._n_tokens, gister, tolerance, progress
-            )
+        with disk_errors(f"verify {self._where}"):
+            return problems(self._tokens, self._levels, self.spec, gister, tolerance, progress)
 
     def close(self) -> None:
         """Commit what was appended and let go of files and lock. May be called again.
@@ -416,8 +359,7 @@ class Tree:
     def _check_writable(self) -> None:
         if self._stopped:
             raise StorageError(
-                f"{self._where} takes no writes after an I/O error ({self._stopped}); open it "
-                f"again."
+                f"{self._where} takes no more writes ({self._stopped}); open it again."
             )
         if self._closed:
             raise StorageError(f"{self._where} is closed; open it again.")
@@ -425,49 +367,11 @@ class Tree:
             raise StorageError(f"{self._where} is open for reading; open it with write=True.")
 
     def _stop(self, doing: str, error: OSError) -> StorageError:
-        self._stopped = _reason(error)
+        self._stopped = reason(error)
         return StorageError(
             f"cannot {doing} {self._where}: {self._stopped}; what was committed is safe, make "
             f"room or repair the disk and open the tree again."
         )
-
-    def _rebuild(self, gister: Gister, progress: Progress | None) -> None:
-        """Make and commit the gists that lag LOD0; durable in pieces, so a crash loses little."""
-        lagging = lagging_nodes(self._levels, self._tokens.count, self.spec.block_size)
-        if not lagging:
-            return
-
-        def after_batch(level: Level) -> None:
-            if level.count - level.committed >= _REBUILD_COMMIT:
-                level.commit()
-
-        bring_up_to_date(self._tokens, self._levels, self.spec, gister, progress, after_batch)
-        for level in self._levels:
-            level.commit()
-        self._n_tokens = self._committed = self._tokens.count
-        note = f"{lagging} gists that lagged LOD0.ctx were made again."
-        self.recovery = replace(
-            self.recovery, rebuilt_nodes=lagging, notes=(*self.recovery.notes, note)
-        )
-
-    def _regist_on_disk(
-        self, folder: TreeFolder, spec: TreeSpec, gister: Gister, progress: Progress | None
-    ) -> list[Level]:
-        manifest = replace(folder.manifest, generation=folder.manifest.generation + 1, spec=spec)
-        levels: list[Level] = []
-        try:
-            levels = folder.new_levels(manifest)
-            bring_up_to_date(self._tokens, levels, spec, gister, progress)
-            for level in levels:
-                level.commit()
-            folder.publish(manifest)
-        except BaseException as error:
-            for level in levels:
-                level.close()
-            if isinstance(error, OSError):
-                raise self._stop("regist", error) from error
-            raise
-        return levels
 
     def _shrink(self) -> None:
         if isinstance(self._tokens, CtxFile):
@@ -475,76 +379,3 @@ class Tree:
             with suppress(OSError):
                 for file in ctx_files(self._tokens, self._levels):
                     file.shrink()
-
-
-def regist(
-    path: Path,
-    gister: Gister,
-    *,
-    files: FileLayer = OS_FILES,
-    progress: Progress | None = None,
-) -> None:
-    """Make all gists of the tree at ``path`` anew, whatever state its gist files are in.
-
-    Raises:
-        LockedError: another process writes the tree.
-        StorageError: LOD0 or the manifest is damaged, or the disk failed.
-        ModelError: the gister does not fit the tree.
-    """
-    with _disk_errors(f"regist {path}"):
-        folder = TreeFolder.find(files, path)
-        folder.take_lock()
-        with ExitStack() as on_error:
-            on_error.callback(folder.release_lock)
-            folder.reload()
-            tokens = folder.open_tokens(write=True)
-            on_error.callback(tokens.close)
-            recovery = recover(folder, tokens, [], write=True)
-            on_error.pop_all()
-        tree = Tree._on_disk(folder, None, tokens, [], recovery=recovery)
-    for note in recovery.notes:
-        _LOG.warning("%s: %s", path, note)
-    with tree:
-        tree.regist(gister, progress)
-
-
-def _check(folder: TreeFolder, gister: Gister | None, expect: TreeSpec | None) -> None:
-    have, where = folder.manifest.spec, str(folder.path)
-    if expect is not None:
-        check_spec(have, expect, where)
-    if gister is not None:
-        check_gister(have, gister, where)
-
-
-@contextmanager
-def _disk_errors(doing: str) -> Iterator[None]:
-    """Turn an OSError into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"cannot {doing}: {_reason(error)}; check the path, its permissions and the disk."
-        ) from error
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error) or type(error).__name__
-
-
-def _token_ids(tokens: Sequence[int] | NDArray[Any], vocab_size: int) -> U32:
-    """``tokens`` as a C-contiguous uint32 array of legal ids."""
-    ids = np.asarray(tokens)
-    if ids.ndim == 1 and not len(ids):
-        return np.empty(0, np.uint32)
-    if ids.ndim != 1 or ids.dtype.kind not in "ui":
-        raise ModelError(
-            f"tokens have dtype {ids.dtype} and shape {ids.shape}; pass a one-dimensional array "
-            f"of integer ids."
-        )
-    if ids.max() >= vocab_size or (ids.dtype.kind == "i" and ids.min() < 0):
-        at = int(np.argmax((ids >= vocab_size) | (ids < 0)))
-        raise ModelError(
-            f"token {at} of {len(ids)} has id {ids[at]}, outside 0 to {vocab_size - 1}; use the "
-            f"tokenizer of the tree's model."
-        )
-    return np.ascontiguousarray(ids, np.uint32)

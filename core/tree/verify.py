@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from megacontext.core.geometry import node_count
 from megacontext.core.tree.buffer import RamRows, Rows
 from megacontext.core.tree.codec import STORED
 from megacontext.core.tree.ctxfile import CtxFile
@@ -34,7 +35,6 @@ def problems(
     tokens: Rows,
     levels: Sequence[Level],
     spec: TreeSpec,
-    n_tokens: int,
     gister: Gister | None,
     tolerance: float,
     progress: Progress | None,
@@ -44,8 +44,8 @@ def problems(
     for rows in (tokens, *(rows for level in levels for rows in (level.gists, level.keys))):
         if isinstance(rows, CtxFile):
             found += rows.problems()
-    for start in range(0, n_tokens, _CHUNK):
-        piece = tokens.view(start, min(start + _CHUNK, n_tokens))
+    for start in range(0, tokens.count, _CHUNK):
+        piece = tokens.view(start, min(start + _CHUNK, tokens.count))
         if piece.max() >= spec.vocab_size:
             at = int(np.argmax(piece >= spec.vocab_size))
             found.append(
@@ -53,7 +53,7 @@ def problems(
             )
             break
     for level in levels:
-        nodes = n_tokens // spec.block_size**level.number
+        nodes = node_count(level.number, tokens.count, spec.block_size)
         if level.count != nodes:
             found.append(f"level {level.number} holds {level.count} nodes instead of {nodes}.")
     if gister is not None and not found:
