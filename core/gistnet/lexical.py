@@ -26,7 +26,7 @@ __all__ = ["LexicalKeys", "normalized"]
 F32 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.integer]
 
-_BYTES = 256  # lowest ids are bytes and special tokens: their order says nothing
+_BYTES = 272  # lowest ids are special tokens and bytes: their order says nothing
 _RANK_SCALE = 64
 _BATCH = 4096  # blocks per batch, so that bulk ingest needs a bounded amount of memory
 

@@ -1,0 +1,168 @@
+"""GistNet behind the tree's ``Gister`` protocol: numpy in and out, batched on one device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from megacontext.core.gistnet.checkpoint import (
+    base_fingerprint,
+    load_folder,
+    save_folder,
+    weights_id,
+)
+from megacontext.core.gistnet.keys import KeyConfig
+from megacontext.core.gistnet.module import GistNet, GistNetConfig
+from megacontext.traces.errors import ModelError
+
+__all__ = ["NetGister", "load_gistnet", "save_gistnet"]
+
+F32 = npt.NDArray[np.float32]
+U32 = npt.NDArray[np.uint32]
+_NO_TOKEN = 0xFFFFFFFF
+_KIND = "gistnet"
+
+
+def save_gistnet(net: GistNet, folder: Path, embedding: Tensor) -> str:
+    """Write a GistNet that was trained on the base model with this ``embedding`` [vocab, D].
+
+    Returns its checkpoint id.
+    """
+    facts = {"base": base_fingerprint(embedding), "vocab_size": len(embedding)}
+    return save_folder(folder, _KIND, net.state_dict(), net.config.as_dict(), facts)
+
+
+def load_gistnet(folder: Path, embedding: Tensor) -> tuple[GistNet, str]:
+    """(module in float32 on the CPU, checkpoint id).
+
+    Raises:
+        ModelError: no readable checkpoint, or one of another base model.
+    """
+    meta, state = load_folder(folder, _KIND)
+    fields = dict(meta["config"])
+    if fields["dim"] != embedding.shape[1]:
+        raise ModelError(
+            f"gistnet.path '{folder}' makes gists of {fields['dim']} values but the base model's"
+            f" embeddings have {embedding.shape[1]}; train a GistNet for this base model."
+        )
+    own = base_fingerprint(embedding)
+    if meta["base"] != own:
+        raise ModelError(
+            f"gistnet.path '{folder}' was trained on base model {meta['base']} and this one is"
+            f" {own}; train a GistNet for this base model."
+        )
+    net = GistNet(GistNetConfig(**{**fields, "keys": KeyConfig(**fields["keys"])}))
+    net.load_state_dict(state)
+    return net.eval().requires_grad_(False), str(meta["checkpoint_id"])
+
+
+class NetGister:
+    """Makes gists and index keys with a trained GistNet.
+
+    Args:
+        net: the module; moved to the embedding's device and put into eval mode.
+        embedding: the base model's input embeddings [vocab, D], on the device to compute on.
+        checkpoint_id: names the weights in the tree; computed from them if not given.
+        batch: nodes per forward.
+    """
+
+    def __init__(
+        self, net: GistNet, embedding: Tensor, checkpoint_id: str | None = None, batch: int = 512
+    ) -> None:
+        if embedding.shape[1] != net.config.dim:
+            raise ModelError(
+                f"the GistNet makes gists of {net.config.dim} values but the base model's"
+                f" embeddings have {embedding.shape[1]}; load the GistNet of this base model."
+            )
+        config = net.config.as_dict()
+        self.checkpoint_id = checkpoint_id or weights_id(_KIND, net.state_dict(), config)
+        # The embedding's own dtype: a base in bfloat16 is served by a GistNet in bfloat16.
+        self.net = net.to(embedding.device, embedding.dtype).eval().requires_grad_(False)
+        self.dim = net.config.dim
+        self.key_dim = net.config.keys.key_dim
+        self.left_context = net.config.left_context
+        self.device = embedding.device
+        self._batch = batch
+        self._table = torch.cat((embedding.detach(), self.net.pad.detach()[None]))
+
+    @classmethod
+    def load(cls, folder: Path, embedding: Tensor, batch: int = 512) -> Self:
+        """Load a checkpoint for the base model with this input ``embedding`` [vocab, D].
+
+        Raises:
+            ModelError: no readable checkpoint, or one of another base model.
+        """
+        net, name = load_gistnet(folder, embedding)
+        return cls(net, embedding, name, batch)
+
+    def encode_blocks(self, tokens: U32, left: U32) -> tuple[F32, F32]:
+        """Gists F32[n, dim] and keys F32[n, key_dim] of blocks U32[n, K] behind U32[n, C]."""
+        own = tokens.shape[1]
+        if own != self.net.config.block_size or left.shape[1] != self.left_context:
+            raise ModelError(
+                f"this GistNet reads blocks of {self.net.config.block_size} tokens behind"
+                f" {self.left_context}, got {own} behind {left.shape[1]}; set block_size to"
+                f" {self.net.config.block_size} or train another GistNet."
+            )
+        gists = np.empty((len(tokens), self.dim), np.float32)
+        keys = np.empty((len(tokens), self.key_dim), np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(tokens), self._batch):
+                part = slice(start, start + self._batch)
+                x = self._embed(np.concatenate((left[part], tokens[part]), axis=1))
+                gists[part] = self.net(x, 1).float().cpu().numpy()
+                keys[part] = self.net.keys.keys(x, own).float().cpu().numpy()
+        return gists, keys
+
+    def encode_gists(self, level: int, children: F32) -> tuple[F32, F32]:
+        """Gists F32[n, dim] of groups F32[n, K, dim] of the level below, and zero keys.
+
+        Nodes above level 1 are found through their descendants' keys, so their own are zero.
+        """
+        if level < 2:
+            raise ValueError(f"gists of gists start at level 2, got level {level}")
+        gists = np.empty((len(children), self.dim), np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(children), self._batch):
+                part = slice(start, start + self._batch)
+                x = torch.from_numpy(np.ascontiguousarray(children[part], np.float32))
+                x = x.to(self.device, self._table.dtype)
+                gists[part] = self.net(x, level).float().cpu().numpy()
+        return gists, np.zeros((len(children), self.key_dim), np.float32)
+
+    def encode_query(self, tokens: U32) -> F32:
+        """Key-space vectors F32[m, key_dim] of the newest ``tokens`` U32[t].
+
+        A block's similarity is its key's largest dot product with them. The newest
+        ``query_tokens`` tokens count; fewer are padded on the left.
+        """
+        return self.query_vectors(tokens).cpu().numpy()
+
+    def query_vectors(self, tokens: U32) -> Tensor:
+        """Like :meth:`encode_query`, float32 on this gister's device."""
+        want = self.net.config.keys.query_tokens
+        newest = np.asarray(tokens, np.uint32)[-want:]
+        padded = np.full((1, want), _NO_TOKEN, np.uint32)
+        padded[0, want - len(newest) :] = newest
+        with torch.inference_mode():
+            real = torch.from_numpy(padded != _NO_TOKEN).to(self.device)
+            return self.net.keys.queries(self._embed(padded), real)[0].float()
+
+    def token_embeddings(self, tokens: U32) -> Tensor:
+        """The base model's input embeddings [t, D] of U32[t], on this gister's device."""
+        return self._embed(np.asarray(tokens, np.uint32))
+
+    def _embed(self, tokens: U32) -> Tensor:
+        pad = len(self._table) - 1
+        ids = np.where(tokens == _NO_TOKEN, pad, tokens).astype(np.int64)
+        if ids.size and int(ids.max()) > pad:
+            raise ModelError(
+                f"token {int(ids.max())} is outside the base model's vocabulary of {pad}; use the"
+                " tokenizer of this base model."
+            )
+        return self._table[torch.from_numpy(ids).to(self.device)]

@@ -1,0 +1,195 @@
+"""LensNet: scores every frontier entry in the light of the newest tokens.
+
+Shapes: B states, N frontier entries, Q tail queries, D base width, E lens width, H heads,
+F features, V key_dim.
+
+Dual cross-attention: the tail queries read the frontier, then every entry reads the enriched
+queries. Nothing is causal: an old entry's score depends on the newest tokens. Both attentions
+cost O(N * Q * E); no entry attends to another entry.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from megacontext.core.gistnet.encoder import rms_normalized
+from megacontext.core.lensnet.features import FEATURES
+from megacontext.traces.errors import ConfigError
+
+__all__ = ["LensNet", "LensNetConfig", "TailQueries"]
+
+_LEVELS = 25
+_TOKEN, _HIDDEN, _NEAR_GIST, _COVER_GIST, _KEY = range(5)
+
+
+@dataclass(frozen=True)
+class LensNetConfig:
+    """Sizes of a LensNet.
+
+    Attributes:
+        dim: width D of the base model's input embeddings and hidden states.
+        key_dim: length of the gister's index keys.
+        block_size: K of the trees it reads.
+        width: E; at most 512.
+        heads, layers: of the dual cross-attention.
+        query_tokens: newest raw tokens among the tail queries.
+        hidden_states: newest last hidden states of the base model among them.
+        near_gists: newest level-1 gists among them.
+    """
+
+    dim: int
+    key_dim: int
+    block_size: int = 32
+    width: int = 96
+    heads: int = 4
+    layers: int = 1
+    query_tokens: int = 32
+    hidden_states: int = 4
+    near_gists: int = 4
+
+    def __post_init__(self) -> None:
+        if self.width > 512 or self.width % self.heads:
+            raise ConfigError(
+                f"lensnet.width: {self.width} must be at most 512 and a multiple of heads"
+                f" {self.heads}."
+            )
+
+    def as_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class TailQueries:
+    """What the newest part of the history asks with; a kind that is missing has length 0.
+
+    Attributes:
+        tokens: [B, q, D] embeddings of the newest raw tokens.
+        hidden: [B, h, D] last hidden states of the base model.
+        near: [B, g, D] newest level-1 gists. cover: [B, c, D] the level-2 gist before the cursor.
+        keys: [B, m, V] query vectors in key space.
+    """
+
+    tokens: Tensor
+    hidden: Tensor
+    near: Tensor
+    cover: Tensor
+    keys: Tensor
+
+
+class _Cross(nn.Module):
+    """Pre-norm cross-attention and a feed-forward layer, residual."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.norm_other = nn.LayerNorm(width)
+        self.norm_inner = nn.LayerNorm(width)
+        self.query = nn.Linear(width, width, bias=False)
+        self.read = nn.Linear(width, 2 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.inner = nn.Linear(width, 2 * width)
+        self.outer = nn.Linear(2 * width, width)
+
+    def forward(self, x_BXE: Tensor, other_BYE: Tensor, valid_BY: Tensor | None) -> Tensor:
+        rows, length, width = x_BXE.shape
+        each = width // self.heads
+        q = self.query(self.norm(x_BXE)).view(rows, length, self.heads, each).transpose(1, 2)
+        kv = self.read(self.norm_other(other_BYE)).view(rows, -1, 2, self.heads, each)
+        k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
+        mask = None if valid_BY is None else valid_BY[:, None, None, :]
+        seen = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        x_BXE = x_BXE + self.out(seen.transpose(1, 2).reshape(rows, length, width))
+        inner: Tensor = self.outer(functional.gelu(self.inner(self.norm_inner(x_BXE))))
+        return x_BXE + inner
+
+
+class LensNet(nn.Module):
+    """The trained lens; see :class:`~megacontext.core.lensnet.lens.NetLens`."""
+
+    def __init__(self, config: LensNetConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.config = config
+        self.node_input = nn.Linear(config.dim, width, bias=False)
+        self.token_input = nn.Linear(config.dim, width, bias=False)
+        self.hidden_input = nn.Linear(config.dim, width, bias=False)
+        self.key_input = nn.Linear(config.key_dim, width, bias=False)
+        self.feature_input = nn.Linear(len(FEATURES), width)
+        self.level_embedding = nn.Parameter(torch.zeros(_LEVELS, width))
+        self.kind_embedding = nn.Parameter(torch.zeros(5, width))
+        self.reading = nn.ModuleList(_Cross(width, config.heads) for _ in range(config.layers))
+        self.answering = nn.ModuleList(_Cross(width, config.heads) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(width)
+        self.score = nn.Linear(width, 1)
+        self.retrieval = nn.Linear(len(FEATURES), 1)
+
+    def init_weights(self, seed: int) -> None:
+        """Random weights from ``seed``; the score starts as a function of the similarity alone."""
+        source = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for module in self.modules():
+                if isinstance(module, nn.Linear):
+                    std = 0.7 * module.weight.shape[1] ** -0.5
+                    module.weight.copy_(torch.randn(module.weight.shape, generator=source) * std)
+                    if module.bias is not None:
+                        module.bias.zero_()
+            for table in (self.level_embedding, self.kind_embedding):
+                table.copy_(torch.randn(table.shape, generator=source) * 0.02)
+            self.score.weight.zero_()
+            self.retrieval.weight.zero_()
+            self.retrieval.weight[0, FEATURES.index("standing")] = 2.0
+            self.retrieval.bias.fill_(-1.0)
+
+    def forward(
+        self,
+        gists_BND: Tensor,
+        levels_BN: Tensor,
+        features_BNF: Tensor,
+        tail: TailQueries,
+        valid_BN: Tensor | None = None,
+    ) -> Tensor:
+        """Scores [B, N] in [-1, 1]; rows where ``valid_BN`` is False are not read.
+
+        Args:
+            gists_BND: an entry's gist; for a raw block the level-1 gist of that block.
+            levels_BN: int, 0 for raw blocks.
+            features_BNF: see :mod:`megacontext.core.lensnet.features`.
+        """
+        return torch.tanh(self.logits(gists_BND, levels_BN, features_BNF, tail, valid_BN))
+
+    def logits(
+        self,
+        gists_BND: Tensor,
+        levels_BN: Tensor,
+        features_BNF: Tensor,
+        tail: TailQueries,
+        valid_BN: Tensor | None = None,
+    ) -> Tensor:
+        """The scores before the final tanh, [B, N]."""
+        nodes = self.node_input(rms_normalized(gists_BND)) + self.feature_input(features_BNF)
+        nodes = nodes + self.level_embedding[levels_BN]
+        asks = self._queries(tail)
+        for read, answer in zip(self.reading, self.answering, strict=True):
+            asks = read(asks, nodes, valid_BN)
+            nodes = answer(nodes, asks, None)
+        learned = self.score(self.norm(nodes)) + self.retrieval(features_BNF)
+        result: Tensor = learned.squeeze(-1).float()
+        return result
+
+    def _queries(self, tail: TailQueries) -> Tensor:
+        kind = self.kind_embedding
+        return torch.cat(
+            (
+                self.token_input(rms_normalized(tail.tokens)) + kind[_TOKEN],
+                self.hidden_input(rms_normalized(tail.hidden)) + kind[_HIDDEN],
+                self.node_input(rms_normalized(tail.near)) + kind[_NEAR_GIST],
+                self.node_input(rms_normalized(tail.cover)) + kind[_COVER_GIST],
+                self.key_input(tail.keys) + kind[_KEY],
+            ),
+            dim=1,
+        )

@@ -1,0 +1,185 @@
+"""LensNet: non-causality, retrieval, legality, checkpoints, refusals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from megacontext.core.gistnet.gister import NetGister
+from megacontext.core.gistnet.keys import KeyConfig
+from megacontext.core.gistnet.module import GistNet, GistNetConfig
+from megacontext.core.lensnet.bench import bench_lens
+from megacontext.core.lensnet.features import node_similarity, shared_with_neighbours
+from megacontext.core.lensnet.lens import NetLens, legal_scores, save_lensnet
+from megacontext.core.lensnet.module import LensNet, LensNetConfig
+from megacontext.core.tree import Tree, TreeSpec
+from megacontext.traces.errors import ConfigError, ModelError
+
+VOCAB, DIM, K, C = 300, 32, 8, 4
+KEYS = KeyConfig(width=16, layers=1, heads=2, ffn=24, context_dim=16, lexical_dim=16)
+TABLE = torch.randn((VOCAB, DIM), generator=torch.Generator().manual_seed(0)) * 0.03
+
+
+@dataclass
+class Seen:
+    levels: Any
+    index: Any
+    starts: Any
+    n_tokens: int
+    block_size: int
+    tree: Any
+    query_tokens: Any
+    query_hidden: Any = None
+    surprisal: Any = None
+
+
+def gister(seed: int = 0) -> NetGister:
+    net = GistNet(GistNetConfig(DIM, K, C, 1, 4, 2, 48, gist_rms=0.03, keys=KEYS))
+    net.init_weights(seed)
+    return NetGister(net, TABLE)
+
+
+def lensnet(seed: int = 0) -> LensNet:
+    """A network whose learned part has a say."""
+    net = LensNet(LensNetConfig(DIM, KEYS.key_dim, K, width=16, heads=2))
+    net.init_weights(seed)
+    with torch.no_grad():
+        source = torch.Generator().manual_seed(seed + 1)
+        net.score.weight.copy_(torch.randn(net.score.weight.shape, generator=source) * 0.1)
+        net.score.bias.fill_(1.5)  # positive scores: nothing that the legality mask would hide
+    return net
+
+
+def history(n_tokens: int, seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, VOCAB, n_tokens).astype(np.uint32)
+
+
+def planted(maker: NetGister, tokens: np.ndarray) -> Tree:
+    spec = TreeSpec(K, 3, DIM, KEYS.key_dim, "fp32", "test", maker.checkpoint_id, VOCAB)
+    tree = Tree.create(spec, maker)
+    tree.append(tokens)
+    return tree
+
+
+def looking(tree: Tree, question: np.ndarray, **change: Any) -> Seen:
+    """All level-2 gists but the last, then level-1 gists, then two raw blocks."""
+    n1, n2 = tree.n_nodes(1), tree.n_nodes(2)
+    ones = np.arange((n2 - 1) * K, n1)
+    levels = np.concatenate([np.full(n2 - 1, 2), np.ones(len(ones), int)]).astype(np.int8)
+    levels[-2:] = 0
+    index = np.concatenate([np.arange(n2 - 1), ones])
+    starts = index * np.where(levels == 2, K * K, K)
+    fields = {
+        "levels": levels,
+        "index": index,
+        "starts": starts,
+        "n_tokens": tree.n_tokens,
+        "block_size": K,
+        "tree": tree,
+        "query_tokens": question,
+    }
+    return Seen(**{**fields, **change})
+
+
+def test_far_gist_changes_its_score_when_the_newest_tokens_change() -> None:
+    maker = gister()
+    tree = planted(maker, history(K * K * 6))
+    lens = NetLens(lensnet(), maker)
+    first = lens.score(looking(tree, history(20, 2)))
+    second = lens.score(looking(tree, history(20, 3)))
+    assert abs(float(first[0] - second[0])) > 1e-4
+    assert np.array_equal(first, NetLens(lensnet(), maker).score(looking(tree, history(20, 2))))
+
+
+def test_question_ranks_the_gist_over_a_planted_block_first() -> None:
+    maker = gister()
+    net = LensNet(LensNetConfig(DIM, KEYS.key_dim, K, width=16, heads=2))
+    net.init_weights(0)  # the untrained score: retrieval alone
+    tokens = history(K * K * 12)
+    tree = planted(maker, tokens)
+    hits = 0
+    for gold in range(10):
+        block = gold * K + 3
+        asked = looking(tree, tokens[block * K : block * K + K])
+        scores = NetLens(net, maker).score(asked)
+        hits += int(np.argmax(scores) == gold)
+    assert hits >= 8
+
+
+def test_hidden_states_count_and_may_be_absent() -> None:
+    maker = gister()
+    tree = planted(maker, history(K * K * 3))
+    lens = NetLens(lensnet(), maker)
+    bare = lens.score(looking(tree, history(9, 2)))
+    hidden = torch.randn((6, DIM), generator=torch.Generator().manual_seed(3))
+    assert not np.allclose(bare, lens.score(looking(tree, history(9, 2), query_hidden=hidden)))
+    assert np.isfinite(bare).all()
+
+
+def test_scores_follow_a_growing_tree_and_an_empty_frontier_has_none() -> None:
+    maker = gister()
+    tree = planted(maker, history(K * K * 3))
+    lens = NetLens(lensnet(), maker)
+    lens.score(looking(tree, history(9, 2)))
+    tree.append(history(K * K * 2, 8))
+    grown = looking(tree, history(9, 2))
+    np.testing.assert_allclose(lens.score(grown), NetLens(lensnet(), maker).score(grown), atol=1e-6)
+    none = looking(tree, history(9, 2))
+    none.levels = none.index = none.starts = np.zeros(0, np.int64)
+    assert lens.score(none).shape == (0,)
+
+
+def test_illegal_wishes_are_masked() -> None:
+    levels = np.array([2, 1, 1, 1, 1, 1, 0, 0])
+    index = np.array([0, 4, 5, 6, 7, 8, 9, 10])
+    up, down = np.ones(8, np.float32), -np.ones(8, np.float32)
+    assert legal_scores(up, levels, index, 4).tolist() == [1, 1, 1, 1, 1, 1, 0, 0]
+    assert legal_scores(down, levels, index, 4).tolist() == [0, -1, -1, -1, -1, 0, -1, -1]
+
+
+def test_similarity_is_pooled_over_descendants_and_shared_with_neighbours() -> None:
+    blocks = torch.arange(16, dtype=torch.float32)
+    levels, index = torch.tensor([2, 1, 0, 1]), torch.tensor([1, 2, 9, 15])
+    assert node_similarity(blocks, levels, index, 4, 2).tolist() == [7, 2, 9, 15]
+    shared = shared_with_neighbours(torch.tensor([0.0, 1.0, 0.0, 0.0]), 0.5)
+    assert shared.tolist() == [0.5, 1.0, 0.5, 0.0]
+
+
+def test_checkpoint_round_trip_and_another_gistnet_is_refused(tmp_path: Path) -> None:
+    maker = gister()
+    net = lensnet()
+    save_lensnet(net, tmp_path, maker)
+    tree = planted(maker, history(K * K * 3))
+    asked = looking(tree, history(9, 2))
+    for parameter in net.parameters():
+        parameter.data = parameter.data.bfloat16().float()
+    expected = NetLens(net, maker).score(asked)
+    np.testing.assert_array_equal(NetLens.load(tmp_path, maker).score(asked), expected)
+    with pytest.raises(ModelError, match="was trained on gists of gistnet-"):
+        NetLens.load(tmp_path, gister(4))
+    with pytest.raises(ModelError, match="no readable lensnet checkpoint"):
+        NetLens.load(tmp_path / "none", maker)
+
+
+def test_impossible_sizes_and_a_missing_tree_are_refused() -> None:
+    with pytest.raises(ConfigError, match="width: 520"):
+        LensNetConfig(DIM, 8, width=520)
+    maker = gister()
+    with pytest.raises(ModelError, match="keys of 8 values"):
+        NetLens(LensNet(LensNetConfig(DIM, 8, width=16)), maker)
+    tree = planted(maker, history(K * K))
+    asked = looking(tree, history(3))
+    asked.tree = None
+    with pytest.raises(ModelError, match="give the run a tree"):
+        NetLens(lensnet(), maker).score(asked)
+
+
+def test_bench_reports_a_time_per_round() -> None:
+    figures = bench_lens(entries=64, dim=128, repeats=2)
+    assert figures["entries"] == 64
+    assert float(figures["lens_ms_p50"]) > 0
