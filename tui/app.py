@@ -1,0 +1,341 @@
+"""The Textual app: one layout, one tick, one command table; live and replay are the same."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+from textual.app import App, ComposeResult, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.screen import Screen
+from textual.widget import Widget
+from textual.widgets import Footer
+
+from megacontext.traces.errors import MegaContextError
+from megacontext.tui.commands import BY_ID, COMMANDS, Command, key_label
+from megacontext.tui.frame import Frame
+from megacontext.tui.goto import GOTO_HELP, go_to
+from megacontext.tui.screens import ChoiceScreen, HelpScreen, KnobsScreen, PromptScreen
+from megacontext.tui.session import Session
+from megacontext.tui.source import Control, Source
+from megacontext.tui.themes import THEME_NAMES, THEMES
+from megacontext.tui.widgets import (
+    ActionsPane,
+    BudgetPane,
+    HeatPane,
+    InspectorPane,
+    MapPane,
+    Pane,
+    Scrubber,
+    StoryLine,
+    TextPane,
+    TitleLine,
+    WaterfallPane,
+)
+from megacontext.tui.widgets.shared import HistoryPane
+
+__all__ = ["InspectorApp"]
+
+TICKS_PER_S = 10
+
+
+class InspectorApp(App[str]):
+    """The inspector on one source. Returns "stop", "detach" or "" when it ends.
+
+    Args:
+        source: where rows come from; the app closes it.
+        clock: seconds; tests inject their own.
+        ticking: let a timer tick; tests call :meth:`tick` instead.
+        theme: one of ``THEME_NAMES``.
+    """
+
+    CSS_PATH = "app.tcss"
+    TITLE = "mc-tui"
+    ENABLE_COMMAND_PALETTE = True
+    HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012 (declared without ClassVar in the base)
+        (0, "-tiny"),
+        (60, "-narrow"),
+        (105, "-medium"),
+        (165, "-wide"),
+    ]
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (18, "-short"), (34, "-high"), (50, "-tall")]  # noqa: RUF012
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(c.key, f"run('{c.id}')", c.footer or c.help, show=bool(c.footer), id=c.id,
+                key_display=key_label(c.key))
+        for c in COMMANDS
+    ]  # fmt: skip
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        ticking: bool = True,
+        theme: str = "mc-dark",
+        unhurried: bool = False,
+        hint: str = "",
+    ) -> None:
+        super().__init__()
+        for known in THEMES:
+            self.register_theme(known)
+        self.theme = theme
+        self.source = source
+        self.session: Session = Session(source, clock, unhurried=unhurried)
+        self.session.notice = hint
+        self._ticking = ticking
+        self._frame: Frame | None = None
+
+    # -- layout -------------------------------------------------------------------------------
+    def compose(self) -> ComposeResult:
+        yield TitleLine()
+        with Horizontal(id="body"):
+            with Vertical(id="left"):
+                yield MapPane()
+                yield HeatPane()
+                yield WaterfallPane()
+                yield TextPane()
+            with Vertical(id="right"):
+                yield BudgetPane()
+                yield ActionsPane()
+                yield InspectorPane()
+        yield StoryLine()
+        yield Scrubber()
+        yield Footer(compact=True, show_command_palette=False)
+
+    def on_mount(self) -> None:
+        self.redraw()
+        if self._ticking:
+            self.set_interval(1 / TICKS_PER_S, self.tick)
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self.redraw)
+
+    # -- drawing ------------------------------------------------------------------------------
+    @property
+    def shown(self) -> Frame:
+        """The frame on screen."""
+        return self._frame or self.session.frame()
+
+    def tick(self) -> None:
+        """Let time pass; redraw when something changed or the last frame was unfinished."""
+        changed = self.session.tick()
+        if changed or not self.shown.trail.complete:
+            self.redraw()
+
+    def redraw(self) -> None:
+        """Build the frame of this moment and hand it to every pane."""
+        before = self._frame
+        frame = self._frame = self.session.frame()
+        self._arrange(frame)
+        for pane in self.screen_stack[0].query(Pane):
+            pane.show(frame)
+        if before is None or before.status != frame.status:
+            self.refresh_bindings()
+
+    def _arrange(self, frame: Frame) -> None:
+        """Which panes are on screen: all, or the maximized one; log, inspector or both."""
+        base = self.screen_stack[0]
+        chosen = frame.view.maximized
+        both = self.size.height >= 50
+        for pane in base.query("#body Pane").results(Pane):
+            visible = pane.number == chosen if chosen else self._fits(pane, frame, both=both)
+            pane.set_class(bool(chosen) and visible, "-max")
+            _display(pane, visible)
+        for name, numbers in (("left", (1, 2, 3, 4)), ("right", (5, 6))):
+            box = base.query_one(f"#{name}")
+            _display(box, not chosen or chosen in numbers)
+            box.set_class(chosen in numbers, "-max")
+
+    def _fits(self, pane: Pane, frame: Frame, *, both: bool) -> bool:
+        if pane.number == 5:
+            return both or not frame.view.inspecting
+        if pane.number == 6:
+            return both or frame.view.inspecting
+        return True
+
+    # -- commands -----------------------------------------------------------------------------
+    def action_run(self, name: str) -> None:
+        """Run the command called ``name`` and show what it did."""
+        self.session.notice = ""
+        BY_ID[name].action(self)
+        self.redraw()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "run" and isinstance(self.screen, PromptScreen | KnobsScreen | ChoiceScreen):
+            return False
+        command = BY_ID.get(str(parameters[0])) if action == "run" and parameters else None
+        return command is None or self._available(command)
+
+    def _available(self, command: Command) -> bool:
+        return not command.live or self.source.status().controllable
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        for command in COMMANDS:
+            if self._available(command):
+                run = self._runner(command.id)
+                title = f"{command.group}: {command.help}"
+                yield SystemCommand(title, f"key {key_label(command.key)}", run)
+        yield SystemCommand("Theme", "choose a theme", self.action_change_theme)
+
+    def _runner(self, name: str) -> Callable[[], None]:
+        return lambda: self.action_run(name)
+
+    async def action_quit(self) -> None:
+        """ctrl+q and ctrl+c leave the way q does."""
+        self.action_run("quit")
+
+    def back_out(self) -> None:
+        self.session.look(lambda view: view.back())
+
+    def show_help(self) -> None:
+        self.push_screen(HelpScreen())
+
+    def next_theme(self) -> None:
+        place = THEME_NAMES.index(self.theme) if self.theme in THEME_NAMES else -1
+        self.theme = THEME_NAMES[(place + 1) % len(THEME_NAMES)]
+
+    def export(self) -> None:
+        """Save the screen as SVG (in a browser: download it)."""
+        stem = Path(self.source.info.name).stem or "mc-tui"
+        row = self.session.row
+        name = f"{stem}-step{row.step if row else 0}.svg"
+        self.deliver_screenshot(filename=name, path=str(Path.cwd()))
+        self.session.notice = f"Screen saved as {name}."
+
+    # -- prompts ------------------------------------------------------------------------------
+    def _ask(self, screen: PromptScreen, then: Callable[[str], object]) -> None:
+        def answered(said: str | None) -> None:
+            if said:
+                then(said)
+            self.redraw()
+
+        self.push_screen(screen, answered)
+
+    def ask_search(self) -> None:
+        self._ask(
+            PromptScreen(
+                "Find text in the history", "n next · N previous", self.session.view.needle
+            ),
+            self.session.search,
+        )
+
+    @property
+    def needle(self) -> str:
+        """The text last searched for."""
+        return self.session.view.needle
+
+    def search_again(self, direction: int) -> None:
+        if self.needle:
+            self.session.search(self.needle, direction)
+        else:
+            self.ask_search()
+
+    def ask_goto(self) -> None:
+        self._ask(PromptScreen("Go to", GOTO_HELP), lambda said: go_to(self.session, said))
+
+    def ask_text(self) -> None:
+        hint = "The engine appends it to the history at its next block."
+        self._ask(
+            PromptScreen("Type into the session", hint),
+            lambda said: self._engine(lambda c: c.inject(said), f"Sent {len(said)} characters."),
+        )
+
+    def ask_knobs(self) -> None:
+        row, info = self.session.row, self.source.info
+        values = {
+            "tau_expand": info.tau_expand,
+            "tau_collapse": info.tau_collapse,
+            "n_diff": float(info.n_diff),
+            "w_max": float(row.w_max if row else info.w_max),
+        }
+
+        def answered(changed: dict[str, float] | None) -> None:
+            for name, value in (changed or {}).items():
+                self._engine(_knob(name, value), f"Sent {name} = {value:g}.")
+            self.redraw()
+
+        self.push_screen(KnobsScreen(values), answered)
+
+    # -- the engine ---------------------------------------------------------------------------
+    def _engine(self, command: Callable[[Control], None], said: str) -> bool:
+        """Send a command; the story line says what happened."""
+        control = self.source.control
+        if control is None:
+            return False
+        try:
+            command(control)
+        except (MegaContextError, OSError) as error:
+            self.session.notice = str(error)
+            return False
+        self.session.notice = said
+        return True
+
+    def engine_pause(self) -> None:
+        control = self.source.control
+        if control is not None and control.paused:
+            self._engine(lambda c: c.resume(), "The engine runs again.")
+        else:
+            self._engine(
+                lambda c: c.pause(), "The engine is paused; p lets it run, o refocuses once."
+            )
+
+    def engine_refocus(self) -> None:
+        self._engine(lambda c: c.refocus(), "One refocus asked for.")
+
+    def leave(self) -> None:
+        """Quit; where an engine listens, ask whether it should stop."""
+        if not self.source.status().controllable:
+            self.exit("")
+            return
+        choices = (
+            ("stop", "s", "Stop the engine: it finishes its trace"),
+            ("detach", "d", "Detach: the engine runs on, --attach comes back to it"),
+        )
+        self.push_screen(ChoiceScreen("Leave this live session", choices), self._left)
+
+    def _left(self, choice: str | None) -> None:
+        if choice == "stop":
+            self._engine(lambda c: c.stop(), "Stopping.")
+        elif choice == "detach":
+            self._engine(lambda c: c.detach(), "Detached.")
+        if choice:
+            self.exit(choice)
+
+    # -- mouse --------------------------------------------------------------------------------
+    def on_history_pane_picked(self, message: HistoryPane.Picked) -> None:
+        self.session.select_at(message.token)
+        self.redraw()
+
+    def on_history_pane_zoomed(self, message: HistoryPane.Zoomed) -> None:
+        self.session.zoom(message.factor, message.token)
+        self.redraw()
+
+    def on_history_pane_panned(self, message: HistoryPane.Panned) -> None:
+        self.session.pan(message.share)
+        self.redraw()
+
+    def on_text_pane_scrolled(self, message: TextPane.Scrolled) -> None:
+        self.session.scroll_text(message.lines)
+        self.redraw()
+
+    def on_actions_pane_picked(self, message: ActionsPane.Picked) -> None:
+        self.session.play(lambda p: replace(p.seek(message.row), playing=False))
+        self.session.centre(message.node)
+        self.redraw()
+
+    def on_scrubber_sought(self, message: Scrubber.Sought) -> None:
+        self.session.play(lambda p: p.seek(message.row))
+        self.redraw()
+
+
+def _knob(name: str, value: float) -> Callable[[Control], None]:
+    return lambda control: control.knob(name, value)
+
+
+def _display(widget: Widget, visible: bool) -> None:
+    """Hide with a class of its own, so that the style sheet's breakpoints keep their say."""
+    widget.set_class(not visible, "-hidden")

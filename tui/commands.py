@@ -1,0 +1,156 @@
+"""The one table of commands: id, key, help, action. Keys, footer, palette and help come from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from megacontext.tui.playback import Playback
+from megacontext.tui.view import ViewState
+
+if TYPE_CHECKING:
+    from megacontext.tui.app import InspectorApp
+
+__all__ = ["BY_ID", "COMMANDS", "Command", "key_label"]
+
+
+@dataclass(frozen=True)
+class Command:
+    """One thing a person can do.
+
+    Attributes:
+        id: stable name, also for keymaps.
+        key: Textual key names, comma-separated.
+        help: what it does, in a few words.
+        group: heading in the help screen.
+        action: what runs.
+        footer: short label in the footer, "" to leave it out.
+        live: needs an engine that listens.
+    """
+
+    id: str
+    key: str
+    help: str
+    group: str
+    action: Callable[[InspectorApp], None]
+    footer: str = ""
+    live: bool = False
+
+
+_KEY_LABELS = {
+    "left": "←",
+    "right": "→",
+    "shift+left": "⇧←",
+    "shift+right": "⇧→",
+    "comma": ",",
+    "full_stop": ".",
+    "left_square_bracket": "[",
+    "right_square_bracket": "]",
+    "less_than_sign": "<",
+    "greater_than_sign": ">",
+    "slash": "/",
+    "question_mark": "?",
+    "escape": "esc",
+}
+
+
+def key_label(key: str) -> str:
+    """How a key is written for people."""
+    return " ".join(_KEY_LABELS.get(part, part) for part in key.split(","))
+
+
+def _play(change: Callable[[Playback], Playback]) -> Callable[[InspectorApp], None]:
+    return lambda app: app.session.play(change)
+
+
+def _look(change: Callable[[ViewState], ViewState]) -> Callable[[InspectorApp], None]:
+    return lambda app: app.session.look(change)
+
+
+def _maximize(number: int) -> Callable[[InspectorApp], None]:
+    return _look(lambda v: replace(v, maximized=0 if v.maximized == number else number))
+
+
+TIME, FIND, LOOK, PANES, LIVE, APP = (
+    "Time",
+    "Find",
+    "Look",
+    "Panes",
+    "Live engine",
+    "App",
+)
+
+COMMANDS: tuple[Command, ...] = (
+    Command("play", "space", "play or pause (live: freeze the view)", TIME,
+            lambda app: app.session.toggle_play(), "play"),
+    Command("back", "left", "one step back", TIME, _play(lambda p: p.step(-1))),
+    Command("forward", "right", "one step forward", TIME, _play(lambda p: p.step(1)), "step"),
+    Command("back10", "shift+left", "ten steps back", TIME, _play(lambda p: p.step(-10))),
+    Command("forward10", "shift+right", "ten steps forward", TIME, _play(lambda p: p.step(10))),
+    Command("home", "home", "first step", TIME, _play(Playback.home)),
+    Command("end", "end", "newest step, and follow it", TIME, _play(Playback.end)),
+    Command("follow", "t", "follow the newest step, or let go", TIME,
+            _play(Playback.toggle_follow), "follow"),
+    Command("slower", "less_than_sign", "slower", TIME, _play(Playback.slower)),
+    Command("faster", "greater_than_sign", "faster", TIME, _play(Playback.faster)),
+    Command("previous_action", "comma", "previous action (on the selection, if any)", FIND,
+            lambda app: app.session.to_action(-1)),
+    Command("next_action", "full_stop", "next action (on the selection, if any)", FIND,
+            lambda app: app.session.to_action(1), "event"),
+    Command("previous_marker", "left_square_bracket", "previous marker", FIND,
+            lambda app: app.session.to_marker(-1)),
+    Command("next_marker", "right_square_bracket", "next marker", FIND,
+            lambda app: app.session.to_marker(1), "marker"),
+    Command("mark", "m", "set a marker here", FIND, lambda app: app.session.set_marker()),
+    Command("focus", "f", "centre on the latest action", FIND,
+            lambda app: app.session.focus_latest(), "focus"),
+    Command("search", "slash", "find text in the history", FIND,
+            lambda app: app.ask_search(), "find"),
+    Command("search_next", "n", "next hit", FIND, lambda app: app.search_again(1)),
+    Command("search_previous", "N", "previous hit", FIND, lambda app: app.search_again(-1)),
+    Command("goto", "g", "go to a step, token, time or node", FIND,
+            lambda app: app.ask_goto(), "go to"),
+    Command("zoom_in", "w", "zoom in", LOOK, lambda app: app.session.zoom(0.5)),
+    Command("zoom_out", "s", "zoom out", LOOK, lambda app: app.session.zoom(2.0)),
+    Command("pan_left", "a", "pan to older tokens", LOOK, lambda app: app.session.pan(-0.25)),
+    Command("pan_right", "d", "pan to newer tokens", LOOK, lambda app: app.session.pan(0.25)),
+    Command("select_previous", "h", "select the node to the left", LOOK,
+            lambda app: app.session.select_neighbour(-1)),
+    Command("select_next", "l", "select the node to the right", LOOK,
+            lambda app: app.session.select_neighbour(1)),
+    Command("drill", "enter", "drill in: onto the node, then its life", LOOK,
+            lambda app: app.session.drill(), "drill in"),
+    Command("back_out", "escape", "back out", LOOK, lambda app: app.back_out()),
+    Command("scale", "y", "score colours: fixed or this step's range", LOOK,
+            _look(lambda v: replace(v, scale_per_step=not v.scale_per_step))),
+    Command("detail", "v", "waterfall: scores or level of detail", LOOK,
+            _look(lambda v: replace(v, show_detail=not v.show_detail))),
+    Command("text_down", "pagedown", "scroll the text down", LOOK,
+            lambda app: app.session.scroll_text(3)),
+    Command("text_up", "pageup", "scroll the text up", LOOK,
+            lambda app: app.session.scroll_text(-3)),
+    Command("pane_map", "1", "only the map", PANES, _maximize(1)),
+    Command("pane_heat", "2", "only the heat strip", PANES, _maximize(2)),
+    Command("pane_waterfall", "3", "only the waterfall", PANES, _maximize(3)),
+    Command("pane_text", "4", "only the text", PANES, _maximize(4)),
+    Command("pane_actions", "5", "only the action log", PANES, _maximize(5)),
+    Command("pane_inspector", "6", "only the inspector", PANES, _maximize(6)),
+    Command("reset", "0", "all panes, whole history", PANES,
+            _look(ViewState.reset)),
+    Command("pause_engine", "p", "pause or resume the engine", LIVE,
+            lambda app: app.engine_pause(), "pause engine", live=True),
+    Command("refocus", "o", "let the engine do one refocus", LIVE,
+            lambda app: app.engine_refocus(), "refocus", live=True),
+    Command("knobs", "k", "change thresholds, n_diff, w_max", LIVE,
+            lambda app: app.ask_knobs(), "knobs", live=True),
+    Command("type", "i", "type text into the session", LIVE,
+            lambda app: app.ask_text(), "type", live=True),
+    Command("export", "x", "save the screen as SVG", APP, lambda app: app.export()),
+    Command("theme", "T", "next theme: dark, light, ANSI", APP, lambda app: app.next_theme()),
+    Command("help", "question_mark", "what everything means, and all keys", APP,
+            lambda app: app.show_help(), "help"),
+    Command("quit", "q", "quit (live: stop or detach)", APP, lambda app: app.leave(), "quit"),
+)  # fmt: skip
+
+BY_ID: dict[str, Command] = {command.id: command for command in COMMANDS}

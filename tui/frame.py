@@ -1,0 +1,170 @@
+"""The one immutable view model that every pane draws from; live and replay build the same one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from megacontext.tui.life import NodeLife
+from megacontext.tui.model import F64, I64, RowModel
+from megacontext.tui.playback import Playback
+from megacontext.tui.view import ViewState
+
+__all__ = ["Frame", "Marker", "RunInfo", "Series", "Status", "TextSpan", "Trail"]
+
+U8: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What the trace's metadata says about the run."""
+
+    name: str = ""
+    model: str = ""
+    block_size: int = 32
+    w_max: int = 0
+    seed: str = ""
+    tau_expand: float = 0.20
+    tau_collapse: float = 0.20
+    n_diff: int = 4
+    cooldown_steps: int = 2
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where the rows come from, in words.
+
+    Attributes:
+        mode: "REPLAY", "FOLLOW" or "LIVE".
+        growing: rows may still arrive.
+        controllable: an engine takes commands.
+        paused: the engine is paused.
+        problem: one sentence where something is wrong ("" when nothing is).
+    """
+
+    mode: str = "REPLAY"
+    growing: bool = False
+    controllable: bool = False
+    paused: bool = False
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Marker:
+    """A labelled row: recorded in the trace, or a person's own (``mine``)."""
+
+    row: int
+    label: str
+    mine: bool = False
+
+
+@dataclass(frozen=True)
+class Series:
+    """Scalars of the last rows up to the present one, oldest first; NaN where unknown."""
+
+    nll: F64 = field(default_factory=lambda: np.empty(0))
+    swap: F64 = field(default_factory=lambda: np.empty(0))
+    residency: F64 = field(default_factory=lambda: np.empty(0))
+    latency_us: F64 = field(default_factory=lambda: np.empty(0))
+    drift: F64 = field(default_factory=lambda: np.empty(0))
+
+
+@dataclass(frozen=True)
+class TextSpan:
+    """Pieces of the history's text with the NLL of each token.
+
+    Attributes:
+        start, stop: tokens [start, stop) that the pane is about.
+        pieces: text token by token, possibly only the first of them.
+        nll: nats per piece, NaN where not evaluated.
+        title: what the span is, in words.
+        seen_as: how the model sees it now: "raw", "gist", "open", "inside", "tail", "absent".
+        score: the node's score in this row, NaN where it has none.
+    """
+
+    start: int
+    stop: int
+    pieces: tuple[str, ...]
+    nll: F64
+    title: str
+    seen_as: str
+    score: float = float("nan")
+
+
+@dataclass(frozen=True)
+class Trail:
+    """The rows up to the present one: their heat, and exact rows where they were read."""
+
+    numbers: I64
+    history: I64
+    heat: U8
+    rows: tuple[RowModel | None, ...]
+    complete: bool = True
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def actions(self) -> list[tuple[int, int, float]]:
+        """(place, kind, token in the middle) of every action in the rows that were read."""
+        found = []
+        for place, row in enumerate(self.rows):
+            for act in row.actions if row is not None else ():
+                start, stop = act.node.span(row.block_size)  # type: ignore[union-attr]
+                found.append((place, act.kind, (start + stop) / 2))
+        return found
+
+    def heat_of(self, place: int, start: float, stop: float, width: int) -> F64:
+        """Best score per column for the row at ``place``; NaN outside its history.
+
+        From the exact scores where the row was read and a column is narrower than a heat bin,
+        else from the 256 bins.
+        """
+        if not 0 <= place < len(self) or width < 1:
+            return np.full(max(width, 0), np.nan)
+        row, history = self.rows[place], max(int(self.history[place]), 1)
+        bins = self.heat.shape[1]
+        fine = (stop - start) / width < history / bins / 2
+        if fine and row is not None and row.scores is not None:
+            return row.before.columns(start, stop, width, row.scores).score
+        edges = np.linspace(start, stop, width + 1) / history * bins
+        first = np.clip(np.floor(edges[:-1]), 0, bins - 1).astype(np.int64)
+        last = np.clip(np.ceil(edges[1:]), first + 1, bins).astype(np.int64)
+        padded = np.append(self.heat[place].astype(np.float64), -1.0)
+        best = np.maximum.reduceat(padded, np.stack([first, last], axis=1).reshape(-1))[::2]
+        return np.where(edges[:-1] < bins, best / 127.5 - 1.0, np.nan)
+
+    def detail_of(self, place: int, start: float, stop: float, width: int) -> F64:
+        """Finest level of detail per column after the row at ``place``; NaN where not read."""
+        row = self.rows[place] if 0 <= place < len(self) else None
+        if row is None or width < 1:
+            return np.full(max(width, 0), np.nan)
+        share = row.after.columns(start, stop, width, None).share > 1e-9
+        return np.where(share.any(axis=0), share.argmax(axis=0), np.nan)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """All that one screen shows. Equal sources at equal positions give equal frames."""
+
+    row: RowModel | None
+    view: ViewState
+    playback: Playback
+    status: Status
+    info: RunInfo
+    series: Series
+    trail: Trail
+    markers: tuple[Marker, ...] = ()
+    text: TextSpan | None = None
+    life: NodeLife | None = None
+    first_step: int = 0
+    last_step: int = 0
+    notice: str = ""
+
+    def step_of(self, number: int) -> int:
+        """The refocus step of a row of the trail (the row's own number where unknown)."""
+        place = number - int(self.trail.numbers[0]) if len(self.trail) else -1
+        row = self.trail.rows[place] if 0 <= place < len(self.trail) else None
+        return row.step if row is not None else number

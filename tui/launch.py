@@ -1,0 +1,56 @@
+"""From a source to an app on a terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from megacontext.traces.errors import MegaContextError
+from megacontext.tui.app import InspectorApp
+from megacontext.tui.source import Source
+from megacontext.tui.themes import THEME_NAMES
+
+__all__ = ["TerminalError", "pick_theme", "require_terminal", "show"]
+
+
+class TerminalError(MegaContextError):
+    """There is no terminal to draw on, or an unknown theme was asked for."""
+
+
+def require_terminal() -> None:
+    """Raise :class:`TerminalError` unless a person can see and type."""
+    if os.environ.get("TEXTUAL_DRIVER"):  # served to a browser
+        return
+    if not (sys.stdin.isatty() and sys.__stdout__ is not None and sys.__stdout__.isatty()):
+        raise TerminalError(
+            "mc-tui needs a terminal and stdin or stdout is none; run it in one, or use"
+            " `megacontext trace info` or `megacontext trace export` on the trace."
+        )
+    if os.environ.get("TERM", "") in ("dumb", "unknown"):
+        raise TerminalError(
+            f"TERM={os.environ['TERM']} cannot place the cursor; set TERM to your terminal's name,"
+            " for example xterm-256color."
+        )
+
+
+def pick_theme(asked: str) -> str:
+    """The theme that was asked for, or one that this terminal can show."""
+    if asked:
+        name = asked if asked.startswith("mc-") else f"mc-{asked}"
+        if name not in THEME_NAMES:
+            raise TerminalError(
+                f"--theme {asked!r} is unknown; choose one of {', '.join(THEME_NAMES)}."
+            )
+        return name
+    colours = os.environ.get("COLORTERM", "") + os.environ.get("TERM", "")
+    plenty = any(word in colours for word in ("truecolor", "24bit", "256", "direct"))
+    return "mc-dark" if plenty and "NO_COLOR" not in os.environ else "mc-ansi"
+
+
+def show(source: Source, *, theme: str = "", hint: str = "") -> str:
+    """Run the app on ``source`` until it is left; returns what :class:`InspectorApp` returns."""
+    require_terminal()
+    try:
+        return InspectorApp(source, theme=pick_theme(theme), hint=hint).run() or ""
+    finally:
+        source.close()

@@ -1,0 +1,157 @@
+"""The full-width lines: title, story, scrubber."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from megacontext.traces.schema import Reason, Trigger
+from megacontext.tui.frame import Frame
+from megacontext.tui.model import Act, RowModel
+from megacontext.tui.palette import Role
+from megacontext.tui.render.canvas import BOLD, Canvas
+from megacontext.tui.render.marks import PHASE_WORDS, TRIGGER_WORDS, compact, signed
+
+__all__ = ["draw_scrubber", "draw_story", "draw_title", "row_at", "story"]
+
+
+def draw_title(frame: Frame, width: int, height: int) -> Canvas:
+    """What is shown: mode, run, where in it, whether it plays, whether it still grows."""
+    canvas = Canvas(width, height)
+    status, row = frame.status, frame.row
+    canvas.cells(0, 0, ord(" "), bg=int(Role.SURFACE), n=width)
+    ok = not status.problem
+    x = canvas.text(1, 0, "mc-tui ", Role.DIM, bg=Role.SURFACE)
+    x = canvas.text(x, 0, status.mode, Role.OK if ok else Role.ERROR, BOLD, bg=Role.SURFACE)
+    x = canvas.text(x, 0, f" {frame.info.name} ", Role.TITLE, BOLD, bg=Role.SURFACE)
+    if row is not None:
+        facts = f" step {row.step:,}/{frame.last_step:,}"
+        facts += f".{row.round}" if row.round else ""
+        facts += f"  tok {row.history:,}  {PHASE_WORDS.get(row.phase, '?')}"
+        x = canvas.text(x, 0, facts, Role.TEXT, bg=Role.SURFACE)
+    right = _activity(frame)
+    start = width - len(right) - 1
+    if start > x:
+        role = Role.WARN if status.paused or not ok else Role.OK
+        canvas.text(start, 0, right, role, bg=Role.SURFACE)
+    return canvas
+
+
+def _activity(frame: Frame) -> str:
+    play, status = frame.playback, frame.status
+    parts = []
+    if status.paused:
+        parts.append("ENGINE PAUSED")
+    if status.growing:
+        parts.append("● REC")
+    if play.following:
+        parts.append("FOLLOW")
+    else:
+        parts.append(("▶ " if play.playing else "‖ ") + f"{play.factor:g}×")
+    return "  ".join(parts)
+
+
+def draw_story(frame: Frame, width: int, height: int) -> Canvas:
+    """One sentence: what just happened, and why; or what is wrong."""
+    canvas = Canvas(width, height)
+    text, role = story(frame)
+    y, x = 0, 1
+    for word in text.split(" "):
+        if x > 1 and x + len(word) > width - 1:
+            y, x = y + 1, 1
+        x = canvas.text(x, y, word + " ", role)
+    return canvas
+
+
+def story(frame: Frame) -> tuple[str, int]:
+    """The sentence of :func:`draw_story` and its role."""
+    if frame.status.problem:
+        return frame.status.problem, int(Role.ERROR)
+    if frame.notice:
+        return frame.notice, int(Role.MARKER)
+    row = frame.row
+    if row is None:
+        waiting = (
+            "Waiting for the first row." if frame.status.growing else "This trace has no rows."
+        )
+        return waiting, int(Role.DIM)
+    if row.damaged:
+        return row.damaged, int(Role.ERROR)
+    parts = [_opening(row)]
+    act = row.latest_action()
+    parts.append(_quiet(row) if act is None else _what(frame, row, act))
+    if row.bad_scores:
+        parts.append(f"{row.bad_scores:,} scores were no numbers and count as 0.")
+    return " ".join(p for p in parts if p), int(Role.TEXT)
+
+
+def _opening(row: RowModel) -> str:
+    trigger = TRIGGER_WORDS.get(row.trigger, "?")
+    if row.marker:
+        return f"▲ {row.marker}."
+    return "" if row.trigger in (Trigger.BLOCK_CLOSED, Trigger.BULK) else f"After a {trigger}:"
+
+
+def _quiet(row: RowModel) -> str:
+    if row.refused:
+        best = row.refused[0]
+        return f"Nothing moved; the best candidate was {best.node} at {signed(best.score)}."
+    return "Nothing moved: no score passed its threshold."
+
+
+def _what(frame: Frame, row: RowModel, act: Act) -> str:
+    width = row.block_size**act.node.level
+    what = "block" if act.node.level == 1 else f"{compact(width)}-token span"
+    if act.kind == 0:
+        detail = "raw tokens" if act.node.level == 1 else f"L{act.node.level - 1} gists"
+        text = (
+            f"The lens gave {what} {act.node} {signed(act.score)} (opens above"
+            f" {signed(frame.info.tau_expand)}): its gist became {row.block_size} {detail}."
+        )
+    elif act.reason in (Reason.HEADROOM, Reason.BUDGET_CUT, Reason.FORCED_OVERRIDE):
+        text = f"Room was needed: {what} {act.node} ({signed(act.score)}) was folded into its gist."
+    else:
+        text = f"The lens gave {what} {act.node} {signed(act.score)}: it was folded into one gist."
+    opened = sum(a.kind == 0 for a in row.actions)
+    folded = len(row.actions) - opened
+    rest = [f"{opened - 1} more opened"] if act.kind == 0 and opened > 1 else []
+    more = folded if act.kind == 0 else folded - 1
+    rest += [f"{more} {'' if act.kind == 0 else 'more '}folded to make room"] if more > 0 else []
+    return text + (f" Also {' and '.join(rest)}." if rest else "")
+
+
+def row_at(frame: Frame, x: int, width: int) -> int:
+    """The row that a click on cell ``x`` of the scrubber means."""
+    inner = max(width - 2, 1)
+    share = min(max((x - 1) / max(inner - 1, 1), 0.0), 1.0)
+    return round(share * frame.playback.last)
+
+
+def draw_scrubber(frame: Frame, width: int, height: int) -> Canvas:
+    """The run as a line: played part, markers, and the present row."""
+    canvas = Canvas(width, height)
+    inner = width - 2
+    if inner < 3 or height < 1:
+        return canvas
+    last = max(frame.playback.last, 1)
+
+    def cell(row: int) -> int:
+        return 1 + math.floor(min(row / last, 1.0) * (inner - 1))
+
+    here = cell(frame.playback.position)
+    canvas.cells(1, 0, ord("─"), int(Role.FAINT), n=inner)
+    canvas.cells(1, 0, ord("━"), int(Role.DIM), n=here)
+    for marker in frame.markers:
+        canvas.text(cell(marker.row), 0, "◆" if marker.mine else "▲", Role.MARKER, BOLD)
+    canvas.text(here, 0, "●", Role.CURSOR, BOLD)
+    if height > 1:
+        _marker_names(canvas, frame, cell)
+    return canvas
+
+
+def _marker_names(canvas: Canvas, frame: Frame, cell: Callable[[int], int]) -> None:
+    free = 0
+    for marker in frame.markers:
+        x = min(cell(marker.row), max(canvas.width - len(marker.label) - 1, 0))
+        if x >= free and marker.label:
+            free = canvas.text(x, 1, marker.label[:24], Role.MARKER) + 2

@@ -1,0 +1,236 @@
+"""The panes that share the history as their x axis: map, heat strip, waterfall."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from megacontext.tui.frame import Frame, Trail
+from megacontext.tui.model import F64, Columns, RowModel
+from megacontext.tui.palette import LEVEL_SHADES, Role, level_role, score_role
+from megacontext.tui.render.canvas import BOLD, Canvas
+from megacontext.tui.render.marks import KIND_ROLE, KIND_SIGN, compact
+
+__all__ = ["LABEL", "draw_heat", "draw_map", "draw_waterfall", "token_at"]
+
+LABEL = 5
+"""Cells left of the shared x axis, for the tracks' names."""
+GLYPH = (ord("▀"), ord("▄"), ord("█"), ord("█"))
+SHADES = np.array([ord(c) for c in " ░▒▓█"], np.int64)
+UPPER, LOWER, FULL = ord("▀"), ord("▄"), ord("█")
+
+
+def token_at(frame: Frame, x: int, width: int) -> int | None:
+    """The token under cell ``x`` of a pane that is ``width`` cells wide, or None beside it."""
+    inner = width - LABEL
+    if not LABEL <= x < width or inner <= 0:
+        return None
+    window = frame.view.window
+    return int(window.start + (x - LABEL + 0.5) / inner * window.span)
+
+
+def column_of(frame: Frame, token: float, inner: int) -> int:
+    """The cell (without the label) that shows ``token``; may lie outside [0, inner)."""
+    window = frame.view.window
+    return int(np.floor((token - window.start) / max(window.span, 1e-9) * inner))
+
+
+def draw_map(frame: Frame, width: int, height: int) -> Canvas:
+    """Tracks of the tree's levels: what the model sees after this row's actions."""
+    canvas = Canvas(width, height)
+    row, inner = frame.row, width - LABEL
+    if row is None or inner < 1:
+        return canvas
+    window = frame.view.window
+    columns = row.after.columns(window.start, window.stop, inner, None)
+    plan = _map_lines(height, int(row.after.levels.max(initial=0)))
+    for y, line in enumerate(plan):
+        if isinstance(line, tuple):
+            _track(canvas, y, line, columns)
+        elif line == "marks":
+            _action_marks(canvas, y, frame, row)
+        else:
+            _axis(canvas, y, frame)
+    if "LOD0" in {p[0] for p in plan if isinstance(p, tuple)}:
+        _tail(canvas, frame, row, next(i for i, p in enumerate(plan) if p == ("LOD0", 0, 0)))
+    return canvas
+
+
+def _map_lines(height: int, top: int) -> list[str | tuple[str, int, int]]:
+    """What each line of the map shows: (name, lowest level, highest level) or a name."""
+    tracks = [("LOD2" if top <= 2 else "LOD2+", 2, 3), ("LOD1", 1, 1), ("LOD0", 0, 0)]
+    if height >= 7 and top >= 3:
+        tracks = [("LOD3+", 3, 3), ("LOD2", 2, 2), *tracks[1:]]
+    if height < 3:
+        tracks = tracks[-max(height, 0) :]
+    lines: list[str | tuple[str, int, int]] = list(tracks)
+    if len(lines) < height:
+        lines.append("marks")
+    if len(lines) < height:
+        lines.append("axis")
+    extra = height - len(lines)
+    if extra >= len(tracks):  # tall pane: every track twice as thick
+        lines = [line for line in lines for _ in range(2 if isinstance(line, tuple) else 1)]
+    return lines
+
+
+def _track(canvas: Canvas, y: int, line: tuple[str, int, int], columns: Columns) -> None:
+    name, low, high = line
+    share = columns.share[low : high + 1].sum(axis=0)
+    shade = np.clip(np.ceil(share * LEVEL_SHADES).astype(np.int64), 1, LEVEL_SHADES) - 1
+    shade = np.where(columns.wide & (columns.parity == 1), np.minimum(shade, 1), shade)
+    seen = share > 1e-9
+    canvas.text(0, y, name, level_role(low))
+    canvas.cells(
+        LABEL,
+        y,
+        np.where(seen, GLYPH[low], ord("·")),
+        np.where(seen, level_role(low, 0) + shade, int(Role.FAINT)),
+        n=len(share),
+    )
+
+
+def _tail(canvas: Canvas, frame: Frame, row: RowModel, y: int) -> None:
+    """The raw tokens after the frontier, at the LOD0 track's right end."""
+    inner = canvas.width - LABEL
+    left = column_of(frame, float(row.after.bounds[-1]), inner)
+    right = column_of(frame, float(row.history) - 1e-6, inner)
+    if row.tail and right >= 0 and left < inner:
+        left = min(max(left, 0), inner - 1)
+        n = min(right, inner - 1) - left + 1
+        canvas.cells(LABEL + left, y, UPPER, int(Role.TAIL), n=max(n, 1))
+
+
+def _action_marks(canvas: Canvas, y: int, frame: Frame, row: RowModel) -> None:
+    inner = canvas.width - LABEL
+    canvas.text(0, y, " now", Role.DIM)
+    for act in sorted(row.actions, key=lambda a: -a.kind):
+        start, stop = act.node.span(row.block_size)
+        x = column_of(frame, (start + stop) / 2, inner)
+        if 0 <= x < inner:
+            canvas.text(LABEL + x, y, KIND_SIGN[act.kind], KIND_ROLE[act.kind], BOLD)
+
+
+def _axis(canvas: Canvas, y: int, frame: Frame) -> None:
+    """Token numbers, and a bracket under the selected node."""
+    window, inner = frame.view.window, canvas.width - LABEL
+    ticks = max(inner // 16, 1)
+    for tick in range(ticks + 1):
+        token = window.start + window.span * tick / ticks
+        label = compact(token) if window.span > 4000 else f"{token:,.0f}"
+        x = LABEL + round(inner * tick / ticks)
+        canvas.text(x if tick < ticks else x - len(label), y, label, Role.DIM)
+    if frame.view.node is None or frame.row is None:
+        return
+    start, stop = frame.view.node.span(frame.row.block_size)
+    left, right = column_of(frame, start, inner), column_of(frame, stop - 1e-6, inner)
+    if right < 0 or left >= inner:
+        return
+    left, right = max(left, 0), min(right, inner - 1)
+    mark = "▲" if right <= left else "└" + "─" * (right - left - 1) + "┘"
+    canvas.text(LABEL + left, y, mark, Role.SELECT, BOLD)
+    name = f" {frame.view.node} "
+    if LABEL + right + 1 + len(name) <= canvas.width:
+        canvas.text(LABEL + right + 1, y, name, Role.SELECT, BOLD)
+
+
+def draw_heat(frame: Frame, width: int, height: int, *, texture: bool) -> Canvas:
+    """The scores of the frontier that was scored in this row, best score per column."""
+    canvas = Canvas(width, height)
+    row, inner = frame.row, width - LABEL
+    if row is None or inner < 1 or height < 1:
+        return canvas
+    window = frame.view.window
+    best = row.before.columns(window.start, window.stop, inner, row.scores).score
+    if row.scores is None:
+        best = frame.trail.heat_of(len(frame.trail) - 1, window.start, window.stop, inner)
+    low, high = score_scale(frame)
+    canvas.text(0, 0, "heat", Role.DIM)
+    for y in range(height):
+        _score_cells(canvas, y, best, low, high, texture=texture)
+    return canvas
+
+
+def score_scale(frame: Frame) -> tuple[float, float]:
+    """Scores at the two ends of the ramp: fixed, or this row's own range."""
+    row = frame.row
+    if not frame.view.scale_per_step or row is None or row.scores is None:
+        return -1.0, 1.0
+    known = row.scores[np.isfinite(row.scores)]
+    if not len(known) or float(known.max()) <= float(known.min()):
+        return -1.0, 1.0
+    return float(known.min()), float(known.max())
+
+
+def _score_cells(
+    canvas: Canvas, y: int, best: F64, low: float, high: float, *, texture: bool
+) -> None:
+    known = np.isfinite(best)
+    roles = np.where(known, score_role(best, low, high), int(Role.FAINT))
+    if texture:
+        share = np.clip((np.nan_to_num(best) - low) / max(high - low, 1e-9), 0, 0.999)
+        glyphs = np.where(known, SHADES[(share * 5).astype(np.int64)], ord("·"))
+        canvas.cells(LABEL, y, glyphs, roles, n=len(best))
+    else:
+        glyphs = np.where(known, FULL, ord("·"))
+        canvas.cells(LABEL, y, glyphs, roles, n=len(best))
+
+
+def draw_waterfall(frame: Frame, width: int, height: int, *, texture: bool) -> Canvas:
+    """Focus over time: time runs down to the present row, two rows of the trace per line.
+
+    With ``view.show_detail`` a cell shows the finest level of detail instead of the best score.
+    """
+    canvas = Canvas(width, height)
+    inner, trail, window = width - LABEL, frame.trail, frame.view.window
+    if inner < 1 or height < 1 or not len(trail):
+        return canvas
+    per_line = 1 if texture or frame.view.show_detail else 2
+    lines = min(height, -(-len(trail) // per_line))
+    first = len(trail) - lines * per_line
+    for y in range(lines):
+        upper = first + y * per_line
+        number = trail.numbers[max(upper, 0)]
+        canvas.text(0, y, f"{frame.step_of(int(number)):>4}"[-4:], Role.FAINT)
+        if frame.view.show_detail:
+            _detail_cells(canvas, y, trail.detail_of(upper, window.start, window.stop, inner))
+        elif texture:
+            best = trail.heat_of(upper, window.start, window.stop, inner)
+            _score_cells(canvas, y, best, *score_scale(frame), texture=True)
+        else:
+            _half_cells(canvas, y, frame, trail, upper)
+    _waterfall_marks(canvas, frame, first, per_line, lines)
+    return canvas
+
+
+def _half_cells(canvas: Canvas, y: int, frame: Frame, trail: Trail, upper: int) -> None:
+    window, inner = frame.view.window, canvas.width - LABEL
+    low, high = score_scale(frame)
+    roles = []
+    for place in (upper, upper + 1):
+        best = trail.heat_of(place, window.start, window.stop, inner)
+        roles.append(np.where(np.isfinite(best), score_role(best, low, high), int(Role.BASE)))
+    canvas.cells(LABEL, y, UPPER, roles[0], roles[1], n=inner)
+
+
+def _detail_cells(canvas: Canvas, y: int, levels: F64) -> None:
+    known = np.isfinite(levels)
+    clipped = np.nan_to_num(levels).astype(np.int64).clip(0, 2)
+    roles = np.array([level_role(0), level_role(1, 2), level_role(2, 0)])[clipped]
+    glyphs = np.array(GLYPH)[clipped]
+    canvas.cells(
+        LABEL,
+        y,
+        np.where(known, glyphs, 32),
+        np.where(known, roles, int(Role.FAINT)),
+        n=len(levels),
+    )
+
+
+def _waterfall_marks(canvas: Canvas, frame: Frame, first: int, per_line: int, lines: int) -> None:
+    """Where the focus changed: one sign per action, over the cells of its row."""
+    inner = canvas.width - LABEL
+    for place, kind, token in frame.trail.actions:
+        y = (place - first) // per_line
+        x = column_of(frame, token, inner)
+        if 0 <= y < lines and place >= first and 0 <= x < inner:
+            canvas.text(LABEL + x, y, KIND_SIGN[kind], KIND_ROLE[kind], BOLD)

@@ -1,0 +1,142 @@
+"""The inspector: one node's whole life, and in words why it is open or is not."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from megacontext.traces.schema import Reason
+from megacontext.tui.frame import Frame, RunInfo
+from megacontext.tui.life import STATES, Event, NodeLife
+from megacontext.tui.model import RowModel
+from megacontext.tui.palette import Role, level_role, score_role
+from megacontext.tui.render.canvas import BOLD, Canvas
+from megacontext.tui.render.marks import KIND_ROLE, KIND_SIGN, LEVELS, REASON_WORDS, signed
+from megacontext.tui.view import Node
+
+__all__ = ["draw_inspector", "why"]
+
+STATE_GLYPH = np.array([ord(c) for c in " █▄▀▞"], np.int64)
+STATE_ROLE = np.array(
+    [int(Role.BASE), level_role(2), level_role(1), level_role(0), level_role(2, 1)], np.int64
+)
+NOT_BECAUSE: dict[int, str] = {
+    Reason.BUDGET: "the budget was full and nothing else could be folded",
+    Reason.COOLDOWN: "it changed less than cooldown_steps = {cooldown} refocuses ago",
+    Reason.N_DIFF: "n_diff = {n_diff} better actions came first in this round",
+    Reason.PROTECTED: "it lies among the protected newest blocks",
+    Reason.ILLEGAL: "it has no children or no complete group of siblings in the frontier",
+    Reason.NOT_REARMED: "it was opened before and its score has not been below the threshold since",
+    Reason.GAIN: "no other node was cheap enough to fold in exchange",
+}
+
+
+def why(row: RowModel, node: Node, info: RunInfo) -> str:
+    """Why ``node`` changed in ``row``, or why it did not: one sentence."""
+    for act in row.actions:
+        if act.node == node:
+            done = "Opened" if act.kind == 0 else "Folded"
+            forced = " by force" if act.forced else ""
+            reason = REASON_WORDS.get(act.reason, str(act.reason))
+            return f"{done}{forced} here: score {signed(act.score)}, reason {reason}."
+    for refused in row.refused:
+        if refused.node == node:
+            wish = "opened" if refused.kind == 0 else "folded"
+            because = NOT_BECAUSE.get(refused.reason, REASON_WORDS.get(refused.reason, "?"))
+            because = because.format(cooldown=info.cooldown_steps, n_diff=info.n_diff)
+            return f"Not {wish} although it scored {signed(refused.score)}: {because}."
+    state, place = row.before.state(node)
+    score = row.score_of(node)
+    if state == "absent":
+        return "Not closed yet: its tokens lie in the tail or in the future."
+    if state == "inside":
+        outer = row.before.node(place)
+        return f"Hidden inside {outer} ({signed(row.score_of(outer))}), which has to open first."
+    if state == "open":
+        return "Open: the model sees finer parts of it."
+    if math.isnan(score):
+        return "No score was recorded for it in this row."
+    if state == "raw":
+        if score > -info.tau_collapse:
+            return f"Stays raw: {signed(score)} is above −tau_collapse = {-info.tau_collapse:.2f}."
+        return f"Stays raw at {signed(score)}; not among the recorded candidates."
+    if score <= info.tau_expand:
+        return f"Stays a gist: {signed(score)} is not above tau_expand = {info.tau_expand:.2f}."
+    return f"Stays a gist at {signed(score)}; not among the recorded candidates."
+
+
+def draw_inspector(frame: Frame, width: int, height: int) -> Canvas:
+    """Score history, state history, events, and the sentence of :func:`why`."""
+    canvas = Canvas(width, height)
+    row, node = frame.row, frame.view.node
+    if row is None or node is None:
+        for y, line in enumerate(
+            ("Nothing selected.", "Click a span, or press f", "for the latest action.")
+        ):
+            canvas.text(0, y, line, Role.DIM)
+        return canvas
+    start, stop = node.span(row.block_size)
+    canvas.text(0, 0, f"{node} tok {start:,}–{stop:,}", Role.TITLE, BOLD)
+    y = _paragraph(canvas, 1, why(row, node, frame.info), int(Role.TEXT))
+    if frame.life is None or frame.life.node != node:
+        canvas.text(0, y, "Reading its life …", Role.DIM)
+        return canvas
+    life = frame.life.upto(row.number)
+    y = _curves(canvas, y, life)
+    _events(canvas, y, life)
+    return canvas
+
+
+def _paragraph(canvas: Canvas, y: int, text: str, role: int) -> int:
+    x = 0
+    for word in text.split(" "):
+        if x and x + len(word) > canvas.width:
+            x, y = 0, y + 1
+        x = canvas.text(x, y, word + " ", role)
+    return y + 1
+
+
+def _curves(canvas: Canvas, y: int, life: NodeLife) -> int:
+    """One column per row up to the present one: the score, then how the model saw the node."""
+    scores, states = life.scores[-canvas.width :], life.states[-canvas.width :]
+    if not len(scores):
+        return y
+    known = np.isfinite(scores)
+    steps = np.clip((np.nan_to_num(scores) + 1) * 4, 0, 7).astype(np.int64)
+    glyphs = np.where(known, np.array([ord(c) for c in LEVELS])[steps], ord("·"))
+    roles = np.where(known, score_role(scores), int(Role.FAINT))
+    canvas.cells(0, y, glyphs, roles, n=len(scores))
+    canvas.cells(0, y + 1, STATE_GLYPH[states], STATE_ROLE[states], n=len(states))
+    oldest = int(life.rows[-len(scores)])
+    for event in life.events:
+        x = int(np.searchsorted(life.rows, event.row)) - (len(life.rows) - len(scores))
+        if event.row >= oldest and 0 <= x < len(scores):
+            canvas.text(x, y + 2, *_sign(event))
+    return y + 3
+
+
+def _sign(event: Event) -> tuple[str, int]:
+    if event.what == "refused":
+        return "✗", int(Role.WARN)
+    return KIND_SIGN[event.kind], KIND_ROLE[event.kind]
+
+
+def _events(canvas: Canvas, y: int, life: NodeLife) -> None:
+    words = {"expand": "opened", "collapse": "folded", "refused": "refused"}
+    counts = {what: sum(e.what == what for e in life.events) for what in words}
+    known = life.scores[np.isfinite(life.scores)]
+    head = " ".join(f"{words[what]} {n}×" for what, n in counts.items())
+    if len(known):
+        head += f" · best {signed(float(known.max()))}"
+    now = STATES[int(life.states[-1])] if len(life.states) else "absent"
+    canvas.text(0, y, f"was {now} · {head}" + ("" if life.complete else " · reading …"), Role.DIM)
+    for place, event in enumerate(reversed(life.events)):
+        if y + 1 + place >= canvas.height:
+            break
+        sign, role = _sign(event)
+        x = canvas.text(0, y + 1 + place, f"{event.step} ", Role.TEXT)
+        x = canvas.text(x, y + 1 + place, f"{sign} ", role, BOLD)
+        x = canvas.text(x, y + 1 + place, f"{signed(event.score)} ", Role.TEXT)
+        forced = "forced: " if event.forced else ""
+        canvas.text(x, y + 1 + place, forced + REASON_WORDS.get(event.reason, "?"), Role.DIM)

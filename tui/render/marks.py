@@ -1,0 +1,105 @@
+"""Small shared pieces of drawing: number formats, sparklines, bars, plain words for reasons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from megacontext.traces.schema import KVMode, Phase, Reason, Trigger
+from megacontext.tui.palette import Role
+
+__all__ = [
+    "KIND_ROLE",
+    "KIND_SIGN",
+    "KV_WORDS",
+    "PHASE_WORDS",
+    "REASON_WORDS",
+    "TRIGGER_WORDS",
+    "bar",
+    "compact",
+    "micros",
+    "signed",
+    "spark",
+]
+
+BLOCKS = " ▏▎▍▌▋▊▉█"
+LEVELS = "▁▂▃▄▅▆▇█"
+
+KIND_SIGN = {0: "+", 1: "−"}
+KIND_ROLE = {0: int(Role.EXPAND), 1: int(Role.COLLAPSE)}
+
+REASON_WORDS: dict[int, str] = {
+    Reason.SCORE: "score",
+    Reason.PAIR: "swap",
+    Reason.HEADROOM: "headroom",
+    Reason.BUDGET_CUT: "budget cut",
+    Reason.FORCED_OVERRIDE: "override",
+    Reason.SAMPLED: "sampled",
+    Reason.COMPETITION: "competed",
+    Reason.OPTIMUM: "optimum",
+    Reason.POLICY: "policy",
+    Reason.BUDGET: "budget",
+    Reason.COOLDOWN: "cooldown",
+    Reason.N_DIFF: "n_diff",
+    Reason.PROTECTED: "protected",
+    Reason.ILLEGAL: "illegal",
+    Reason.NOT_REARMED: "not re-armed",
+    Reason.GAIN: "no gain",
+}
+PHASE_WORDS: dict[int, str] = {phase: phase.name.lower() for phase in Phase}
+TRIGGER_WORDS: dict[int, str] = {t: t.name.lower().replace("_", " ") for t in Trigger}
+KV_WORDS: dict[int, str] = {mode: mode.name.lower() for mode in KVMode}
+
+
+def compact(number: float) -> str:
+    """A count in at most five characters: 950, 12.3k, 582k, 1.05M."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= size:
+            value = number / size
+            digits = 2 if value < 10 else 1 if value < 100 else 0
+            return (
+                f"{value:.{digits}f}".rstrip("0").rstrip(".") + unit
+                if digits
+                else f"{value:.0f}{unit}"
+            )
+    return f"{number:.0f}"
+
+
+def signed(score: float) -> str:
+    """A score in [-1, 1] as ``+.82`` / ``−.41``; NaN says so."""
+    if math.isnan(score):
+        return " nan"
+    body = f"{abs(score):.2f}"
+    return ("−" if score < 0 else "+") + (body[1:] if body.startswith("0") else body[:3])
+
+
+def micros(us: float) -> str:
+    """A time in at most five characters: 940µs, 12ms, 1.2s."""
+    if not us > 0:
+        return "0"
+    if us < 1e3:
+        return f"{us:.0f}µs"
+    return f"{us / 1e3:.3g}ms" if us < 1e6 else f"{us / 1e6:.3g}s"
+
+
+def spark(values: Sequence[float] | np.ndarray[Any, Any], width: int) -> str:
+    """The last ``width`` values as bars from their lowest to their highest; NaN is a blank."""
+    shown = np.asarray(values, np.float64)[-width:] if width > 0 else np.empty(0)
+    known = shown[np.isfinite(shown)]
+    if not len(known):
+        return " " * len(shown)
+    low, high = float(known.min()), float(known.max())
+    low = min(low, 0.0) if low > 0 and low < 0.5 * high else low
+    steps = (shown - low) / (high - low) * 7 if high > low else np.full(len(shown), 3.0)
+    return "".join(LEVELS[round(float(s))] if math.isfinite(s) else " " for s in steps)
+
+
+def bar(share: float, width: int) -> str:
+    """A horizontal bar of exactly ``width`` cells, in eighths."""
+    eighths = round(min(max(share, 0.0), 1.0) * width * 8)
+    whole, rest = divmod(eighths, 8)
+    text = BLOCKS[8] * whole + (BLOCKS[rest] if rest else "")
+    return text.ljust(width)[:width]

@@ -1,0 +1,153 @@
+"""The right-hand panes: budget, sparklines, action log."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from megacontext.tui.frame import Frame
+from megacontext.tui.model import F64, RowModel
+from megacontext.tui.palette import Role, level_role
+from megacontext.tui.render.canvas import BOLD, UNDERLINE, Canvas
+from megacontext.tui.render.marks import (
+    KIND_ROLE,
+    KIND_SIGN,
+    REASON_WORDS,
+    compact,
+    micros,
+    signed,
+    spark,
+)
+from megacontext.tui.view import Node
+
+__all__ = ["LogLine", "draw_actions", "draw_budget", "log_lines"]
+
+
+def draw_budget(frame: Frame, width: int, height: int) -> Canvas:
+    """How full the working context is, of what, and how the run's vital signs move."""
+    canvas = Canvas(width, height)
+    row = frame.row
+    if row is None or width < 8:
+        return canvas
+    _mix_bar(canvas, row)
+    raw, gists, coarse, tail = row.mix
+    canvas.spans(
+        0,
+        1,
+        [
+            ("raw ", int(Role.DIM)),
+            (compact(raw), level_role(0)),
+            (" L1 ", int(Role.DIM)),
+            (compact(gists), level_role(1)),
+            (" L2+ ", int(Role.DIM)),
+            (compact(coarse), level_role(2)),
+            (" tail ", int(Role.DIM)),
+            (compact(tail), int(Role.TAIL)),
+        ],
+    )
+    lines = _spark_lines(frame, row)
+    columns = 2 if width >= 44 and height - 2 < len(lines) else 1
+    cell = width // columns
+    for place, (name, values, now) in enumerate(lines):
+        y, x = 2 + place // columns, (place % columns) * cell
+        if y >= height:
+            break
+        canvas.text(x, y, f"{name:<5}", Role.DIM)
+        canvas.text(x + 5, y, spark(values, max(cell - 13, 4)), level_role(0, 2))
+        canvas.text(x + cell - 7, y, f"{now:>6}", Role.TEXT)
+    return canvas
+
+
+def _mix_bar(canvas: Canvas, row: RowModel) -> None:
+    """One bar of w_max entries, in the LOD hues; what is free stays empty."""
+    label = f" {row.budget_used:,}/{row.w_max:,}"
+    width = max(canvas.width - len(label), 4)
+    edges = np.cumsum([0, *row.mix]) / max(row.w_max, 1) * width
+    roles = (level_role(0), level_role(1), level_role(2), int(Role.TAIL))
+    canvas.cells(0, 0, ord("░"), int(Role.FAINT), n=width)
+    for role, left, right in zip(roles, edges[:-1], edges[1:], strict=True):
+        canvas.cells(round(left), 0, ord("█"), role, n=round(right) - round(left))
+    over = row.budget_used > row.w_max
+    canvas.text(width, 0, label, Role.ERROR if over else Role.TEXT, BOLD)
+
+
+def _spark_lines(frame: Frame, row: RowModel) -> list[tuple[str, F64, str]]:
+    series = frame.series
+    return [
+        ("NLL", series.nll, _last(series.nll, "{:.2f}")),
+        ("swap", series.swap, _last(series.swap * 100, "{:.0f}%")),
+        ("resid", series.residency, _last(series.residency * 100, "{:.0f}%")),
+        ("time", series.latency_us, micros(sum(row.stage_us))),
+        ("drift", series.drift, _last(series.drift, "{:.1e}")),
+    ]
+
+
+def _last(values: F64, form: str) -> str:
+    if not len(values) or not math.isfinite(float(values[-1])):
+        return "–"
+    return form.format(float(values[-1]))
+
+
+class LogLine(NamedTuple):
+    """One line of the log: an applied action, or a candidate of the present row turned down."""
+
+    row: int
+    step: int
+    kind: int
+    node: Node
+    score: float
+    reason: int
+    applied: bool
+    forced: bool
+    current: bool
+
+
+def log_lines(frame: Frame) -> list[LogLine]:
+    """The log, newest row first. One list for drawing and for clicking."""
+    lines: list[LogLine] = []
+    for row in reversed(frame.trail.rows):
+        if row is None or len(lines) > 400:
+            continue
+        now = frame.row is not None and row.number == frame.row.number
+        lines += [
+            LogLine(row.number, row.step, a.kind, a.node, a.score, a.reason, True, a.forced, now)
+            for a in row.actions
+        ]
+        lines += [
+            LogLine(row.number, row.step, r.kind, r.node, r.score, r.reason, False, False, now)
+            for r in (row.refused if now else ())
+        ]
+    return lines
+
+
+def draw_actions(frame: Frame, width: int, height: int) -> Canvas:
+    """What was opened and folded, why, and which candidates of this row were turned down."""
+    canvas = Canvas(width, height)
+    lines = log_lines(frame)
+    if not lines and frame.row is not None:
+        canvas.text(0, 0, "No action so far.", Role.DIM)
+    for y, line in enumerate(lines[:height]):
+        _log_line(canvas, y, line, selected=line.node == frame.view.node)
+    if len(lines) > height > 0:
+        canvas.right(height - 1, f" {len(lines) - height + 1} more ", Role.DIM)
+    return canvas
+
+
+def _log_line(canvas: Canvas, y: int, line: LogLine, *, selected: bool) -> None:
+    flags = (UNDERLINE if selected else 0) | (BOLD if line.current else 0)
+    x = canvas.text(0, y, f"{line.step} ", Role.TEXT if line.current else Role.FAINT)
+    role = int(Role.FORCED) if line.forced else KIND_ROLE[line.kind]
+    words = REASON_WORDS.get(line.reason, f"reason {line.reason}")
+    if line.applied:
+        x = canvas.text(x, y, f"{KIND_SIGN[line.kind]} ", role, BOLD)
+        x = canvas.text(x, y, str(line.node), role, flags)
+        x = canvas.text(x, y, f" {signed(line.score)} ", Role.TEXT)
+        said = f"forced: {words}" if line.forced else words
+        canvas.text(x, y, said, Role.FORCED if line.forced else Role.DIM)
+    else:
+        x = canvas.text(x, y, f"✗{KIND_SIGN[line.kind]} ", Role.DIM)
+        x = canvas.text(x, y, str(line.node), Role.DIM, flags & UNDERLINE)
+        x = canvas.text(x, y, f" {signed(line.score)} ", Role.DIM)
+        canvas.text(x, y, words, Role.WARN)

@@ -1,0 +1,117 @@
+"""The text pane: the tokens of the selected node, coloured by how much they surprised the model."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from megacontext.tui.frame import Frame, TextSpan
+from megacontext.tui.model import I64
+from megacontext.tui.palette import Role, nll_role
+from megacontext.tui.render.canvas import BOLD, REVERSE, Canvas, clean, width_of
+from megacontext.tui.render.marks import signed
+
+__all__ = ["draw_text", "text_title"]
+
+SEEN = {
+    "raw": "raw: the model reads every token",
+    "gist": "one gist: the model sees one vector for all of this",
+    "open": "open: the model sees its parts",
+    "inside": "coarse: only a larger gist covers this",
+    "tail": "newest tokens, always raw",
+    "absent": "not closed yet",
+}
+
+
+def text_title(span: TextSpan | None, width: int) -> str:
+    """The pane's title: which tokens, which node, how the model sees them."""
+    if span is None:
+        return "Text"
+    score = "" if math.isnan(span.score) else f" · score {signed(span.score)}"
+    full = f"Text: {span.start:,}–{span.stop:,} · {span.title}{score} · {SEEN[span.seen_as]}"
+    return full if len(full) + 4 <= width else f"{span.title}{score} · {SEEN[span.seen_as]}"
+
+
+def draw_text(frame: Frame, width: int, height: int) -> Canvas:
+    """Wrap the span's text; a newline shows as ⏎; hits of the last search are inverted."""
+    canvas = Canvas(width, height)
+    span = frame.text
+    if span is None or width < 4:
+        return canvas
+    if not span.pieces:
+        canvas.text(0, 0, "No text was recorded for these tokens.", Role.DIM)
+        return canvas
+    shown = _Wrapped(canvas, frame.view.scroll)
+    room = (frame.view.scroll + height + 1) * width
+    pieces, roles = _cut(span, room)
+    marks = _hits("".join(pieces), frame.view.needle)
+    faded = span.seen_as in ("gist", "inside")
+    place = 0
+    for piece, role in zip(pieces, roles.tolist(), strict=True):
+        shown.make_room(piece)
+        for ch in clean(piece):
+            flags = REVERSE if marks is not None and marks[place] else 0
+            shown.put(ch, role, flags | (0 if faded else BOLD if role >= Role.NLL + 4 else 0))
+            place += 1
+        if shown.full:
+            return canvas
+    rest = span.stop - span.start - len(pieces)
+    if rest > 0:
+        shown.put_text(f" … {rest:,} more tokens", int(Role.DIM))
+    return canvas
+
+
+def _cut(span: TextSpan, room: int) -> tuple[list[str], I64]:
+    """As many pieces as can be seen, each cut to what fits on the screen."""
+    pieces, used = [], 0
+    for piece in span.pieces:
+        if used > room:
+            break
+        pieces.append(piece[:room])
+        used += len(pieces[-1]) or 1
+    return pieces, nll_role(span.nll[: len(pieces)])
+
+
+def _hits(text: str, needle: str) -> np.ndarray | None:
+    if not needle:
+        return None
+    marks = np.zeros(len(text) + 1, bool)
+    low, at = text.lower(), 0
+    wanted = needle.lower()
+    if len(low) != len(text):  # a character that changes length in lower case
+        low, wanted = text, needle
+    while (at := low.find(wanted, at)) >= 0:
+        marks[at : at + len(wanted)] = True
+        at += len(wanted)
+    return marks
+
+
+class _Wrapped:
+    """Writes characters left to right, line by line, skipping the first ``scroll`` lines."""
+
+    def __init__(self, canvas: Canvas, scroll: int) -> None:
+        self.canvas = canvas
+        self.x, self.y = 0, -scroll
+
+    @property
+    def full(self) -> bool:
+        return self.y >= self.canvas.height
+
+    def make_room(self, piece: str) -> None:
+        """Start a new line before a word that would be broken."""
+        if 1 < len(piece) < self.canvas.width // 2 and self.x + len(piece) > self.canvas.width:
+            self.x, self.y = 0, self.y + 1
+
+    def put(self, ch: str, role: int, flags: int = 0) -> None:
+        wide = width_of(ch)
+        if self.x + wide > self.canvas.width:
+            self.x, self.y = 0, self.y + 1
+        if self.y >= 0:
+            shade = int(Role.FAINT) if ch in "⏎→␍" else role
+            self.canvas.text(self.x, self.y, ch, shade, flags)
+        self.x += wide
+
+    def put_text(self, text: str, role: int) -> None:
+        for ch in text:
+            self.put(ch, role)

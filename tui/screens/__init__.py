@@ -1,0 +1,8 @@
+"""Dialogs over the panes."""
+
+from megacontext.tui.screens.choice import ChoiceScreen
+from megacontext.tui.screens.help import HelpScreen
+from megacontext.tui.screens.knobs import KnobsScreen
+from megacontext.tui.screens.prompt import PromptScreen
+
+__all__ = ["ChoiceScreen", "HelpScreen", "KnobsScreen", "PromptScreen"]

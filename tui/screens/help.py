@@ -1,0 +1,102 @@
+"""Help: the idea in one screen, then what each pane shows, then every key."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from megacontext.tui.commands import COMMANDS, key_label
+
+__all__ = ["HINT", "HelpScreen", "help_text"]
+
+CONCEPTS: tuple[tuple[str, str], ...] = (
+    (
+        "What you are looking at",
+        "A language model reads a text that is far longer than its window. The whole history is"
+        " kept in a tree. A block of K tokens has a gist: one vector that stands for all of them."
+        " K gists have a gist of their own, and so on.",
+    ),
+    (
+        "What the model sees",
+        "At any moment the model sees all of the history, but at mixed detail: some blocks raw"
+        " (LOD0, cyan ▀), most as gists (LOD1, violet ▄), far ones as gists of gists (LOD2+,"
+        " slate █). Together they may take w_max entries: a raw block takes K, a gist takes 1.",
+    ),
+    (
+        "Why something moves",
+        "Each time a block is full, the lens scores every span from −1 to 1: above 0 look closer,"
+        " below 0 it may be coarser. The allocator then opens (+) the best gists and folds (−) the"
+        " least useful spans, never over the budget. That is one refocus: one step here.",
+    ),
+    (
+        "Why something does not move",
+        "Candidates that were turned down stand in the action log with ✗ and a reason: budget (no"
+        " room), cooldown (changed too recently), n_diff (enough actions for one round), protected"
+        " (newest blocks), illegal, not re-armed (its score has to fall once before it may open"
+        " again), no gain (nothing cheap enough to fold). The inspector spells it out: select a"
+        " block and press enter.",
+    ),
+    (
+        "The panes",
+        "1 Map: one track per level, + and − mark this step's actions. 2 Heat: this step's scores."
+        " 3 Waterfall: earlier steps above, the present one at the bottom, so a bright column is a"
+        " place the lens keeps looking at. The three share one x axis: position in the history."
+        " 4 Text: the selected span, words the model found surprising in warm colours. 5 Actions."
+        " 6 Inspector: one node's whole life.",
+    ),
+)
+
+HINT = (
+    "The picture shows a long text from left (old) to right (new). Cyan: the model reads every"
+    " word. Violet and slate: it sees a summary. space plays, ] jumps to the next marker, f shows"
+    " the latest action, enter looks closer, ? explains everything."
+)
+
+
+def help_text() -> Text:
+    """Concepts and the command table as one text."""
+    text = Text()
+    for title, body in CONCEPTS:
+        text.append(f"{title}\n", "bold")
+        text.append(f"{body}\n\n")
+    group = ""
+    for command in COMMANDS:
+        if command.group != group:
+            group = command.group
+            text.append(f"{group}\n", "bold")
+        text.append(f"  {key_label(command.key):<9}", "bold")
+        text.append(f"{command.help}\n")
+    text.append("  ctrl+p   ", "bold")
+    text.append("command palette: every command, and the themes\n\n")
+    text.append("Mouse\n", "bold")
+    text.append(
+        "  click a span to select it, drag to pan, wheel to zoom; drag the scrubber;"
+        " click a line of the action log\n"
+    )
+    return text
+
+
+class HelpScreen(ModalScreen[None]):
+    """Scrollable help; any of its keys closes it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        ("escape", "dismiss", "close"),
+        ("question_mark", "dismiss", "close"),
+        ("q", "dismiss", "close"),
+    ]
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(id="help"):
+            yield Static(help_text(), markup=False)
+
+    def on_mount(self) -> None:
+        box = self.query_one("#help")
+        box.border_title = "Help"
+        box.border_subtitle = "↑↓ scroll · esc close"
+        box.focus()

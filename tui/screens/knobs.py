@@ -1,0 +1,52 @@
+"""Turn the focus's knobs while the engine runs."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Horizontal, Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Input, Label
+
+__all__ = ["KNOBS", "KnobsScreen"]
+
+KNOBS: dict[str, str] = {
+    "tau_expand": "a gist scoring above this opens",
+    "tau_collapse": "a span scoring below minus this folds",
+    "n_diff": "voluntary actions per round, at most",
+    "w_max": "entries in the working context, at most",
+}
+
+
+class KnobsScreen(ModalScreen[dict[str, float] | None]):
+    """Shows the knobs with their present values; dismisses with those that changed."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [("escape", "dismiss(None)", "cancel")]
+
+    def __init__(self, values: dict[str, float]) -> None:
+        super().__init__()
+        self._values = values
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="dialog"):
+            yield Label("Knobs of the running engine", classes="dialog-title")
+            for name, words in KNOBS.items():
+                with Horizontal(classes="knob"):
+                    yield Label(name, classes="knob-name", markup=False)
+                    yield Input(f"{self._values[name]:g}", id=name, type="number")
+                yield Label(words, classes="dialog-hint", markup=False)
+            yield Label("enter applies · tab next · esc cancels", classes="dialog-hint")
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        changed: dict[str, float] = {}
+        for name, old in self._values.items():
+            try:
+                value = float(self.query_one(f"#{name}", Input).value)
+            except ValueError:
+                self.query_one(f"#{name}", Input).focus()
+                return
+            if value != old:
+                changed[name] = value
+        self.dismiss(changed)

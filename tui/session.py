@@ -1,0 +1,326 @@
+"""The viewer's state and what its commands do to it; knows sources, not widgets.
+
+``Session.frame()`` builds the immutable frame that all panes draw. Nothing here depends on
+Textual, so every command can be tested without a terminal.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from megacontext.tui.frame import Frame, Marker, Series, TextSpan, Trail
+from megacontext.tui.life import LifeScan, NodeLife
+from megacontext.tui.model import RowModel
+from megacontext.tui.playback import Playback
+from megacontext.tui.source import Source
+from megacontext.tui.view import Node, ViewState
+
+__all__ = ["Session"]
+
+TRAIL_ROWS = 160
+"""Rows of the past that a frame carries: more than any waterfall shows."""
+TEXT_TOKENS = 1024
+"""Tokens of text that a frame carries at most."""
+
+
+@dataclass(frozen=True)
+class _Slices:
+    """Time that one frame or tick may spend on reading, seconds."""
+
+    frame_s: float = 0.012
+    life_s: float = 0.02
+
+
+class Session:
+    """One viewer on one source.
+
+    Args:
+        source: where rows come from.
+        clock: seconds, for playback and for reading no longer than a frame allows.
+        unhurried: read everything a frame wants at once (tests, exports, comparisons).
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        unhurried: bool = False,
+    ) -> None:
+        self.source = source
+        self.clock = clock
+        self.slices = _Slices(math.inf, math.inf) if unhurried else _Slices()
+        status = source.status()
+        play = Playback().grow(source.num_rows)
+        self.playback = play.end() if status.growing else play
+        self.view = ViewState()
+        self.notice = ""
+        self.mine: list[Marker] = []
+        self._scan: LifeScan | None = None
+        self._ticked = clock()
+
+    # -- time ---------------------------------------------------------------------------------
+    def tick(self) -> bool:
+        """Take in new rows, let time pass; True when the screen may look different."""
+        now = self.clock()
+        elapsed, self._ticked = now - self._ticked, now
+        changed = self.source.refresh()
+        before = self.playback
+        grown = before.grow(self.source.num_rows)
+        self.playback = grown.tick(elapsed, finished=not self.source.status().growing)
+        return self._read_life() or changed or self.playback != before
+
+    def _read_life(self) -> bool:
+        """Spend this tick's share on the selected node's life; True when something was read."""
+        node, count = self.view.node, self.source.num_rows
+        if node is None or not count:
+            return False
+        if self._scan is None or self._scan.node != node:
+            self._scan = LifeScan(node, self.playback.position, self.source.row)
+        known = self._scan.known
+        deadline = self.clock() + self.slices.life_s
+        self._scan.advance(count, lambda: self.clock() > deadline)
+        return self._scan.known != known
+
+    # -- the frame ----------------------------------------------------------------------------
+    @property
+    def row(self) -> RowModel | None:
+        """The row on screen."""
+        return self.source.row(self.playback.position) if self.source.num_rows else None
+
+    @property
+    def history(self) -> int:
+        row = self.row
+        return row.history if row else 0
+
+    @property
+    def markers(self) -> tuple[Marker, ...]:
+        """Recorded markers and a person's own, by row."""
+        return tuple(sorted([*self.source.scalars.markers, *self.mine], key=lambda m: m.row))
+
+    def frame(self) -> Frame:
+        """The frame of this moment. ``frame().trail.complete`` is False while rows are unread."""
+        row, scalars = self.row, self.source.scalars
+        view = replace(self.view, window=self.view.window.fit(row.history if row else 0))
+        self.view = view
+        count = len(scalars.step)
+        trail = self._trail()
+        return Frame(
+            row=row,
+            view=view,
+            playback=self.playback,
+            status=self.source.status(),
+            info=self.source.info,
+            series=self._series(trail),
+            trail=trail,
+            markers=self.markers,
+            text=self._text(row),
+            life=self._life(),
+            first_step=int(scalars.step[0]) if count else 0,
+            last_step=int(scalars.step[-1]) if count else 0,
+            notice=self.notice,
+        )
+
+    def _life(self) -> NodeLife | None:
+        if self._scan is None or self._scan.node != self.view.node:
+            return None
+        return self._scan.life(self.source.num_rows)
+
+    def _series(self, trail: Trail) -> Series:
+        if not len(trail):
+            return Series()
+        run = slice(int(trail.numbers[0]), int(trail.numbers[-1]) + 1)
+        rows, s = trail.rows, self.source.scalars
+        unread = math.nan
+        return Series(
+            np.array([unread if row is None else row.nll for row in rows]),
+            np.array([unread if row is None else row.swap for row in rows]),
+            np.array([unread if row is None else row.residency for row in rows]),
+            s.latency_us[run],
+            s.drift[run],
+        )
+
+    def _trail(self) -> Trail:
+        stop = min(self.playback.position + 1, self.source.num_rows)
+        first = max(stop - TRAIL_ROWS, 0)
+        deadline = self.clock() + self.slices.frame_s
+        rows: list[RowModel | None] = []
+        for number in range(stop - 1, first - 1, -1):
+            late = self.clock() > deadline
+            rows.append(self.source.cached(number) if late else self.source.row(number))
+        rows.reverse()
+        s = self.source.scalars
+        return Trail(
+            np.arange(first, stop, dtype=np.int64),
+            s.history[first:stop],
+            s.heat[first:stop],
+            tuple(rows),
+            complete=all(row is not None for row in rows),
+        )
+
+    def _text(self, row: RowModel | None) -> TextSpan | None:
+        if row is None:
+            return None
+        node = self.view.node
+        if node is None:
+            start = max(row.history - TEXT_TOKENS // 4, 0)
+            pieces, nll = self.source.pieces(start, row.history)
+            return TextSpan(start, row.history, tuple(pieces), nll, "newest tokens", "tail")
+        start, stop = node.span(row.block_size)
+        pieces, nll = self.source.pieces(start, min(stop, start + TEXT_TOKENS, row.history))
+        state, _ = row.after.state(node)
+        if state == "absent" and start < row.history:
+            state = "tail"
+        return TextSpan(start, stop, tuple(pieces), nll, str(node), state, row.score_of(node))
+
+    # -- commands -----------------------------------------------------------------------------
+    def play(self, change: Callable[[Playback], Playback]) -> None:
+        """Apply one transition of the playback machine."""
+        self.playback = change(self.playback)
+
+    def toggle_play(self) -> None:
+        growing = self.source.status().growing
+        self.play(Playback.resume_live if growing else Playback.toggle_play)
+
+    def look(self, change: Callable[[ViewState], ViewState]) -> None:
+        """Apply one transition of the view."""
+        self.view = change(self.view)
+
+    def zoom(self, factor: float, at: float | None = None) -> None:
+        node = self.view.node
+        if at is None and node is not None and self.row is not None:
+            start, stop = node.span(self.row.block_size)
+            middle = (start + stop) / 2
+            window = self.view.window
+            at = middle if window.start <= middle <= window.stop else None
+        self.view = replace(self.view, window=self.view.window.zoom(factor, self.history, at))
+
+    def pan(self, share: float) -> None:
+        self.view = replace(self.view, window=self.view.window.pan(share, self.history))
+
+    def select_at(self, token: int) -> None:
+        """Select the frontier node that covers ``token`` (nothing in the tail)."""
+        row = self.row
+        place = row.after.at(token) if row else -1
+        self.view = self.view.select(row.after.node(place) if row and place >= 0 else None)
+
+    def select_neighbour(self, direction: int) -> None:
+        """Select the next (+1) or previous (-1) frontier node; the newest one to start with."""
+        row = self.row
+        if row is None or not len(row.after.levels):
+            return
+        node, place = self.view.node, len(row.after.levels) - 1
+        if node is not None:
+            _, here = row.after.state(node)
+            place = min(max((here if here >= 0 else place) + direction, 0), place)
+        self._select_and_show(row.after.node(place))
+
+    def _select_and_show(self, node: Node) -> None:
+        row = self.row
+        self.view = self.view.select(node)
+        if row is None:
+            return
+        start, stop = node.span(row.block_size)
+        window = self.view.window
+        if start < window.start or stop > window.stop:
+            middle = (start + stop) / 2
+            moved = replace(window, start=middle - window.span / 2, stop=middle + window.span / 2)
+            self.view = replace(self.view, window=moved.fit(row.history))
+
+    def focus_latest(self) -> None:
+        """Select the latest action's node at or before this row and put it into the middle."""
+        for number in range(self.playback.position, -1, -1):
+            row = self.source.row(number)
+            act = row.latest_action()
+            if act is not None:
+                self.playback = replace(self.playback.seek(number), playing=False)
+                self.centre(act.node)
+                return
+            if self.playback.position - number > 2000:
+                break
+        self.notice = "No action at or before this step."
+
+    def centre(self, node: Node) -> None:
+        """Select ``node`` and show it among its neighbours."""
+        row = self.row
+        if row is None:
+            return
+        start, stop = node.span(row.block_size)
+        span = stop - start
+        window = self.view.window.around(start, stop, row.history, margin=max(8.0, 512 / span))
+        self.view = replace(self.view.remember().select(node), window=window)
+
+    def drill(self) -> None:
+        if self.view.node is None:
+            self.focus_latest()
+        elif self.row is not None:
+            self.view = self.view.drill(self.history, self.row.block_size)
+
+    def to_action(self, direction: int) -> None:
+        """Go to the next (+1) or previous (-1) row with an action, on the selection if any."""
+        node, number = self.view.node, self.playback.position + direction
+        while 0 <= number < self.source.num_rows:
+            row = self.source.row(number)
+            if any(node is None or act.node == node for act in row.actions):
+                self.playback = replace(self.playback.seek(number), playing=False)
+                return
+            number += direction
+        what = f"action on {node}" if node else "action"
+        self.notice = f"No {'later' if direction > 0 else 'earlier'} {what}."
+
+    def to_marker(self, direction: int) -> None:
+        rows = sorted({m.row for m in self.markers})
+        if not rows:
+            self.notice = "No markers in this run; m sets one here."
+            return
+        self.playback = (
+            self.playback.next_of(rows) if direction > 0 else self.playback.previous_of(rows)
+        )
+
+    def scroll_text(self, lines: int) -> None:
+        self.view = replace(self.view, scroll=max(self.view.scroll + lines, 0))
+
+    def set_marker(self) -> None:
+        """Mark this row; where an engine listens, the mark goes into its trace too."""
+        row = self.row
+        if row is None:
+            return
+        if self.source.control is not None:
+            self.source.control.marker("mark")
+            self.notice = "Mark sent; it appears with the next row."
+            return
+        here = Marker(row.number, f"mark {len(self.mine) + 1}", mine=True)
+        self.mine = [m for m in self.mine if m.row != row.number] or []
+        self.mine.append(here)
+        self.notice = f"Marked step {row.step:,}."
+
+    def search(self, text: str, direction: int = 1) -> None:
+        """Find ``text`` from the selection on, wrapping, and select the block that holds it."""
+        self.view = replace(self.view, needle=text)
+        row = self.row
+        if row is None or not text:
+            return
+        node = self.view.node
+        here = node.span(row.block_size) if node else (0, 0)
+        if direction > 0:
+            hit = self.source.find(text, here[1] if node else 0) or self.source.find(text, 0)
+        else:
+            last = self.source.num_tokens
+            hit = self.source.rfind(text, here[0]) or self.source.rfind(text, last)
+        if hit is None:
+            self.notice = f"{text!r} does not occur in the history."
+            return
+        if hit[0] >= row.history:
+            self.seek_token(hit[1])
+        self.centre(Node(1, hit[0] // row.block_size))
+        self.notice = f"{text!r} found at token {hit[0]:,}."
+
+    def seek_token(self, token: int) -> None:
+        """Go to the first row whose history includes ``token``."""
+        place = int(np.searchsorted(self.source.scalars.history, token, "left"))
+        self.playback = replace(self.playback.seek(place), playing=False)

@@ -1,0 +1,105 @@
+"""Where rows come from. Widgets never know: a file, a growing file, or a live engine's file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from megacontext.tui.frame import U8, Marker, RunInfo, Status
+from megacontext.tui.model import F64, I64, RowModel
+
+__all__ = ["Control", "Scalars", "Source"]
+
+
+@dataclass(frozen=True)
+class Scalars:
+    """One value per row known so far, in row order; NaN where a value is unknown."""
+
+    step: I64
+    t_ns: I64
+    history: I64
+    heat: U8  # [rows, 256]
+    latency_us: F64  # all stages
+    drift: F64
+    markers: tuple[Marker, ...] = ()
+
+
+class Control(Protocol):
+    """Commands to a running engine. Each raises :class:`MegaContextError` when it cannot."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether the engine was told to pause."""
+        ...
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def refocus(self) -> None:
+        """Let the engine do one refocus, whether it is paused or not."""
+        ...
+
+    def knob(self, name: str, value: float) -> None:
+        """Change one of ``tau_expand``, ``tau_collapse``, ``n_diff``, ``w_max``."""
+        ...
+
+    def inject(self, text: str) -> None:
+        """Append ``text`` to the history."""
+        ...
+
+    def marker(self, label: str) -> None: ...
+
+    def stop(self) -> None:
+        """End the session; the engine finishes its trace."""
+        ...
+
+    def detach(self) -> None:
+        """Let go of the engine, which runs on."""
+        ...
+
+
+class Source(Protocol):
+    """A trace, finished or growing."""
+
+    info: RunInfo
+    control: Control | None
+
+    @property
+    def num_rows(self) -> int: ...
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens in the history after the newest row."""
+        ...
+
+    @property
+    def scalars(self) -> Scalars: ...
+
+    def status(self) -> Status: ...
+
+    def refresh(self) -> bool:
+        """Take in what has arrived; True when rows or the status changed. Never blocks long."""
+        ...
+
+    def row(self, number: int) -> RowModel:
+        """Row ``number``; a damaged row comes back empty with ``damaged`` set."""
+        ...
+
+    def cached(self, number: int) -> RowModel | None:
+        """Row ``number`` if that costs nothing."""
+        ...
+
+    def pieces(self, start: int, stop: int) -> tuple[list[str], F64]:
+        """Text and NLL (nats) of tokens [start, stop), as far as they were recorded."""
+        ...
+
+    def find(self, text: str, start: int) -> tuple[int, int] | None:
+        """Tokens [a, b) of the first occurrence at or after token ``start``; case-insensitive."""
+        ...
+
+    def rfind(self, text: str, stop: int) -> tuple[int, int] | None:
+        """Tokens [a, b) of the last occurrence before token ``stop``."""
+        ...
+
+    def close(self) -> None: ...

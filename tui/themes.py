@@ -1,0 +1,170 @@
+"""The three looks: dark, light and ANSI (the terminal's own 16 colours)."""
+
+from __future__ import annotations
+
+from textual.theme import Theme
+
+from megacontext.tui.palette import COUNT, LEVEL_SHADES, RAMP, SURPRISE, Palette, Role, blend, ramp
+
+__all__ = ["PALETTES", "THEMES", "THEME_NAMES"]
+
+
+def _palette(
+    name: str,
+    base: str,
+    plain: dict[Role, str],
+    levels: tuple[str, str, str],
+    score: list[str],
+    surprise: list[str],
+) -> Palette:
+    colours = [plain.get(Role.TEXT, base)] * COUNT
+    colours[Role.BASE] = base
+    for role, colour in plain.items():
+        colours[role] = colour
+    for first, hue in zip((Role.L0, Role.L1, Role.L2), levels, strict=True):
+        for shade in range(LEVEL_SHADES):
+            share = 0.34 + 0.66 * shade / (LEVEL_SHADES - 1)
+            colours[first + shade] = blend(base, hue, share)
+    colours[Role.SCORE : Role.SCORE + RAMP] = ramp(score, RAMP)
+    colours[Role.NLL : Role.NLL + SURPRISE] = ramp(surprise, SURPRISE)
+    return Palette(name, tuple(colours))
+
+
+_DARK = _palette(
+    "mc-dark",
+    "#0c1016",
+    {
+        Role.TEXT: "#d5dce4",
+        Role.DIM: "#8b97a5",
+        Role.FAINT: "#38434f",
+        Role.TITLE: "#e8eef5",
+        Role.EXPAND: "#5fd38d",
+        Role.COLLAPSE: "#ff9e64",
+        Role.FORCED: "#c4785a",
+        Role.MARKER: "#f2cc60",
+        Role.CURSOR: "#ffffff",
+        Role.SELECT: "#ffffff",
+        Role.WARN: "#f2cc60",
+        Role.ERROR: "#ff7b72",
+        Role.OK: "#5fd38d",
+        Role.TAIL: "#e8eef5",
+        Role.SURFACE: "#18202a",
+    },
+    ("#38d0e6", "#a78bfa", "#93a1b5"),
+    ["#0f141b", "#101f29", "#12303a", "#174f57", "#23807c", "#8a9a52", "#e0a63f", "#ffc663"],
+    ["#7f8b99", "#c3ccd6", "#e9dcb4", "#f5c469", "#ff9f5a", "#ff6f61"],
+)
+
+_LIGHT = _palette(
+    "mc-light",
+    "#fbfaf6",
+    {
+        Role.TEXT: "#23282e",
+        Role.DIM: "#626c77",
+        Role.FAINT: "#c9cdd2",
+        Role.TITLE: "#0e1116",
+        Role.EXPAND: "#14803f",
+        Role.COLLAPSE: "#b4500b",
+        Role.FORCED: "#94553a",
+        Role.MARKER: "#946200",
+        Role.CURSOR: "#000000",
+        Role.SELECT: "#000000",
+        Role.WARN: "#946200",
+        Role.ERROR: "#c22c22",
+        Role.OK: "#14803f",
+        Role.TAIL: "#23282e",
+        Role.SURFACE: "#ebeae4",
+    },
+    ("#0a93ab", "#7550d8", "#66758a"),
+    ["#f6f5ef", "#ebf1ec", "#d9ebe6", "#b3dcd5", "#62b3a9", "#a99a3c", "#c07a12", "#a3470a"],
+    ["#7d8791", "#4a535d", "#5a4a1e", "#8a5a00", "#b4500b", "#c22c22"],
+)
+
+
+def _ansi() -> Palette:
+    colours = ["default"] * COUNT
+    named = {
+        Role.DIM: "bright_black",
+        Role.FAINT: "bright_black",
+        Role.EXPAND: "green",
+        Role.COLLAPSE: "yellow",
+        Role.FORCED: "red",
+        Role.MARKER: "bright_yellow",
+        Role.WARN: "yellow",
+        Role.ERROR: "red",
+        Role.OK: "green",
+    }
+    for role, name in named.items():
+        colours[role] = name
+    for first, name in ((Role.L0, "cyan"), (Role.L1, "magenta"), (Role.L2, "bright_black")):
+        colours[first : first + LEVEL_SHADES] = [name] * LEVEL_SHADES
+    colours[Role.SCORE : Role.SCORE + RAMP] = (
+        ["bright_black"] * 7 + ["cyan"] * 3 + ["bright_cyan"] * 2 + ["yellow"] * 2
+    ) + ["bright_yellow"] * 2
+    colours[Role.NLL : Role.NLL + SURPRISE] = [
+        "bright_black",
+        "default",
+        "default",
+        "yellow",
+        "bright_yellow",
+        "red",
+    ]
+    return Palette("mc-ansi", tuple(colours), texture=True)
+
+
+PALETTES: dict[str, Palette] = {p.name: p for p in (_DARK, _LIGHT, _ansi())}
+THEME_NAMES = tuple(PALETTES)
+
+
+def _theme(palette: Palette, *, dark: bool) -> Theme:
+    c = palette.colours
+    return Theme(
+        name=palette.name,
+        primary=c[Role.L0 + LEVEL_SHADES - 1],
+        secondary=c[Role.L1 + LEVEL_SHADES - 1],
+        accent=c[Role.MARKER],
+        warning=c[Role.WARN],
+        error=c[Role.ERROR],
+        success=c[Role.OK],
+        foreground=c[Role.TEXT],
+        background=c[Role.BASE],
+        surface=c[Role.BASE],
+        panel=c[Role.SURFACE],
+        dark=dark,
+        variables={
+            "footer-background": c[Role.SURFACE],
+            "footer-key-foreground": c[Role.MARKER],
+            "footer-description-foreground": c[Role.DIM],
+            "border": c[Role.FAINT],
+            "mc-title": c[Role.DIM],
+        },
+    )
+
+
+def _ansi_theme() -> Theme:
+    return Theme(
+        name="mc-ansi",
+        primary="ansi_cyan",
+        secondary="ansi_magenta",
+        accent="ansi_yellow",
+        warning="ansi_yellow",
+        error="ansi_red",
+        success="ansi_green",
+        foreground="ansi_default",
+        background="ansi_default",
+        surface="ansi_default",
+        panel="ansi_default",
+        boost="ansi_default",
+        dark=True,
+        ansi=True,
+        variables={
+            "border": "ansi_bright_black",
+            "footer-background": "ansi_default",
+            "footer-key-foreground": "ansi_yellow",
+            "footer-description-foreground": "ansi_default",
+            "mc-title": "ansi_default",
+        },
+    )
+
+
+THEMES: tuple[Theme, ...] = (_theme(_DARK, dark=True), _theme(_LIGHT, dark=False), _ansi_theme())

@@ -1,0 +1,26 @@
+"""The panes: thin Textual widgets around the pure renderers."""
+
+from megacontext.tui.widgets.actions import ActionsPane
+from megacontext.tui.widgets.budget import BudgetPane
+from megacontext.tui.widgets.heat import HeatPane
+from megacontext.tui.widgets.inspector import InspectorPane
+from megacontext.tui.widgets.lines import StoryLine, TitleLine
+from megacontext.tui.widgets.map import MapPane
+from megacontext.tui.widgets.pane import Pane
+from megacontext.tui.widgets.scrubber import Scrubber
+from megacontext.tui.widgets.text import TextPane
+from megacontext.tui.widgets.waterfall import WaterfallPane
+
+__all__ = [
+    "ActionsPane",
+    "BudgetPane",
+    "HeatPane",
+    "InspectorPane",
+    "MapPane",
+    "Pane",
+    "Scrubber",
+    "StoryLine",
+    "TextPane",
+    "TitleLine",
+    "WaterfallPane",
+]

@@ -1,0 +1,19 @@
+"""Budget and vital signs."""
+
+from __future__ import annotations
+
+from megacontext.tui.frame import Frame
+from megacontext.tui.render.side import draw_budget
+from megacontext.tui.widgets.pane import Pane
+
+__all__ = ["BudgetPane"]
+
+
+class BudgetPane(Pane):
+    draw = staticmethod(draw_budget)
+
+    def heading(self, frame: Frame) -> str:
+        row = frame.row
+        if row is None or not row.w_max:
+            return "Budget"
+        return f"Budget: {row.budget_used / row.w_max:.0%} of w_max used"

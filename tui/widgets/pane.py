@@ -1,0 +1,84 @@
+"""What all panes share: hold a frame, draw it once, hand out its strips line by line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from textual.strip import Strip
+from textual.widget import Widget
+
+from megacontext.tui.frame import Frame
+from megacontext.tui.palette import Palette
+from megacontext.tui.render.canvas import Canvas
+from megacontext.tui.themes import PALETTES
+
+__all__ = ["Pane"]
+
+
+class Pane(Widget, can_focus=False):
+    """A widget that draws a :class:`Frame` with a pure function.
+
+    A subclass sets ``draw`` (and may override :meth:`heading`). Cells are computed when a frame
+    arrives; where they are the same as before, nothing is repainted.
+    """
+
+    ALLOW_SELECT = False
+    number = 0
+    """Key that maximizes the pane, 0 for none."""
+    draw: Callable[..., Canvas]
+    needs_texture = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frame: Frame | None = None
+        self._canvas: Canvas | None = None
+        self._strips: list[Strip] = []
+        self._drawn_with: str = ""
+
+    @property
+    def palette(self) -> Palette:
+        return PALETTES.get(self.app.theme) or PALETTES["mc-dark"]
+
+    @property
+    def texture(self) -> bool:
+        """Whether scores need glyphs because colours are few or none."""
+        return self.palette.texture or self.app.no_color
+
+    def show(self, frame: Frame) -> None:
+        """Take ``frame``; repaint if any cell changed."""
+        self.frame = frame
+        heading = self.heading(frame)
+        if heading != self.border_title:
+            self.border_title = heading
+        if self.display and self._redraw():
+            self.refresh()
+
+    def heading(self, frame: Frame) -> str:
+        """The pane's title for ``frame``."""
+        return str(self.border_title or "")
+
+    def _redraw(self) -> bool:
+        """Compute the cells for the present frame, size and theme; True when they changed."""
+        if self.frame is None:
+            return False
+        width, height = self.size
+        extra = {"texture": self.texture} if self.needs_texture else {}
+        canvas = type(self).draw(self.frame, width, height, **extra)
+        if self._drawn_with == self.palette.name and canvas.same(self._canvas):
+            return False
+        self._canvas, self._drawn_with = canvas, self.palette.name
+        self._strips = canvas.strips(self.palette)
+        return True
+
+    def render_line(self, y: int) -> Strip:
+        canvas = self._canvas
+        stale = canvas is None or (canvas.width, canvas.height) != tuple(self.size)
+        if stale or self._drawn_with != self.palette.name:
+            self._redraw()
+        if 0 <= y < len(self._strips):
+            return self._strips[y]
+        return Strip.blank(self.size.width)
+
+    def on_resize(self) -> None:
+        if self._redraw():
+            self.refresh()

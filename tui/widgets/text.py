@@ -1,0 +1,35 @@
+"""The text of the selected node, or the newest tokens."""
+
+from __future__ import annotations
+
+from textual import events
+from textual.message import Message
+
+from megacontext.tui.frame import Frame
+from megacontext.tui.render.text import draw_text, text_title
+from megacontext.tui.widgets.pane import Pane
+
+__all__ = ["TextPane"]
+
+
+class TextPane(Pane):
+    number = 4
+    draw = staticmethod(draw_text)
+
+    class Scrolled(Message):
+        """The wheel turned over the text, by ``lines``."""
+
+        def __init__(self, lines: int) -> None:
+            super().__init__()
+            self.lines = lines
+
+    def heading(self, frame: Frame) -> str:
+        return text_title(frame.text, self.size.width)
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        event.stop()
+        self.post_message(self.Scrolled(-1))
+
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        event.stop()
+        self.post_message(self.Scrolled(1))
