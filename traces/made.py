@@ -157,12 +157,14 @@ class MadeRun:
         stops = starts + spans_of(self._levels, self.block_size)
         noise = self._random.standard_normal(len(starts), np.float32)
         score = 0.04 * noise - 0.08 + 0.12 * np.sin(starts / 9_770 + self._step / 60)
-        widths = np.clip(self._history * np.array([4e-3, 1e-2, 2e-3]), self.block_size, 2_500)
+        limits = self.block_size * np.array([6.0, 14.0, 4.0])
+        widths = np.clip(self._history / 60, self.block_size, limits)
         for share, width in zip(self._focus, widths, strict=True):
             score += _bump(starts, stops, share * self._history, width)
         if self._asked is not None:
             score += 1.2 * _bump(starts, stops, self._asked[0] + 1.0, self.block_size / 2)
-        score += 0.4 * np.exp((starts - self._history) / 600)
+        score += 0.4 * np.exp((starts - self._history) / (12 * self.block_size))
+        score[self._levels == 0] -= 0.1  # detail that nobody looks at goes first
         return np.clip(score, -1, 1).astype(np.float16)
 
     # ------------------------------------------------------------------ decisions
@@ -174,7 +176,8 @@ class MadeRun:
         used = np.zeros(len(levels), bool)
         expandable, groups = self._candidates(levels, starts, scores)
         free = self.w_max - cost_of(levels, size, self._tail)
-        order: Iterator[int] = iter(np.argsort(groups.score, kind="stable").tolist())
+        cheap = groups.score - ((groups.level == 1) & (groups.score < 0.1))  # stale detail first
+        order: Iterator[int] = iter(np.argsort(cheap, kind="stable").tolist())
         while forced and free < 2 * size:
             group = self._next_group(groups, order, used)
             if group is None:
