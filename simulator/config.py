@@ -105,7 +105,9 @@ class WorldConfig:
         values = dict(raw)
         for name, value in values.items():
             if not _fits(value, str(known[name].type)):
-                raise ConfigError(f"config field {name} is {value!r}; it must be {known[name].type}.")
+                raise ConfigError(
+                    f"config field {name} is {value!r}; it must be {known[name].type}."
+                )
         if "faults" in values:
             values["faults"] = tuple(values["faults"])
         return cls(**values)
@@ -159,7 +161,9 @@ def draw_config(seed: int) -> WorldConfig:
     protected = int(rng.integers(0, 4))
     least = smallest_w_max(size, max_levels, protected)
     tight = rng.random() < 0.4
-    w_max = least + int(rng.integers(0, 2 * size)) if tight else max(least, int(rng.integers(64, 320)))
+    w_max = (
+        least + int(rng.integers(0, 2 * size)) if tight else max(least, int(rng.integers(64, 320)))
+    )
     disk = bool(rng.random() < 0.35)
     features = dict(_ALWAYS)
     for name, weight in _SOMETIMES.items():

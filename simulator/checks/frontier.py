@@ -55,7 +55,9 @@ class Shadow:
         self.n_tokens += n_tokens
         for level in appended:
             if not 0 <= level <= self.max_levels:
-                raise InvariantError("antichain", f"level {level} entered; the tree has no such level")
+                raise InvariantError(
+                    "antichain", f"level {level} entered; the tree has no such level"
+                )
             width = self.width[level]
             if self.covered % width:
                 raise InvariantError(
@@ -92,7 +94,9 @@ class Shadow:
         else:
             size = self.block_size
             if self.levels[at : at + size] != bytes((level - 1,)) * size:
-                raise InvariantError("atomic", f"({level}, {index}) collapsed without all its children")
+                raise InvariantError(
+                    "atomic", f"({level}, {index}) collapsed without all its children"
+                )
             self.levels[at : at + size] = bytes((level,))
             self.starts[at : at + size] = array("q", (self.starts[at],))
         self.frontier_cost -= self.block_size - 1
@@ -127,7 +131,9 @@ def check_arrays(shadow: Shadow, levels: np.ndarray, index: np.ndarray, starts: 
         levels, index, starts: I8[n], I64[n], I64[n] of the working context.
     """
     if levels.tobytes() != bytes(shadow.levels):
-        raise InvariantError("tiling", f"levels {levels.tolist()} but the edits gave {shadow.levels!r}")
+        raise InvariantError(
+            "tiling", f"levels {levels.tolist()} but the edits gave {shadow.levels!r}"
+        )
     if starts.tobytes() != shadow.starts.tobytes():
         raise InvariantError("tiling", f"starts {starts.tolist()} do not follow from the edits")
     if levels.size == 0:
@@ -136,4 +142,6 @@ def check_arrays(shadow: Shadow, levels: np.ndarray, index: np.ndarray, starts: 
     if starts[0] != 0 or not np.array_equal(np.cumsum(width)[:-1], starts[1:]):
         raise InvariantError("tiling", f"levels {levels.tolist()} and starts {starts.tolist()} gap")
     if not np.array_equal(index * width, starts):
-        raise InvariantError("alignment", f"index {index.tolist()} and starts {starts.tolist()} differ")
+        raise InvariantError(
+            "alignment", f"index {index.tolist()} and starts {starts.tolist()} differ"
+        )

@@ -75,10 +75,12 @@ class RefocusChecker:
     ``sometimes`` counts what has happened, by name.
     """
 
-    def __init__(self, shadow: Shadow, rules: Rules, w_max: int) -> None:
+    def __init__(
+        self, shadow: Shadow, rules: Rules, w_max: int, sometimes: Counter[str] | None = None
+    ) -> None:
         self.shadow, self.rules, self.w_max = shadow, rules, w_max
         self.limits = rules
-        self.sometimes: Counter[str] = Counter()
+        self.sometimes = Counter() if sometimes is None else sometimes
         self.step = -1
         self.round = -1
         self.last: dict[tuple[int, int], tuple[int, int]] = {}  # node -> (step, kind)
@@ -145,26 +147,35 @@ class RefocusChecker:
             elif kind == _COLLAPSE:
                 self._unprotected(action)
                 self.shadow.collapse(level, index)
+                self._forget_below(level, index)
                 free += gain
             else:
                 raise InvariantError("record", f"{action} is of no known kind")
             if cost != (gain if kind == _EXPAND else -gain):
                 raise InvariantError("record", f"{action} says that it costs {cost}, not ±{gain}")
-            if free < 0:
-                raise InvariantError("budget", f"{-free} entries over w_max={self.w_max} after {action}")
+            if free < 0 and not forced:
+                raise InvariantError(
+                    "budget", f"{-free} entries over w_max={self.w_max} after {action}"
+                )
             if not forced and free < self.shadow.block_size and kind == _EXPAND:
-                raise InvariantError("headroom", f"{free} entries free after the choice of {action}")
+                raise InvariantError(
+                    "headroom", f"{free} entries free after the choice of {action}"
+                )
             self.last[level, index] = (self.step, kind)
             self.sometimes["reason_" + Reason(reason).name.lower()] += 1
         if voluntary > self.limits.n_diff:
-            raise InvariantError("n_diff", f"{voluntary} voluntary actions, n_diff={self.limits.n_diff}")
+            raise InvariantError(
+                "n_diff", f"{voluntary} voluntary actions, n_diff={self.limits.n_diff}"
+            )
 
     def _forced(self, action: tuple[int, ...], voluntary: int, free: int) -> None:
         kind, level, index, *_, reason = action
         if kind != _COLLAPSE:
             raise InvariantError("forced", f"{action} is forced but no collapse")
         if self.round > 0 or voluntary:
-            raise InvariantError("forced", f"{action} is forced but not at the start of the refocus")
+            raise InvariantError(
+                "forced", f"{action} is forced but not at the start of the refocus"
+            )
         if free >= self.shadow.block_size:
             raise InvariantError("forced", f"{action} was forced with {free} entries free")
         if self.cooling(kind, level, index) != (reason == int(Reason.FORCED_OVERRIDE)):
@@ -182,6 +193,13 @@ class RefocusChecker:
             if (level, index) in self.spent:
                 raise InvariantError("rearming", f"{action} expands a node that was never re-armed")
             self.spent.add((level, index))
+
+    def _forget_below(self, level: int, index: int) -> None:
+        """Nodes that a collapse swallows are forgotten: they are new when they come back."""
+        if self.spent and level > 1:
+            size = self.shadow.block_size
+            for child in range(index * size, (index + 1) * size):
+                self.spent.discard((level - 1, child))
 
     def cooling(self, kind: int, level: int, index: int) -> bool:
         """Whether ``kind`` on this node would flip its direction too early."""

@@ -310,6 +310,12 @@ class SimDisk:
         for buffer in (inode.cache, inode.stable):
             buffer[bit // 8] ^= np.uint8(1 << (bit % 8))
 
+    def drop_dirty(self, path: Path) -> None:
+        """Forget that ``path`` has unsynced sectors, as a system does after a failed sync."""
+        inode = self._names[path]
+        assert inode is not None
+        inode.dirty.clear()
+
     def files(self) -> dict[Path, int]:
         """Sizes in bytes of all files."""
         return {path: node.size for path, node in self._names.items() if node is not None}

@@ -1,0 +1,59 @@
+"""What a fault is: something that strikes a world once, at the n-th chance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from megacontext.simulator.faults.disk import Call
+
+if TYPE_CHECKING:
+    from megacontext.simulator.world import World
+
+__all__ = ["At", "Fault", "is_changing", "is_sync", "is_write"]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Base of all faults. ``needs_disk``: it makes no sense on a tree in memory."""
+
+    name: ClassVar[str] = ""
+    needs_disk: ClassVar[bool] = True
+
+    def strike(self, world: World, nth: int, salt: int) -> None:
+        """Do harm now, or arm a hook that does it at the ``nth`` matching call from now."""
+        raise NotImplementedError
+
+
+@dataclass
+class At:
+    """A hook that acts at the ``nth`` call that ``matches``; with ``stay`` also at all later ones.
+
+    ``act`` may raise; its result says whether the call is swallowed.
+    """
+
+    nth: int
+    matches: Callable[[Call], bool]
+    act: Callable[[Call], bool]
+    stay: bool = False
+
+    def __call__(self, call: Call) -> bool:
+        if not self.matches(call):
+            return False
+        self.nth -= 1
+        if self.nth == 0 or (self.stay and self.nth < 0):
+            return self.act(call)
+        return False
+
+
+def is_changing(call: Call) -> bool:
+    return call.changing
+
+
+def is_write(call: Call) -> bool:
+    return call.kind in ("pwrite", "truncate")
+
+
+def is_sync(call: Call) -> bool:
+    return call.kind == "datasync"

@@ -1,0 +1,31 @@
+"""One call fails with an I/O error, whichever it is."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from megacontext.simulator.faults.base import At, Fault
+from megacontext.simulator.faults.disk import Call
+
+if TYPE_CHECKING:
+    from megacontext.simulator.world import World
+
+__all__ = ["Eio", "io_error"]
+
+
+def io_error(call: Call) -> bool:
+    """Raise EIO."""
+    raise OSError(errno.EIO, os.strerror(errno.EIO), str(call.path))
+
+
+@dataclass(frozen=True)
+class Eio(Fault):
+    """EIO at the n-th call of the file layer, reads included."""
+
+    name: ClassVar[str] = "eio"
+
+    def strike(self, world: World, nth: int, salt: int) -> None:
+        world.arm(self.name, At(nth, lambda call: True, io_error), fate=None)

@@ -1,0 +1,31 @@
+"""A sync fails and the system drops the pages that it could not write (as Linux does; Rebello
+et al., "Can applications recover from fsync failures?", USENIX ATC 2020); then power fails."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from megacontext.simulator.faults.base import At, Fault, is_sync
+from megacontext.simulator.faults.disk import Call, Fate
+
+if TYPE_CHECKING:
+    from megacontext.simulator.world import World
+
+__all__ = ["FailedFsync"]
+
+
+@dataclass(frozen=True)
+class FailedFsync(Fault):
+    """The n-th sync is EIO; the dirty sectors count as clean from then on, and are lost."""
+
+    name: ClassVar[str] = "failed_fsync"
+
+    def strike(self, world: World, nth: int, salt: int) -> None:
+        def fail(call: Call) -> bool:
+            world.disk.drop_dirty(call.path)
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(call.path))
+
+        world.arm(self.name, At(nth, is_sync, fail), Fate(salt, 0.5))

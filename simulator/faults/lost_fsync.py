@@ -1,0 +1,34 @@
+"""A drive that lies: one sync returns before anything is stable, then power fails.
+
+No program can keep what the drive had promised and dropped, so committed tokens may be lost here;
+what must not happen is that the loss goes unnoticed as wrong bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from megacontext.simulator.faults.base import At, Fault, is_changing, is_sync
+from megacontext.simulator.faults.disk import Call, Fate
+from megacontext.simulator.faults.kill import die
+
+if TYPE_CHECKING:
+    from megacontext.simulator.world import World
+
+__all__ = ["LostFsync"]
+
+
+@dataclass(frozen=True)
+class LostFsync(Fault):
+    """The n-th sync does nothing; power fails up to seven changing calls later."""
+
+    name: ClassVar[str] = "lost_fsync"
+
+    def strike(self, world: World, nth: int, salt: int) -> None:
+        def lie(call: Call) -> bool:
+            world.lied()
+            world.arm(self.name, At(1 + salt % 7, is_changing, die), Fate(salt, 0.5))
+            return True
+
+        world.arm(self.name, At(nth, is_sync, lie), Fate(salt, 0.5))

@@ -1,0 +1,27 @@
+"""The disk under the trace hangs: rows pile up, scores are dropped, decoding goes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from megacontext.simulator.faults.base import Fault
+
+if TYPE_CHECKING:
+    from megacontext.simulator.world import World
+
+__all__ = ["SlowTraceDisk"]
+
+
+@dataclass(frozen=True)
+class SlowTraceDisk(Fault):
+    """A writer with its own thread is held at its first write until ``rows`` rows were put.
+
+    The one place with a thread: the gate makes what is checked independent of its timing.
+    """
+
+    name: ClassVar[str] = "slow_trace_disk"
+    rows: int = 24
+
+    def strike(self, world: World, nth: int, salt: int) -> None:
+        world.recorder.write_behind_a_gate(self.rows, queue_rows=1 + nth % 8)

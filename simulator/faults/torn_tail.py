@@ -1,0 +1,27 @@
+"""Power fails while a file grows: it ends anywhere between its old and its new size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from megacontext.simulator.faults.base import At, Fault, is_changing
+from megacontext.simulator.faults.disk import Fate
+from megacontext.simulator.faults.kill import die
+
+if TYPE_CHECKING:
+    from megacontext.simulator.world import World
+
+__all__ = ["TornTail"]
+
+
+@dataclass(frozen=True)
+class TornTail(Fault):
+    """A power cut before the n-th changing call; most sectors survive, the ends are torn."""
+
+    name: ClassVar[str] = "torn_tail"
+    keep: float = 0.9
+
+    def strike(self, world: World, nth: int, salt: int) -> None:
+        fate = Fate(salt, self.keep, torn=True)
+        world.arm(self.name, At(nth, is_changing, die), fate)

@@ -1,0 +1,156 @@
+"""The world's trace: the product's writer and reader over the simulated disk."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from megacontext.simulator.checks.invariant import InvariantError
+from megacontext.simulator.checks.trace import check_rows_equal, check_rows_follow
+from megacontext.simulator.config import WorldConfig
+from megacontext.simulator.faults import Call, SimDisk
+from megacontext.traces.errors import LockedError, TraceError
+from megacontext.traces.files import FileLayer
+from megacontext.traces.meta import TraceMeta
+from megacontext.traces.reader import TraceReader
+from megacontext.traces.row import TraceRow
+from megacontext.traces.writer import TraceWriter
+
+__all__ = ["Recorder", "metadata"]
+
+_FOLDER = Path("/sim/traces")
+
+
+def metadata(config: WorldConfig) -> dict[str, str]:
+    """The ``mc.*`` metadata of a simulated run; nothing in it depends on the clock."""
+    return TraceMeta(
+        block_size=config.block_size,
+        w_max=config.w_max,
+        levels=config.max_levels,
+        seed=config.seed,
+        config=json.dumps(config.to_json(), sort_keys=True),
+        model="simulator",
+        tokenizer="simulator",
+        created="1970-01-01T00:00:00Z",
+    ).to_metadata()
+
+
+class Recorder:
+    """One trace file after another: a crash or a full disk ends a file, the next one goes on.
+
+    Args:
+        files, path: where to write; ``path`` None names files on the simulated disk.
+    """
+
+    def __init__(
+        self,
+        config: WorldConfig,
+        files: FileLayer,
+        sometimes: Counter[str],
+        path: Path | None = None,
+    ) -> None:
+        self.config, self.files, self.sometimes = config, files, sometimes
+        self._path = path
+        self._number = -1
+        self.rows: list[TraceRow] = []
+        self.writer: TraceWriter | None = None
+        self._open()
+
+    def _open(self) -> None:
+        self._number += 1
+        self.rows = []
+        self.path = self._path or _FOLDER / f"run-{self._number}.arrow"
+        self.writer = None
+        self.writer = TraceWriter(
+            self.path, metadata(self.config), files=self.files, threaded=False
+        )
+
+    def put(self, row: TraceRow) -> None:
+        assert self.writer is not None
+        self.rows.append(row)
+        self.writer.put(row)
+
+    def second_writer(self) -> None:
+        try:
+            TraceWriter(self.path, metadata(self.config), files=self.files, threaded=False)
+        except LockedError:
+            return
+        raise InvariantError("lock", "a second writer of the trace was let in")
+
+    def restart(self, finished: bool) -> None:
+        """The file ends here: check it, then begin the next one."""
+        if finished and self.writer is not None:
+            self.writer.close()
+        self.check(finished)
+        self._open()
+
+    def check(self, finished: bool) -> None:
+        """The rows in the file are the first ones put; all of them where it was finished."""
+        if self.writer is None:
+            return
+        try:
+            reader = TraceReader.open(self.path, self.files)
+        except TraceError as error:
+            if finished:
+                raise InvariantError(
+                    "trace", f"a finished trace cannot be read: {error}"
+                ) from error
+            self.sometimes["trace_lost"] += 1
+            return
+        with reader:
+            damaged = reader.check()
+            if finished and (damaged or reader.num_rows != len(self.rows)):
+                raise InvariantError(
+                    "trace", f"{reader.num_rows} of {len(self.rows)} rows, {damaged}"
+                )
+            good = min([reader.num_rows, *(hurt.start for hurt in damaged)])
+            if good > len(self.rows):
+                raise InvariantError("trace", f"{good} rows read, {len(self.rows)} were put")
+            rows = list(reader.rows(0, good))
+            check_rows_equal(rows, self.rows)
+            check_rows_follow(rows, self.config.block_size, self.config.max_levels)
+            if not finished and good < len(self.rows):
+                self.sometimes["trace_recovered_prefix"] += 1
+
+    def write_behind_a_gate(self, count: int, queue_rows: int) -> None:
+        """The last ``count`` rows again, through a threaded writer whose disk hangs."""
+        gate = threading.Event()
+        disk = SimDisk()
+        disk.mkdir(_FOLDER)
+        rows = self.rows[-count:]
+        path = _FOLDER / "slow.arrow"
+        writer = TraceWriter(
+            path, metadata(self.config), files=disk, threaded=True, queue_rows=queue_rows
+        )
+
+        def hang(call: Call) -> bool:
+            if call.kind == "pwrite":
+                gate.wait()
+            return False
+
+        disk.hooks.append(hang)
+        try:
+            for row in rows:
+                writer.put(row)  # must return although nothing can be written
+        finally:
+            gate.set()
+            writer.close()
+        with TraceReader.open(path, disk) as reader:
+            again = list(reader.rows())
+        dropped = sum(
+            have.scores is None and want.scores is not None
+            for have, want in zip(again, rows, strict=True)
+        )
+        if again and again[-1].scores_dropped != dropped:
+            raise InvariantError("trace", f"{dropped} scores were dropped, not as counted")
+        for have, want in zip(again, rows, strict=True):
+            same = have.levels.tobytes() == want.levels.tobytes() and np.array_equal(
+                have.actions, want.actions
+            )
+            if not same or not np.array_equal(have.new_tokens, want.new_tokens):
+                raise InvariantError("trace", f"a slow disk changed row {want.step}")
+        self.sometimes["slow_trace_dropped_scores" if dropped else "slow_trace_kept_scores"] += 1

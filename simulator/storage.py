@@ -1,0 +1,234 @@
+"""The world's tree: the product's storage on a simulated disk, and what must be in it.
+
+The tokens of a world are a function of the stream, so the right content of every byte is known
+at any length: ``acknowledged <= recovered <= attempted`` and equal bytes are checked after every
+crash, gists against gists made anew.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from megacontext.core.tree import HashGister, Tree, TreeSpec
+from megacontext.simulator.checks.invariant import InvariantError
+from megacontext.simulator.checks.tree import check_gists, check_tokens
+from megacontext.simulator.faults import SimDisk
+from megacontext.simulator.streams import Stream
+from megacontext.traces.errors import LockedError, MegaContextError, ModelError, StorageError
+
+__all__ = ["DIM", "KEY_DIM", "TREE", "FailingGister", "TreeSide"]
+
+TREE = Path("/sim/tree")
+DIM, KEY_DIM = 4, 2
+_GIST_CHECK_TOKENS = 512
+
+
+@dataclass
+class FailingGister:
+    """A hash gister that can be told to fail at its n-th call."""
+
+    checkpoint_id: str = "hash-0"
+    fail_in: int = 0
+    nan: bool = False
+    dim: int = DIM
+    key_dim: int = KEY_DIM
+    left_context: int = 0
+
+    def __post_init__(self) -> None:
+        self.inner = HashGister(self.dim, self.key_dim, self.checkpoint_id, self.left_context)
+
+    def encode_blocks(self, tokens: np.ndarray, left: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self._maybe(self.inner.encode_blocks(tokens, left))
+
+    def encode_gists(self, level: int, children: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self._maybe(self.inner.encode_gists(level, children))
+
+    def _maybe(self, made: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        if self.fail_in == 0:
+            return made
+        self.fail_in -= 1
+        if self.fail_in:
+            return made
+        if not self.nan:
+            raise ModelError("the simulated gister failed; try again.")
+        vectors = made[0].copy()
+        vectors[-1, 0] = np.nan
+        return vectors, made[1]
+
+
+class TreeSide:
+    """Creates, grows, breaks and reopens one tree.
+
+    Attributes:
+        acknowledged: tokens whose commit returned.
+        sometimes: what happened, by name.
+    """
+
+    def __init__(
+        self, spec: TreeSpec, stream: Stream, disk: SimDisk | None, sometimes: Counter[str]
+    ) -> None:
+        self.stream, self.disk, self.sometimes = stream, disk, sometimes
+        self.gister = FailingGister(spec.gist_checkpoint)
+        self.spec = spec
+        self.acknowledged = 0
+        self.attempted = 0
+        self.lying = False
+        self._gists_checked_at = 0
+        self.tree = self._create()
+
+    def _create(self) -> Tree:
+        if self.disk is None:
+            return Tree.create(self.spec, self.gister, now_ns=0)
+        return Tree.create(self.spec, self.gister, TREE, self.disk, now_ns=0)
+
+    # -- growing -----------------------------------------------------------------------------
+
+    def append(self, n_tokens: int) -> None:
+        """The stream's next ``n_tokens``; a failing gister must leave no trace of them."""
+        start = self.tree.n_tokens
+        tokens = self.stream.tokens(start, start + n_tokens)
+        self.attempted = max(self.attempted, start + n_tokens)
+        try:
+            self.tree.append(tokens)
+        except ModelError:
+            self.sometimes["gist_failure"] += 1
+            if self.gister.fail_in:
+                raise
+            self._same_length(start)
+            self.check()
+            self.tree.append(tokens)
+        self._same_length(start + n_tokens)
+        if self.tree.n_tokens - self._gists_checked_at >= _GIST_CHECK_TOKENS:
+            self.check()
+
+    def _same_length(self, n_tokens: int) -> None:
+        if self.tree.n_tokens != n_tokens:
+            raise InvariantError("tree", f"{self.tree.n_tokens} tokens instead of {n_tokens}")
+
+    def commit(self) -> None:
+        self.tree.commit()
+        self.acknowledged = self.tree.n_tokens
+        if self.tree.committed_tokens != self.acknowledged:
+            raise InvariantError("durability", "committed_tokens is behind a commit")
+
+    def regist(self, number: int) -> None:
+        """New gists by another checkpoint; the tokens and their commit stay."""
+        new = FailingGister(f"hash-{number}")
+        before = self.gister
+        self.gister = new
+        try:
+            self.tree.regist(new)
+        except MegaContextError:
+            self.gister = before
+            raise
+        self.acknowledged = self.tree.n_tokens
+        self.check()
+        self.sometimes["regist"] += 1
+
+    # -- breaking ----------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """A clean end: closing commits."""
+        self.tree.close()
+        self.acknowledged = self.tree.n_tokens
+
+    def recover(self) -> int:
+        """Open what is on the disk after a crash; returns the tokens that are there.
+
+        Raises:
+            InvariantError: committed tokens are gone, or bytes are wrong.
+        """
+        assert self.disk is not None
+        gister, tree = self._reopen()
+        self.gister, self.tree = gister, tree
+        least = 0 if self.lying else self.acknowledged
+        if not least <= tree.n_tokens <= self.attempted:
+            raise InvariantError(
+                "durability",
+                f"{tree.n_tokens} tokens recovered, {self.acknowledged} were committed and "
+                f"{self.attempted} attempted",
+            )
+        if tree.n_tokens < self.attempted:
+            self.sometimes["recovery_dropped_tail"] += 1
+        if tree.n_tokens < self.acknowledged:
+            self.sometimes["lying_disk_lost_commit"] += 1
+        self.sometimes[f"recovery_slot_{tree.recovery.slot}"] += 1
+        if tree.recovery.fell_back:
+            self.sometimes["recovery_fell_back"] += 1
+        self.check()
+        self.acknowledged = self.attempted = tree.n_tokens
+        self.lying = False
+        return tree.n_tokens
+
+    def _reopen(self) -> tuple[FailingGister, Tree]:
+        assert self.disk is not None
+        for checkpoint in dict.fromkeys((self.gister.checkpoint_id, self.spec.gist_checkpoint)):
+            gister = FailingGister(checkpoint)
+            try:
+                tree = Tree.open(TREE, gister, files=self.disk)
+            except StorageError as error:
+                if "checkpoint" in str(error):
+                    continue  # a regist may or may not have been published
+                if not self.lying:
+                    raise
+                self.sometimes["lying_disk_detected"] += 1
+                return self._start_over()
+            self.spec = tree.spec
+            return gister, tree
+        raise InvariantError("recovery", "the tree has gists of a checkpoint that nobody made")
+
+    def _start_over(self) -> tuple[FailingGister, Tree]:
+        """The damage was noticed and cannot be repaired: the owner restores from nothing."""
+        assert self.disk is not None
+        for path in self.disk.files():
+            if path.parent == TREE:
+                self.disk.unlink(path)
+        self.acknowledged = 0
+        gister = FailingGister(self.spec.gist_checkpoint)
+        self.gister = gister
+        return gister, self._create()
+
+    def flip_a_bit(self, salt: int) -> None:
+        """Turn one bit over under a closed tree, look, and turn it back."""
+        assert self.disk is not None
+        self.close()
+        sizes = {p: size for p, size in sorted(self.disk.files().items()) if p.parent == TREE}
+        paths = [path for path, size in sizes.items() if size]
+        path = paths[salt % len(paths)]
+        bit = salt * 2654435761 % (sizes[path] * 8)
+        self.disk.flip(path, bit)
+        try:
+            with Tree.open(TREE, files=self.disk, write=False) as reader:
+                found = bool(reader.verify() or reader.recovery.notes)
+                whole = reader.n_tokens == self.acknowledged
+                if not found:
+                    check_tokens(reader, self.stream, "a flipped bit")
+                    if not whole:
+                        raise InvariantError("bit_flip", f"bit {bit} of {path} lost tokens")
+                    check_gists(reader, FailingGister(self.spec.gist_checkpoint).inner)
+        except MegaContextError:
+            found = True
+        self.sometimes["bit_flip_detected" if found else "bit_flip_harmless"] += 1
+        self.disk.flip(path, bit)
+        self.recover()
+
+    def open_second_writer(self) -> None:
+        assert self.disk is not None
+        try:
+            Tree.open(TREE, FailingGister(self.spec.gist_checkpoint), files=self.disk)
+        except LockedError:
+            self.sometimes["second_writer_refused"] += 1
+            return
+        raise InvariantError("lock", "a second writer was let in")
+
+    # -- checking ----------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Tokens equal the stream's; every complete node has the gist of its children."""
+        check_tokens(self.tree, self.stream, "the tree")
+        check_gists(self.tree, self.gister.inner)
+        self._gists_checked_at = self.tree.n_tokens

@@ -1,0 +1,467 @@
+"""One world: the product's tree, working context, allocator and trace under one step function.
+
+:meth:`World.do` carries out one operation and checks every invariant after every action it caused.
+Nothing else drives a world: the fuzz loop, the Hypothesis machines, replays, the crash runner and
+the oracle all call it. There is no clock, no thread and no randomness but the configuration's seed
+and the arguments of the operations.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from megacontext.core.allocators import make_allocator
+from megacontext.core.focus import Focus, Limits, RoundResult, WorkingContext, smallest_w_max
+from megacontext.core.tree import TreeSpec
+from megacontext.simulator.checks.frontier import Shadow, check_arrays
+from megacontext.simulator.checks.invariant import InvariantError
+from megacontext.simulator.checks.refocus import RefocusChecker, RoundSeen, Rules
+from megacontext.simulator.config import WorldConfig
+from megacontext.simulator.faults import FAULTS, At, Fate, Killed, SimDisk
+from megacontext.simulator.lenses import LensView, make_lens
+from megacontext.simulator.operations import Operation
+from megacontext.simulator.recording import Recorder
+from megacontext.simulator.rows import make_row
+from megacontext.simulator.settle import Settling
+from megacontext.simulator.storage import DIM, KEY_DIM, TreeSide
+from megacontext.simulator.streams import StreamSpec, Truth, make_stream
+from megacontext.traces.errors import BudgetError, MegaContextError, StorageError, TraceError
+from megacontext.traces.files import OS_FILES
+from megacontext.traces.row import TraceRow
+from megacontext.traces.schema import Trigger
+
+__all__ = ["World"]
+
+_VOCAB = 4096
+
+Watch = Callable[["World", RoundResult, Truth], None]
+
+
+class World:
+    """See the module's docstring.
+
+    Args:
+        config: what the world is made of.
+        out: record to this real file instead of the simulated disk.
+        watch: called after every checked round (metrics, oracle).
+
+    Attributes:
+        sometimes: how often each thing happened that must happen sometimes.
+        steps: refocuses done; rounds: rounds checked.
+    """
+
+    def __init__(
+        self, config: WorldConfig, out: Path | None = None, watch: Watch | None = None
+    ) -> None:
+        self.config, self.watch = config, watch
+        self.sometimes: Counter[str] = Counter()
+        self.steps = self.rounds = 0
+        self.disk = SimDisk()
+        self.disk.mkdir(Path("/sim/traces"))
+        self.disk.sync_folder(Path("/sim"))
+        self.stream = make_stream(
+            config.stream,
+            StreamSpec(config.seed, config.block_size, config.w_max, _VOCAB, config.recording),
+        )
+        self.lens = make_lens(config.lens, config.seed)
+        spec = TreeSpec(
+            config.block_size,
+            config.max_levels,
+            DIM,
+            KEY_DIM,
+            "fp16",
+            "simulator",
+            "hash-0",
+            _VOCAB,
+        )
+        on_disk = config.storage == "disk"
+        self.side = TreeSide(spec, self.stream, self.disk if on_disk else None, self.sometimes)
+        self._recorder: Recorder | None = None
+        if out is not None:
+            self._recorder = Recorder(config, OS_FILES, self.sometimes, out)
+        elif config.record:
+            self._recorder = Recorder(config, self.disk, self.sometimes)
+        self._keeps_rows = self._recorder is not None or bool(config.features.get("resume", 1))
+        self._hash = hashlib.blake2b(digest_size=16)
+        self._armed: dict[str, Fate | None] = {}
+        self._marker: str | None = None
+        self._limits = Limits(
+            config.n_diff,
+            config.tau_expand,
+            config.tau_collapse,
+            config.cooldown_steps,
+            config.rounds,
+        )
+        self._do: dict[str, Callable[..., None]] = {
+            name: getattr(self, method) for name, method in _OPERATIONS.items()
+        }
+        self._begin(0, config.w_max)
+
+    # -- driving -----------------------------------------------------------------------------
+
+    def do(self, operation: Operation) -> None:
+        """Carry out one operation.
+
+        Raises:
+            InvariantError: an invariant does not hold; any other exception but the simulated
+                ones is a failure of the product as well.
+        """
+        name, *arguments = operation
+        try:
+            self._do[str(name)](*arguments)
+        except Killed:
+            self._after_death()
+        except (StorageError, TraceError) as error:
+            if not self._armed:
+                raise
+            self._after_error(error)
+        except OSError as error:
+            raise InvariantError("errors", f"{error!r} reached the user as it is") from error
+
+    def finish(self) -> str:
+        """Last checks; returns the hash over everything that was recorded."""
+        if self._armed:
+            self.disk.hooks.clear()
+            self._armed.clear()
+        self.side.check()
+        if self._recorder is not None:
+            assert self._recorder.writer is not None
+            self._recorder.writer.close()
+            self._recorder.check(finished=True)
+        return self.hash()
+
+    def hash(self) -> str:
+        """Hex digest of all rounds so far: frontier, scores, actions, rejections."""
+        return self._hash.hexdigest()
+
+    @property
+    def recorder(self) -> Recorder:
+        if self._recorder is None:
+            self._recorder = Recorder(self.config, self.disk, self.sometimes)
+        return self._recorder
+
+    # -- faults ------------------------------------------------------------------------------
+
+    def arm(self, name: str, hook: At, fate: Fate | None) -> None:
+        """From now on ``hook`` sees every call; ``fate`` is what a crash by it leaves."""
+        self.disk.hooks.append(hook)
+        self._armed[name] = fate
+
+    def lied(self) -> None:
+        """A sync did nothing: until the next recovery a commit proves nothing."""
+        self.side.lying = True
+
+    def fail_gister(self, nth: int, nan: bool) -> None:
+        self.side.gister.fail_in, self.side.gister.nan = nth, nan
+
+    def flip_a_bit(self, salt: int) -> None:
+        if not self._armed:
+            self.side.flip_a_bit(salt)
+
+    def open_second_writer(self) -> None:
+        if not self._armed:
+            self.side.open_second_writer()
+            if self._recorder is not None:
+                self._recorder.second_writer()
+
+    def set_budget(self, w_max: int) -> bool:
+        """Change ``w_max`` as far as is legal; False where the product refused."""
+        config = self.config
+        least = smallest_w_max(config.block_size, config.max_levels, config.protected_blocks)
+        w_max = max(least, w_max)
+        before = self.context.w_max
+        try:
+            self.focus.set_w_max(w_max)
+        except BudgetError:
+            if w_max >= before:
+                raise
+            self.sometimes["budget_refused"] += 1
+            return False
+        if w_max < self.shadow.cost:
+            self.sometimes["budget_cut_below_cost"] += 1
+        self.checker.w_max = w_max
+        return True
+
+    # -- operations ----------------------------------------------------------------------------
+
+    def _append(self, n_tokens: int) -> None:
+        n_tokens = min(n_tokens, self.context.max_append())
+        if n_tokens == 0:
+            self.sometimes["append_full"] += 1
+            return
+        before = self.shadow.n_tokens
+        self.side.append(n_tokens)
+        self._grow(n_tokens)
+        size = self.config.block_size
+        for block in range(before // size, self.shadow.n_tokens // size):
+            for text in self.stream.markers(block + 1):
+                self._marker = text
+
+    def _grow(self, n_tokens: int) -> None:
+        appended = self.focus.append(n_tokens)
+        self._appended += appended.tolist()
+        self.shadow.append(n_tokens, appended.tolist())
+        context = self.context
+        check_arrays(self.shadow, context.levels, context.index, context.starts)
+        if context.n_tokens != self.side.tree.n_tokens:
+            raise InvariantError("tiling", "the working context and the tree differ in length")
+        if self.shadow.cost > self.checker.w_max or context.cost != self.shadow.cost:
+            raise InvariantError(
+                "budget", f"{self.shadow.cost} entries after an append, says {context.cost}"
+            )
+        if appended.size and int(appended.max()) > 0:
+            self.sometimes["appended_as_gists"] += 1
+
+    def _refocus(self) -> None:
+        self.refocus(Trigger.BLOCK_CLOSED, self._limits)
+
+    def _question(self, n_diff: int, rounds: int) -> None:
+        limits = self._limits
+        own = Limits(
+            max(1, min(n_diff, 64)),
+            limits.tau_expand,
+            limits.tau_collapse,
+            limits.cooldown_steps,
+            max(1, min(rounds, 16)),
+        )
+        self.refocus(Trigger.QUESTION, own)
+        self.sometimes["question"] += 1
+
+    def _budget(self, thousandths: int) -> None:
+        if self.set_budget(self.config.w_max * thousandths // 1000):
+            self.refocus(Trigger.BUDGET_CUT, self._limits)
+            self.sometimes["budget_changed"] += 1
+
+    def _set_limits(self, n_diff: int, cooldown_steps: int) -> None:
+        limits = self._limits
+        self._limits = Limits(
+            max(1, min(n_diff, 64)),
+            limits.tau_expand,
+            limits.tau_collapse,
+            min(cooldown_steps, 64),
+            limits.rounds,
+        )
+        self.focus.limits = self._limits
+
+    def _settle(self, salt: int) -> None:
+        """Liveness: with one fixed score a node, changes must come to an end."""
+        settling = Settling(self.config.seed, salt, self.config.max_levels)
+        while not settling.done(self._limits.cooldown_steps):
+            self.refocus(Trigger.MANUAL, self._limits, settling.scores, settling.saw)
+            settling.refocused()
+        self.sometimes["settled" if settling.fixed else "settle_cut"] += 1
+
+    def _restart(self) -> None:
+        if self._recorder is not None:
+            self._recorder.restart(finished=True)
+        self._begin(self.side.tree.n_tokens, self.checker.w_max)
+        self.sometimes["cold_start"] += 1
+
+    def _resume(self) -> None:
+        """Everything but the rows is forgotten; the rebuilt focus must go on as this one."""
+        if not self._rows or self._appended or self.context.free < self.config.block_size:
+            self._refocus()
+        if not self._keeps_rows or self.shadow.n_tokens != self._rows[-1].history_tokens:
+            return
+        context = self._new_context(self.checker.w_max)
+        focus = Focus(context, self.focus.allocator, self._limits, self.config.seed)
+        focus.rebuild(self._rows)
+        self.focus, self.context = focus, focus.working_context
+        check_arrays(self.shadow, context.levels, context.index, context.starts)
+        self.sometimes["resumed"] += 1
+
+    def _commit(self) -> None:
+        self.side.commit()
+        self.sometimes["committed"] += 1
+
+    def _reopen(self) -> None:
+        if self.config.storage == "disk":
+            self.side.close()
+            self._recover()
+
+    def _crash(self, salt: int, keep_percent: int) -> None:
+        self._cut_power(Fate(salt, min(keep_percent, 100) / 100))
+
+    def _kill(self) -> None:
+        self._cut_power(None)
+
+    def _regist(self, number: int) -> None:
+        self.side.regist(number)
+
+    def _set_marker(self, number: int) -> None:
+        self._marker = f"mark {number}"
+
+    def _fault(self, name: str, nth: int, salt: int) -> None:
+        fault = FAULTS[name]
+        if fault.needs_disk and self.config.storage != "disk":
+            return
+        self.sometimes[f"fault_{name}"] += 1
+        fault().strike(self, max(1, nth), salt)
+
+    # -- crashes -------------------------------------------------------------------------------
+
+    def _after_death(self) -> None:
+        """A hook killed the process."""
+        name, fate = next(reversed(self._armed.items()))
+        self.sometimes[f"killed_by_{name}"] += 1
+        self._cut_power(fate)
+
+    def _after_error(self, error: MegaContextError) -> None:
+        """The product reported a fault that was there: the process ends and starts again."""
+        self.sometimes["error_reported"] += 1
+        fates = [fate for fate in self._armed.values() if fate is not None]
+        self._cut_power(fates[-1] if fates else None)
+
+    def _cut_power(self, fate: Fate | None) -> None:
+        if self.config.storage != "disk":
+            return
+        self.disk.hooks.clear()
+        self._armed.clear()
+        if fate is None:
+            self.disk.kill()
+        else:
+            self.disk.crash(fate)
+        self.sometimes["crashed"] += 1
+        self._recover()
+
+    def _recover(self) -> None:
+        n_tokens = self.side.recover()
+        if self._recorder is not None:
+            self._recorder.restart(finished=False)
+        self._begin(n_tokens, max(self.checker.w_max, self.config.w_max))
+
+    def _new_context(self, w_max: int) -> WorkingContext:
+        config = self.config
+        return WorkingContext(config.block_size, config.max_levels, w_max, config.protected_blocks)
+
+    def _begin(self, n_tokens: int, w_max: int) -> None:
+        """A cold start over the first ``n_tokens`` tokens, with nothing remembered."""
+        config, context = self.config, self._new_context(w_max)
+        if n_tokens:
+            context.cold_start(n_tokens)
+        self.context = context
+        self.focus = Focus(context, make_allocator(config.allocator), self._limits, config.seed)
+        self.shadow = Shadow(config.block_size, config.max_levels)
+        self.shadow.reset(context.levels.tolist(), n_tokens)
+        self.checker = RefocusChecker(self.shadow, self.rules(self._limits), w_max, self.sometimes)
+        check_arrays(self.shadow, context.levels, context.index, context.starts)
+        if n_tokens:
+            self.checker.end()  # a cold start leaves headroom, too
+        self._rows: list[TraceRow] = []
+        self._row_tokens = n_tokens
+        self._appended: list[int] = []
+
+    # -- one refocus ---------------------------------------------------------------------------
+
+    def rules(self, limits: Limits) -> Rules:
+        """``limits`` as the checkers' own type."""
+        return Rules(
+            limits.n_diff,
+            limits.tau_expand,
+            limits.tau_collapse,
+            limits.cooldown_steps,
+            limits.rounds,
+            self.config.protected_blocks,
+        )
+
+    def refocus(
+        self,
+        trigger: Trigger,
+        limits: Limits,
+        score: Callable[[LensView], np.ndarray] | None = None,
+        saw: Callable[[RoundResult], None] | None = None,
+    ) -> None:
+        """Score and allocate, round by round, each of them checked."""
+        score = score or self.lens.score
+        truth = self.stream.wanted(self.shadow.n_blocks)
+        step = self.focus.begin(trigger, limits)
+        self.checker.begin(step, self.rules(limits))
+        context = self.context
+        number, last = 0, False
+        while not last:
+            view = LensView(
+                context.levels,
+                context.index,
+                context.starts,
+                context.n_tokens,
+                context.tail_tokens,
+                self.config.block_size,
+                truth,
+                step,
+                number,
+            )
+            given = score(view)
+            result = self.focus.round(given)
+            actions = result.actions.tolist()
+            self._check_round(result, given, actions)
+            collapsed = [(a[1], a[2]) for a in actions if a[0] == 1]
+            if collapsed:
+                self.stream.observe(collapsed)
+            if saw is not None:
+                saw(result)
+            if self.watch is not None:
+                self.watch(self, result, truth)
+            number, last = number + 1, result.last
+        self.checker.end()
+        self.steps += 1
+
+    def _check_round(
+        self, result: RoundResult, given: np.ndarray, actions: list[tuple[int, ...]]
+    ) -> None:
+        context, checker = self.context, self.checker
+        assert result.scores is not None
+        checker.seen(
+            RoundSeen(
+                result.levels,
+                given,
+                result.scores,
+                actions,
+                result.rejected.tolist(),
+                context.levels,
+                context.index,
+                context.starts,
+                result.budget_used,
+                result.w_max,
+            )
+        )
+        if (result.step, result.round) != (checker.step, checker.round):
+            raise InvariantError("order", f"a round says it is {result.step}.{result.round}")
+        voluntary = sum(not action[5] for action in actions)
+        if not result.last and not voluntary:
+            raise InvariantError("rounds", "nothing was chosen, yet another round is wanted")
+        self.rounds += 1
+        for part in (result.levels, result.scores, result.actions, result.rejected):
+            self._hash.update(part.data)
+        if self._keeps_rows:
+            self._record(result)
+
+    def _record(self, result: RoundResult) -> None:
+        row = make_row(result, self.stream, self._row_tokens, self._appended, self._marker)
+        self._rows.append(row)
+        self._row_tokens, self._appended, self._marker = result.n_tokens, [], None
+        if self._recorder is not None:
+            self._recorder.put(row)
+
+
+_OPERATIONS = {
+    "append": "_append",
+    "refocus": "_refocus",
+    "question": "_question",
+    "budget": "_budget",
+    "limits": "_set_limits",
+    "settle": "_settle",
+    "restart": "_restart",
+    "resume": "_resume",
+    "commit": "_commit",
+    "reopen": "_reopen",
+    "crash": "_crash",
+    "kill": "_kill",
+    "regist": "_regist",
+    "marker": "_set_marker",
+    "fault": "_fault",
+}
