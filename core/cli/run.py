@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -38,8 +37,7 @@ def run(
     stem = config.stem if config.suffix != ".arrow" else config.stem + "-again"
     target = out or Path("runs") / f"{stem}.arrow"
     console = Console(stderr=True, quiet=as_json)
-    if as_json or not sys.stdout.isatty():
-        _quiet_libraries()
+    _quiet_libraries()
     from megacontext.core.runtime.run import run as run_session
     from megacontext.core.runtime.summary import print_summary, summarize
 
@@ -63,6 +61,7 @@ def run(
 
 
 def _quiet_libraries() -> None:
+    """The progress bar here is the run's; loading a model shows none of its own."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()

@@ -119,8 +119,8 @@ class FocusConfig:
     n_diff: int = option(4, "voluntary actions a round", low=0, high=4096)
     tau_expand: float = option(0.20, "expand above this score", low=0.0, high=1.0)
     tau_collapse: float = option(0.20, "collapse below minus this score", low=0.0, high=1.0)
-    cooldown_steps: int = option(2, "refocuses before a node may flip back", low=0, high=10_000)
-    rounds: int = option(3, "rounds of score-and-allocate in one refocus", low=1, high=32)
+    cooldown_steps: int = option(2, "refocuses before a node may flip back", low=0, high=64)
+    rounds: int = option(3, "rounds of score-and-allocate in one refocus", low=1, high=255)
     protected_blocks: int = option(2, "newest blocks that stay raw", low=0, high=4096)
     question: QuestionConfig = field(default_factory=QuestionConfig)
 

@@ -74,6 +74,8 @@ def _over(config: Config, base: BaseModel, gister: Gister, tree: Tree, notes: li
     context = WorkingContext(
         config.block_size, config.tree.max_levels, config.w_max, config.focus.protected_blocks
     )
+    if tree.n_tokens:
+        context.cold_start(tree.n_tokens)
     focus = Focus(
         context,
         make_allocator(config.allocator.kind, allocator_options(config)),

@@ -12,7 +12,7 @@ from megacontext.core.config import FocusConfig
 from megacontext.core.focus import RoundResult
 from megacontext.core.model.window import SyncStats
 from megacontext.traces.row import TraceRow
-from megacontext.traces.schema import Phase, Trigger
+from megacontext.traces.schema import Phase
 from megacontext.traces.writer import TraceWriter
 
 __all__ = ["Recorder", "Stages", "TimedRound"]
@@ -86,12 +86,7 @@ class Recorder:
         self,
         rounds: list[TimedRound],
         sync: SyncStats,
-        *,
         phase: Phase,
-        trigger: Trigger,
-        n_tokens: int,
-        tail_tokens: int,
-        w_max: int,
     ) -> None:
         """One row per round; the KV figures go with the last, the new tokens with the first."""
         began = time.perf_counter()
@@ -104,15 +99,15 @@ class Recorder:
                 round=number,
                 t_ns=now,
                 phase=phase,
-                history_tokens=n_tokens,
-                tail_tokens=tail_tokens,
+                history_tokens=result.n_tokens,
+                tail_tokens=result.tail_tokens,
                 levels=result.levels,
                 scores=result.scores,
                 actions=result.actions,
                 rejected=result.rejected,
                 budget_used=result.budget_used,
-                w_max=w_max,
-                trigger=trigger,
+                w_max=result.w_max,
+                trigger=result.trigger,
                 kv_mode=sync.mode,
             )
             if number == 0:

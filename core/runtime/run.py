@@ -64,19 +64,11 @@ def run(
     parts = build_parts(config)
     try:
         on_notes(parts.notes)
-        restored = restore(parts, out) if resume else _start(parts)
+        restored = restore(parts, out) if resume else Resumed(0, np.empty(0, np.uint32))
         outcome = _drive(parts, out, restored, control, read_stdin, progress)
     finally:
         parts.close()
     return RunResult(outcome, out, time.monotonic() - began, tuple(parts.notes))
-
-
-def _start(parts: Parts) -> Resumed:
-    """A new run, possibly over the history of an existing tree."""
-    tree, context = parts.tree, parts.focus.context
-    if tree.n_tokens:
-        context.cold_start(tree.n_tokens)
-    return Resumed(rows=0, source_history=np.empty(0, np.uint32))
 
 
 def _drive(

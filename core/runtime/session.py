@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from itertools import count
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from megacontext.core.runtime.recorder import Recorder, TimedRound
 from megacontext.core.runtime.steering import LineSteering, Steering, Stop
 from megacontext.core.runtime.triggers import QuestionMarks, limits_for
 from megacontext.core.sources import AwaitTurn, Decode, Event, Ingest, Mark, Plant, Question
-from megacontext.traces.errors import SourceError
+from megacontext.traces.errors import ConfigError, SourceError
 from megacontext.traces.schema import Phase, Trigger
 
 __all__ = ["Answer", "Outcome", "Session"]
@@ -84,7 +85,7 @@ class Session:
 
     def warm_up(self) -> None:
         """Fill the window from a history that is there already."""
-        context, tree = self.parts.focus.context, self.parts.tree
+        context, tree = self.parts.focus.working_context, self.parts.tree
         if context.n_tokens:
             self.parts.window.sync(self._layout(), tree.gist_rows, tree.tokens)
             start = max(0, context.n_tokens - self.config.lens.query_tokens)
@@ -157,14 +158,14 @@ class Session:
         at = 0
         while at < len(tokens):
             self._steering.serve(self)
-            room = block_size - self.parts.focus.context.tail_tokens
+            room = block_size - self.parts.focus.working_context.tail_tokens
             chunk = tokens[at : at + room]
             cut = self._marks.first(chunk, self._since_refocus)
             if cut is not None:
                 chunk = chunk[:cut]
             at += len(chunk)
             self._take(chunk)
-            if self.parts.focus.context.tail_tokens == 0:
+            if self.parts.focus.working_context.tail_tokens == 0:
                 self.refocus(Trigger.BLOCK_CLOSED)
             elif cut is not None:
                 self.refocus(Trigger.QUESTION)
@@ -182,7 +183,7 @@ class Session:
             token = self._pick()
             nll, piece = self._take(np.array([token], np.uint32))
             text += piece
-            if self.parts.focus.context.tail_tokens == 0:
+            if self.parts.focus.working_context.tail_tokens == 0:
                 self.refocus(Trigger.BLOCK_CLOSED)
             elif self._is_surprise(nll):
                 self.refocus(Trigger.SURPRISAL)
@@ -191,7 +192,7 @@ class Session:
         return text.partition(stop)[0] if stop else text
 
     def _pick(self) -> int:
-        position, tree = self.parts.focus.context.n_tokens, self.parts.tree
+        position, tree = self.parts.focus.working_context.n_tokens, self.parts.tree
         if position < tree.n_tokens:  # decoded and committed before an interruption
             return int(tree.tokens(position, position + 1)[0])
         began = time.perf_counter()
@@ -238,7 +239,7 @@ class Session:
 
     def _grow_tree(self, tokens: np.ndarray) -> None:
         """Append what the tree does not hold yet; after an interruption it may be ahead."""
-        tree, at = self.parts.tree, self.parts.focus.context.n_tokens
+        tree, at = self.parts.tree, self.parts.focus.working_context.n_tokens
         known = tree.tokens(at, min(tree.n_tokens, at + len(tokens)))
         if len(known) and not np.array_equal(known, tokens[: len(known)]):
             raise SourceError(
@@ -266,7 +267,7 @@ class Session:
         limits = limits_for(self.focus_config, trigger)
         self.step = step = focus.begin(trigger, limits)
         rounds: list[TimedRound] = []
-        for number in range(limits.rounds):
+        for number in count():
             began = time.perf_counter()
             scores = parts.lens.score(self._observe(step, number))
             scored = time.perf_counter()
@@ -274,29 +275,21 @@ class Session:
             done = time.perf_counter()
             rounds.append(TimedRound(result, (scored - began) * 1e6, (done - scored) * 1e6))
             self.outcome.bad_scores += result.bad_scores
-            if result.settled:
+            if result.last:
                 break
         began = time.perf_counter()
         sync = parts.window.sync(self._layout(), parts.tree.gist_rows, parts.tree.tokens)
         self.recorder.stages.kv += (time.perf_counter() - began) * 1e6
-        measured = self._delta.at_refocus(focus.context.n_tokens)
+        measured = self._delta.at_refocus(focus.working_context.n_tokens)
         if measured is not None:
             self.recorder.delta_nll(measured)
-        self.recorder.refocus(
-            rounds,
-            sync,
-            phase=self._phase,
-            trigger=trigger,
-            n_tokens=focus.context.n_tokens,
-            tail_tokens=focus.context.tail_tokens,
-            w_max=focus.context.w_max,
-        )
+        self.recorder.refocus(rounds, sync, self._phase)
         self._since_refocus = 0
-        self._progress(focus.context.n_tokens)
+        self._progress(focus.working_context.n_tokens)
         return step
 
     def _layout(self) -> Layout:
-        context = self.parts.focus.context
+        context = self.parts.focus.working_context
         return Layout(
             levels=context.levels,
             index=context.index,
@@ -306,7 +299,7 @@ class Session:
         )
 
     def _observe(self, step: int, number: int) -> Observation:
-        context, last = self.parts.focus.context, self.parts.window.last
+        context, last = self.parts.focus.working_context, self.parts.window.last
         return Observation(
             levels=context.levels,
             index=context.index,
@@ -327,10 +320,20 @@ class Session:
     def set_focus(self, focus: FocusConfig) -> None:
         """New limits from the next refocus on; the trace says so."""
         self.focus_config = focus
-        self.recorder.knobs(focus, self.parts.focus.context.w_max)
+        self.recorder.knobs(focus, self.parts.focus.working_context.w_max)
 
     def set_w_max(self, w_max: int) -> None:
-        """A new budget; a smaller one collapses at once."""
+        """A new budget; a smaller one collapses at once.
+
+        Raises:
+            ConfigError: beyond the rows the run started with, or too small for the history.
+        """
+        rows = self.parts.window.w_max
+        if w_max > rows:
+            raise ConfigError(
+                f"w_max is {w_max}; a running session holds the {rows} rows it started with, use "
+                f"at most {rows}."
+            )
         self.config = replace(self.config, w_max=w_max)
         self.parts.focus.set_w_max(w_max)
         self.recorder.knobs(self.focus_config, w_max)

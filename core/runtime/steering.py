@@ -144,7 +144,7 @@ class ControlSteering(LineSteering):
             session.inject(typed)
 
     def _status(self, session: Session) -> dict[str, Any]:
-        context = session.parts.focus.context
+        context = session.parts.focus.working_context
         return {
             "paused": self._paused,
             "step": session.step,
