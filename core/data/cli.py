@@ -1,0 +1,45 @@
+"""``megacontext data``: prepare shards, train a tokenizer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Datasets: tokenizer, shards, recall text.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Keeps ``prepare`` a subcommand while it is the only one."""
+
+
+@app.command()
+def prepare(
+    config: Annotated[Path, typer.Option(help="YAML file, e.g. configs/data/corpora.yaml.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the shards.")] = None,
+    jobs: Annotated[int, typer.Option(help="Processes that tokenize.")] = 1,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key.path=value")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
+) -> None:
+    """Turn text into Arrow shards of token slices; an interrupted run continues.
+
+    Example: megacontext data prepare --config configs/data/corpora.yaml --jobs 8
+    """
+    from megacontext.core.data.prepare import DataConfig
+    from megacontext.core.data.prepare import prepare as run
+    from megacontext.core.training.config import load
+
+    settings = load(DataConfig, config, set_ or [])
+    target = out or Path(settings.out)
+    manifest = run(settings, target, jobs=jobs)
+    if json_:
+        print(json.dumps(manifest, sort_keys=True))
+    else:
+        shards = manifest["shards"]
+        count = len(shards) if isinstance(shards, list) else 0
+        print(f"{target}: {count} shards, {manifest['tokens']:,} tokens")

@@ -1,0 +1,331 @@
+"""Synthetic recall text: facts planted in real text and asked for later.
+
+A sample is a window of exactly ``length`` tokens: filler from real documents, planted statements
+at line and sentence ends, questions directly followed by their short answers. Two layouts:
+
+* *full*: one contiguous window.
+* *gappy*: a long history of which only some K-aligned blocks are kept, the blocks of the asked
+  facts among them, plus the recent tail. That is what a base model sees under MegaContext when
+  far history is left out: seams every K tokens, contiguous packed positions.
+
+The canonical question format, for evaluation by greedy decoding up to the line end, is
+``"\\nQuestion: {question}\\nAnswer:"`` with the answer ``" {answer}\\n"``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from megacontext.core.data.lexicon import Lexicon, Split
+from megacontext.core.data.scenes import Ask, Scene, make_scene
+from megacontext.core.rng import generator
+
+__all__ = ["AskedSpan", "RecallOptions", "RecallSample", "RecallWriter"]
+
+Rng = np.random.Generator
+
+
+@dataclass(frozen=True)
+class AskedSpan:
+    """Token positions within a sample: the question starts at ``start``, the answer fills
+    [``answer_start``, ``answer_stop``); ``gold`` indexes the sample's ``facts``."""
+
+    kind: str
+    start: int
+    answer_start: int
+    answer_stop: int
+    gold: tuple[int, ...]
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class RecallSample:
+    """One window.
+
+    ``tokens`` uint16 [length]; ``answer`` bool [length] marks answer tokens and the token that
+    ends each answer; ``facts`` token spans [start, stop) of planted statements (in a gappy
+    sample, clipped to what is left; (-1, -1) where nothing is left).
+    """
+
+    tokens: np.ndarray
+    answer: np.ndarray
+    facts: tuple[tuple[int, int], ...]
+    asked: tuple[AskedSpan, ...]
+
+
+@dataclass(frozen=True)
+class RecallOptions:
+    """How samples are composed.
+
+    Attributes:
+        kind: a scene kind or ``mixed``.
+        facts_max: most facts in one scene.
+        scenes_max: most scenes in one sample.
+        asked_max: most questions in one sample.
+        interleaved: chance that a question stands in the middle instead of at the end.
+        canonical: only the canonical question format, one question, at the end.
+        gappy: keep only some blocks of a longer history.
+        stretch_max: a gappy history is up to this many times the window.
+    """
+
+    kind: str = "mixed"
+    facts_max: int = 12
+    scenes_max: int = 4
+    asked_max: int = 10
+    interleaved: float = 0.4
+    canonical: bool = False
+    gappy: bool = False
+    stretch_max: int = 6
+
+
+@dataclass
+class _Planted:
+    """A piece of text with a place in the filler: a statement, or an interleaved question."""
+
+    ids: list[int]
+    place: int
+    order: int
+    fact: int = -1
+    ask: Ask | None = None
+    kind: str = ""
+    gold: tuple[int, ...] = ()
+    answer: tuple[int, int] = (0, 0)
+
+
+@dataclass
+class _Plan:
+    facts: int = 0
+    pieces: list[_Planted] = field(default_factory=list)
+    final: list[_Planted] = field(default_factory=list)
+
+    def size(self) -> int:
+        return sum(len(p.ids) for p in self.pieces) + sum(len(p.ids) for p in self.final)
+
+
+class RecallWriter:
+    """Writes recall samples of one split; every sample is a function of (seed, counters)."""
+
+    def __init__(self, tokenizer: Tokenizer, split: Split, seed: int, block_size: int = 32) -> None:
+        self._tokenizer = tokenizer
+        self._seed = seed
+        self._block_size = block_size
+        self._split = split
+        pieces = tokenizer.decode_batch([[i] for i in range(tokenizer.get_vocab_size())], False)
+        ends_line = np.array([p.endswith("\n") for p in pieces])
+        ends_sentence = np.array([p.rstrip("\"')").endswith((".", "!", "?")) for p in pieces])
+        self._boundary = np.where(ends_line, 2, np.where(ends_sentence, 1, 0)).astype(np.uint8)
+        common = [p.strip() for p in pieces if p.startswith(" ") and p.strip().isalpha()]
+        words = tuple(w for w in common if 3 < len(w) < 12 and w.isascii() and w.islower())
+        self.lexicon = Lexicon(split, words)
+
+    def scene(self, count: int, kind: str, *counters: int, canonical: bool = True) -> Scene:
+        """Texts alone, for callers that plant facts into a history of their own."""
+        rng = generator(self._seed, f"recall.scene.{self._split}", *counters)
+        return make_scene(self.lexicon, rng, count, kind, canonical)
+
+    def sample(
+        self, filler: np.ndarray, length: int, options: RecallOptions, *counters: int
+    ) -> RecallSample:
+        """One sample of exactly ``length`` tokens.
+
+        Args:
+            filler: real text, at least ``length`` tokens (a gappy sample uses as much as there
+                is, up to ``stretch_max * length``).
+        """
+        rng = generator(self._seed, f"recall.sample.{self._split}", *counters)
+        plan = self._plan(rng, length, options)
+        if options.gappy:
+            return self._gappy(rng, plan, filler, length, options)
+        body = filler[: length - plan.size()]
+        tokens, facts, asked = self._lay_out(rng, plan, body)
+        return _finish(tokens, facts, asked)
+
+    def _plan(self, rng: Rng, length: int, options: RecallOptions) -> _Plan:
+        """Scenes until the options or half of the window are used up."""
+        plan = _Plan()
+        room = length // 2
+        asked_left = 1 if options.canonical else int(rng.integers(1, options.asked_max + 1))
+        scenes = int(rng.integers(1, options.scenes_max + 1))
+        for number in range(scenes):
+            count = int(rng.integers(1, options.facts_max + 1)) if rng.random() < 0.85 else 1
+            scene = make_scene(self.lexicon, rng, count, options.kind, options.canonical)
+            pieces = [self._statement(text, scene.lines, rng) for text in scene.statements]
+            share = asked_left if number == scenes - 1 else max(1, asked_left // 2)
+            chosen = rng.permutation(len(scene.asks))[:share]
+            asks = [self._ask(scene.asks[int(i)], scene.kind, plan.facts) for i in chosen]
+            needed = sum(len(p) for p in pieces) + sum(len(a.ids) for a in asks)
+            if needed > room:
+                if plan.final:
+                    break
+                return self._plan(rng, length, _smaller(options))
+            room -= needed
+            # Statements of code and chains keep their order; clustered with a small chance.
+            places = np.sort(rng.random(len(pieces)))
+            if rng.random() < 0.2:
+                places = places[0] + (places - places[0]) * 0.02
+            for i, ids in enumerate(pieces):
+                order = len(plan.pieces)
+                plan.pieces.append(_Planted(ids, int(places[i] * 1e6), order, plan.facts + i))
+            for ask in asks:
+                if not options.canonical and not options.gappy:
+                    if rng.random() < options.interleaved:
+                        latest = max(int(places[g - plan.facts] * 1e6) for g in ask.gold)
+                        ask.place = int(rng.integers(latest, 1_000_001))
+                        ask.order = len(plan.pieces)
+                        plan.pieces.append(ask)
+                        continue
+                plan.final.append(ask)
+            plan.facts += len(pieces)
+            asked_left -= len(asks)
+            if asked_left <= 0 and rng.random() < 0.5:
+                break
+        order_of_final = rng.permutation(len(plan.final))
+        plan.final = [plan.final[int(i)] for i in order_of_final]
+        return plan
+
+    def _statement(self, text: str, line: bool, rng: Rng) -> list[int]:
+        # A statement is planted as its own line or as a sentence of the running text.
+        if line or rng.random() < 0.5:
+            return self._encode("\n" + text + "\n")
+        if rng.random() < 0.15:
+            return self._encode("\n# " + text + "\n")
+        return self._encode(" " + text)
+
+    def _ask(self, ask: Ask, kind: str, first_fact: int) -> _Planted:
+        # Encoded as one text, as a reader would encode it; the answer is found by its offsets,
+        # so a leading space belongs to the answer's first token.
+        text = ask.prompt + ask.answer + ask.closing
+        encoding = self._tokenizer.encode(text)
+        start = len(ask.prompt.rstrip(" "))
+        stop = len(ask.prompt) + len(ask.answer)
+        inside = [i for i, (a, b) in enumerate(encoding.offsets) if b > start and a < stop]
+        gold = tuple(first_fact + g for g in ask.gold)
+        span = (inside[0], inside[-1] + 1)
+        return _Planted(encoding.ids, 1_000_000, 0, ask=ask, kind=kind, gold=gold, answer=span)
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text).ids
+        return ids
+
+    def _lay_out(
+        self, rng: Rng, plan: _Plan, body: np.ndarray
+    ) -> tuple[np.ndarray, list[tuple[int, int]], list[AskedSpan]]:
+        """Filler with the pieces planted at boundaries, then the final questions."""
+        boundaries = np.flatnonzero(self._boundary[body]) + 1
+        if len(boundaries) < 4:
+            boundaries = np.arange(8, max(9, len(body)), 16)
+        parts: list[np.ndarray] = []
+        facts = [(-1, -1)] * plan.facts
+        asked: list[AskedSpan] = []
+        position = cursor = 0
+        for piece in sorted(plan.pieces, key=lambda p: (p.place, p.order)):
+            wanted = int(piece.place / 1e6 * len(body))
+            index = min(int(np.searchsorted(boundaries, wanted)), len(boundaries) - 1)
+            cut = max(cursor, min(int(boundaries[index]), len(body)))
+            parts.append(body[cursor:cut])
+            position += cut - cursor
+            cursor = cut
+            parts.append(np.array(piece.ids, np.uint16))
+            if piece.ask is None:
+                facts[piece.fact] = (position, position + len(piece.ids))
+            else:
+                asked.append(_span(piece, position))
+            position += len(piece.ids)
+        parts.append(body[cursor:])
+        position += len(body) - cursor
+        for piece in plan.final:
+            parts.append(np.array(piece.ids, np.uint16))
+            asked.append(_span(piece, position))
+            position += len(piece.ids)
+        return np.concatenate(parts), facts, asked
+
+    def _gappy(
+        self, rng: Rng, plan: _Plan, filler: np.ndarray, length: int, options: RecallOptions
+    ) -> RecallSample:
+        """Keep the gold blocks, other blocks in runs, and the tail with the questions."""
+        block = self._block_size
+        final = sum(len(p.ids) for p in plan.final)
+        most = min(len(filler), length * int(rng.integers(2, options.stretch_max + 1)))
+        tokens, facts, asked = self._lay_out(rng, plan, filler[:most])
+        recent = int(rng.integers(1, max(2, length // (4 * block)))) * block
+        tail_start = (len(tokens) - final - recent) // block * block
+        blocks = tail_start // block
+        wanted = (length - (len(tokens) - tail_start)) // block
+        golden = {
+            b
+            for span in asked
+            for g in span.gold
+            for b in range(facts[g][0] // block, (facts[g][1] - 1) // block + 1)
+            if b < blocks
+        }
+        kept = np.zeros(blocks, bool)
+        kept[list(golden)] = True
+        while int(kept.sum()) < wanted and not kept.all():
+            start = int(rng.integers(blocks))
+            kept[start : start + int(rng.integers(1, 5))] = True
+        # Runs may overshoot: drop blocks that no question needs.
+        spare = np.array([b for b in np.flatnonzero(kept) if int(b) not in golden], np.int64)
+        extra = int(kept.sum()) - wanted
+        if extra > 0:
+            kept[rng.permutation(spare)[:extra]] = False
+        mask = np.concatenate([np.repeat(kept, block), np.ones(len(tokens) - tail_start, bool)])
+        # The window's exact length: the oldest kept tokens go first, or older tail tokens.
+        index = np.flatnonzero(mask)
+        index = index[max(0, len(index) - length) :]
+        if len(index) < length:
+            more = np.flatnonzero(~mask)
+            index = np.sort(np.concatenate([index, more[len(more) - (length - len(index)) :]]))
+        moved = np.full(len(tokens) + 1, -1, np.int64)
+        moved[index] = np.arange(len(index))
+        return _finish(
+            tokens[index],
+            [_moved_span(moved, *fact) for fact in facts],
+            [_moved_ask(moved, span) for span in asked],
+        )
+
+
+def _smaller(options: RecallOptions) -> RecallOptions:
+    """Fewer facts and questions, for a window that cannot hold what was drawn."""
+    from dataclasses import replace
+
+    return replace(
+        options,
+        facts_max=max(1, options.facts_max // 2),
+        scenes_max=1,
+        asked_max=max(1, options.asked_max // 2),
+    )
+
+
+def _span(piece: _Planted, position: int) -> AskedSpan:
+    assert piece.ask is not None
+    start, stop = (position + offset for offset in piece.answer)
+    ask = piece.ask
+    return AskedSpan(piece.kind, position, start, stop, piece.gold, ask.question, ask.answer)
+
+
+def _moved_span(moved: np.ndarray, start: int, stop: int) -> tuple[int, int]:
+    if start < 0:
+        return (-1, -1)
+    inside = moved[start:stop]
+    inside = inside[inside >= 0]
+    return (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (-1, -1)
+
+
+def _moved_ask(moved: np.ndarray, span: AskedSpan) -> AskedSpan:
+    a, b = int(moved[span.answer_start]), int(moved[span.answer_stop - 1]) + 1
+    start = int(moved[span.start])
+    return AskedSpan(span.kind, start, a, b, span.gold, span.question, span.answer)
+
+
+def _finish(
+    tokens: np.ndarray, facts: list[tuple[int, int]], asked: list[AskedSpan]
+) -> RecallSample:
+    answer = np.zeros(len(tokens), bool)
+    for span in asked:
+        # The token behind the answer tells the model where to stop.
+        answer[span.answer_start : span.answer_stop + 1] = True
+    return RecallSample(tokens.astype(np.uint16), answer, tuple(facts), tuple(asked))

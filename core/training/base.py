@@ -1,0 +1,218 @@
+"""Training a base model from scratch: the task, and its export as a Hugging Face folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from megacontext.core.data.shards import open_shards
+from megacontext.core.data.tokenizer import BOS, EOS, PAD, fingerprint, load_tokenizer
+from megacontext.core.training import checkpoint
+from megacontext.core.training.distributed import World, join_world
+from megacontext.core.training.heldout import HeldoutConfig, HeldoutSet
+from megacontext.core.training.llama import Llama, LlamaShape, hf_config, hf_state, load_hf_state
+from megacontext.core.training.mixture import Mixture, Phase, TokenStreams
+from megacontext.core.training.trainer import LoopConfig, Trainer
+from megacontext.traces.errors import ConfigError, ModelError
+
+__all__ = ["BaseConfig", "BaseTask", "export_base", "load_weights", "train_base"]
+
+_SHARD_BYTES = 13 * 2**20
+
+
+@dataclass(frozen=True)
+class BaseConfig:
+    """Everything a base model is made from.
+
+    Attributes:
+        tokenizer: folder with ``tokenizer.json``.
+        shards: prepared training text; ``heldout``: prepared held-out text.
+        answer_weight: loss weight of answer tokens in recall text.
+    """
+
+    tokenizer: str
+    shards: str
+    heldout: str
+    loop: LoopConfig
+    phases: tuple[Phase, ...]
+    model: LlamaShape = LlamaShape()
+    answer_weight: float = 2.0
+    evaluation: HeldoutConfig = HeldoutConfig()
+
+    def __post_init__(self) -> None:
+        if abs(sum(phase.share for phase in self.phases) - 1) > 1e-6:
+            total = sum(phase.share for phase in self.phases)
+            raise ConfigError(f"phases.share: the shares add up to {total:g}; they must add to 1.")
+        lengths = [*(phase.length for phase in self.phases), *self.evaluation.recall_lengths]
+        if max(lengths) > self.model.window:
+            raise ConfigError(
+                f"phases.length: {max(lengths)} is above model.window {self.model.window}; "
+                "raise the window or shorten the rows."
+            )
+
+
+def _weighted_nll(
+    hidden_BTD: Tensor, head_VD: Tensor, targets_BT: Tensor, weights_BT: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    logits = F.linear(hidden_BTD, head_VD).float()
+    losses = F.cross_entropy(logits.flatten(0, 1), targets_BT.flatten(), reduction="none")
+    weights = weights_BT.flatten()
+    loss = (losses * weights).sum() / weights.sum()
+    is_answer = (weights != 1.0).float()
+    text = (losses * (1 - is_answer)).sum() / (1 - is_answer).sum().clamp(min=1)
+    answer = (losses * is_answer).sum() / is_answer.sum().clamp(min=1)
+    return loss, text, answer
+
+
+class BaseTask:
+    """Next-token prediction on the mixture of real and recall text."""
+
+    figure = "heldout_nll"
+    metric_names: Sequence[str] = ("text_nll", "answer_nll")
+
+    def __init__(self, config: BaseConfig, world: World) -> None:
+        # Batches are made in forked workers; the tokenizer's own threads would not survive that.
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        self.config, self.world = config, world
+        self.tokenizer = load_tokenizer(Path(config.tokenizer))
+        if self.tokenizer.get_vocab_size() > config.model.vocab_size:
+            raise ConfigError(
+                f"model.vocab_size: {config.model.vocab_size} is below the tokenizer's "
+                f"{self.tokenizer.get_vocab_size()}; raise it."
+            )
+        mark = fingerprint(self.tokenizer)
+        self._streams = TokenStreams(open_shards(Path(config.shards), mark))
+        heldout = open_shards(Path(config.heldout), mark)
+        self.heldout = HeldoutSet(config.evaluation, heldout, self.tokenizer, config.loop.seed)
+        self.eval_names = self.heldout.names
+        self.model = Llama(config.model)
+        self.model.init_weights(config.loop.seed)
+        self.model.to(world.device)
+        self._nll = _weighted_nll
+        if world.device.type == "cuda":
+            self.model.compile_layers()
+            self._nll = torch.compile(_weighted_nll, dynamic=False)
+
+    def shares(self) -> Sequence[float]:
+        return [phase.share for phase in self.config.phases]
+
+    def batches(self, phase: int) -> Dataset[dict[str, Tensor]]:
+        return Mixture(
+            self.config.phases[phase],
+            phase,
+            self._streams,
+            self.tokenizer,
+            seed=self.config.loop.seed,
+            answer_weight=self.config.answer_weight,
+            rank=self.world.rank,
+            world=self.world.size,
+            accumulation=self.config.loop.accumulation,
+        )
+
+    def enter_phase(self, phase: int) -> None:
+        """All weights train in every phase."""
+
+    def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        tokens = batch["tokens"].long()
+        hidden = self.model.hidden(tokens[:, :-1])
+        loss, text, answer = self._nll(
+            hidden, self.model.embed.weight, tokens[:, 1:], batch["weights"]
+        )
+        return loss, {"text_nll": text, "answer_nll": answer}
+
+    def evaluate(self) -> dict[str, float]:
+        return self.heldout.judge(self.model, self.world.device)
+
+
+def export_base(model: Llama, tokenizer_folder: Path, out: Path) -> None:
+    """Write ``model`` as a bf16 Hugging Face Llama folder with its tokenizer, in files ≤ 13 MiB."""
+    out.mkdir(parents=True, exist_ok=True)
+    tokenizer = load_tokenizer(tokenizer_folder)
+    special = {n: tokenizer.token_to_id(t) for n, t in (("bos", BOS), ("eos", EOS), ("pad", PAD))}
+    checkpoint.write_json(out / "config.json", hf_config(model.shape, special))
+    generation = {f"{name}_token_id": value for name, value in special.items()}
+    checkpoint.write_json(out / "generation_config.json", {**generation, "do_sample": False})
+    _save_shards({k: v.bfloat16().cpu() for k, v in hf_state(model).items()}, out)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if (tokenizer_folder / name).resolve() != (out / name).resolve():
+            shutil.copyfile(tokenizer_folder / name, out / name)
+
+
+def _save_shards(state: Mapping[str, Tensor], out: Path) -> None:
+    groups: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, value in state.items():
+        if size + value.nbytes > _SHARD_BYTES and groups[-1]:
+            groups.append({})
+            size = 0
+        groups[-1][name] = value.contiguous()
+        size += value.nbytes
+    index: dict[str, str] = {}
+    for number, group in enumerate(groups, 1):
+        file = f"model-{number:05d}-of-{len(groups):05d}.safetensors"
+        save_file(group, out / file, metadata={"format": "pt"})
+        index.update(dict.fromkeys(group, file))
+    total = sum(value.nbytes for value in state.values())
+    value = {"metadata": {"total_size": total}, "weight_map": index}
+    checkpoint.write_json(out / "model.safetensors.index.json", value)
+
+
+def load_weights(model: Llama, folder: Path) -> None:
+    """Start from an exported folder.
+
+    Raises:
+        ModelError: there are no safetensors weights in ``folder``.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ModelError(f"--init: {folder} holds no safetensors weights; name an exported model.")
+    state = {name: value for file in files for name, value in load_file(file).items()}
+    load_hf_state(model, state)
+
+
+def train_base(
+    config: BaseConfig,
+    out: Path,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    init: Path | None = None,
+    export: Path | None = None,
+) -> dict[str, float]:
+    """Train by ``config``; checkpoints and metrics go to ``out``.
+
+    Args:
+        init: an exported model whose weights are the start.
+        export: a folder that receives the model whenever it is judged best, and at the end.
+
+    Returns:
+        The final held-out figures.
+    """
+    world = join_world(device)
+    torch.set_float32_matmul_precision("high")
+    task = BaseTask(config, world)
+    if init is not None:
+        load_weights(task.model, init)
+    trainer = Trainer(task, config.loop, out, world)
+
+    def exported(folder: Path, best: bool) -> None:
+        if export is not None and best:
+            export_base(task.model, Path(config.tokenizer), export)
+            text = (folder / "state.json").read_text(encoding="utf8")
+            checkpoint.write_json(export / "training.json", json.loads(text))
+
+    trainer.after_save = exported
+    try:
+        return trainer.run(resume)
+    finally:
+        world.leave()

@@ -1,0 +1,111 @@
+"""Training checkpoints: safetensors for tensors, JSON for the rest, never pickle.
+
+A checkpoint is a folder ``step-00001234`` with ``model.safetensors``, ``optimizer.safetensors``
+and ``state.json``. It is written under another name and renamed, so a kill leaves the previous
+one whole. ``latest.json`` and ``best.json`` name folders and are replaced atomically.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from megacontext.traces.errors import StorageError
+
+__all__ = ["Checkpoint", "find", "mark", "read", "write", "write_json"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """``state`` holds step, phase, elapsed seconds, tokens seen and the best figure so far."""
+
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+def write_json(path: Path, value: object) -> None:
+    """Replace ``path`` atomically."""
+    partial = path.with_suffix(".tmp")
+    partial.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf8")
+    partial.replace(path)
+
+
+def write(
+    run: Path,
+    model: Mapping[str, Tensor],
+    optimizer: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+    keep: int = 2,
+) -> Path:
+    """Write one checkpoint, mark it latest, drop all but the newest ``keep`` and the best."""
+    folder = run / f"step-{int(state['step']):08d}"
+    partial = run / "partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file(
+        {k: v.detach().contiguous().cpu() for k, v in model.items()}, partial / "model.safetensors"
+    )
+    save_file(
+        {k: v.detach().contiguous().cpu() for k, v in optimizer.items()},
+        partial / "optimizer.safetensors",
+    )
+    write_json(partial / "state.json", dict(state))
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    mark(run, "latest", folder)
+    protected = {folder.name, _marked(run, "best")}
+    for old in sorted(run.glob("step-*"))[:-keep]:
+        if old.name not in protected:
+            shutil.rmtree(old)
+    return folder
+
+
+def mark(run: Path, name: str, folder: Path) -> None:
+    """Let ``latest`` or ``best`` name ``folder``."""
+    write_json(run / f"{name}.json", {"folder": folder.name})
+
+
+def _marked(run: Path, name: str) -> str:
+    path = run / f"{name}.json"
+    if not path.is_file():
+        return ""
+    try:
+        return str(json.loads(path.read_text(encoding="utf8"))["folder"])
+    except (json.JSONDecodeError, KeyError) as error:
+        raise StorageError(
+            f'{path} is damaged; delete it, or write {{"folder": "step-…"}} into it.'
+        ) from error
+
+
+def find(run: Path, name: str = "latest") -> Path | None:
+    """The folder that ``latest`` or ``best`` names, or None when the run has none yet."""
+    folder = _marked(run, name)
+    return run / folder if folder else None
+
+
+def read(folder: Path) -> Checkpoint:
+    """Load one checkpoint.
+
+    Raises:
+        StorageError: a file of it is missing or damaged.
+    """
+    try:
+        return Checkpoint(
+            load_file(folder / "model.safetensors"),
+            load_file(folder / "optimizer.safetensors"),
+            json.loads((folder / "state.json").read_text(encoding="utf8")),
+        )
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        raise StorageError(
+            f"checkpoint: {folder} is incomplete or damaged ({error}); resume from an older "
+            "step folder or start again."
+        ) from error

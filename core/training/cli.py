@@ -1,0 +1,46 @@
+"""``megacontext train``: thin commands around the trainers."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Train a base model, GistNet or LensNet.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Keeps ``base`` a subcommand while it is the only one."""
+
+
+@app.command()
+def base(
+    config: Annotated[Path, typer.Option(help="YAML file, e.g. configs/train/base.yaml.")],
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints and metrics.")],
+    export: Annotated[Path | None, typer.Option(help="Hugging Face folder to write.")] = None,
+    init: Annotated[Path | None, typer.Option(help="Start from this exported model.")] = None,
+    resume: Annotated[bool, typer.Option(help="Continue from the latest checkpoint.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key.path=value")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print the final figures as JSON.")] = False,
+) -> None:
+    """Train a base model from scratch on prepared text.
+
+    Example: megacontext train base --config configs/train/base-smoke.yaml --out runs/base
+    """
+    from megacontext.core.training.base import BaseConfig, train_base
+    from megacontext.core.training.config import load
+
+    settings = load(BaseConfig, config, set_ or [])
+    figures = train_base(settings, out, device=device, resume=resume, init=init, export=export)
+    if json_:
+        print(json.dumps(figures, sort_keys=True))
+    else:
+        for key, value in sorted(figures.items()):
+            print(f"{key:28s} {value:8.4f}", file=sys.stdout)

@@ -1,0 +1,196 @@
+"""Batches for the base model: real text and recall text, contiguous and gappy rows.
+
+Row r of step s in phase p is a function of (seed, p, s, r) alone: workers, ranks and resumes
+never change it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from megacontext.core.data.recall import RecallOptions, RecallWriter
+from megacontext.core.data.shards import ShardSet
+from megacontext.core.data.tokenizer import BOS
+from megacontext.core.rng import generator
+from megacontext.traces.errors import ConfigError
+
+__all__ = ["Mixture", "Phase", "TokenStreams"]
+
+Rng = np.random.Generator
+_SHORTEST = 256  # a shorter window cannot hold a fact, some filler and a question
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stage of the curriculum.
+
+    Attributes:
+        share: part of the budget.
+        length: tokens per row.
+        batch_tokens: tokens per optimizer step, over all processes.
+        recall: share of rows that are recall text.
+        gappy: share of the recall rows that are gappy windows.
+        gappy_text: share of the plain rows that are gappy windows.
+        packed: share of rows made of 2 or 4 shorter windows, so that short ones stay in practice.
+        weights: domain to sampling weight.
+    """
+
+    share: float
+    length: int
+    batch_tokens: int = 131_072
+    recall: float = 0.25
+    gappy: float = 0.3
+    gappy_text: float = 0.04
+    packed: float = 0.0
+    facts_max: int = 12
+    scenes_max: int = 4
+    asked_max: int = 10
+    weights: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("recall", "gappy", "gappy_text", "packed"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"phases.{name}: {getattr(self, name)} is outside 0 to 1.")
+        if self.batch_tokens < self.length or self.batch_tokens % self.length:
+            raise ConfigError(
+                f"phases.batch_tokens: {self.batch_tokens} is no multiple of length {self.length}."
+            )
+
+
+class TokenStreams:
+    """Random windows of real text by domain; a document is drawn in proportion to its length."""
+
+    def __init__(self, shards: ShardSet) -> None:
+        self._documents = shards.streams
+        self._ends = {d: np.cumsum([len(t) for t in docs]) for d, docs in shards.streams.items()}
+        self.domains = sorted(shards.streams)
+
+    def window(self, rng: Rng, domain: str, length: int) -> np.ndarray:
+        """``length`` contiguous tokens; a short document is continued by the next ones."""
+        ends, documents = self._ends[domain], self._documents[domain]
+        index = int(np.searchsorted(ends, int(rng.integers(int(ends[-1]))), side="right"))
+        document = documents[index]
+        start = int(rng.integers(max(1, len(document) - length + 1)))
+        parts = [document[start : start + length]]
+        missing = length - len(parts[0])
+        while missing > 0:
+            index = (index + 1) % len(documents)
+            parts.append(documents[index][:missing])
+            missing -= len(parts[-1])
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+
+class Mixture(Dataset[dict[str, Tensor]]):
+    """Item ``step``: ``tokens`` int32 [accumulation, rows, length + 1] and ``weights`` float32
+    [accumulation, rows, length] of the predicted tokens (answers weigh ``answer_weight``)."""
+
+    def __init__(
+        self,
+        phase: Phase,
+        number: int,
+        streams: TokenStreams,
+        tokenizer: Tokenizer,
+        *,
+        seed: int,
+        answer_weight: float,
+        rank: int = 0,
+        world: int = 1,
+        accumulation: int = 1,
+        block_size: int = 32,
+    ) -> None:
+        rows = phase.batch_tokens // phase.length
+        if rows % (world * accumulation):
+            raise ConfigError(
+                f"phases.batch_tokens: {rows} rows of {phase.length} do not split over {world} "
+                f"processes × {accumulation} micro-batches; change batch_tokens."
+            )
+        unknown = sorted(set(phase.weights) - set(streams.domains))
+        if unknown:
+            known = ", ".join(streams.domains)
+            raise ConfigError(f"phases.weights: {unknown[0]!r} is no domain of the data ({known}).")
+        self._phase, self._number, self._streams, self._seed = phase, number, streams, seed
+        self._rows = range(rank, rows, world)
+        self._accumulation, self._answer_weight, self._block = (
+            accumulation,
+            answer_weight,
+            block_size,
+        )
+        self._writer = RecallWriter(tokenizer, "train", seed, block_size)
+        self._bos = tokenizer.token_to_id(BOS)
+        weights = phase.weights or {d: 1.0 for d in streams.domains}
+        self._domains = list(weights)
+        self._shares = np.array(list(weights.values())) / sum(weights.values())
+
+    def __getitem__(self, step: int) -> dict[str, Tensor]:
+        pairs = [self.row(step, row) for row in self._rows]
+        tokens = np.stack([tokens for tokens, _ in pairs]).astype(np.int32)
+        weights = np.stack([weights for _, weights in pairs])
+        shape = (self._accumulation, len(pairs) // self._accumulation, -1)
+        return {
+            "tokens": torch.from_numpy(tokens).view(*shape),
+            "weights": torch.from_numpy(weights).view(*shape),
+        }
+
+    def row(self, step: int, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens [length + 1] and weights [length] of one row."""
+        rng = generator(self._seed, "base.row", self._number, step, row)
+        length = self._phase.length + 1
+        parts = 1
+        if rng.random() < self._phase.packed:
+            parts = int(rng.choice([2, 4]))
+            while parts > 1 and length // parts < _SHORTEST:
+                parts //= 2
+        sizes = [length // parts] * parts
+        sizes[-1] += length - sum(sizes)
+        made = [self._part(rng, size, (step, row, i)) for i, size in enumerate(sizes)]
+        tokens = np.concatenate([tokens for tokens, _ in made])
+        answer = np.concatenate([answer for _, answer in made])
+        weights = np.where(answer[1:], self._answer_weight, 1.0).astype(np.float32)
+        return tokens, weights
+
+    def _part(
+        self, rng: Rng, length: int, counters: tuple[int, int, int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        phase = self._phase
+        domain = self._domains[int(rng.choice(len(self._domains), p=self._shares))]
+        is_recall = rng.random() < phase.recall
+        gappy = rng.random() < (phase.gappy if is_recall else phase.gappy_text)
+        text = self._streams.window(rng, domain, length * 6 if gappy else length)
+        if is_recall:
+            options = RecallOptions(
+                gappy=gappy,
+                facts_max=phase.facts_max,
+                scenes_max=phase.scenes_max,
+                asked_max=phase.asked_max,
+            )
+            # Phases share no counters with each other through the writer's own seed.
+            step = counters[0] * 64 + self._number
+            sample = self._writer.sample(text, length, options, step, *counters[1:])
+            tokens, answer = sample.tokens, sample.answer
+        else:
+            tokens = self._gaps(rng, text, length) if gappy else text
+            answer = np.zeros(length, bool)
+        if rng.random() < 0.3:
+            tokens = tokens.copy()
+            tokens[0] = self._bos
+        return tokens, answer
+
+    def _gaps(self, rng: Rng, text: np.ndarray, length: int) -> np.ndarray:
+        """Runs of blocks from ``text`` and its end, ``length`` tokens in order."""
+        block = self._block
+        recent = int(rng.integers(length // 8, length // 2))
+        blocks = (len(text) - recent) // block
+        wanted = -(-(length - recent) // block)
+        kept = np.zeros(blocks, bool)
+        while int(kept.sum()) < wanted:
+            start = int(rng.integers(blocks))
+            kept[start : start + int(rng.integers(1, 9))] = True
+        index = np.flatnonzero(np.repeat(kept, block))
+        joined = np.concatenate([text[index], text[blocks * block :]])
+        return joined[len(joined) - length :]

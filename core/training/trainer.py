@@ -1,0 +1,307 @@
+"""The training loop that every trainer shares.
+
+A :class:`Task` says what a batch is, what the loss is and how to judge the model; the loop owns
+steps, phases, the learning rate, accumulation, precision, checkpoints, resume and metrics.
+Batches are a function of (phase, step), so a resumed run sees what the unbroken run would have.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from megacontext.core.training import checkpoint
+from megacontext.core.training.config import Budget, Schedule
+from megacontext.core.training.distributed import World
+from megacontext.core.training.metrics import Metrics, make_sinks
+from megacontext.core.training.optimizers import Optimizer, OptimizerConfig
+from megacontext.traces.errors import MegaContextError
+
+__all__ = ["DivergedError", "LoopConfig", "Task", "Trainer"]
+
+Batch = dict[str, Tensor]
+
+
+class DivergedError(MegaContextError):
+    """The loss became NaN or infinite."""
+
+    exit_code = 1
+
+
+class Task(Protocol):
+    """What is trained. ``phases`` shares sum to 1; metric names are fixed in advance."""
+
+    model: nn.Module
+    figure: str  # the evaluation metric that picks the best checkpoint; lower is better
+    metric_names: Sequence[str]
+    eval_names: Sequence[str]
+
+    def shares(self) -> Sequence[float]:
+        """The share of the budget of each phase."""
+        ...
+
+    def batches(self, phase: int) -> Dataset[Batch]:
+        """Map-style: item ``step`` is that step's batch [accumulation, rows, ...] as tensors."""
+        ...
+
+    def enter_phase(self, phase: int) -> None:
+        """Called when a phase starts (freeze, unfreeze, change the objective)."""
+        ...
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Scalar loss of one micro-batch and figures to log (device scalars)."""
+        ...
+
+    def evaluate(self) -> dict[str, float]:
+        """Held-out figures, ``figure`` among them. Called on the main process only."""
+        ...
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """Loop settings shared by all trainers."""
+
+    budget: Budget
+    schedule: Schedule = Schedule()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    seed: int = 0
+    accumulation: int = 1
+    workers: int = 0
+    log_every: int = 20
+    eval_minutes: float = 0.0
+    eval_steps: int = 0
+    checkpoint_minutes: float = 0.0
+    checkpoint_steps: int = 0
+    sinks: tuple[str, ...] = ()
+
+
+class _StepsFrom(Sampler[int]):
+    def __init__(self, start: int) -> None:
+        self._start = start
+
+    def __iter__(self) -> Iterator[int]:
+        step = self._start
+        while True:
+            yield step
+            step += 1
+
+
+class Trainer:
+    """Runs a task to the end of its budget, from the start or from the latest checkpoint."""
+
+    def __init__(self, task: Task, config: LoopConfig, out: Path, world: World) -> None:
+        self.task, self.config, self.out, self.world = task, config, out, world
+        self.optimizer = Optimizer(task.model.named_parameters(), config.optimizer)
+        self.step = 0
+        self.phase = -1
+        self.tokens = 0
+        self.elapsed_s = 0.0
+        self.best = math.inf
+        self.after_save: Callable[[Path, bool], None] | None = None  # (folder, is it the best)
+        self._started = time.monotonic()
+        # The first step with a non-finite loss or gradient, found without waiting for the device.
+        self._bad_step = torch.full((), -1, dtype=torch.int64, device=world.device)
+        ends = [sum(task.shares()[: i + 1]) for i in range(len(task.shares()))]
+        self._phase_ends = [*ends[:-1], math.inf]
+
+    # -- progress ---------------------------------------------------------------------------
+
+    def progress(self) -> float:
+        """Share of the budget that is used, in [0, 1]; equal on all processes."""
+        budget = self.config.budget
+        if budget.steps:
+            return self.step / budget.steps
+        spent = self.elapsed_s + time.monotonic() - self._started
+        return min(1.0, self.world.agree(spent) / (budget.max_minutes * 60))
+
+    def _phase_at(self, progress: float) -> int:
+        return next(i for i, end in enumerate(self._phase_ends) if progress < end)
+
+    # -- running ----------------------------------------------------------------------------
+
+    def run(self, resume: bool = False) -> dict[str, float]:
+        """Train to the end of the budget; returns the final held-out figures.
+
+        Raises:
+            DivergedError: the loss is no finite number; the last good checkpoint is kept.
+        """
+        if resume:
+            self._resume()
+        names = ["phase", "progress", "rate", "tokens", "tokens_per_s", "loss", "norm"]
+        names += [*self.task.metric_names, *self.task.eval_names]
+        metrics = None
+        if self.world.is_main:
+            sinks = make_sinks(self.config.sinks, self.out)
+            metrics = Metrics(self.out, names, sinks, self.step)
+        try:
+            while (progress := self.progress()) < 1.0:
+                self._run_phase(self._phase_at(progress), metrics)
+            figures = self._evaluate(metrics)
+            self._save(figures)
+        finally:
+            if metrics is not None:
+                metrics.close()
+        return figures
+
+    def _run_phase(self, phase: int, metrics: Metrics | None) -> None:
+        self.phase = phase
+        self.task.enter_phase(phase)
+        workers = self.config.workers
+        loader: DataLoader[Batch] = DataLoader(
+            self.task.batches(phase),
+            batch_size=None,
+            sampler=_StepsFrom(self.step),
+            num_workers=workers,
+            prefetch_factor=6 if workers else None,
+            pin_memory=self.world.device.type == "cuda",
+        )
+        mark, marked_tokens = time.monotonic(), self.tokens
+        last_eval = last_save = time.monotonic()
+        for batch in loader:
+            progress = self.progress()
+            if progress >= 1.0 or self._phase_at(progress) != phase:
+                break
+            factor = self.config.schedule.factor(self.step, progress)
+            loss, norm, figures = self._one_step(batch, factor)
+            self.step += 1
+            self.tokens += int(batch["tokens"].numel()) * self.world.size
+            if self.step % self.config.log_every == 0 or self.step == 1:
+                value = self._check(loss)
+                now = time.monotonic()
+                speed = (self.tokens - marked_tokens) / max(now - mark, 1e-9)
+                mark, marked_tokens = now, self.tokens
+                row = {
+                    "phase": phase,
+                    "progress": progress,
+                    "rate": factor,
+                    "tokens": self.tokens,
+                    "tokens_per_s": speed,
+                    "loss": value,
+                    "norm": float(norm),
+                    **{key: float(value) for key, value in figures.items()},
+                }
+                self._log(metrics, row)
+            if self._due(self.config.eval_steps, self.config.eval_minutes, last_eval):
+                self._check(loss)
+                self._save(self._evaluate(metrics))
+                last_eval = last_save = mark = time.monotonic()
+                marked_tokens = self.tokens
+            elif self._due(self.config.checkpoint_steps, self.config.checkpoint_minutes, last_save):
+                self._check(loss)
+                self._save({})
+                last_save = time.monotonic()
+
+    def _one_step(self, batch: Batch, factor: float) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        self.optimizer.zero_grad()
+        moved = {k: v.to(self.world.device, non_blocking=True) for k, v in batch.items()}
+        count = self.config.accumulation
+        total = torch.zeros((), device=self.world.device)
+        figures: dict[str, Tensor] = {}
+        for part in range(count):
+            with self._autocast():
+                loss, extra = self.task.loss({k: v[part] for k, v in moved.items()})
+            (loss / count).backward()
+            total += loss.detach() / count
+            for key, value in extra.items():
+                figures[key] = figures.get(key, torch.zeros_like(value)) + value.detach() / count
+        self.world.average(self.optimizer.gradients())
+        norm = self.optimizer.step(factor)
+        bad = (self._bad_step < 0) & ~torch.isfinite(total + norm)
+        self._bad_step = torch.where(bad, self.step, self._bad_step)
+        return total, norm, figures
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.world.device.type != "cuda":
+            return nullcontext()
+        return torch.autocast("cuda", torch.bfloat16)
+
+    def _check(self, loss: Tensor) -> float:
+        bad = int(self.world.agree(float(self._bad_step)))
+        if bad >= 0:
+            kept = checkpoint.find(self.out)
+            raise DivergedError(
+                f"loss: not finite at step {bad}; lower optimizer.lr and resume from "
+                f"{kept if kept else 'the start (no checkpoint was written yet)'}."
+            )
+        return self.world.agree(float(loss))
+
+    def _due(self, steps: int, minutes: float, last: float) -> bool:
+        if steps:
+            return self.step % steps == 0
+        if not minutes:
+            return False
+        return self.world.agree(time.monotonic() - last) >= minutes * 60
+
+    # -- judging and keeping ----------------------------------------------------------------
+
+    def _evaluate(self, metrics: Metrics | None) -> dict[str, float]:
+        """Figures of the main process; the others wait at the next collective."""
+        if not self.world.is_main:
+            return {}
+        self.task.model.eval()
+        # Evaluation has other shapes than training: running it eagerly saves the compile.
+        with torch.no_grad(), self._autocast(), torch.compiler.set_stance("force_eager"):
+            figures = self.task.evaluate()
+        self.task.model.train()
+        self._log(metrics, {"phase": self.phase, "tokens": self.tokens, **figures})
+        return figures
+
+    def _log(self, metrics: Metrics | None, row: Mapping[str, float]) -> None:
+        if metrics is None:
+            return
+        metrics.write(self.step, row)
+        text = " ".join(f"{k} {v:.4g}" for k, v in row.items())
+        print(f"step {self.step} {text}", file=sys.stderr, flush=True)
+
+    def _save(self, figures: Mapping[str, float]) -> None:
+        if not self.world.is_main:
+            return
+        spent = self.elapsed_s + time.monotonic() - self._started
+        figure = figures.get(self.task.figure, math.inf)
+        better = figure < self.best
+        self.best = min(self.best, figure)
+        state = {
+            "step": self.step,
+            "phase": self.phase,
+            "tokens": self.tokens,
+            "elapsed_s": spent,
+            "best": self.best if math.isfinite(self.best) else None,
+            "optimizer_steps": self.optimizer.step_count,
+            "figures": dict(figures),
+        }
+        parameters = dict(self.task.model.named_parameters())
+        folder = checkpoint.write(self.out, parameters, self.optimizer.state(), state)
+        if better:
+            checkpoint.mark(self.out, "best", folder)
+        if self.after_save is not None:
+            self.after_save(folder, better)
+
+    def _resume(self) -> None:
+        folder = checkpoint.find(self.out)
+        if folder is None:
+            return
+        found = checkpoint.read(folder)
+        parameters = dict(self.task.model.named_parameters())
+        if parameters.keys() != found.model.keys():
+            odd = sorted(parameters.keys() ^ found.model.keys())[0]
+            raise MegaContextError(
+                f"--resume: {folder} belongs to another model ({odd}); use another --out folder."
+            )
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(found.model[name])
+        self.optimizer.load_state(found.optimizer, int(found.state["optimizer_steps"]))
+        self.step, self.tokens = int(found.state["step"]), int(found.state["tokens"])
+        self.elapsed_s = float(found.state["elapsed_s"])
+        best = found.state["best"]
+        self.best = math.inf if best is None else float(best)
