@@ -6,23 +6,17 @@ list of rejected candidates are the same for all of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from megacontext.core.focus.actions import (
-    ACTION_DTYPE,
-    COLLAPSE,
-    EXPAND,
-    REJECTED_DTYPE,
-    I64,
-    Actions,
-)
+from megacontext.core.allocators.rejections import Turned, rejections
+from megacontext.core.focus.actions import ACTION_DTYPE, COLLAPSE, EXPAND, F32, I64, Actions
 from megacontext.core.focus.constraints import OPEN, order_key
 from megacontext.core.focus.view import AllocatorView, Decision
-from megacontext.traces.schema import MAX_REJECTED, Reason
+from megacontext.traces.schema import Reason
 
-__all__ = ["Wishes", "best_expands", "by_strength", "cheapest_groups", "walk"]
+__all__ = ["Wishes", "best_expands", "by_strength", "cheapest_groups", "first_by", "walk"]
 
 
 @dataclass(slots=True)
@@ -34,78 +28,101 @@ class Wishes:
     rows: list[int]
 
 
-def _first(keys: I64, count: int) -> I64:
-    """Positions of the ``count`` smallest keys, in order."""
-    if len(keys) > 4 * count:
-        some = np.argpartition(keys, count)[:count]
-        return some[np.argsort(keys[some])]
-    return np.argsort(keys)[:count]
+def first_by(scores: F32, positions: I64, count: int, *, highest: bool) -> I64:
+    """Where the ``count`` lowest (or highest) of ``scores`` are, in order.
+
+    Ties: the oldest first when lowest are asked for, the newest first when highest.
+    """
+    where = None
+    if len(scores) > 2 * count + 64:  # a cheap cut first; ties at the cut are kept
+        cut = len(scores) - count if highest else count - 1
+        bound = np.partition(scores, cut)[cut]
+        where = np.flatnonzero(scores >= bound if highest else scores <= bound)
+        scores, positions = scores[where], positions[where]
+    keys = order_key(scores, positions)
+    order = keys.argsort()[: -count - 1 : -1] if highest else keys.argsort()[:count]
+    return order if where is None else where[order]
 
 
 def best_expands(view: AllocatorView, count: int) -> I64:
     """Rows of the best open expand candidates, best first, ties nearest to the cursor first."""
     found = view.candidates
     rows = np.flatnonzero(found.expand_reason == OPEN)
-    keys = order_key(found.expand_score[rows], found.expand_at[rows])
-    return rows[_first(-keys, count)]
+    best = first_by(found.expand_score[rows], found.expand_at[rows], count, highest=True)
+    return rows[best]
 
 
 def cheapest_groups(view: AllocatorView, count: int) -> I64:
     """Rows of the open groups with the lowest scores, lowest first, ties oldest first."""
     found = view.candidates
     rows = np.flatnonzero(found.group_reason == OPEN)
-    keys = order_key(found.group_score[rows], found.group_at[rows])
-    return rows[_first(keys, count)]
+    best = first_by(found.group_score[rows], found.group_at[rows], count, highest=False)
+    return rows[best]
 
 
 def by_strength(view: AllocatorView, expands: I64, groups: I64) -> Wishes:
     """Expands and collapses merged by how far their scores are from 0; expands win ties."""
     found = view.candidates
     strength = np.concatenate([found.expand_score[expands], -found.group_score[groups]])
-    order = np.argsort(-strength, kind="stable").tolist()
-    rows = expands.tolist() + groups.tolist()
-    split = len(expands)
-    return Wishes([int(at >= split) for at in order], [rows[at] for at in order])
+    order = np.argsort(-strength, kind="stable")
+    rows = np.concatenate([expands, groups])[order]
+    return Wishes((order >= len(expands)).astype(np.int8).tolist(), rows.tolist())
 
 
-@dataclass(slots=True)
 class _Walk:
-    view: AllocatorView
-    payers: list[int]  # group rows, cheapest first
-    room: int
-    taken: list[tuple[int, int, int]] = field(default_factory=list)  # kind, row, reason
-    rejected: list[tuple[int, int, int]] = field(default_factory=list)
-    expanded: list[int] = field(default_factory=list)  # positions
-    gone: list[tuple[int, int]] = field(default_factory=list)  # position ranges collapsed
+    """State of one walk, in plain Python numbers: it touches a few dozen candidates."""
+
+    def __init__(self, view: AllocatorView, payers: I64) -> None:
+        found = view.candidates
+        first = found.group_at[payers]
+        self.payers: list[int] = payers.tolist()  # group rows, cheapest first
+        self.low: list[int] = first.tolist()
+        self.high: list[int] = (first + found.group_count[payers]).tolist()
+        self.price: list[float] = found.group_score[payers].tolist()
+        self.margin = view.limits.margin
+        self.room = view.room
+        self.next = 0  # payers before it are gone
+        self.taken: list[tuple[int, int, int]] = []  # kind, row, reason
+        self.expanded: list[int] = []  # positions
+        self.gone: list[tuple[int, int]] = []  # position ranges collapsed
 
     def covered(self, at: int) -> bool:
         return any(low <= at < high for low, high in self.gone)
 
-    def group_range(self, row: int) -> tuple[int, int]:
-        low = int(self.view.candidates.group_at[row])
-        return low, low + int(self.view.candidates.group_count[row])
+    def intact(self, low: int, high: int) -> bool:
+        """Neither collapsed nor broken by an expand so far."""
+        return (low, high) not in self.gone and not any(low <= at < high for at in self.expanded)
 
-    def group_free(self, row: int) -> bool:
-        low, high = self.group_range(row)
-        broken = any(low <= at < high for at in self.expanded)
-        return not broken and (low, high) not in self.gone
-
-    def collapse(self, row: int, reason: int) -> None:
+    def collapse(self, row: int, low: int, high: int, reason: int) -> None:
         self.taken.append((COLLAPSE, row, reason))
-        self.gone.append(self.group_range(row))
+        self.gone.append((low, high))
         self.room += 1
 
-    def expand(self, row: int, reason: int) -> None:
+    def expand(self, row: int, at: int, reason: int) -> None:
         self.taken.append((EXPAND, row, reason))
-        self.expanded.append(int(self.view.candidates.expand_at[row]))
+        self.expanded.append(at)
         self.room -= 1
 
-    def payer_for(self, at: int) -> int | None:
-        for row in self.payers:
-            low, high = self.group_range(row)
-            if self.group_free(row) and not low <= at < high:
-                return row
-        return None
+    def swap(self, row: int, at: int, score: float, left: int) -> int:
+        """Collapse the cheapest payer and expand; OPEN, or why not."""
+        payers = len(self.payers)
+        while self.next < payers and not self.intact(self.low[self.next], self.high[self.next]):
+            self.next += 1
+        payer = self.next
+        while payer < payers:
+            low, high = self.low[payer], self.high[payer]
+            if not low <= at < high and (payer == self.next or self.intact(low, high)):
+                break
+            payer += 1
+        if payer == payers:
+            return Reason.BUDGET
+        if score - self.price[payer] <= self.margin:
+            return Reason.GAIN
+        if left < 2:
+            return Reason.N_DIFF
+        self.collapse(self.payers[payer], low, high, Reason.PAIR)
+        self.expand(row, at, Reason.PAIR)
+        return OPEN
 
 
 def walk(
@@ -113,7 +130,7 @@ def walk(
     wishes: Wishes,
     payers: I64,
     reason: Reason,
-    turned_down: list[tuple[int, int, int]] | None = None,
+    turned: Turned | None = None,
 ) -> Decision:
     """Grant wishes in order as budget, ``n_diff`` and gains allow.
 
@@ -125,48 +142,32 @@ def walk(
         wishes: open candidates only.
         payers: rows of open groups, cheapest first; as many as could be needed.
         reason: what granted single actions say.
-        turned_down: (kind, row, reason) of candidates that the policy itself ruled out.
+        turned: candidates that the policy itself ruled out; more are added here.
     """
-    found, limits = view.candidates, view.limits
-    state = _Walk(view, payers.tolist(), view.room)
-    for kind, row in zip(wishes.kinds, wishes.rows, strict=True):
-        left = limits.n_diff - len(state.taken)
+    turned = turned or Turned()
+    found, n_diff = view.candidates, view.limits.n_diff
+    state = _Walk(view, payers)
+    for done, (kind, row) in enumerate(zip(wishes.kinds, wishes.rows, strict=True)):
+        left = n_diff - len(state.taken)
+        if left < 1:
+            turned.rest(wishes.kinds[done:], wishes.rows[done:], state.taken)
+            break
         if kind == COLLAPSE:
-            if not state.group_free(row):
-                continue  # it paid for an expand, or one of its members was expanded
-            if left < 1:
-                state.rejected.append((kind, row, Reason.N_DIFF))
-            else:
-                state.collapse(row, reason)
+            low = int(found.group_at[row])
+            high = low + int(found.group_count[row])
+            if state.intact(low, high):  # else it paid for an expand, or a member was expanded
+                state.collapse(row, low, high, reason)
             continue
         at = int(found.expand_at[row])
-        if left < 1:
-            state.rejected.append((kind, row, Reason.N_DIFF))
-        elif state.covered(at):
-            state.rejected.append((kind, row, Reason.BUDGET))
+        if state.gone and state.covered(at):
+            turned.add(EXPAND, row, Reason.BUDGET)
         elif state.room > 0:
-            state.expand(row, reason)
+            state.expand(row, at, reason)
         else:
-            _swap(state, row, at, left)
-    blocked = _blocked(view)
-    return Decision(
-        _as_actions(view, state.taken),
-        _as_rejected(view, state.rejected + (turned_down or []), blocked),
-    )
-
-
-def _swap(state: _Walk, row: int, at: int, left: int) -> None:
-    found = state.view.candidates
-    payer = state.payer_for(at)
-    if payer is None:
-        state.rejected.append((EXPAND, row, Reason.BUDGET))
-    elif found.expand_score[row] - found.group_score[payer] <= state.view.limits.margin:
-        state.rejected.append((EXPAND, row, Reason.GAIN))
-    elif left < 2:
-        state.rejected.append((EXPAND, row, Reason.N_DIFF))
-    else:
-        state.collapse(payer, Reason.PAIR)
-        state.expand(row, Reason.PAIR)
+            why = state.swap(row, at, float(found.expand_score[row]), left)
+            if why != OPEN:
+                turned.add(EXPAND, row, why)
+    return Decision(_as_actions(view, state.taken), rejections(view, turned))
 
 
 def _as_actions(view: AllocatorView, taken: list[tuple[int, int, int]]) -> Actions:
@@ -175,87 +176,9 @@ def _as_actions(view: AllocatorView, taken: list[tuple[int, int, int]]) -> Actio
     for at, (kind, row, reason) in enumerate(taken):
         if kind == EXPAND:
             where = found.expand_at[row]
-            node = (view.levels[where], view.index[where], found.expand_score[row], size - 1)
+            level, index = view.levels[where], view.index[where]
+            actions[at] = (kind, level, index, found.expand_score[row], size - 1, False, reason)
         else:
-            node = (
-                found.group_level[row],
-                found.group_index[row],
-                found.group_score[row],
-                1 - size,
-            )
-        actions[at] = (kind, *node, False, reason)
+            level, index = found.group_level[row], found.group_index[row]
+            actions[at] = (kind, level, index, found.group_score[row], 1 - size, False, reason)
     return actions
-
-
-def _blocked(view: AllocatorView) -> list[tuple[int, int, int]]:
-    """The strongest candidates that the constraints forbid, as (kind, row, reason)."""
-    found = view.candidates
-    most = MAX_REJECTED
-    expands = np.flatnonzero(found.expand_reason > OPEN)
-    if len(expands) > most:
-        keys = order_key(found.expand_score[expands], found.expand_at[expands])
-        expands = expands[_first(-keys, most)]
-    low = found.group_score < np.float32(-view.limits.tau_collapse)
-    groups = np.flatnonzero(low & (found.group_reason > OPEN))
-    if len(groups) > most:
-        keys = order_key(found.group_score[groups], found.group_at[groups])
-        groups = groups[_first(keys, most)]
-    return [
-        *((EXPAND, row, int(found.expand_reason[row])) for row in expands.tolist()),
-        *((COLLAPSE, row, int(found.group_reason[row])) for row in groups.tolist()),
-    ]
-
-
-def _as_rejected(
-    view: AllocatorView,
-    walked: list[tuple[int, int, int]],
-    blocked: list[tuple[int, int, int]],
-) -> Actions:
-    """Candidates turned down, strongest first, at most 32, with members of broken groups."""
-    found = view.candidates
-    all_rows = walked + blocked
-    kinds = np.array([kind for kind, _, _ in all_rows], np.int8)
-    rows = np.array([row for _, row, _ in all_rows], np.int64)
-    reasons = np.array([reason for _, _, reason in all_rows], np.int8)
-    rejected = np.empty(len(all_rows), REJECTED_DTYPE)
-    expand = kinds == EXPAND
-    at = found.expand_at[rows[expand]]
-    rejected["kind"] = kinds
-    rejected["reason"] = reasons
-    rejected["level"][expand] = view.levels[at]
-    rejected["index"][expand] = view.index[at]
-    rejected["score"][expand] = found.expand_score[rows[expand]]
-    group = rows[~expand]
-    rejected["level"][~expand] = found.group_level[group]
-    rejected["index"][~expand] = found.group_index[group]
-    rejected["score"][~expand] = found.group_score[group]
-    rejected = np.concatenate([rejected, _broken_groups(view)])
-    strength = np.abs(rejected["score"].astype(np.float32))
-    order = np.argsort(-strength, kind="stable")[:MAX_REJECTED]
-    return rejected[order]
-
-
-def _broken_groups(view: AllocatorView) -> Actions:
-    """Parents that low-scoring gists ask for although their siblings are not all there."""
-    low = np.flatnonzero((view.scores < np.float32(-view.limits.tau_collapse)) & (view.levels > 0))
-    low = low[view.levels[low] < view.max_levels]
-    if len(low) > MAX_REJECTED:
-        low = low[_first(order_key(view.scores[low], low), 4 * MAX_REJECTED)]
-    if len(low) == 0:
-        return np.empty(0, REJECTED_DTYPE)
-    low.sort()
-    found = view.candidates
-    # A complete group is recognised by its parent: no other entry has a child of that node.
-    size = view.block_size
-    parents = view.index[low] // size * (view.max_levels + 1) + view.levels[low] + 1
-    whole = found.group_index * (view.max_levels + 1) + found.group_level
-    alone = ~np.isin(parents, whole[found.group_count > 1])
-    parents, first = np.unique(parents[alone], return_index=True)
-    at = low[alone][first]
-    rejected = np.empty(len(at), REJECTED_DTYPE)
-    rejected["kind"] = COLLAPSE
-    rejected["level"] = view.levels[at] + 1
-    rejected["index"] = view.index[at] // size
-    rejected["score"] = view.scores[at]
-    rejected["reason"] = Reason.ILLEGAL
-    return rejected

@@ -23,6 +23,7 @@ __all__ = ["OPEN", "TAKEN", "Candidates", "Cooling", "find_candidates", "order_k
 
 OPEN = -1
 """Reason of a candidate that nothing forbids."""
+_ZERO = np.zeros(1, np.int64)
 TAKEN = -2
 """Reason of a group that a forced collapse uses already."""
 
@@ -67,7 +68,8 @@ def order_key(scores: F32, positions: I64) -> I64:
 
     Float16 scores are whole multiples of 2**-24, so the order is exact; positions < 2**20.
     """
-    return (scores * np.float64(1 << 24)).astype(np.int64) * (1 << 20) + positions
+    keys: I64 = (scores * np.float64(1 << 24)).astype(np.int64) * (1 << 20) + positions
+    return keys
 
 
 def find_candidates(
@@ -94,7 +96,7 @@ def find_candidates(
     if disarmed is not None and len(expand_at):
         expand_reason[disarmed[expand_at]] = Reason.NOT_REARMED
     raw_at = np.flatnonzero(~gist)
-    first = _gist_groups(levels, index, gist, raw_at, block_size, max_levels)
+    first = _gist_groups(levels, index, block_size, max_levels)
     group_at = np.concatenate([raw_at, first])
     group_count = np.full(len(group_at), block_size, np.int64)
     group_count[: len(raw_at)] = 1
@@ -125,26 +127,24 @@ def find_candidates(
     return found
 
 
-def _gist_groups(
-    levels: I8, index: I64, gist: Bools, raw_at: I64, block_size: int, max_levels: int
-) -> I64:
+def _gist_groups(levels: I8, index: I64, block_size: int, max_levels: int) -> I64:
     """Positions of the first members of complete groups of K gists.
 
-    In a tiling, K consecutive entries from an aligned level-L node on whose last is the node's
-    K-th sibling can only be the siblings: finer entries would be more than K, a coarser one
-    cannot fit. The exception is level 1, where a raw block stands in place of a gist one to one.
+    Neighbours of one level in a tiling are consecutive nodes, so the groups of a run of equal
+    levels follow from its first index and its length.
     """
-    aligned = gist & ((index & (block_size - 1)) == 0)
-    aligned &= levels < max_levels
-    first = np.flatnonzero(aligned[: max(0, len(levels) - block_size + 1)])
-    if len(first) == 0:
-        return first
-    last = first + (block_size - 1)
-    whole = (levels[last] == levels[first]) & (index[last] - index[first] == block_size - 1)
-    first = first[whole]
-    if len(raw_at) and len(first):
-        mixed = np.searchsorted(raw_at, first) != np.searchsorted(raw_at, first + block_size)
-        first = first[~mixed]
+    if len(levels) < block_size:
+        return np.empty(0, np.int64)
+    begin = np.flatnonzero(levels[1:] != levels[:-1]) + 1
+    begin = np.concatenate([_ZERO, begin])
+    length = np.diff(begin, append=len(levels))
+    level = levels[begin]
+    long = (length >= block_size) & (level > 0) & (level < max_levels)
+    begin, length = begin[long], length[long]
+    skip = -index[begin] & (block_size - 1)
+    counts = np.maximum((length - skip) // block_size, 0)
+    offset = np.arange(int(counts.sum())) - np.repeat(counts.cumsum() - counts, counts)
+    first: I64 = np.repeat(begin + skip, counts) + block_size * offset
     return first
 
 

@@ -174,7 +174,8 @@ class Focus:
                 f"n_diff: {self.allocator.name} proposed {len(decision.actions)} actions, "
                 f"{limits.n_diff} are allowed."
             )
-        self._apply(np.concatenate([*forced, decision.actions]))
+        actions = _joined(forced, decision.actions)
+        self._apply(actions)
         settled = len(decision.actions) == 0
         self._round += 1
         last = settled or self._round >= limits.rounds
@@ -188,7 +189,7 @@ class Focus:
             tail_tokens=context.tail_tokens,
             levels=before,
             scores=used,
-            actions=np.concatenate([*forced, decision.actions]),
+            actions=actions,
             rejected=decision.rejected,
             budget_used=context.cost,
             w_max=context.w_max,
@@ -305,7 +306,7 @@ class Focus:
                     disarmed = splices[0].carry(disarmed, False)  # type: ignore[assignment]
                 found = self._candidates(frontier, scores, disarmed, forced)
         room = max(0, (free - size) // (size - 1))
-        return forced or [np.empty(0, ACTION_DTYPE)], AllocatorView(
+        return forced, AllocatorView(
             levels=frontier.levels,
             index=frontier.index,
             starts=frontier.starts,
@@ -328,3 +329,15 @@ def _join(one: Cooling, two: Cooling) -> Cooling:
         np.concatenate([one.levels, two.levels]),
         np.concatenate([one.index, two.index]),
     )
+
+
+def _joined(forced: list[Actions], voluntary: Actions) -> Actions:
+    # np.concatenate promotes structured dtypes field by field, which costs more than all else.
+    if not forced:
+        return voluntary
+    actions = np.empty(sum(map(len, forced)) + len(voluntary), ACTION_DTYPE)
+    done = 0
+    for part in (*forced, voluntary):
+        actions[done : done + len(part)] = part
+        done += len(part)
+    return actions

@@ -25,7 +25,8 @@ def fewest_nodes(first: I64 | int, last: I64, block_size: int, max_levels: int) 
         inner = above < below
         count += np.where(inner, above * block_size - low + high - below * block_size, high - low)
         low, high = np.where(inner, above, 0), np.where(inner, below, 0)
-    return count + (high - low)
+    total: I64 = count + (high - low)
+    return total
 
 
 def coarsest_levels(first: int, last: int, block_size: int, max_levels: int) -> I8:

@@ -113,7 +113,10 @@ class _Batch:
             index * width ** max(level, 1) for level, index in zip(levels, indices, strict=True)
         ]
         limit = 1 << 62
-        return self.old.starts.searchsorted([min(start, limit) for start in starts]).tolist()
+        found: list[int] = self.old.starts.searchsorted(
+            [min(start, limit) for start in starts]
+        ).tolist()
+        return found
 
     def step(self, kind: int) -> int:
         return self.rules.block_size - 1 if kind == EXPAND else 1 - self.rules.block_size

@@ -89,7 +89,10 @@ class Allocator(Protocol):
     :mod:`megacontext.core.focus.memory` for the bound.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Its kind, as configs and traces name it."""
+        ...
 
     def propose(self, view: AllocatorView) -> Decision:
         """At most ``view.limits.n_diff`` actions that are legal in order."""

@@ -1,0 +1,72 @@
+"""Greedy with chance: wishes are drawn from the strongest ones by temperature."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from megacontext.core.allocators.rejections import Turned
+from megacontext.core.allocators.walk import (
+    Wishes,
+    best_expands,
+    by_strength,
+    cheapest_groups,
+    walk,
+)
+from megacontext.core.focus.actions import EXPAND
+from megacontext.core.focus.view import AllocatorView, Decision
+from megacontext.core.rng import generator
+from megacontext.traces.errors import ConfigError
+from megacontext.traces.schema import MAX_REJECTED, Reason
+
+__all__ = ["StochasticGreedy"]
+
+
+@dataclass(frozen=True)
+class StochasticGreedy:
+    """Draws the order of the ``top_k`` strongest wishes without replacement.
+
+    The chance of the next one is proportional to exp(strength / temperature), drawn by adding
+    Gumbel noise and sorting (Kool et al., "Stochastic beams and where to find them", ICML 2019).
+    Candidates below the top k wait for another round (``N_DIFF``). The draw depends on the seed,
+    the step and the round alone.
+
+    Settles as :class:`~megacontext.core.allocators.greedy.Greedy` does: chance only changes the
+    order of open candidates, and each expand still disarms its node.
+
+    Args:
+        temperature: in score units, > 0; towards 0 it becomes greedy.
+        top_k: wishes that take part in the draw, >= 1.
+    """
+
+    temperature: float = 0.1
+    top_k: int = 16
+    name: str = "stochastic_greedy"
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ConfigError(f"allocator.temperature: {self.temperature} must be above 0.")
+        if self.top_k < 1:
+            raise ConfigError(f"allocator.top_k: {self.top_k} must be at least 1.")
+
+    def propose(self, view: AllocatorView) -> Decision:
+        """See :class:`~megacontext.core.focus.view.Allocator`."""
+        limits, found = view.limits, view.candidates
+        expands = best_expands(view, self.top_k + MAX_REJECTED)
+        payers = cheapest_groups(view, 2 * limits.n_diff + self.top_k + MAX_REJECTED)
+        low = found.group_score[payers] < np.float32(-limits.tau_collapse)
+        wishes = by_strength(view, expands, payers[low])
+        kinds, rows = np.array(wishes.kinds[: self.top_k]), np.array(wishes.rows[: self.top_k])
+        if len(rows) == 0:
+            return walk(view, wishes, payers, Reason.SAMPLED)
+        is_expand = kinds == EXPAND
+        strength = np.empty(len(rows))
+        strength[is_expand] = found.expand_score[rows[is_expand]]
+        strength[~is_expand] = -found.group_score[rows[~is_expand]]
+        noise = generator(view.seed, "allocator", view.step, view.round).gumbel(size=len(rows))
+        order = np.argsort(-(strength / self.temperature + noise), kind="stable")
+        drawn = Wishes(kinds[order].tolist(), rows[order].tolist())
+        turned = Turned()
+        turned.rest(wishes.kinds[self.top_k :], wishes.rows[self.top_k :], [])
+        return walk(view, drawn, payers, Reason.SAMPLED, turned)

@@ -1,0 +1,106 @@
+"""What one refocus costs on the CPU: allocator, constraints and working context, scores given."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from megacontext.core.allocators import make_allocator
+from megacontext.core.focus import Focus, Limits, WorkingContext
+from megacontext.core.focus.actions import F16
+from megacontext.core.rng import generator
+from megacontext.traces.schema import Trigger
+
+__all__ = ["bench"]
+
+BLOCK_SIZE = 32
+MAX_LEVELS = 4
+
+
+def bench(
+    entries: Sequence[int] = (1024, 8192),
+    allocators: Sequence[str] = ("greedy", "stochastic_greedy", "slot", "optimal"),
+    seed: int = 0,
+    refocuses: int = 200,
+) -> dict[str, Any]:
+    """p50 and p99 in microseconds of one round and of one refocus (all of its rounds).
+
+    Every refocus follows the append of one block, so each also pays for forced collapses and for
+    carrying the constraint memory. ``random`` draws new scores in [-1, 1] every round: the worst
+    case, where all limits bind in every round. ``drifting`` is the steady state of a session:
+    scores that follow the node and change slowly.
+
+    Args:
+        entries: frontier nodes to start from.
+        allocators: kinds to measure.
+        refocuses: how many to time for each case.
+    """
+    report: dict[str, Any] = {"block_size": BLOCK_SIZE, "refocuses": refocuses, "cases": []}
+    for count in entries:
+        for kind in allocators:
+            for scores in ("random", "drifting"):
+                case = {"entries": count, "allocator": kind, "scores": scores}
+                report["cases"].append(case | _measure(count, kind, scores, seed, refocuses))
+    return report
+
+
+def _measure(count: int, kind: str, scores: str, seed: int, refocuses: int) -> dict[str, float]:
+    focus = _start(count, kind, seed)
+    rounds_us: list[float] = []
+    refocus_us: list[float] = []
+    for step in range(refocuses):
+        focus.append(BLOCK_SIZE)
+        focus.begin(Trigger.BLOCK_CLOSED)
+        total_us = 0.0
+        for given in _scores(focus, scores, seed, step):
+            begin_ns = time.perf_counter_ns()
+            result = focus.round(given)
+            spent_us = (time.perf_counter_ns() - begin_ns) / 1000
+            rounds_us.append(spent_us)
+            total_us += spent_us
+            if result.last:
+                break
+        refocus_us.append(total_us)
+    return {
+        "round_us_p50": float(np.percentile(rounds_us, 50)),
+        "round_us_p99": float(np.percentile(rounds_us, 99)),
+        "refocus_us_p50": float(np.percentile(refocus_us, 50)),
+        "refocus_us_p99": float(np.percentile(refocus_us, 99)),
+        "rounds_per_refocus": len(rounds_us) / len(refocus_us),
+    }
+
+
+def _start(count: int, kind: str, seed: int) -> Focus:
+    """A full window of ``count`` nodes: a quarter LOD2, the rest LOD1 with a tenth of it raw."""
+    levels = np.ones(count, np.int8)
+    levels[: count // 4] = 2
+    raw = count // 4 + generator(seed, "bench.raw").permutation(count - count // 4)[: count // 10]
+    levels[raw] = 0
+    levels[-1] = 0
+    n_tokens = int((np.int64(BLOCK_SIZE) ** np.maximum(levels, 1).astype(np.int64)).sum())
+    cost = int(np.where(levels == 0, BLOCK_SIZE, 1).sum())
+    context = WorkingContext.from_levels(
+        levels,
+        n_tokens,
+        block_size=BLOCK_SIZE,
+        max_levels=MAX_LEVELS,
+        w_max=cost + 2 * BLOCK_SIZE,
+    )
+    return Focus(context, make_allocator(kind), Limits(), seed)
+
+
+def _scores(focus: Focus, kind: str, seed: int, step: int) -> Iterator[F16]:
+    """Scores for round after round of one refocus."""
+    context = focus.working_context
+    while True:
+        if kind == "random":
+            draw = generator(seed, "bench.scores", step)
+            yield draw.uniform(-1, 1, len(context)).astype(np.float16)
+        else:
+            # A slow wave over the history, with recent text near its top.
+            phase = context.starts / 4096 + step / 50
+            near = np.exp(-(context.n_tokens - context.starts) / 4096)
+            yield (0.35 * np.sin(phase) * np.cos(7 * phase) + near).astype(np.float16)

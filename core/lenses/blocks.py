@@ -1,0 +1,83 @@
+"""From one number per block to scores of frontier nodes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from megacontext.core.focus.actions import F32
+from megacontext.core.lenses.base import Observation
+
+__all__ = ["log_distance", "match_strength", "pool_blocks", "recency_prior", "share_neighbours"]
+
+BAR = 0.3
+"""Strength of a block that just reaches the bar; above the default ``tau_expand`` of 0.2."""
+LEAST_Z = 1.5
+"""Blocks less unusual than this many robust deviations are never lifted to the bar."""
+
+
+def log_distance(observation: Observation) -> F32:
+    """F32[n] in [0, 1]: log distance from a node's end to the cursor over that of the start."""
+    size = observation.block_size
+    distance = (observation.n_tokens - observation.stops) / size
+    whole = np.log1p(max(observation.n_tokens, 1) / size)
+    fraction: F32 = (np.log1p(distance) / whole).astype(np.float32)
+    return fraction
+
+
+def recency_prior(observation: Observation) -> F32:
+    """F32[n] from 0.10 (newest) to -0.15 (oldest).
+
+    Within the default thresholds on both sides: by itself it neither expands nor collapses, it
+    only decides who pays when something else is wanted or room is needed: the oldest.
+    """
+    prior: F32 = np.float32(0.10) - np.float32(0.25) * log_distance(observation)
+    return prior
+
+
+def match_strength(blocks: F32, picks: int = 1) -> F32:
+    """How much each block stands out, in [0, 1], calibrated on the history's own distribution.
+
+    z is the robust deviation (x - median) / (1.4826 MAD). A block reaches ``BAR`` at the lower
+    of two marks: the universal threshold sqrt(2 ln n), which the largest of n normal deviates
+    rarely exceeds (Donoho and Johnstone, Biometrika 1994), and the ``picks``-th best block, but
+    never below ``LEAST_Z``. So ordinary text, where nothing stands out, moves the focus by a few
+    blocks a refocus, and any number of clear matches pass together. Strength grows with the
+    square of z: twice the mark is a certain match.
+
+    Args:
+        blocks: F32[n], any scale, larger is a better match.
+    """
+    if len(blocks) < 2:
+        return np.zeros(len(blocks), np.float32)
+    centre = np.median(blocks)
+    scale = 1.4826 * np.median(np.abs(blocks - centre))
+    if scale <= 1e-6 * np.abs(blocks - centre).max():  # most blocks are equal, as under BM25
+        scale = float(blocks.std())
+    if not scale > 0:
+        return np.zeros(len(blocks), np.float32)
+    z = (blocks - centre) / scale
+    picks = min(picks, len(z))
+    best = float(np.partition(z, len(z) - picks)[len(z) - picks])
+    mark = max(LEAST_Z, min(best, float(np.sqrt(2 * np.log(len(z))))))
+    strength: F32 = np.clip(BAR * np.square(np.maximum(z, 0) / mark), 0, 1).astype(np.float32)
+    return strength
+
+
+def share_neighbours(strength: F32, share: float = 0.9) -> F32:
+    """Neighbours of a block at or above ``BAR`` get ``share`` of its strength at least.
+
+    A fact may straddle two blocks, and its other half need not match by itself.
+    """
+    strong = np.where(strength >= BAR, np.float32(share) * strength, np.float32(0))
+    shared = strength.copy()
+    shared[1:] = np.maximum(shared[1:], strong[:-1])
+    shared[:-1] = np.maximum(shared[:-1], strong[1:])
+    return shared
+
+
+def pool_blocks(blocks: F32, observation: Observation) -> F32:
+    """F32[n]: the maximum over the blocks that each frontier node covers; ``blocks`` F32[b]."""
+    if len(observation.starts) == 0:
+        return np.empty(0, np.float32)
+    pooled: F32 = np.maximum.reduceat(blocks, observation.starts // observation.block_size)
+    return pooled
