@@ -206,9 +206,13 @@ class CtxFile:
         )
 
     def settle(self) -> None:
-        """After a fall-back: overwrite the header whose data are damaged with the one in use."""
-        if self.fell_back is not None:
+        """Overwrite the header that is damaged, or whose data are, with the one in use."""
+        if self.fell_back is not None or self.damaged_slots:
             self._put(replace(self._header, sequence=self._header.sequence + 1))
+
+    def beyond(self, entries: int) -> bytes:
+        """Raw bytes of up to ``entries`` rows after the last one."""
+        return self._handle.pread(DATA_START + self.count * self._stride, entries * self._stride)
 
     def refresh(self) -> None:
         """Reader: adopt the newest commit in the file."""
@@ -239,7 +243,7 @@ class CtxFile:
     def _put(self, header: Header) -> None:
         self._handle.pwrite((header.sequence & 1) * SLOT_BYTES, headers.encode(header))
         self._handle.datasync()
-        self._header, self.fell_back = header, None
+        self._header, self.fell_back, self.damaged_slots = header, None, 0
 
     def _grow(self, rows: int) -> None:
         ahead = min(max(self._capacity * self._stride // 2, _MIN_GROWTH), _MAX_GROWTH)

@@ -163,16 +163,13 @@ class TreeFolder:
             raise
         return _levels(self.manifest.spec, opened)
 
-    def keep_lost(self, file: CtxFile) -> str:
-        """Copy the entries that a fall-back drops beside the file before they are overwritten."""
-        newest = file.fell_back
-        assert newest is not None
-        start, stop = file.header.count, newest.count
-        name = f"{file.path.name}.lost{newest.sequence}"
+    def keep_lost(self, file: CtxFile, entries: int) -> str:
+        """Copy what is left of ``entries`` lost ones before new ones overwrite them."""
+        name = f"{file.path.name}.lost{file.header.sequence + 1}"
         handle = self.files.open(self.path / name, write=True, create=True)
         try:
             handle.truncate(0)
-            handle.pwrite(0, file.view(start, stop).tobytes())
+            handle.pwrite(0, file.beyond(entries))
             handle.datasync()
         finally:
             handle.close()

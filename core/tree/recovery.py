@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from megacontext.core.geometry import node_count, span
 from megacontext.core.tree.ctxfile import CtxFile
 from megacontext.core.tree.folder import TreeFolder
 from megacontext.core.tree.level import Level
@@ -19,7 +20,8 @@ class Recovery:
     Attributes:
         slot: the header slot of LOD0 that served (0 or 1); -1 for a tree in memory.
         fell_back: files whose last commit failed its checksum, so that the one before serves.
-        dropped_tokens: tokens of such a commit of LOD0; a copy lies in LOD0.ctx.lost<sequence>.
+        dropped_tokens: committed tokens that LOD0 lost to damage; what is left of them was
+            copied to LOD0.ctx.lost<sequence>.
         damaged_slots: files with one unreadable header slot.
         rebuilt_nodes: gists made again because their level lagged LOD0.
         notes: one sentence for each finding.
@@ -48,39 +50,45 @@ def ctx_files(tokens: CtxFile, levels: Sequence[Level]) -> list[CtxFile]:
 def recover(folder: TreeFolder, tokens: CtxFile, levels: Sequence[Level], write: bool) -> Recovery:
     """Report what opening found and, for the writer, make the files agree with it.
 
-    The order matters for a crash in the middle: gists of tokens that LOD0 lost are cut off first,
-    then the lost entries are copied, and only then is LOD0's damaged header overwritten.
+    The order matters for a crash in the middle: lost entries are copied first, then gists of
+    tokens that LOD0 lost are cut off, and only then are damaged headers overwritten.
     """
     files = ctx_files(tokens, levels)
-    fell_back = [file for file in files if file.fell_back is not None]
-    notes = [
-        f"the last commit of {file.path.name} fails its checksum; the one before it serves."
-        for file in fell_back
-    ]
+    fell_back = [file.path.name for file in files if file.fell_back is not None]
     damaged = [file.path.name for file in files if file.damaged_slots]
-    notes += [f"one header of {name} is damaged; the other one serves." for name in damaged]
-    newest = tokens.fell_back
-    dropped = max(newest.count - tokens.count, 0) if newest else 0
-    size = folder.manifest.spec.block_size
-    for level in levels:
-        nodes = tokens.count // size**level.number
-        if max(level.gists.count, level.keys.count) > nodes:
-            notes.append(
-                f"level {level.number} held gists of tokens that LOD0.ctx lost; they were cut off."
-            )
-            if write:
-                for rows in (level.gists, level.keys):
-                    assert isinstance(rows, CtxFile)
-                    rows.trim(nodes)
-    if write and dropped:
-        notes.append(f"{dropped} lost tokens were copied to {folder.keep_lost(tokens)}.")
+    notes = [
+        f"the last commit of {name} fails its checksum, the one before serves."
+        for name in fell_back
+    ]
+    notes += [f"one header of {name} is damaged, the other one serves." for name in damaged]
+    dropped = _dropped_tokens(tokens, levels, folder.manifest.spec.block_size)
+    if dropped:
+        notes.append(f"{dropped} tokens of commits that LOD0.ctx lost were dropped.")
     if write:
-        for file in fell_back:
+        if dropped:
+            notes.append(f"a copy of them is in {folder.keep_lost(tokens, dropped)}.")
+        for level in levels:
+            nodes = node_count(level.number, tokens.count, folder.manifest.spec.block_size)
+            for rows in (level.gists, level.keys):
+                assert isinstance(rows, CtxFile)
+                rows.trim(nodes)
+        for file in files:
             file.settle()
     return Recovery(
         slot=tokens.header.sequence & 1,
-        fell_back=tuple(file.path.name for file in fell_back),
+        fell_back=tuple(fell_back),
         dropped_tokens=dropped,
         damaged_slots=tuple(damaged),
         notes=tuple(notes),
     )
+
+
+def _dropped_tokens(tokens: CtxFile, levels: Sequence[Level], block_size: int) -> int:
+    """Tokens known to have been committed beyond what LOD0 still vouches for.
+
+    Levels commit after LOD0, so their nodes are proof even where LOD0's own header is gone.
+    """
+    ends = [span(level.number, level.count, block_size)[0] for level in levels]
+    if tokens.fell_back is not None:
+        ends.append(tokens.fell_back.count)
+    return max([tokens.count, *ends]) - tokens.count
