@@ -117,6 +117,14 @@ class BaseModel:
         return loading.trained_window(self.module.config)
 
     @property
+    def kv_shape(self) -> tuple[int, int, int]:
+        """(layers, key/value heads, head dimension) of the model's cache."""
+        heads = int(self.config.num_attention_heads)
+        kv_heads = int(getattr(self.config, "num_key_value_heads", None) or heads)
+        dim = int(getattr(self.config, "head_dim", None) or self.config.hidden_size // heads)
+        return int(self.config.num_hidden_layers), kv_heads, dim
+
+    @property
     def device(self) -> torch.device:
         return self._embedding.weight.device
 

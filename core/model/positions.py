@@ -24,14 +24,16 @@ from numpy.typing import NDArray
 
 from megacontext.core.model.layout import Rows
 
-__all__ = ["POSITION_MODES", "PositionMode", "next_position", "row_positions"]
+__all__ = ["POSITION_MODES", "PositionMode", "row_positions"]
 
 PositionMode = Literal["packed", "global", "gap"]
 POSITION_MODES: tuple[PositionMode, ...] = get_args(PositionMode)
 
 
-def row_positions(mode: PositionMode, rows: Rows, w_max: int, limit: int) -> NDArray[np.int64]:
-    """Position of every row, strictly increasing, I64[r].
+def row_positions(
+    mode: PositionMode, rows: Rows, w_max: int, limit: int
+) -> tuple[NDArray[np.int64], int]:
+    """Position of every row, strictly increasing, I64[r]; and that of the next raw token.
 
     Args:
         mode: one of :data:`POSITION_MODES`.
@@ -40,24 +42,18 @@ def row_positions(mode: PositionMode, rows: Rows, w_max: int, limit: int) -> NDA
         limit: positions that the model was trained on; used by ``gap`` alone.
     """
     if mode == "packed":
-        return np.arange(len(rows), dtype=np.int64)
+        return np.arange(len(rows), dtype=np.int64), len(rows)
     if mode == "global":
-        return rows.starts + (rows.widths - 1) // 2
+        after = int(rows.starts[-1] + rows.widths[-1]) if len(rows) else 0
+        return rows.starts + (rows.widths - 1) // 2, after
     advance = _gap_advance(rows, limit - max(w_max - len(rows), 0))
-    positions: NDArray[np.int64] = np.cumsum(advance) - advance + (advance - 1) // 2
-    return positions
-
-
-def next_position(mode: PositionMode, rows: Rows, last: int) -> int:
-    """Position of the next raw token after ``rows``, whose last row is at ``last``."""
-    if mode == "global" and len(rows):
-        return int(rows.starts[-1] + rows.widths[-1])
-    return last + 1
+    ends: NDArray[np.int64] = np.cumsum(advance)
+    return ends - advance + (advance - 1) // 2, int(advance.sum())
 
 
 def _gap_advance(rows: Rows, room: int) -> NDArray[np.int64]:
     for shift in range(63):
-        advance = np.maximum(rows.widths >> shift, 1)
+        advance: NDArray[np.int64] = np.maximum(rows.widths >> shift, 1)
         if int(advance.sum()) <= room:
             return advance
     return np.ones(len(rows), dtype=np.int64)

@@ -1,15 +1,20 @@
 """A KV cache of fixed shape whose rows lie in slots, in any order.
 
-Shape legend: L layers, H key/value heads, S slots, D head dimension, r rows written at once.
+Shape legend: L layers, H key/value heads, S slots, D head dimension, d model width, r rows written
+at once.
 
 Every layer is a view of one storage ``[L, H, S, D]``, so one operation can move all shifted keys.
 A key that is moved again and again would collect one rounding a move (in bfloat16 a few percent
 after a thousand moves), so the rotated layers also keep each key as it was *born*, and a move
 always starts from there: one rounding, however many moves.
+
+The storage has more slots than asked for: up to a full tile, and one tile behind ``attended`` whose
+``scratch`` slot takes the rows that only pad a batch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,15 +24,23 @@ from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
+from megacontext.core.model.base import BaseModel
 from megacontext.core.model.rotary import RotaryLayers, rotate_keys
 
-__all__ = ["KVShape", "SlottedCache"]
+__all__ = ["DEAD", "SlottedCache", "visible"]
 
-KVShape = tuple[int, int, int]
-"""(layers L, key/value heads H, head dimension D)."""
+DEAD = -1
+"""Window order of a slot that holds no live row."""
 
-# Keys moved by one operation; bounds the float32 intermediates.
+# Slots come in tiles of this many, so that kernels need no bounds inside a tile.
+_TILE = 128
+# Keys moved by one operation on a CPU; bounds the float32 intermediates.
 _MOVE_CHUNK = 2048
+
+
+def visible(slot_orders: Tensor, orders: Tensor) -> Tensor:
+    """Mask bool [r, columns]: live slots at or before each row in window order."""
+    return (slot_orders >= 0) & (slot_orders <= orders[:, None])
 
 
 class _SlottedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyped here
@@ -62,60 +75,77 @@ class _SlottedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is u
 
 
 class SlottedCache(Cache):  # type: ignore[misc]  # transformers is untyped here
-    """Keys and values in slots; the owner decides which row lies where.
+    """Keys, values and input embeddings in slots; the owner decides which row lies where.
 
-    Before a forward the owner sets ``write_slots`` I64[r] and ``columns`` (the slots that the
-    mask has); the layers write the new rows there and return the first ``columns`` slots.
+    ``orders`` I32[S] is each slot's place in window order (-1: no live row) and ``inputs`` [S, d]
+    its input embedding. All live slots are below ``columns``. Before a transformers forward
+    ``write_slots`` I64[r] says where the new rows go.
     """
 
-    def __init__(
-        self,
-        shape: KVShape,
-        slots: int,
-        rotary: RotaryLayers,
-        *,
-        device: torch.device,
-        dtype: torch.dtype,
-    ) -> None:
-        layers, heads, dim = shape
+    def __init__(self, base: BaseModel, slots: int, rotary: RotaryLayers) -> None:
+        layers, heads, dim = base.kv_shape
         self.slots = slots
-        self.columns = slots
+        self.columns = 0
         self.rotary = rotary
-        self.keys = torch.zeros(layers, heads, slots, dim, device=device, dtype=dtype)
+        self.attended = -(-slots // _TILE) * _TILE
+        self.scratch = self.attended
+        stored = self.attended + _TILE
+        kind: dict[str, Any] = {"device": base.device, "dtype": base.dtype}
+        self.keys = torch.zeros(layers, heads, stored, dim, **kind)
         self.values = torch.zeros_like(self.keys)
-        self.write_slots = torch.zeros(0, dtype=torch.int64, device=device)
-        self._born_at = np.zeros(slots, dtype=np.int64)  # position a key was computed at
-        self.birth = torch.zeros(len(rotary.layers), heads, slots, dim, device=device, dtype=dtype)
-        self._birth_index = {layer: i for i, layer in enumerate(rotary.layers)}
+        self.birth = torch.zeros(len(rotary.layers), heads, stored, dim, **kind)
+        self.inputs = torch.zeros(stored, base.dim, **kind)
+        self.orders = torch.full((stored,), DEAD, dtype=torch.int32, device=base.device)
+        self.write_slots = torch.zeros(0, dtype=torch.int64, device=base.device)
+        self.birth_index = {layer: i for i, layer in enumerate(rotary.layers)}
+        self._born_at = np.zeros(stored, dtype=np.int64)  # position a key was computed at
+        self.move_keys: Callable[[NDArray[np.int64], NDArray[np.int64]], None] = self._move_keys
         super().__init__(layers=[_SlottedLayer(self, i) for i in range(layers)])
+
+    @property
+    def device(self) -> torch.device:
+        return self.keys.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.keys.dtype
+
+    def place(self, slots: NDArray[np.int64]) -> None:
+        """Declare the live rows: ``slots`` I64[n] in window order; all others are dead."""
+        orders = np.full(len(self.orders), DEAD, dtype=np.int32)
+        orders[slots] = np.arange(len(slots), dtype=np.int32)
+        self.orders.copy_(torch.from_numpy(orders))
+        self.columns = int(slots.max()) + 1 if len(slots) else 0
+
+    def born(self, slots: NDArray[np.int64], positions: NDArray[np.int64]) -> None:
+        """Note that rows are computed into ``slots`` at ``positions``."""
+        self._born_at[slots] = positions
+        self.columns = max(self.columns, int(slots.max()) + 1)
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write rows [H, r, D] of one layer; return its columns, two [H, columns, D]."""
         slots = self.write_slots
         self.keys[layer].index_copy_(1, slots, keys)
         self.values[layer].index_copy_(1, slots, values)
-        if layer in self._birth_index:
-            self.birth[self._birth_index[layer]].index_copy_(1, slots, keys)
+        if layer in self.birth_index:
+            self.birth[self.birth_index[layer]].index_copy_(1, slots, keys)
         return self.keys[layer, :, : self.columns], self.values[layer, :, : self.columns]
-
-    def born(self, slots: NDArray[np.int64], positions: NDArray[np.int64]) -> None:
-        """Note that the keys in ``slots`` were computed at ``positions``."""
-        self._born_at[slots] = positions
 
     def move(self, slots: NDArray[np.int64], positions: NDArray[np.int64]) -> None:
         """Rotate the keys in ``slots`` I64[m] to ``positions`` I64[m], in all rotated layers."""
-        if not len(self.rotary.layers):
-            return
-        delta = positions - self._born_at[slots]
+        if self.rotary.layers and len(slots):
+            self.move_keys(slots, positions - self._born_at[slots])
+
+    def _move_keys(self, slots: NDArray[np.int64], delta: NDArray[np.int64]) -> None:
         for start in range(0, len(slots), _MOVE_CHUNK):
-            part = torch.from_numpy(slots[start : start + _MOVE_CHUNK]).to(self.keys.device)
-            by = torch.from_numpy(delta[start : start + _MOVE_CHUNK]).to(self.keys.device)
+            part = torch.from_numpy(slots[start : start + _MOVE_CHUNK]).to(self.device)
+            by = torch.from_numpy(delta[start : start + _MOVE_CHUNK]).to(self.device)
             moved = rotate_keys(self.birth[:, :, part], by, self.rotary.inv_freq)
-            for i, layer in enumerate(self.rotary.layers):
+            for layer, i in self.birth_index.items():
                 self.keys[layer].index_copy_(1, part, moved[i])
 
     def snapshot(self) -> tuple[Tensor, ...]:
-        """A copy of the contents, for :meth:`restore`."""
+        """A copy of keys, values and births, for :meth:`restore`."""
         born_at = torch.from_numpy(self._born_at.copy())
         return self.keys.clone(), self.values.clone(), self.birth.clone(), born_at
 

@@ -29,15 +29,13 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from megacontext.core.model.base import BaseModel, Forward
-from megacontext.core.model.layout import Layout, Rows, layout_rows, token_rows
-from megacontext.core.model.positions import (
-    POSITION_MODES,
-    PositionMode,
-    next_position,
-    row_positions,
-)
+from megacontext.core.model.decoder import RunnerKind, pick_runner
+from megacontext.core.model.layout import Layout, Rows, layout_rows
+from megacontext.core.model.positions import POSITION_MODES, PositionMode, row_positions
 from megacontext.core.model.rotary import RotaryLayers, probe_rotary
-from megacontext.core.model.runner import DEAD, HFRunner, RowRunner
+from megacontext.core.model.row_table import RowTable
+from megacontext.core.model.runner import RowRunner
+from megacontext.core.model.slotted_cache import SlottedCache
 from megacontext.traces.errors import ModelError, PlanError
 from megacontext.traces.schema import KVMode
 
@@ -81,6 +79,7 @@ class KVWindow:
         drift_bound: a sampled drift above this starts a refresh, in nats.
         refresh_every: start a refresh every so many appended tokens, 0 for never (splice).
         refresh_chunk: rows refreshed before each append.
+        runner: how rows are computed; see :mod:`megacontext.core.model.decoder`.
 
     Raises:
         ModelError: w_max beyond the trained window, or positions that the model cannot take.
@@ -97,6 +96,7 @@ class KVWindow:
         drift_bound: float | None = None,
         refresh_every: int = 0,
         refresh_chunk: int = 256,
+        runner: RunnerKind = "auto",
     ) -> None:
         if mode not in ("exact", "splice"):
             raise ModelError(f"kv.mode is '{mode}', use exact or splice")
@@ -122,16 +122,15 @@ class KVWindow:
         self.drift_bound = drift_bound
         self.refresh_every = refresh_every
         self.refresh_chunk = refresh_chunk
-        self.runner: RowRunner = HFRunner(base, w_max, rotary)
-        self._inputs = torch.zeros(w_max, base.dim, device=base.device, dtype=base.dtype)
+        self.cache = SlottedCache(base, w_max, rotary)
+        self.runner: RowRunner = pick_runner(base, self.cache, runner)
         self.reset()
 
     def reset(self) -> None:
         """Forget every row, e.g. after the tree was gisted anew."""
-        self._rows = token_rows(0, 0)
-        self._slots = np.zeros(0, dtype=np.int64)
-        self._positions = np.zeros(0, dtype=np.int64)
-        self._free = np.arange(self.w_max, dtype=np.int64)
+        self._table = RowTable(self.w_max)
+        self._next_position = 0
+        self.cache.place(self._table.slots)
         self.n_tokens = 0
         self.last: Forward | None = None
         self._clean = 0
@@ -143,22 +142,22 @@ class KVWindow:
     # -- what the window holds ------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return len(self._slots)
+        return len(self._table)
 
     @property
     def row_keys(self) -> NDArray[np.int64]:
         """Keys of the rows in window order, I64[r]; see :mod:`megacontext.core.model.layout`."""
-        return self._rows.keys
+        return self._table.rows.keys
 
     @property
     def row_slots(self) -> NDArray[np.int64]:
         """Slots of the rows in window order, I64[r]."""
-        return self._slots
+        return self._table.slots
 
     @property
     def row_positions(self) -> NDArray[np.int64]:
         """Positions of the rows in window order, strictly increasing, I64[r]."""
-        return self._positions
+        return self._table.positions
 
     @property
     def exact_rows(self) -> int:
@@ -185,20 +184,19 @@ class KVWindow:
                 "append at least one and refocus before the budget is full"
             )
         self._refresh_step()
-        first = next_position(self.positions, self._rows, int(self._positions[-1]) if held else -1)
-        slots, self._free = self._free[:count], self._free[count:]
-        self._rows = self._rows.joined(token_rows(self.n_tokens, self.n_tokens + count))
-        self._slots = np.concatenate([self._slots, slots])
-        self._positions = np.concatenate([self._positions, first + np.arange(count)])
-        self._inputs[torch.from_numpy(slots).to(self._inputs.device)] = self.base.embed(ids)
+        added = self._table.append(self.n_tokens, self._next_position, count)
+        self._next_position += count
         self.n_tokens += count
         self._tokens_since_refresh += count
         if self.mode is KVMode.SPLICE and 0 < self.refresh_every <= self._tokens_since_refresh:
             self._start_refresh()
-        return self._compute(np.arange(held, held + count), keep_all=True)
+        if count == 1:
+            return self._compute_token(int(ids[0]))
+        self._set_inputs(added, self.base.embed(ids))
+        return self._compute(added, keep_all=True)
 
     def decode(self, token: int) -> Forward:
-        """Run one new token at the window's end."""
+        """Run one new raw token at the window's end."""
         return self.append([token])
 
     @torch.no_grad()
@@ -216,55 +214,42 @@ class KVWindow:
         rows = layout_rows(layout)
         if len(rows) > self.w_max:
             raise PlanError(f"a layout of {len(rows)} rows exceeds w_max {self.w_max}, collapse")
-        positions = row_positions(self.positions, rows, self.w_max, self.base.window)
-        changed = _first_change(self._rows.keys, rows.keys, self._positions, positions)
+        if layout.n_tokens < self.n_tokens:
+            raise PlanError(
+                f"a layout of {layout.n_tokens} tokens is older than the window, which has seen "
+                f"{self.n_tokens}: sync to the newest layout"
+            )
+        positions, self._next_position = row_positions(
+            self.positions, rows, self.w_max, self.base.window
+        )
+        changed = _first_change(self._table, rows, positions)
         self.n_tokens = layout.n_tokens
         if changed == len(rows) == len(self):
-            self._rows = rows
             return self._stats(0, None, 0)
-        kept, shifted = self._place(rows, positions)
+        kept, shifted = self._table.replace(rows, positions)
+        self.cache.place(self._table.slots)
         self._clean = min(self._clean, changed)
-        self._load_inputs(~kept, vectors, tokens)
+        self._load_inputs(np.flatnonzero(~kept), vectors, tokens)
+        newest = len(rows) - 1
         if self.mode is KVMode.EXACT:
-            todo = np.arange(min(changed, len(rows) - 1), len(rows))
+            todo = np.arange(min(changed, newest), len(rows))
+            shifted[:] = False  # everything behind the first change is computed anew
         else:
-            todo = np.flatnonzero(~kept | (np.arange(len(rows)) == len(rows) - 1))
+            self.cache.move(self._table.slots[shifted], positions[shifted])
+            todo = np.flatnonzero(~kept | (np.arange(len(rows)) == newest))
         self._compute(todo)
-        return self._stats(len(todo), self._sampled_drift(), shifted)
-
-    def _place(self, rows: Rows, positions: NDArray[np.int64]) -> tuple[NDArray[np.bool_], int]:
-        """Give every row its slot and position; returns (rows that were kept, keys moved)."""
-        old = self._rows
-        # Starts increase strictly in both layouts, so a kept row is found by its start.
-        at = np.minimum(np.searchsorted(old.starts, rows.starts), max(len(old) - 1, 0))
-        kept = old.keys[at] == rows.keys if len(old) else np.zeros(len(rows), dtype=np.bool_)
-        leaving = np.ones(len(old), dtype=np.bool_)
-        leaving[at[kept]] = False
-        free = np.sort(np.concatenate([self._free, self._slots[leaving]]))
-        slots = np.empty(len(rows), dtype=np.int64)
-        slots[kept] = self._slots[at[kept]]
-        inserted = len(rows) - int(kept.sum())
-        slots[~kept] = free[:inserted]
-        shift = np.zeros(len(rows), dtype=np.bool_)
-        shift[kept] = self._positions[at[kept]] != positions[kept]
-        self._rows, self._slots, self._positions = rows, slots, positions
-        self._free = free[inserted:]
-        if self.mode is KVMode.EXACT:
-            return kept, 0  # everything behind the first change is computed anew
-        self.runner.cache.move(slots[shift], positions[shift])
-        return kept, int(shift.sum())
+        return self._stats(len(todo), self._sampled_drift(), int(shifted.sum()))
 
     def _load_inputs(
-        self, which: NDArray[np.bool_], vectors: VectorSource, tokens: TokenSource
+        self, inserted: NDArray[np.int64], vectors: VectorSource, tokens: TokenSource
     ) -> None:
         """Fetch the input embeddings of the inserted rows."""
-        inserted = np.flatnonzero(which)
-        levels, values = self._rows.levels[inserted], self._rows.values[inserted]
+        rows = self._table.rows
+        levels, values = rows.levels[inserted], rows.values[inserted]
         raw = inserted[levels == 0]
-        runs = np.split(raw, np.flatnonzero(np.diff(self._rows.starts[raw]) != 1) + 1)
-        for run in runs:
+        for run in np.split(raw, np.flatnonzero(np.diff(rows.starts[raw]) != 1) + 1):
             if len(run):
-                first = int(self._rows.starts[run[0]])
+                first = int(rows.starts[run[0]])
                 self._set_inputs(run, self.base.embed(tokens(first, first + len(run))))
         for level in np.unique(levels[levels > 0]):
             of_level = levels == level
@@ -272,21 +257,24 @@ class KVWindow:
             self._set_inputs(inserted[of_level], found)
 
     def _set_inputs(self, rows: NDArray[np.int64], x: Tensor) -> None:
-        slots = torch.from_numpy(self._slots[rows]).to(self._inputs.device)
-        self._inputs[slots] = x.to(self._inputs.device, self._inputs.dtype)
+        inputs = self.cache.inputs
+        inputs[torch.from_numpy(self._table.slots[rows]).to(inputs.device)] = x.to(inputs)
+
+    def _compute_token(self, token: int) -> Forward:
+        newest = len(self) - 1
+        slot, position = int(self._table.slots[newest]), int(self._table.positions[newest])
+        self.last = self.runner.run_token(token, slot, newest, position)
+        self._clean += self._clean == newest
+        return self.last
 
     def _compute(self, todo: NDArray[np.int64], *, keep_all: bool = False) -> Forward:
         """Compute rows ``todo`` (window order, ascending) in place; sets ``last``."""
-        orders = np.full(self.w_max, DEAD, dtype=np.int32)
-        orders[self._slots] = np.arange(len(self), dtype=np.int32)
-        self.runner.set_orders(orders, int(self._slots.max()) + 1)
+        slots, positions = self._table.slots, self._table.positions
         parts: list[Forward] = []
         for start in range(0, len(todo), _MAX_ROWS):
             part = todo[start : start + _MAX_ROWS]
-            slots = self._slots[part]
-            x = self._inputs[torch.from_numpy(slots).to(self._inputs.device)]
             keep = len(part) if keep_all else 1
-            parts.append(self.runner.run(x, self._positions[part], part, slots, keep))
+            parts.append(self.runner.run(slots[part], part, positions[part], keep))
         done = np.zeros(len(self) + 1, dtype=np.bool_)
         done[todo] = True
         self._clean += int(np.argmin(done[self._clean :]))
@@ -316,7 +304,7 @@ class KVWindow:
         assert self.last is not None
         if self._clean == len(self):
             return 0.0
-        cache, last, clean = self.runner.cache, self.last, self._clean
+        cache, last, clean = self.cache, self.last, self._clean
         saved = cache.snapshot()
         self._compute(np.arange(clean, len(self)))
         exact = self.last.logits[-1].log_softmax(-1)
@@ -354,15 +342,10 @@ class KVWindow:
         return SyncStats(rows + refreshed, mode, drift, shifted)
 
 
-def _first_change(
-    old_keys: NDArray[np.int64],
-    new_keys: NDArray[np.int64],
-    old_positions: NDArray[np.int64],
-    new_positions: NDArray[np.int64],
-) -> int:
+def _first_change(table: RowTable, rows: Rows, positions: NDArray[np.int64]) -> int:
     """Index of the first row that differs in key or position; the shorter length if none."""
-    n = min(len(old_keys), len(new_keys))
-    same = (old_keys[:n] == new_keys[:n]) & (old_positions[:n] == new_positions[:n])
+    n = min(len(table), len(rows))
+    same = (table.rows.keys[:n] == rows.keys[:n]) & (table.positions[:n] == positions[:n])
     return n if same.all() else int(np.argmin(same))
 
 

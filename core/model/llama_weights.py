@@ -1,0 +1,116 @@
+"""Weights of a Llama-type decoder, laid out for few kernels per layer.
+
+Llama, SmolLM3 and Qwen3 share one layer: RMSNorm, attention with grouped key/value heads and
+rotary positions (SmolLM3: not in every layer; Qwen3: with normed queries and keys), RMSNorm, gated
+SiLU MLP. The query, key and value matrices become one matrix, as do gate and up; the module's own
+parameters turn into views of them, so no weight is held twice and none changes its value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from megacontext.core.model.base import BaseModel
+
+__all__ = ["LlamaLayer", "LlamaWeights", "llama_weights", "unsupported"]
+
+_TYPES = ("llama", "smollm3", "qwen3")
+
+
+@dataclass(frozen=True)
+class LlamaLayer:
+    """One layer. Shapes: ``qkv`` [(Hq + 2H) * D, d], ``out`` [d, Hq * D], ``gate_up`` [2f, d],
+    ``down`` [d, f]; ``query_norm`` and ``key_norm`` [D] or None; ``rotated``: uses positions."""
+
+    norm1: Tensor
+    qkv: Tensor
+    query_norm: Tensor | None
+    key_norm: Tensor | None
+    out: Tensor
+    norm2: Tensor
+    gate_up: Tensor
+    down: Tensor
+    rotated: bool
+
+
+@dataclass(frozen=True)
+class LlamaWeights:
+    """All weights; ``heads`` Hq, ``kv_heads`` H, ``head_dim`` D, ``eps`` of every RMSNorm."""
+
+    layers: tuple[LlamaLayer, ...]
+    embedding: Tensor
+    norm: Tensor
+    head: Tensor
+    heads: int
+    kv_heads: int
+    head_dim: int
+    eps: float
+    attention_scaling: float
+
+
+_FUSED: WeakKeyDictionary[nn.Module, tuple[LlamaLayer, ...]] = WeakKeyDictionary()
+
+
+def unsupported(base: BaseModel) -> str | None:
+    """Why the model is no Llama-type decoder that this code computes, or None."""
+    config = base.config
+    if config.model_type not in _TYPES:
+        return f"'{config.model_type}' is none of {', '.join(_TYPES)}"
+    if config.hidden_act != "silu":
+        return f"activation '{config.hidden_act}' is not silu"
+    if getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False):
+        return "its linear layers have biases"
+    if getattr(config, "pretraining_tp", 1) != 1:
+        return "it is split for tensor parallelism"
+    return None
+
+
+def llama_weights(base: BaseModel, rotated: tuple[int, ...]) -> LlamaWeights:
+    """The model's weights; ``rotated`` are the layers that use rotary positions."""
+    model = base.module.get_decoder()
+    if base.module not in _FUSED:
+        _FUSED[base.module] = tuple(
+            _layer(layer, number in rotated) for number, layer in enumerate(model.layers)
+        )
+    _, kv_heads, head_dim = base.kv_shape
+    return LlamaWeights(
+        layers=_FUSED[base.module],
+        embedding=base.embedding_matrix,
+        norm=model.norm.weight,
+        head=base.module.get_output_embeddings().weight,
+        heads=int(base.config.num_attention_heads),
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        eps=float(base.config.rms_norm_eps),
+        attention_scaling=float(model.rotary_emb.attention_scaling),
+    )
+
+
+def _layer(layer: Any, rotated: bool) -> LlamaLayer:
+    attention, mlp = layer.self_attn, layer.mlp
+    normed = hasattr(attention, "q_norm")
+    return LlamaLayer(
+        norm1=layer.input_layernorm.weight,
+        qkv=_fuse(attention.q_proj, attention.k_proj, attention.v_proj),
+        query_norm=attention.q_norm.weight if normed else None,
+        key_norm=attention.k_norm.weight if normed else None,
+        out=attention.o_proj.weight,
+        norm2=layer.post_attention_layernorm.weight,
+        gate_up=_fuse(mlp.gate_proj, mlp.up_proj),
+        down=mlp.down_proj.weight,
+        rotated=rotated,
+    )
+
+
+@torch.no_grad()
+def _fuse(*linears: nn.Linear) -> Tensor:
+    fused = torch.cat([linear.weight for linear in linears])
+    parts = torch.split(fused, [linear.out_features for linear in linears])
+    for linear, part in zip(linears, parts, strict=True):
+        linear.weight.data = part
+    return fused

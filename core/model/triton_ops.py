@@ -1,0 +1,239 @@
+"""The steps of a Llama-type layer as Triton kernels; see :class:`LayerOps` for the contract.
+
+One row is bound by reading the weights, so its linear maps are matrix-vector kernels with the norm,
+the gate and the residual fused in; several rows go through cuBLAS. Attention reads the live slots
+once for all query heads of a group, split over the multiprocessors (Dao et al., 2023,
+"Flash-Decoding for long-context inference").
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from megacontext.core.model import triton_kernels as kernels
+from megacontext.core.model.llama_weights import LlamaWeights
+from megacontext.core.model.slotted_cache import SlottedCache
+
+__all__ = ["GemvShape", "TritonOps", "Tuning", "triton_move"]
+
+
+@dataclass(frozen=True)
+class GemvShape:
+    """Tile of a matrix-vector kernel: ``block_n`` outputs by ``block_k`` inputs."""
+
+    block_n: int
+    block_k: int
+    warps: int
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Launch shapes; the defaults were measured on one H200 with the SmolLM3-3B shape."""
+
+    qkv: GemvShape = GemvShape(4, 2048, 4)
+    out: GemvShape = GemvShape(4, 2048, 4)
+    gate_up: GemvShape = GemvShape(4, 2048, 8)
+    down: GemvShape = GemvShape(4, 2048, 8)
+    head: GemvShape = GemvShape(8, 2048, 8)
+    decode_splits: int = 64
+    decode_block_s: int = 64
+    decode_warps: int = 4
+    programs: int = 264
+
+
+class TritonOps:
+    """:class:`~megacontext.core.model.torch_ops.LayerOps` for a GPU."""
+
+    def __init__(
+        self, weights: LlamaWeights, cache: SlottedCache, tuning: Tuning | None = None
+    ) -> None:
+        self._weights = weights
+        self._cache = cache
+        self.tuning = tuning or Tuning()
+        self._scale_log2 = weights.head_dim**-0.5 * math.log2(math.e)
+        self._precision = "ieee" if weights.embedding.dtype == torch.float32 else "tf32"
+
+    def begin(self, slots: Tensor, orders: Tensor, positions: Tensor) -> None:
+        self._slots = slots
+        self._orders = orders.int()
+        self._cache.orders.index_copy_(0, slots, self._orders)
+        angle = positions.float()[:, None] * self._cache.rotary.inv_freq
+        self._cos = angle.cos() * self._weights.attention_scaling
+        self._sin = angle.sin() * self._weights.attention_scaling
+
+    def norm_linear(self, x: Tensor, norm: Tensor, weight: Tensor) -> Tensor:
+        if len(x) == 1:
+            return self._gemv(x, weight, self.tuning.qkv, norm=norm)
+        return functional.linear(self.norm(x, norm), weight)
+
+    def rotate_and_write(self, layer: int, qkv: Tensor) -> Tensor:
+        weights, cache = self._weights, self._cache
+        part = weights.layers[layer]
+        rows, heads, kv_heads = len(qkv), weights.heads, weights.kv_heads
+        queries = qkv.new_empty(rows, heads, weights.head_dim)
+        birth = cache.birth[cache.birth_index[layer]] if part.rotated else cache.keys[layer]
+        normed = part.query_norm is not None
+        kernels.rotate_write_kernel[(rows, heads + 2 * kv_heads)](
+            qkv,
+            part.query_norm if normed else qkv,
+            part.key_norm if normed else qkv,
+            self._cos,
+            self._sin,
+            self._slots,
+            queries,
+            cache.keys[layer],
+            cache.values[layer],
+            birth,
+            cache.keys.shape[2],
+            weights.eps,
+            HEADS=heads,
+            KV_HEADS=kv_heads,
+            HALF=weights.head_dim // 2,
+            NORMED=normed,
+            ROTATED=part.rotated,
+            num_warps=1,
+        )
+        return queries
+
+    def attend(self, layer: int, queries: Tensor) -> Tensor:
+        weights, cache, tuning = self._weights, self._cache, self.tuning
+        rows, heads, dim = queries.shape
+        stacked = rows * heads // weights.kv_heads
+        if rows == 1:
+            block_m, block_s, warps = max(16, _power_of_two(stacked)), tuning.decode_block_s, 4
+            warps, splits = tuning.decode_warps, tuning.decode_splits
+        else:
+            block_m, block_s, warps = 64, 64, 4
+            splits = tuning.programs // (weights.kv_heads * -(-stacked // block_m))
+        splits = _power_of_two(max(1, min(splits, cache.attended // block_s)))
+        split_len = -(-cache.attended // (splits * block_s)) * block_s
+        partial = torch.empty(splits, rows, heads, dim, device=queries.device)
+        peak = torch.empty(splits, rows, heads, device=queries.device)
+        mass = torch.empty_like(peak)
+        kernels.attend_kernel[(-(-stacked // block_m), weights.kv_heads, splits)](
+            queries,
+            cache.keys[layer],
+            cache.values[layer],
+            cache.orders,
+            self._orders,
+            partial,
+            peak,
+            mass,
+            rows,
+            cache.keys.shape[2],
+            cache.attended,
+            split_len,
+            self._scale_log2,
+            HEADS=heads,
+            KV_HEADS=weights.kv_heads,
+            DIM=dim,
+            BLOCK_M=block_m,
+            BLOCK_S=block_s,
+            PRECISION=self._precision,
+            num_warps=warps,
+        )
+        out = queries.new_empty(rows, heads * dim)
+        kernels.combine_kernel[(rows * heads,)](
+            partial, peak, mass, out, rows * heads, SPLITS=splits, DIM=dim, num_warps=4
+        )
+        return out
+
+    def gated(self, x: Tensor, norm: Tensor, gate_up: Tensor) -> Tensor:
+        if len(x) == 1:
+            return self._gemv(x, gate_up, self.tuning.gate_up, norm=norm, gated=True)
+        both = functional.linear(self.norm(x, norm), gate_up)
+        out = both.new_empty(len(both), both.shape[1] // 2)
+        grid = (len(both), -(-out.shape[1] // 1024))
+        kernels.gated_kernel[grid](both, out, out.shape[1], BLOCK=1024, num_warps=4)
+        return out
+
+    def linear_add(self, x: Tensor, weight: Tensor, residual: Tensor) -> Tensor:
+        if len(x) > 1:
+            return torch.addmm(residual, x, weight.t())
+        shape = self.tuning.down if x.shape[1] > residual.shape[1] else self.tuning.out
+        return self._gemv(x, weight, shape, residual=residual)
+
+    def norm(self, x: Tensor, norm: Tensor) -> Tensor:
+        out = torch.empty_like(x)
+        block = _power_of_two(x.shape[1])
+        kernels.norm_kernel[(len(x),)](
+            x, norm, out, x.shape[1], self._weights.eps, BLOCK=block, num_warps=4
+        )
+        return out
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits F32[r, V] of normed rows [r, d]."""
+        weight = self._weights.head
+        if len(hidden) == 1:
+            out = torch.empty(1, len(weight), device=hidden.device)
+            return self._gemv(hidden, weight, self.tuning.head, out=out)
+        return functional.linear(hidden, weight).float()
+
+    def _gemv(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        shape: GemvShape,
+        *,
+        norm: Tensor | None = None,
+        residual: Tensor | None = None,
+        gated: bool = False,
+        out: Tensor | None = None,
+    ) -> Tensor:
+        n, k = weight.shape[0] // (2 if gated else 1), weight.shape[1]
+        out = x.new_empty(1, n) if out is None else out
+        kernels.gemv_kernel[(-(-n // shape.block_n),)](
+            x,
+            x if norm is None else norm,
+            weight,
+            x if residual is None else residual,
+            out,
+            n,
+            k,
+            self._weights.eps,
+            NORM=norm is not None,
+            GATED=gated,
+            RESIDUAL=residual is not None,
+            BLOCK_N=shape.block_n,
+            BLOCK_K=min(shape.block_k, _power_of_two(k)),
+            BLOCK_X=_power_of_two(k),
+            num_warps=shape.warps,
+        )
+        return out
+
+
+def triton_move(cache: SlottedCache, slots: NDArray[np.int64], delta: NDArray[np.int64]) -> None:
+    """Move the keys in ``slots`` by ``delta`` positions from their birth, all layers at once."""
+    stored = cache.keys.shape[2]
+    table = np.zeros((2, stored), dtype=np.int64)
+    table[0, slots] = delta
+    table[1, slots] = 1
+    on_device = torch.from_numpy(table).to(cache.device, non_blocking=True)
+    angle = on_device[0, :, None].double() * cache.rotary.inv_freq.double()
+    layers = torch.tensor(cache.rotary.layers, device=cache.device)
+    heads = cache.keys.shape[1]
+    kernels.move_kernel[(len(layers) * heads, stored // 32)](
+        cache.birth,
+        cache.keys,
+        layers,
+        angle.cos().float(),
+        angle.sin().float(),
+        on_device[1],
+        stored,
+        KV_HEADS=heads,
+        HALF=cache.keys.shape[3] // 2,
+        BLOCK_S=32,
+        num_warps=4,
+    )
+
+
+def _power_of_two(value: int) -> int:
+    """The smallest power of two of at least ``value``."""
+    return 1 << (value - 1).bit_length()
