@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-
 from megacontext.core.allocators import make_allocator
 from megacontext.core.config import Config
 from megacontext.core.focus import Focus, WorkingContext

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +19,15 @@ _TYPED = re.compile(r"typed @(\d+)-(\d+)")
 
 @dataclass(frozen=True)
 class Resumed:
-    """Where a run stands: whole rows of its trace, and the history its source gave, uint32 [n]."""
+    """Where a run stands.
 
-    rows: int
-    source_history: np.ndarray
+    ``rows`` whole rows of its trace; the history that its source gave, uint32 [n], and the
+    positions of these tokens, int64 [n].
+    """
+
+    rows: int = 0
+    source_history: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint32))
+    positions: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 def restore(parts: Parts, trace: Path) -> Resumed:
@@ -38,7 +43,7 @@ def restore(parts: Parts, trace: Path) -> Resumed:
         _check(parts, reader)
         rows = list(reader.rows())
         if not rows:
-            return Resumed(0, np.empty(0, np.uint32))
+            return Resumed()
         last = rows[-1]
         tokens = np.concatenate([row.new_tokens for row in rows]).astype(np.uint32)
         began = last.history_tokens - len(tokens)
@@ -61,7 +66,7 @@ def restore(parts: Parts, trace: Path) -> Resumed:
     keep = np.ones(len(tokens), bool)
     for start, stop in typed:
         keep[max(start, 0) : max(stop, 0)] = False
-    return Resumed(len(rows), tokens[keep])
+    return Resumed(len(rows), tokens[keep], began + np.flatnonzero(keep))
 
 
 def _check(parts: Parts, reader: TraceReader) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -21,15 +21,25 @@ class Rewind:
 
     Args:
         history: uint32 [N], the recorded history without what a person typed in between.
+        positions: int64 [N], where these tokens lie in the whole history.
         tokenizer: of the run's model, to see where decoding stopped.
+        plant: told (name, start, stop) of each planted fact that is passed.
 
     ``answers`` collects the answers that are complete in the history.
     """
 
-    def __init__(self, history: np.ndarray, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self,
+        history: np.ndarray,
+        positions: np.ndarray,
+        tokenizer: Tokenizer,
+        plant: Callable[[str, int, int], None],
+    ) -> None:
         self._left = history
+        self._positions = positions
         self._tokenizer = tokenizer
         self.answers: list[Answer] = []
+        self._plant = plant
 
     def remaining(self, events: Iterable[Event]) -> Iterator[Event]:
         """The events from where the history ends.
@@ -46,6 +56,9 @@ class Rewind:
     def _cut(self, event: Event) -> Iterator[Event]:
         match event:
             case Ingest(tokens=tokens) | Plant(tokens=tokens):
+                if isinstance(event, Plant):
+                    start = int(self._positions[len(self._positions) - len(self._left)])
+                    self._plant(event.name, start, start + len(tokens))
                 rest = tokens[self._skip(tokens) :]
                 if len(rest):
                     yield Ingest(rest)

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-
 from megacontext.core.config import Config, dump_config
 from megacontext.core.runtime.parts import Parts, build_parts
 from megacontext.core.runtime.recorder import Recorder
@@ -64,7 +62,7 @@ def run(
     parts = build_parts(config)
     try:
         on_notes(parts.notes)
-        restored = restore(parts, out) if resume else Resumed(0, np.empty(0, np.uint32))
+        restored = restore(parts, out) if resume else Resumed()
         outcome = _drive(parts, out, restored, control, read_stdin, progress)
     finally:
         parts.close()
@@ -98,7 +96,9 @@ def _drive(
             session = Session(parts, Recorder(writer), steering, progress)
             session.warm_up()
             events = open_source(parts.config.source, parts.base.tokenizer)
-            rewind = Rewind(restored.source_history, parts.base.tokenizer)
+            rewind = Rewind(
+                restored.source_history, restored.positions, parts.base.tokenizer, session.plant
+            )
             outcome = session.run(rewind.remaining(events))
             outcome.answers[:0] = rewind.answers
             return outcome

@@ -10,9 +10,9 @@ from itertools import count
 import numpy as np
 
 from megacontext.core.config import Config, FocusConfig
-from megacontext.core.lenses import Observation
 from megacontext.core.model.layout import Layout
 from megacontext.core.runtime.nll import DeltaNLL, token_nll
+from megacontext.core.runtime.observer import Observer
 from megacontext.core.runtime.parts import Parts
 from megacontext.core.runtime.recorder import Recorder, TimedRound
 from megacontext.core.runtime.steering import LineSteering, Steering, Stop
@@ -79,17 +79,20 @@ class Session:
         self._text = parts.base.tokenizer.stream()
         self._phase = Phase.INGEST
         self._since_refocus = 0
-        self._query = np.empty(0, np.uint32)
+        self._observer = Observer(parts)
         self.step = -1
         self.awaits_turn = False
+
+    def plant(self, name: str, start: int, stop: int) -> None:
+        """Say where a fact lies that questions may be about."""
+        self._observer.plant(name, start, stop)
 
     def warm_up(self) -> None:
         """Fill the window from a history that is there already."""
         context, tree = self.parts.focus.working_context, self.parts.tree
         if context.n_tokens:
             self.parts.window.sync(self._layout(), tree.gist_rows, tree.tokens)
-            start = max(0, context.n_tokens - self.config.lens.query_tokens)
-            self._query = tree.tokens(start, context.n_tokens)
+            self._observer.warm_up()
 
     # -- events ---------------------------------------------------------------------------
 
@@ -109,8 +112,9 @@ class Session:
         match event:
             case Ingest(tokens=tokens):
                 self.ingest(tokens)
-            case Plant(tokens=tokens):
-                start = self.parts.tree.n_tokens
+            case Plant(name=name, tokens=tokens):
+                start = self.parts.focus.working_context.n_tokens
+                self.plant(name, start, start + len(tokens))
                 self.recorder.marker(f"needle planted @{start}-{start + len(tokens)}")
                 self.ingest(tokens)
             case Mark(text=text):
@@ -126,12 +130,15 @@ class Session:
         self.ingest(question.tokens[:-1])
         self.recorder.marker(f"question about {question.about}" if question.about else "question")
         self._take(question.tokens[-1:])
+        self._observer.want(question.about)
         self.refocus(Trigger.QUESTION)
         about = question.about or "?"
         self._decode_event(Decode(question.limit, question.stop, about, question.answer))
 
     def _decode_event(self, event: Decode) -> None:
+        self._observer.want(event.about or None)
         text = self.decode(event.limit, event.stop, event.prefix)
+        self._observer.want(None)
         if event.about:
             self.outcome.answers.append(Answer(event.about, event.answer, text))
         else:
@@ -223,16 +230,16 @@ class Session:
         if len(tokens) > 1:
             nll[1:] = token_nll(forward.logits[:-1], tokens[1:])
         ingested = time.perf_counter()
+        start = parts.focus.working_context.n_tokens
         self._grow_tree(tokens)
         appended = parts.focus.append(len(tokens))
         stages.decode += (ingested - began) * 1e6
         stages.gist += (time.perf_counter() - ingested) * 1e6
         pieces = self._text.push(tokens)
         self.recorder.tokens(tokens, pieces, nll, appended)
+        self._observer.tokens(tokens, nll, start)
         self._delta.observe(nll)
         self._since_refocus += len(tokens)
-        keep = self.config.lens.query_tokens
-        self._query = np.concatenate([self._query, tokens])[-keep:]
         if len(appended):
             self._commit_if_due()
         return float(nll[-1]), "".join(pieces)
@@ -267,9 +274,10 @@ class Session:
         limits = limits_for(self.focus_config, trigger)
         self.step = step = focus.begin(trigger, limits)
         rounds: list[TimedRound] = []
+        self._observer.begin()
         for number in count():
             began = time.perf_counter()
-            scores = parts.lens.score(self._observe(step, number))
+            scores = parts.lens.score(self._observer.observe(step, number))
             scored = time.perf_counter()
             result = focus.round(scores)
             done = time.perf_counter()
@@ -296,23 +304,6 @@ class Session:
             tail_start=context.n_tokens - context.tail_tokens,
             n_tokens=context.n_tokens,
             block_size=self.config.block_size,
-        )
-
-    def _observe(self, step: int, number: int) -> Observation:
-        context, last = self.parts.focus.working_context, self.parts.window.last
-        return Observation(
-            levels=context.levels,
-            index=context.index,
-            starts=context.starts,
-            n_tokens=context.n_tokens,
-            tail_tokens=context.tail_tokens,
-            block_size=self.config.block_size,
-            tree=self.parts.tree,
-            step=step,
-            round=number,
-            seed=self.config.seed,
-            query_tokens=self._query,
-            query_hidden=None if last is None else last.hidden,
         )
 
     # -- steering -------------------------------------------------------------------------
@@ -342,7 +333,7 @@ class Session:
     def inject(self, text: str) -> None:
         """A person's text, taken in now; a turn ends with it."""
         tokens = self.parts.base.tokenizer.encode(text)
-        start = self.parts.tree.n_tokens
+        start = self.parts.focus.working_context.n_tokens
         self.recorder.marker(f"typed @{start}-{start + len(tokens)}")
         phase = self._phase
         self.ingest(tokens)
