@@ -1,0 +1,82 @@
+"""The frozen base model as the trainers of GistNet and LensNet use it.
+
+Shapes: R rows, T history tokens, L window entries, S scored entries, D width, V vocabulary.
+Nothing here needs more of the base than Hugging Face's ``inputs_embeds`` and an output head.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from megacontext.core.gistnet.module import GistNet
+from megacontext.core.model.base import BaseModel
+
+__all__ = ["FrozenBase", "block_inputs", "divergence"]
+
+
+class FrozenBase:
+    """Gradients pass through it to its inputs; its weights take none."""
+
+    def __init__(self, base: BaseModel) -> None:
+        self.module: Any = base.module
+        self.base = base
+        self.embedding: Tensor = base.embedding_matrix
+        self._body: Any = base.module.base_model
+        self._head: Tensor = base.module.get_output_embeddings().weight
+
+    @property
+    def device(self) -> torch.device:
+        return self.embedding.device
+
+    def gist_rms(self) -> float:
+        """Root mean square of the token embeddings, the norm that gists are given."""
+        return float(self.embedding.float().square().mean().sqrt())
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Input embeddings [..., D] of int tokens."""
+        return functional.embedding(tokens.long(), self.embedding)
+
+    def hidden(self, x_RLD: Tensor) -> Tensor:
+        """Last hidden states [R, L, D] after the final norm, causal over each row."""
+        out = self._body(inputs_embeds=x_RLD.to(self.embedding.dtype), use_cache=False)
+        hidden: Tensor = out.last_hidden_state
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """float32 logits [..., V]."""
+        return functional.linear(hidden, self._head).float()
+
+    def logits_at(self, x_RLD: Tensor, where_RS: Tensor) -> Tensor:
+        """Logits [R, S, V] of the entries ``where_RS`` of each row."""
+        hidden = self.hidden(x_RLD)
+        index = where_RS[..., None].expand(-1, -1, hidden.shape[-1])
+        return self.logits(hidden.gather(1, index))
+
+
+def divergence(teacher: Tensor, student: Tensor) -> Tensor:
+    """KL(teacher || student) in nats [...], from logits [..., V]."""
+    own = functional.log_softmax(teacher, dim=-1)
+    other = functional.log_softmax(student, dim=-1)
+    return (own.exp() * (own - other)).sum(-1)
+
+
+def block_inputs(
+    base: FrozenBase, net: GistNet, tokens_RT: Tensor, blocks_RN: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What the GistNet reads of chosen blocks: embeddings [R, N, C + K, D] and tokens [R, N, K].
+
+    Before the start of a row stands the network's learned padding.
+    """
+    size, left = net.config.block_size, net.config.left_context
+    pad = len(base.embedding)
+    padded = functional.pad(tokens_RT.long(), (left, 0), value=pad)
+    offset = torch.arange(left + size, device=padded.device)
+    place = (blocks_RN[..., None] * size + offset).flatten(1)
+    picked = padded.gather(1, place).view(*blocks_RN.shape, left + size)
+    x = base.embed(picked.clamp(max=pad - 1))
+    x = torch.where((picked == pad)[..., None], net.pad.to(x.dtype), x)
+    return x, picked[..., left:]
