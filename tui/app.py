@@ -11,15 +11,15 @@ from typing import ClassVar
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
-from textual.screen import Screen
+from textual.screen import ModalScreen, Screen
 from textual.widget import Widget
 from textual.widgets import Footer
 
 from megacontext.traces.errors import MegaContextError
-from megacontext.tui.commands import BY_ID, COMMANDS, Command, key_label
+from megacontext.tui.commands import BY_ID, COMMANDS, FOOTER, Command, key_label
 from megacontext.tui.frame import Frame
 from megacontext.tui.goto import GOTO_HELP, go_to
-from megacontext.tui.screens import ChoiceScreen, HelpScreen, KnobsScreen, PromptScreen
+from megacontext.tui.screens import ChoiceScreen, HelpScreen, HintScreen, KnobsScreen, PromptScreen
 from megacontext.tui.session import Session
 from megacontext.tui.source import Control, Source
 from megacontext.tui.themes import THEME_NAMES, THEMES
@@ -43,6 +43,10 @@ __all__ = ["InspectorApp"]
 TICKS_PER_S = 10
 
 
+def _footer_rank(command: Command) -> int:
+    return list(FOOTER).index(command.id) if command.id in FOOTER else len(FOOTER)
+
+
 class InspectorApp(App[str]):
     """The inspector on one source. Returns "stop", "detach" or "" when it ends.
 
@@ -51,6 +55,8 @@ class InspectorApp(App[str]):
         clock: seconds; tests inject their own.
         ticking: let a timer tick; tests call :meth:`tick` instead.
         theme: one of ``THEME_NAMES``.
+        notice: what the story line says first.
+        hint: explain the picture once, before anything else.
     """
 
     CSS_PATH = "app.tcss"
@@ -63,10 +69,11 @@ class InspectorApp(App[str]):
         (165, "-wide"),
     ]
     VERTICAL_BREAKPOINTS = [(0, "-low"), (18, "-short"), (34, "-high"), (50, "-tall")]  # noqa: RUF012
+    BOXES: ClassVar[dict[str, tuple[int, ...]]] = {"left": (1, 2, 3, 4), "right": (5, 6)}
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(c.key, f"run('{c.id}')", c.footer or c.help, show=bool(c.footer), id=c.id,
+        Binding(c.key, f"run('{c.id}')", FOOTER.get(c.id, c.help), show=c.id in FOOTER, id=c.id,
                 key_display=key_label(c.key))
-        for c in COMMANDS
+        for c in sorted(COMMANDS, key=_footer_rank)
     ]  # fmt: skip
 
     def __init__(
@@ -77,7 +84,8 @@ class InspectorApp(App[str]):
         ticking: bool = True,
         theme: str = "mc-dark",
         unhurried: bool = False,
-        hint: str = "",
+        notice: str = "",
+        hint: bool = False,
     ) -> None:
         super().__init__()
         for known in THEMES:
@@ -85,7 +93,8 @@ class InspectorApp(App[str]):
         self.theme = theme
         self.source = source
         self.session: Session = Session(source, clock, unhurried=unhurried)
-        self.session.notice = hint
+        self.session.notice = notice
+        self._hint = hint
         self._ticking = ticking
         self._frame: Frame | None = None
 
@@ -108,6 +117,8 @@ class InspectorApp(App[str]):
 
     def on_mount(self) -> None:
         self.redraw()
+        if self._hint:
+            self.push_screen(HintScreen())
         if self._ticking:
             self.set_interval(1 / TICKS_PER_S, self.tick)
 
@@ -145,7 +156,7 @@ class InspectorApp(App[str]):
             visible = pane.number == chosen if chosen else self._fits(pane, frame, both=both)
             pane.set_class(bool(chosen) and visible, "-max")
             _display(pane, visible)
-        for name, numbers in (("left", (1, 2, 3, 4)), ("right", (5, 6))):
+        for name, numbers in self.BOXES.items():
             box = base.query_one(f"#{name}")
             _display(box, not chosen or chosen in numbers)
             box.set_class(chosen in numbers, "-max")
@@ -165,7 +176,7 @@ class InspectorApp(App[str]):
         self.redraw()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        if action == "run" and isinstance(self.screen, PromptScreen | KnobsScreen | ChoiceScreen):
+        if action == "run" and isinstance(self.screen, ModalScreen):
             return False
         command = BY_ID.get(str(parameters[0])) if action == "run" and parameters else None
         return command is None or self._available(command)

@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import click
 import typer
 
-from megacontext.traces.errors import MegaContextError
+from megacontext.traces.errors import ConfigError, MegaContextError
 
 __all__ = ["app", "main"]
 
@@ -20,37 +21,115 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")]
-ThemeName = Annotated[str, typer.Option("--theme", help="mc-dark, mc-light or mc-ansi.")]
+ThemeName = Annotated[
+    str, typer.Option("--theme", help="dark, light or ansi; by default what the terminal can do.")
+]
+Trace = Annotated[Path, typer.Argument(help="The trace (*.arrow).", show_default=False)]
+
+
+@app.command()
+def live(
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="The run's YAML config.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Trace to write; default runs/<config>.arrow.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Override: key.path=value; may repeat.")
+    ] = None,
+    attach: Annotated[
+        Path | None,
+        typer.Option("--attach", help="Watch a session that runs already: its trace or socket."),
+    ] = None,
+    theme: ThemeName = "",
+    debug: Debug = False,
+) -> None:
+    """Start a session in its own process and watch it.
+
+    Example: mc-tui live --config configs/demo.yaml --set focus.n_diff=8
+    """
+    from megacontext.tui.live import attach_to, start_and_watch
+
+    if (config is None) == (attach is None):
+        raise ConfigError("live needs either --config FILE or --attach PATH; give one of them.")
+    if attach is not None:
+        said = attach_to(attach, theme=theme)
+    else:
+        assert config is not None
+        said = start_and_watch(config, out, set_ or [], theme=theme)
+    if said:
+        typer.echo(said)
 
 
 @app.command()
 def replay(
-    trace: Annotated[Path, typer.Argument(help="The trace: finished, cut by a crash or growing.")],
+    trace: Trace,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Show rows as they arrive.")
+        bool, typer.Option("--follow", "-f", help="Also show rows as they arrive.")
     ] = False,
     theme: ThemeName = "",
     debug: Debug = False,
 ) -> None:
-    """Open a trace.
+    """Open a trace: finished, cut by a crash, or still growing.
 
     Example: mc-tui replay runs/demo.arrow
     """
     from megacontext.tui.file_source import FileSource
-    from megacontext.tui.launch import show
+    from megacontext.tui.launch import require_terminal, show
 
+    require_terminal()
     show(FileSource(trace, mode="FOLLOW" if follow else "REPLAY"), theme=theme)
 
 
+@app.command()
+def diff(a: Trace, b: Trace, theme: ThemeName = "", debug: Debug = False) -> None:
+    """Show two traces side by side on one time axis.
+
+    Example: mc-tui diff runs/greedy.arrow runs/slot.arrow
+    """
+    from megacontext.tui.file_source import FileSource
+    from megacontext.tui.launch import require_terminal, show_diff
+
+    require_terminal()
+    show_diff(FileSource(a), FileSource(b), theme=theme)
+
+
+@app.command()
+def serve(
+    replay: Annotated[Path | None, typer.Option("--replay", help="Trace to show.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="Run to start.")] = None,
+    attach: Annotated[Path | None, typer.Option("--attach", help="Running session.")] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 8400,
+    debug: Debug = False,
+) -> None:
+    """Show the same app in a browser on this machine (extra `web`).
+
+    Binds to 127.0.0.1; from elsewhere use an SSH tunnel: ssh -L 8400:127.0.0.1:8400 machine
+
+    Example: mc-tui serve --replay runs/demo.arrow
+    """
+    from megacontext.tui.serve import serve as run_server
+
+    run_server(replay=replay, config=config, attach=attach, port=port)
+
+
 def main() -> None:
-    """Run the command line; a user's error is one sentence and exit code 2."""
+    """Run the command line. An error is one sentence and exit code 1 or 2."""
     try:
-        app(standalone_mode=True)
+        app(standalone_mode=False)
     except MegaContextError as error:
         if "--debug" in sys.argv:
             raise
         typer.echo(f"mc-tui: {error}", err=True)
         raise SystemExit(error.exit_code) from None
+    except click.exceptions.Exit as left:
+        raise SystemExit(left.exit_code) from None
+    except click.ClickException as error:
+        typer.echo(f"mc-tui: {error.format_message()} See mc-tui --help.", err=True)
+        raise SystemExit(2) from None
+    except (click.Abort, KeyboardInterrupt):
+        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

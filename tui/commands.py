@@ -12,7 +12,7 @@ from megacontext.tui.view import ViewState
 if TYPE_CHECKING:
     from megacontext.tui.app import InspectorApp
 
-__all__ = ["BY_ID", "COMMANDS", "Command", "key_label"]
+__all__ = ["BY_ID", "COMMANDS", "FOOTER", "Command", "key_label"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,6 @@ class Command:
         help: what it does, in a few words.
         group: heading in the help screen.
         action: what runs.
-        footer: short label in the footer, "" to leave it out.
         live: needs an engine that listens.
     """
 
@@ -34,7 +33,6 @@ class Command:
     help: str
     group: str
     action: Callable[[InspectorApp], None]
-    footer: str = ""
     live: bool = False
 
 
@@ -83,34 +81,34 @@ TIME, FIND, LOOK, PANES, LIVE, APP = (
 
 COMMANDS: tuple[Command, ...] = (
     Command("play", "space", "play or pause (live: freeze the view)", TIME,
-            lambda app: app.session.toggle_play(), "play"),
+            lambda app: app.session.toggle_play()),
     Command("back", "left", "one step back", TIME, _play(lambda p: p.step(-1))),
-    Command("forward", "right", "one step forward", TIME, _play(lambda p: p.step(1)), "step"),
+    Command("forward", "right", "one step forward", TIME, _play(lambda p: p.step(1))),
     Command("back10", "shift+left", "ten steps back", TIME, _play(lambda p: p.step(-10))),
     Command("forward10", "shift+right", "ten steps forward", TIME, _play(lambda p: p.step(10))),
     Command("home", "home", "first step", TIME, _play(Playback.home)),
     Command("end", "end", "newest step, and follow it", TIME, _play(Playback.end)),
     Command("follow", "t", "follow the newest step, or let go", TIME,
-            _play(Playback.toggle_follow), "follow"),
+            _play(Playback.toggle_follow)),
     Command("slower", "less_than_sign", "slower", TIME, _play(Playback.slower)),
     Command("faster", "greater_than_sign", "faster", TIME, _play(Playback.faster)),
     Command("previous_action", "comma", "previous action (on the selection, if any)", FIND,
             lambda app: app.session.to_action(-1)),
     Command("next_action", "full_stop", "next action (on the selection, if any)", FIND,
-            lambda app: app.session.to_action(1), "event"),
+            lambda app: app.session.to_action(1)),
     Command("previous_marker", "left_square_bracket", "previous marker", FIND,
             lambda app: app.session.to_marker(-1)),
     Command("next_marker", "right_square_bracket", "next marker", FIND,
-            lambda app: app.session.to_marker(1), "marker"),
+            lambda app: app.session.to_marker(1)),
     Command("mark", "m", "set a marker here", FIND, lambda app: app.session.set_marker()),
     Command("focus", "f", "centre on the latest action", FIND,
-            lambda app: app.session.focus_latest(), "focus"),
+            lambda app: app.session.focus_latest()),
     Command("search", "slash", "find text in the history", FIND,
-            lambda app: app.ask_search(), "find"),
+            lambda app: app.ask_search()),
     Command("search_next", "n", "next hit", FIND, lambda app: app.search_again(1)),
     Command("search_previous", "N", "previous hit", FIND, lambda app: app.search_again(-1)),
     Command("goto", "g", "go to a step, token, time or node", FIND,
-            lambda app: app.ask_goto(), "go to"),
+            lambda app: app.ask_goto()),
     Command("zoom_in", "w", "zoom in", LOOK, lambda app: app.session.zoom(0.5)),
     Command("zoom_out", "s", "zoom out", LOOK, lambda app: app.session.zoom(2.0)),
     Command("pan_left", "a", "pan to older tokens", LOOK, lambda app: app.session.pan(-0.25)),
@@ -120,7 +118,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("select_next", "l", "select the node to the right", LOOK,
             lambda app: app.session.select_neighbour(1)),
     Command("drill", "enter", "drill in: onto the node, then its life", LOOK,
-            lambda app: app.session.drill(), "drill in"),
+            lambda app: app.session.drill()),
     Command("back_out", "escape", "back out", LOOK, lambda app: app.back_out()),
     Command("scale", "y", "score colours: fixed or this step's range", LOOK,
             _look(lambda v: replace(v, scale_per_step=not v.scale_per_step))),
@@ -139,18 +137,37 @@ COMMANDS: tuple[Command, ...] = (
     Command("reset", "0", "all panes, whole history", PANES,
             _look(ViewState.reset)),
     Command("pause_engine", "p", "pause or resume the engine", LIVE,
-            lambda app: app.engine_pause(), "pause engine", live=True),
+            lambda app: app.engine_pause(), live=True),
     Command("refocus", "o", "let the engine do one refocus", LIVE,
-            lambda app: app.engine_refocus(), "refocus", live=True),
+            lambda app: app.engine_refocus(), live=True),
     Command("knobs", "k", "change thresholds, n_diff, w_max", LIVE,
-            lambda app: app.ask_knobs(), "knobs", live=True),
+            lambda app: app.ask_knobs(), live=True),
     Command("type", "i", "type text into the session", LIVE,
-            lambda app: app.ask_text(), "type", live=True),
+            lambda app: app.ask_text(), live=True),
     Command("export", "x", "save the screen as SVG", APP, lambda app: app.export()),
     Command("theme", "T", "next theme: dark, light, ANSI", APP, lambda app: app.next_theme()),
     Command("help", "question_mark", "what everything means, and all keys", APP,
-            lambda app: app.show_help(), "help"),
-    Command("quit", "q", "quit (live: stop or detach)", APP, lambda app: app.leave(), "quit"),
+            lambda app: app.show_help()),
+    Command("quit", "q", "quit (live: stop or detach)", APP, lambda app: app.leave()),
 )  # fmt: skip
 
 BY_ID: dict[str, Command] = {command.id: command for command in COMMANDS}
+
+FOOTER: dict[str, str] = {
+    "help": "help",
+    "quit": "quit",
+    "play": "play",
+    "forward": "step",
+    "next_marker": "marker",
+    "focus": "focus",
+    "drill": "drill",
+    "search": "find",
+    "pause_engine": "pause",
+    "refocus": "refocus",
+    "knobs": "knobs",
+    "type": "type",
+    "next_action": "event",
+    "goto": "go to",
+    "follow": "follow",
+}
+"""What the footer shows, most wanted first: on a narrow terminal the rest is cut off."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import yaml
 
 from megacontext.traces.errors import MegaContextError, TraceError
 from megacontext.traces.meta import TraceMeta
-from megacontext.traces.overview import Overview
 from megacontext.traces.reader import TraceReader
 from megacontext.tui.frame import Marker, RunInfo, Status
 from megacontext.tui.model import F64, RowModel
@@ -42,6 +40,7 @@ def run_info(meta: TraceMeta, name: str) -> RunInfo:
         block_size=meta.block_size,
         w_max=meta.w_max,
         seed=str(meta.seed),
+        lens=meta.extra.get("mc.lens", ""),
         **known,
     )
 
@@ -51,29 +50,30 @@ class FileSource:
 
     Args:
         path: the trace.
-        mode: "REPLAY", "FOLLOW" or "LIVE", shown in the title.
-        control: commands to the engine that writes the trace, if there is one.
-        engine_problem: asked at every refresh; a sentence when the engine has died, else "".
+        mode: "REPLAY" reads what is there; "FOLLOW" also takes in what arrives.
+
+    Raises:
+        TraceError: it is no readable trace.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        mode: str = "REPLAY",
-        control: Control | None = None,
-        engine_problem: Callable[[], str] = lambda: "",
-    ) -> None:
-        self._reader = TraceReader.open(path)
+    def __init__(self, path: Path, *, mode: str = "REPLAY") -> None:
+        self._prepare(path, mode)
+        self._open()
+
+    def _prepare(self, path: Path, mode: str) -> None:
+        """Set up an empty source; nothing is opened yet."""
+        self.path = path
         self._mode = mode
-        self._engine_problem = engine_problem
-        self._problem = ""
-        self._read_problem = ""
-        self._paused = False
+        self._reader: TraceReader | None = None
         self._rows: OrderedDict[int, RowModel] = OrderedDict()
-        self.control = control
-        self.info = run_info(self._reader.meta, path.name)
-        self._take_overview()
+        self._scalars = Scalars.empty()
+        self._problem = ""
+        self.control: Control | None = None
+        self.info = RunInfo(name=path.name)
+
+    def _open(self) -> None:
+        self._reader = TraceReader.open(self.path)
+        self._take_overview(self._reader)
 
     # -- growing ------------------------------------------------------------------------------
     @property
@@ -88,12 +88,9 @@ class FileSource:
     def scalars(self) -> Scalars:
         return self._scalars
 
-    @property
-    def overview(self) -> Overview:
-        return self._overview
-
-    def _take_overview(self) -> None:
-        o = self._overview = self._reader.overview()
+    def _take_overview(self, reader: TraceReader) -> None:
+        self.info = run_info(reader.meta, self.path.name)
+        o = reader.overview()
         latency = o.us_gist + o.us_lens + o.us_alloc + o.us_kv + o.us_decode + o.us_record
         self._scalars = Scalars(
             o.step.astype(np.int64),
@@ -105,33 +102,41 @@ class FileSource:
             tuple(Marker(row, label) for row, label in sorted(o.markers.items())),
         )
 
+    @property
+    def finished(self) -> bool:
+        return self._reader is not None and self._reader.finished
+
     def status(self) -> Status:
-        growing = self._mode != "REPLAY" and not self._reader.finished and not self._problem
+        growing = self._mode != "REPLAY" and not self.finished and not self._problem
+        listening = growing and self.control is not None
         return Status(
             mode=self._mode,
             growing=growing,
-            controllable=self.control is not None and growing,
-            paused=growing and self.control is not None and self.control.paused,
-            problem=self._problem or self._read_problem,
+            controllable=listening,
+            paused=listening and self.control is not None and self.control.paused,
+            problem=self._problem,
         )
 
     def refresh(self) -> bool:
-        if self._mode == "REPLAY":
+        if self._reader is None or self._mode == "REPLAY":
             return False
         before, generation = self.status(), self._reader.generation
         try:
             grown = self._reader.refresh()
-            self._read_problem = ""
+            self._problem = "" if self._reader.finished else self._writer_problem(self._reader)
         except (MegaContextError, OSError) as error:
-            grown = 0
-            self._read_problem = f"The trace can no longer be read: {error}"
+            grown, self._problem = 0, f"The trace can no longer be read: {error}"
         if self._reader.generation != generation:
             self._rows.clear()
         if grown:
-            self._take_overview()
-        if not self._reader.finished:
-            self._problem = self._engine_problem()
+            self._take_overview(self._reader)
         return bool(grown) or self.status() != before
+
+    def _writer_problem(self, reader: TraceReader) -> str:
+        """Why no more rows will come, "" while a process writes the trace."""
+        if reader.being_written() or reader.refresh() or reader.finished:
+            return ""  # the second look: the writer may have finished between the two questions
+        return "Disconnected: no process writes this trace any more, and it was never finished."
 
     # -- rows ---------------------------------------------------------------------------------
     def cached(self, number: int) -> RowModel | None:
@@ -142,6 +147,8 @@ class FileSource:
         if found is not None:
             self._rows.move_to_end(number)
             return found
+        if self._reader is None:
+            raise TraceError(f"{self.path} has no rows yet; wait for the engine.")
         try:
             model = row_model(self._reader.row(number), number, self.info.block_size)
         except TraceError as error:
@@ -156,16 +163,19 @@ class FileSource:
         return model
 
     def pieces(self, start: int, stop: int) -> tuple[list[str], F64]:
-        if stop <= start:
+        if stop <= start or self._reader is None:
             return [], np.empty(0)
         text = self._reader.text_of(start, stop)
         return text, self._reader.nll_of(start, stop).astype(np.float64)
 
     def find(self, text: str, start: int) -> tuple[int, int] | None:
-        return self._reader.find(text, start, ignore_case=True)
+        return self._reader.find(text, start, ignore_case=True) if self._reader else None
 
     def rfind(self, text: str, stop: int) -> tuple[int, int] | None:
+        if self._reader is None:
+            return None
         return self._reader.find(text, stop, backward=True, ignore_case=True)
 
     def close(self) -> None:
-        self._reader.close()
+        if self._reader is not None:
+            self._reader.close()

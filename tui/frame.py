@@ -26,6 +26,7 @@ class RunInfo:
     block_size: int = 32
     w_max: int = 0
     seed: str = ""
+    lens: str = ""
     tau_expand: float = 0.20
     tau_collapse: float = 0.20
     n_diff: int = 4
@@ -82,6 +83,7 @@ class TextSpan:
         title: what the span is, in words.
         seen_as: how the model sees it now: "raw", "gist", "open", "inside", "tail", "absent".
         score: the node's score in this row, NaN where it has none.
+        before, after: text around the span, for orientation.
     """
 
     start: int
@@ -91,6 +93,8 @@ class TextSpan:
     title: str
     seen_as: str
     score: float = float("nan")
+    before: str = ""
+    after: str = ""
 
 
 @dataclass(frozen=True)

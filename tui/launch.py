@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 from megacontext.traces.errors import MegaContextError
 from megacontext.tui.app import InspectorApp
+from megacontext.tui.diff_app import DiffApp
 from megacontext.tui.source import Source
 from megacontext.tui.themes import THEME_NAMES
 
-__all__ = ["TerminalError", "pick_theme", "require_terminal", "show"]
+__all__ = ["TerminalError", "is_first_run", "pick_theme", "require_terminal", "show", "show_diff"]
 
 
 class TerminalError(MegaContextError):
@@ -47,10 +49,36 @@ def pick_theme(asked: str) -> str:
     return "mc-dark" if plenty and "NO_COLOR" not in os.environ else "mc-ansi"
 
 
-def show(source: Source, *, theme: str = "", hint: str = "") -> str:
+def is_first_run() -> bool:
+    """Whether this person has never opened the inspector; remembers that they have now."""
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    seen = state / "megacontext" / "inspector-seen"
+    try:
+        if seen.exists():
+            return False
+        seen.parent.mkdir(parents=True, exist_ok=True)
+        seen.touch()
+    except OSError:
+        return False  # a home that cannot be written: no hint rather than one at every start
+    return True
+
+
+def show(source: Source, *, theme: str = "", notice: str = "") -> str:
     """Run the app on ``source`` until it is left; returns what :class:`InspectorApp` returns."""
     require_terminal()
+    name = pick_theme(theme)
     try:
-        return InspectorApp(source, theme=pick_theme(theme), hint=hint).run() or ""
+        inspector = InspectorApp(source, theme=name, notice=notice, hint=is_first_run())
+        return inspector.run() or ""
     finally:
         source.close()
+
+
+def show_diff(first: Source, second: Source, *, theme: str = "") -> None:
+    """Run the diff view until it is left."""
+    require_terminal()
+    try:
+        DiffApp(first, second, theme=pick_theme(theme)).run()
+    finally:
+        first.close()
+        second.close()

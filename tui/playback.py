@@ -109,15 +109,15 @@ class Playback:
         return replace(self, speed=max(self.speed - 1, 0))
 
     def next_of(self, rows: Sequence[int]) -> Playback:
-        """Go to the first of the sorted ``rows`` after the position, wrapping to the first."""
+        """Go to the first of the sorted ``rows`` after the position; beyond them to the last."""
         if not rows:
             return self
-        place = bisect_right(rows, self.position)
-        return replace(self.seek(rows[place % len(rows)]), playing=False)
+        place = min(bisect_right(rows, self.position), len(rows) - 1)
+        return replace(self.seek(rows[place]), playing=False)
 
     def previous_of(self, rows: Sequence[int]) -> Playback:
-        """Go to the last of the sorted ``rows`` before the position, wrapping to the last."""
+        """Go to the last of the sorted ``rows`` before the position; before them to the first."""
         if not rows:
             return self
-        place = bisect_left(rows, self.position)
-        return replace(self.seek(rows[place - 1]), playing=False)
+        place = max(bisect_left(rows, self.position) - 1, 0)
+        return replace(self.seek(rows[place]), playing=False)

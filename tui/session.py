@@ -15,15 +15,19 @@ import numpy as np
 
 from megacontext.tui.frame import Frame, Marker, Series, TextSpan, Trail
 from megacontext.tui.life import LifeScan, NodeLife
-from megacontext.tui.model import RowModel
+from megacontext.tui.model import Act, RowModel
 from megacontext.tui.playback import Playback
 from megacontext.tui.source import Source
 from megacontext.tui.view import Node, ViewState
 
 __all__ = ["Session"]
 
+LOOK_BACK_ROWS = 2_000
+REACTION_ROWS = 16
+"""Rows after a marker in which an expansion counts as the answer to it."""
 TRAIL_ROWS = 160
 """Rows of the past that a frame carries: more than any waterfall shows."""
+CONTEXT_BEFORE, CONTEXT_AFTER = 12, 192
 TEXT_TOKENS = 1024
 """Tokens of text that a frame carries at most."""
 
@@ -57,12 +61,22 @@ class Session:
         self.slices = _Slices(math.inf, math.inf) if unhurried else _Slices()
         status = source.status()
         play = Playback().grow(source.num_rows)
-        self.playback = play.end() if status.growing else play
+        self.playback = play.end() if status.growing else play.seek(self._opening_row())
         self.view = ViewState()
         self.notice = ""
+        self.pinned = False  # another session sets the window, as it is
         self.mine: list[Marker] = []
         self._scan: LifeScan | None = None
         self._ticked = clock()
+
+    def _opening_row(self) -> int:
+        """Where a finished run opens: on the last marker before its first question, else at 0."""
+        before = 0
+        for marker in self.source.scalars.markers:
+            if marker.label.lower().startswith("question"):
+                return before
+            before = marker.row
+        return 0
 
     # -- time ---------------------------------------------------------------------------------
     def tick(self) -> bool:
@@ -106,8 +120,9 @@ class Session:
     def frame(self) -> Frame:
         """The frame of this moment. ``frame().trail.complete`` is False while rows are unread."""
         row, scalars = self.row, self.source.scalars
-        view = replace(self.view, window=self.view.window.fit(row.history if row else 0))
-        self.view = view
+        view = self.view
+        if not self.pinned:
+            view = self.view = replace(view, window=view.window.fit(row.history if row else 0))
         count = len(scalars.step)
         trail = self._trail()
         return Frame(
@@ -176,7 +191,19 @@ class Session:
         state, _ = row.after.state(node)
         if state == "absent" and start < row.history:
             state = "tail"
-        return TextSpan(start, stop, tuple(pieces), nll, str(node), state, row.score_of(node))
+        before, _ = self.source.pieces(max(start - CONTEXT_BEFORE, 0), start)
+        after, _ = self.source.pieces(stop, min(stop + CONTEXT_AFTER, row.history))
+        return TextSpan(
+            start,
+            stop,
+            tuple(pieces),
+            nll,
+            str(node),
+            state,
+            row.score_of(node),
+            before="".join(before),
+            after="".join(after),
+        )
 
     # -- commands -----------------------------------------------------------------------------
     def play(self, change: Callable[[Playback], Playback]) -> None:
@@ -233,17 +260,46 @@ class Session:
             self.view = replace(self.view, window=moved.fit(row.history))
 
     def focus_latest(self) -> None:
-        """Select the latest action's node at or before this row and put it into the middle."""
-        for number in range(self.playback.position, -1, -1):
-            row = self.source.row(number)
-            act = row.latest_action()
-            if act is not None:
-                self.playback = replace(self.playback.seek(number), playing=False)
-                self.centre(act.node)
-                return
-            if self.playback.position - number > 2000:
+        """Select the latest action's node and put it into the middle.
+
+        On a marker's row this is what followed the marker: the most detailed expansion among the
+        rounds of that step, or the first one within the next rows.
+        """
+        found = self._reaction() or self._latest()
+        if found is None:
+            self.notice = "No action at or before this step."
+            return
+        row, act = found
+        self.playback = replace(self.playback.seek(row.number), playing=False)
+        self.centre(act.node)
+
+    def _latest(self) -> tuple[RowModel, Act] | None:
+        here = self.playback.position
+        for number in range(here, max(here - LOOK_BACK_ROWS, -1), -1):
+            row = self.source.row(number) if number < self.source.num_rows else None
+            act = row.latest_action() if row is not None else None
+            if row is not None and act is not None:
+                return row, act
+        return None
+
+    def _reaction(self) -> tuple[RowModel, Act] | None:
+        """The expansion that a marker on the present row led to."""
+        row = self.row
+        if row is None or not row.marker:
+            return None
+        best: tuple[RowModel, Act] | None = None
+        for number in range(row.number, min(row.number + REACTION_ROWS, self.source.num_rows)):
+            later = self.source.row(number)
+            if best is not None and later.step != best[0].step:
                 break
-        self.notice = "No action at or before this step."
+            for act in later.actions:
+                closer = best is None or (act.node.level, -act.score) < (
+                    best[1].node.level,
+                    -best[1].score,
+                )
+                if act.kind == 0 and not act.forced and closer:
+                    best = later, act
+        return best
 
     def centre(self, node: Node) -> None:
         """Select ``node`` and show it among its neighbours."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from megacontext.tui.frame import U8, Marker, RunInfo, Status
 from megacontext.tui.model import F64, I64, RowModel
 
@@ -22,6 +24,12 @@ class Scalars:
     latency_us: F64  # all stages
     drift: F64
     markers: tuple[Marker, ...] = ()
+
+    @classmethod
+    def empty(cls) -> Scalars:
+        """No rows yet."""
+        none, whole = np.empty(0), np.empty(0, np.int64)
+        return cls(whole, whole, whole, np.empty((0, 256), np.uint8), none, none)
 
 
 class Control(Protocol):

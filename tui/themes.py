@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from textual.theme import Theme
+from textual.theme import BUILTIN_THEMES, Theme
 
 from megacontext.tui.palette import COUNT, LEVEL_SHADES, RAMP, SURPRISE, Palette, Role, blend, ramp
 
@@ -51,7 +51,7 @@ _DARK = _palette(
         Role.SURFACE: "#18202a",
     },
     ("#38d0e6", "#a78bfa", "#93a1b5"),
-    ["#0f141b", "#101f29", "#12303a", "#174f57", "#23807c", "#8a9a52", "#e0a63f", "#ffc663"],
+    ["#0f141b", "#101d26", "#11282f", "#14383f", "#1a5258", "#2b8a80", "#dca23c", "#ffc663"],
     ["#7f8b99", "#c3ccd6", "#e9dcb4", "#f5c469", "#ff9f5a", "#ff6f61"],
 )
 
@@ -76,7 +76,7 @@ _LIGHT = _palette(
         Role.SURFACE: "#ebeae4",
     },
     ("#0a93ab", "#7550d8", "#66758a"),
-    ["#f6f5ef", "#ebf1ec", "#d9ebe6", "#b3dcd5", "#62b3a9", "#a99a3c", "#c07a12", "#a3470a"],
+    ["#f8f7f1", "#f3f4ee", "#eaf0eb", "#d6e8e3", "#a5d3cb", "#4fa79d", "#c07a12", "#a3470a"],
     ["#7d8791", "#4a535d", "#5a4a1e", "#8a5a00", "#b4500b", "#c22c22"],
 )
 
@@ -158,6 +158,7 @@ def _ansi_theme() -> Theme:
         dark=True,
         ansi=True,
         variables={
+            **BUILTIN_THEMES["ansi-dark"].variables,
             "border": "ansi_bright_black",
             "footer-background": "ansi_default",
             "footer-key-foreground": "ansi_yellow",

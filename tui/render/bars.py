@@ -40,6 +40,8 @@ def draw_title(frame: Frame, width: int, height: int) -> Canvas:
 def _activity(frame: Frame) -> str:
     play, status = frame.playback, frame.status
     parts = []
+    if status.problem:
+        parts.append("✗ DISCONNECTED")
     if status.paused:
         parts.append("ENGINE PAUSED")
     if status.growing:

@@ -45,7 +45,7 @@ def draw_map(frame: Frame, width: int, height: int) -> Canvas:
     plan = _map_lines(height, int(row.after.levels.max(initial=0)))
     for y, line in enumerate(plan):
         if isinstance(line, tuple):
-            _track(canvas, y, line, columns)
+            _track(canvas, y, line, columns, named=line not in plan[:y])
         elif line == "marks":
             _action_marks(canvas, y, frame, row)
         else:
@@ -73,13 +73,16 @@ def _map_lines(height: int, top: int) -> list[str | tuple[str, int, int]]:
     return lines
 
 
-def _track(canvas: Canvas, y: int, line: tuple[str, int, int], columns: Columns) -> None:
+def _track(
+    canvas: Canvas, y: int, line: tuple[str, int, int], columns: Columns, *, named: bool
+) -> None:
     name, low, high = line
     share = columns.share[low : high + 1].sum(axis=0)
     shade = np.clip(np.ceil(share * LEVEL_SHADES).astype(np.int64), 1, LEVEL_SHADES) - 1
     shade = np.where(columns.wide & (columns.parity == 1), np.minimum(shade, 1), shade)
     seen = share > 1e-9
-    canvas.text(0, y, name, level_role(low))
+    if named:
+        canvas.text(0, y, name, level_role(low))
     canvas.cells(
         LABEL,
         y,
@@ -233,4 +236,4 @@ def _waterfall_marks(canvas: Canvas, frame: Frame, first: int, per_line: int, li
         y = (place - first) // per_line
         x = column_of(frame, token, inner)
         if 0 <= y < lines and place >= first and 0 <= x < inner:
-            canvas.text(LABEL + x, y, KIND_SIGN[kind], KIND_ROLE[kind], BOLD)
+            canvas.text(LABEL + x, y, KIND_SIGN[kind], KIND_ROLE[kind], BOLD, bg=Role.BASE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -85,9 +84,8 @@ def _spark_lines(frame: Frame, row: RowModel) -> list[tuple[str, F64, str]]:
 
 
 def _last(values: F64, form: str) -> str:
-    if not len(values) or not math.isfinite(float(values[-1])):
-        return "–"
-    return form.format(float(values[-1]))
+    known = values[np.isfinite(values)]
+    return form.format(float(known[-1])) if len(known) else "–"
 
 
 class LogLine(NamedTuple):
@@ -130,8 +128,6 @@ def draw_actions(frame: Frame, width: int, height: int) -> Canvas:
         canvas.text(0, 0, "No action so far.", Role.DIM)
     for y, line in enumerate(lines[:height]):
         _log_line(canvas, y, line, selected=line.node == frame.view.node)
-    if len(lines) > height > 0:
-        canvas.right(height - 1, f" {len(lines) - height + 1} more ", Role.DIM)
     return canvas
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 
@@ -48,6 +49,7 @@ def draw_text(frame: Frame, width: int, height: int) -> Canvas:
     marks = _hits("".join(pieces), frame.view.needle)
     faded = span.seen_as in ("gist", "inside")
     place = 0
+    shown.put_text(span.before[-room:], int(Role.FAINT))
     for piece, role in zip(pieces, roles.tolist(), strict=True):
         shown.make_room(piece)
         for ch in clean(piece):
@@ -59,6 +61,8 @@ def draw_text(frame: Frame, width: int, height: int) -> Canvas:
     rest = span.stop - span.start - len(pieces)
     if rest > 0:
         shown.put_text(f" … {rest:,} more tokens", int(Role.DIM))
+    else:
+        shown.put_text(span.after[:room], int(Role.FAINT))
     return canvas
 
 
@@ -87,6 +91,9 @@ def _hits(text: str, needle: str) -> np.ndarray | None:
     return marks
 
 
+_WORD = re.compile(r"\s*\S+\s*$|\s*\S+")
+
+
 class _Wrapped:
     """Writes characters left to right, line by line, skipping the first ``scroll`` lines."""
 
@@ -113,5 +120,7 @@ class _Wrapped:
         self.x += wide
 
     def put_text(self, text: str, role: int) -> None:
-        for ch in text:
-            self.put(ch, role)
+        for word in _WORD.findall(text):
+            self.make_room(word)
+            for ch in clean(word):
+                self.put(ch, role)

@@ -2,7 +2,8 @@
 
 from megacontext.tui.screens.choice import ChoiceScreen
 from megacontext.tui.screens.help import HelpScreen
+from megacontext.tui.screens.hint import HintScreen
 from megacontext.tui.screens.knobs import KnobsScreen
 from megacontext.tui.screens.prompt import PromptScreen
 
-__all__ = ["ChoiceScreen", "HelpScreen", "KnobsScreen", "PromptScreen"]
+__all__ = ["ChoiceScreen", "HelpScreen", "HintScreen", "KnobsScreen", "PromptScreen"]

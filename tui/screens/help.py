@@ -13,7 +13,7 @@ from textual.widgets import Static
 
 from megacontext.tui.commands import COMMANDS, key_label
 
-__all__ = ["HINT", "HelpScreen", "help_text"]
+__all__ = ["HelpScreen", "help_text"]
 
 CONCEPTS: tuple[tuple[str, str], ...] = (
     (
@@ -50,12 +50,6 @@ CONCEPTS: tuple[tuple[str, str], ...] = (
         " 4 Text: the selected span, words the model found surprising in warm colours. 5 Actions."
         " 6 Inspector: one node's whole life.",
     ),
-)
-
-HINT = (
-    "The picture shows a long text from left (old) to right (new). Cyan: the model reads every"
-    " word. Violet and slate: it sees a summary. space plays, ] jumps to the next marker, f shows"
-    " the latest action, enter looks closer, ? explains everything."
 )
 
 

@@ -57,13 +57,17 @@ class Pane(Widget, can_focus=False):
         """The pane's title for ``frame``."""
         return str(self.border_title or "")
 
+    def cells(self, frame: Frame, width: int, height: int) -> Canvas:
+        """The pane's cells for ``frame``."""
+        extra = {"texture": self.texture} if self.needs_texture else {}
+        return type(self).draw(frame, width, height, **extra)
+
     def _redraw(self) -> bool:
         """Compute the cells for the present frame, size and theme; True when they changed."""
         if self.frame is None:
             return False
         width, height = self.size
-        extra = {"texture": self.texture} if self.needs_texture else {}
-        canvas = type(self).draw(self.frame, width, height, **extra)
+        canvas = self.cells(self.frame, width, height)
         if self._drawn_with == self.palette.name and canvas.same(self._canvas):
             return False
         self._canvas, self._drawn_with = canvas, self.palette.name

@@ -1,0 +1,126 @@
+"""Where two runs see the same history differently: pure functions over two frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from megacontext.tui.frame import Frame
+from megacontext.tui.model import F64, I64, RowModel
+from megacontext.tui.palette import Role, level_role
+from megacontext.tui.render.canvas import BOLD, Canvas
+from megacontext.tui.render.history import LABEL
+from megacontext.tui.render.marks import micros
+
+__all__ = ["Difference", "compare", "draw_difference", "finest"]
+
+FINER_A, FINER_B, EQUAL, OUTSIDE = ord("▀"), ord("▄"), ord("·"), ord(" ")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What differs at one moment.
+
+    Attributes:
+        agreement: share of the common history that both see at the same level of detail.
+        finer_a, finer_b: share that the one sees finer than the other.
+        tokens: the common history, tokens.
+    """
+
+    agreement: float
+    finer_a: float
+    finer_b: float
+    tokens: int
+
+
+def _pieces(row: RowModel, edges: I64) -> I64:
+    """Level of the node over each piece [edges[i], edges[i + 1]); the tail counts as raw."""
+    place = np.searchsorted(row.after.bounds, edges[:-1], "right") - 1
+    levels = np.append(row.after.levels.astype(np.int64), 0)
+    return levels[np.clip(place, 0, len(levels) - 1)]
+
+
+def compare(a: RowModel, b: RowModel) -> Difference:
+    """Compare the two frontiers exactly, node by node, over the history that both have."""
+    common = min(a.history, b.history)
+    if common <= 0:
+        return Difference(1.0, 0.0, 0.0, 0)
+    edges = np.unique(np.concatenate([a.after.bounds, b.after.bounds, [0, common]]))
+    edges = edges[edges <= common]
+    width = np.diff(edges)
+    left, right = _pieces(a, edges), _pieces(b, edges)
+    total = float(width.sum())
+    return Difference(
+        float(width[left == right].sum()) / total,
+        float(width[left < right].sum()) / total,
+        float(width[left > right].sum()) / total,
+        common,
+    )
+
+
+def finest(row: RowModel, start: float, stop: float, width: int) -> F64:
+    """Finest level of detail per column, NaN outside the frontier."""
+    share = row.after.columns(start, stop, width, None).share > 1e-9
+    return np.where(share.any(axis=0), share.argmax(axis=0), np.nan)
+
+
+def draw_difference(pair: tuple[Frame, Frame], width: int, height: int) -> Canvas:
+    """A strip of who sees what finer, and the two runs' numbers beside each other."""
+    canvas = Canvas(width, height)
+    first, second = pair
+    if first.row is None or second.row is None or width <= LABEL:
+        canvas.text(0, 0, "One of the traces has no rows.", Role.DIM)
+        return canvas
+    inner, window = width - LABEL, first.view.window
+    a = finest(first.row, window.start, window.stop, inner)
+    b = finest(second.row, window.start, window.stop, inner)
+    known = np.isfinite(a) & np.isfinite(b)
+    a, b = np.nan_to_num(a), np.nan_to_num(b)
+    glyphs = np.where(a < b, FINER_A, np.where(a > b, FINER_B, EQUAL))
+    roles = np.where(a < b, level_role(0), np.where(a > b, int(Role.MARKER), int(Role.FAINT)))
+    canvas.text(0, 0, "A≠B", Role.DIM)
+    canvas.cells(LABEL, 0, np.where(known, glyphs, OUTSIDE), roles, n=inner)
+    _numbers(canvas, first, second)
+    return canvas
+
+
+def _numbers(canvas: Canvas, first: Frame, second: Frame) -> None:
+    assert first.row is not None
+    assert second.row is not None
+    found = compare(first.row, second.row)
+    x = canvas.text(0, 1, "▀ A finer ", level_role(0))
+    x = canvas.text(x, 1, f"{found.finer_a:.0%}   ", Role.TEXT, BOLD)
+    x = canvas.text(x, 1, "▄ B finer ", Role.MARKER)
+    x = canvas.text(x, 1, f"{found.finer_b:.0%}   ", Role.TEXT, BOLD)
+    canvas.text(x, 1, f"same {found.agreement:.0%} of {found.tokens:,} tokens", Role.DIM)
+    table = [
+        ("budget", _used(first.row), _used(second.row)),
+        ("NLL", _mean(first.series.nll), _mean(second.series.nll)),
+        ("swap rate", _mean(first.series.swap, 1), _mean(second.series.swap, 1)),
+        ("residency", _mean(first.series.residency, 1), _mean(second.series.residency, 1)),
+        ("stages", micros(sum(first.row.stage_us)), micros(sum(second.row.stage_us))),
+        ("lens", *_lenses(first, second)),
+    ]
+    columns = max(canvas.width // 34, 1)
+    for place, (name, left, right) in enumerate(table):
+        y, at = 2 + place // columns, (place % columns) * 34
+        role = Role.TEXT if left == right else Role.MARKER
+        at = canvas.text(at, y, f"{name:<10}", Role.DIM)
+        canvas.text(at, y, f"A {left:<9} B {right:<9}", role)
+
+
+def _lenses(first: Frame, second: Frame) -> tuple[str, str]:
+    return first.info.lens or "?", second.info.lens or "?"
+
+
+def _used(row: RowModel) -> str:
+    return f"{row.budget_used}/{row.w_max}"
+
+
+def _mean(values: F64, percent: int = 0) -> str:
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return "–"
+    mean = float(known.mean())
+    return f"{mean:.1%}" if percent else f"{mean:.2f}"

@@ -1,0 +1,142 @@
+"""The engine as a process of its own: start it, talk to it, tell why it died."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Protocol
+
+from megacontext.traces.errors import MegaContextError
+
+__all__ = ["Channel", "EngineControl", "EngineError", "EngineProcess", "last_line"]
+
+STOP_WAIT_S = 20.0
+
+
+class EngineError(MegaContextError):
+    """The engine cannot be started or does not answer."""
+
+    exit_code = 1
+
+
+class Channel(Protocol):
+    """What an :class:`EngineControl` needs of the control socket's client."""
+
+    def send(self, command: str, **fields: object) -> object: ...
+
+    def close(self) -> None: ...
+
+
+def last_line(path: Path) -> str:
+    """The last non-empty line of a text file (its last 8 KiB), "" where there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(path.stat().st_size - 8192, 0))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    kept = [line.strip() for line in lines if line.strip()]
+    return kept[-1] if kept else ""
+
+
+class EngineProcess:
+    """``megacontext run`` in a session of its own, so that ctrl+c in the viewer spares it.
+
+    Its output goes to ``<trace>.log``; nothing of it reaches the viewer's terminal.
+
+    Raises:
+        EngineError: the process cannot be started.
+    """
+
+    def __init__(self, arguments: list[str], trace: Path) -> None:
+        self.log = trace.with_name(trace.name + ".log")
+        command = [sys.executable, "-m", "megacontext.core.cli", "run", *arguments, "--no-stdin"]
+        try:
+            trace.parent.mkdir(parents=True, exist_ok=True)
+            with self.log.open("wb") as log:
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    env=os.environ | {"NO_COLOR": "1", "TERM": "dumb"},
+                )
+        except OSError as error:
+            raise EngineError(f"The engine did not start: {error}.") from error
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def problem(self) -> str:
+        """Why the engine is gone, "" while it runs or after it ended well."""
+        code = self._process.poll()
+        if not code:
+            return ""
+        how = f"exit code {code}" if code > 0 else f"signal {-code}"
+        said = last_line(self.log)
+        return f"The engine died ({how})" + (f": {said}" if said else f"; see {self.log}.")
+
+    def wait(self, timeout_s: float = STOP_WAIT_S) -> bool:
+        """Wait for a stop that was asked for; True when the engine has ended."""
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def terminate(self) -> None:
+        """Ask the system to end the engine; its trace keeps every whole batch."""
+        if self.running:
+            self._process.terminate()
+
+
+class EngineControl:
+    """A :class:`megacontext.tui.source.Control` over the engine's control socket."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._paused = False
+
+    @property
+    def paused(self) -> bool:
+        return self._paused
+
+    def pause(self) -> None:
+        self._channel.send("pause")
+        self._paused = True
+
+    def resume(self) -> None:
+        self._channel.send("resume")
+        self._paused = False
+
+    def refocus(self) -> None:
+        """One refocus, then the engine waits."""
+        self._channel.send("step")
+        self._paused = True
+
+    def knob(self, name: str, value: float) -> None:
+        whole = name in ("w_max", "n_diff")
+        key = name if name == "w_max" else f"focus.{name}"
+        self._channel.send("set", key=key, value=int(value) if whole else value)
+
+    def inject(self, text: str) -> None:
+        self._channel.send("text", text=text)
+
+    def marker(self, label: str) -> None:
+        self._channel.send("marker", text=label)
+
+    def stop(self) -> None:
+        self._channel.send("stop")
+
+    def detach(self) -> None:
+        if self._paused:  # nobody could resume it
+            self.resume()
+        self._channel.close()

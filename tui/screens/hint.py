@@ -1,0 +1,41 @@
+"""What a person sees the first time: the picture in four lines."""
+
+from __future__ import annotations
+
+from rich.text import Text
+from textual import events
+from textual.app import ComposeResult
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+__all__ = ["HintScreen"]
+
+LINES: tuple[tuple[str, str], ...] = (
+    ("The picture", "a long text from left (old) to right (new). Cyan: the model reads every word."
+     " Violet and slate: it sees a summary."),
+    ("Time", "runs down in the waterfall. Bright: the lens wants a closer look there."),
+    ("Start with", "space to play, ] for the next marker, f for the latest action, enter to look"
+     " closer, ? for everything."),
+)  # fmt: skip
+
+
+class HintScreen(ModalScreen[None]):
+    """Shown once; any key or click closes it."""
+
+    def compose(self) -> ComposeResult:
+        text = Text()
+        for title, body in LINES:
+            text.append(f"{title}: ", "bold")
+            text.append(f"{body}\n")
+        text.append("\nAny key starts.", "italic")
+        yield Static(text, id="hint")
+
+    def on_mount(self) -> None:
+        self.query_one("#hint").border_title = "MegaContext Inspector"
+
+    def on_key(self, event: events.Key) -> None:
+        event.stop()
+        self.dismiss()
+
+    def on_click(self) -> None:
+        self.dismiss()
