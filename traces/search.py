@@ -6,7 +6,8 @@ Rows record every token once, so the row that brought token t is the first one w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,17 +20,12 @@ if TYPE_CHECKING:
 __all__ = ["TextIndex"]
 
 
-class _Piece:
-    """The text of one batch: its bytes, where each token starts in them, which token it is."""
+_GROUP = 64  # batches searched at a time
 
-    def __init__(self, batch: pa.RecordBatch) -> None:
-        lists = batch.column("new_text")
-        texts = lists.flatten()
-        lengths = pc.binary_length(texts).to_numpy(zero_copy_only=False)
-        self.starts = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
-        data = texts.buffers()[2]  # a projected batch is no slice: its text starts at byte 0
-        self.data = bytes(memoryview(data)[: int(self.starts[-1])]) if data else b""
-        self.tokens = _tokens_of(batch, lists)
+
+def _text_bytes(texts: pa.StringArray) -> bytes:
+    data = texts.buffers()[2]  # a projected batch is no slice: its text starts at byte 0
+    return bytes(memoryview(data)[: pc.sum(pc.binary_length(texts)).as_py() or 0]) if data else b""
 
 
 def _tokens_of(batch: pa.RecordBatch, lists: pa.ListArray) -> np.ndarray:
@@ -58,36 +54,36 @@ class TextIndex:
             return None
         start = min(max(start_token, 0), int(history[-1]))
         row = min(int(np.searchsorted(history, start, side="right")), len(history) - 1)
-        here = self._reader.block_of(row)
-        order: Iterable[int] = range(here, self._reader.num_batches)
+        here, last = self._reader.block_of(row), self._reader.num_batches
+        groups = [(first, min(first + _GROUP, last)) for first in range(here, last, _GROUP)]
         if backward:
-            order = range(here, -1, -1)
-        for block in order:
-            span = self._find_in(block, needle, start, backward, ignore_case)
+            stops = range(here + 1, 0, -_GROUP)
+            groups = [(max(0, stop - _GROUP), stop) for stop in stops]
+        for group in groups:
+            span = self._find_in(group, needle, start, backward, ignore_case)
             if span is not None:
                 return span
         return None
 
     def _find_in(
-        self, block: int, needle: bytes, start: int, backward: bool, ignore_case: bool
+        self, group: tuple[int, int], needle: bytes, start: int, backward: bool, ignore_case: bool
     ) -> tuple[int, int] | None:
-        """A match that starts in ``block``; what it needs of later batches is read along."""
-        pieces: list[_Piece] = []
-        wanted = 1
-        for piece in self._pieces(block):
-            pieces.append(piece)
-            if len(pieces) == 1:
-                wanted = len(piece.data) + len(needle) - 1
-            if sum(len(p.data) for p in pieces) >= wanted:
+        """A match that starts in batches ``group``; what it needs of later ones is read along."""
+        batches, data, own = [], b"", 0
+        for block, batch in self._text_batches(*group):
+            if block >= group[1] and len(data) - own >= len(needle) - 1:
                 break
-        if not pieces or not pieces[0].data:
-            return None
-        data = _folded(b"".join(p.data for p in pieces)[:wanted], ignore_case)
-        lengths = np.concatenate([np.diff(p.starts) for p in pieces])
-        stops = np.cumsum(lengths)
-        tokens = np.concatenate([p.tokens for p in pieces])
-        best: tuple[int, int] | None = None
+            batches.append(batch)
+            data += _text_bytes(batch.column("new_text").flatten())
+            own = len(data) if block < group[1] else own
+        data = _folded(data[: own + len(needle) - 1], ignore_case)
         at = data.find(needle)
+        if at < 0:
+            return None
+        texts = [batch.column("new_text").flatten() for batch in batches]
+        stops = np.cumsum(np.concatenate([pc.binary_length(text).to_numpy() for text in texts]))
+        tokens = np.concatenate([_tokens_of(b, b.column("new_text")) for b in batches])
+        best: tuple[int, int] | None = None
         while at >= 0:
             first = int(np.searchsorted(stops, at, side="right"))
             last = int(np.searchsorted(stops, at + len(needle) - 1, side="right"))
@@ -100,15 +96,14 @@ class TextIndex:
             at = data.find(needle, at + 1)
         return best
 
-    def _pieces(self, first: int) -> Iterator[_Piece]:
-        stop = first
-        while stop < self._reader.num_batches:  # in small groups: mostly one batch is enough
-            stop += 2
-            columns = ["history_tokens", "new_text"]
-            for _, batch in self._reader.project(columns, first, stop):
+    def _text_batches(self, first: int, stop: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Batches [first, stop) and then, one by one, all that follow."""
+        last = self._reader.num_batches
+        for span in chain([(first, stop)], ((block, block + 1) for block in range(stop, last))):
+            found = self._reader.project(["history_tokens", "new_text"], *span)
+            for block, (_, batch) in enumerate(found, span[0]):
                 if batch is not None:
-                    yield _Piece(batch)
-            first = stop
+                    yield block, batch
 
     def pieces(self, start: int, stop: int) -> list[str]:
         """See :meth:`TraceReader.text_of`."""

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+
 from megacontext.traces.made import make_small_trace
 from megacontext.traces.meta import TraceMeta
 from megacontext.traces.row import ACTION_DTYPE, REJECTED_DTYPE, TraceRow
@@ -63,7 +64,7 @@ def same_row_fixture():
     return same_row
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def meta() -> dict[str, str]:
     return TraceMeta(block_size=4, w_max=64, levels=3, seed=7, config="seed: 7\n").to_metadata()
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
 from megacontext.traces.errors import TraceError
 from megacontext.traces.row import (
     ACTION_DTYPE,
@@ -52,8 +53,7 @@ _rows = st.builds(
     new_nll=hnp.arrays(np.float32, st.integers(0, 9), elements=st.floats(width=32)),
     appended_levels=_array(np.int8),
     levels=_array(np.int8),
-    scores=st.none()
-    | hnp.arrays(np.float16, st.integers(0, 9), elements=st.floats(width=16)),
+    scores=st.none() | hnp.arrays(np.float16, st.integers(0, 9), elements=st.floats(width=16)),
     actions=_records(ACTION_DTYPE),
     rejected=_records(REJECTED_DTYPE),
     budget_used=st.integers(0, 2**32 - 1),

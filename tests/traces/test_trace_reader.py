@@ -1,0 +1,445 @@
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from megacontext.traces.errors import TraceError
+from megacontext.traces.reader import TraceReader
+from megacontext.traces.schema import schema
+from megacontext.traces.writer import TraceWriter
+
+
+def _plain(path):
+    with pa.OSFile(str(path)) as file:
+        return pa.ipc.open_file(file).read_all()
+
+
+def _write_plain(path, table, metadata=None):
+    if metadata is not None:
+        table = table.replace_schema_metadata(metadata)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table, max_chunksize=8)
+
+
+# ---------------------------------------------------------------- finished traces
+
+
+def test_rows_equal_what_plain_pyarrow_reads(small_trace):
+    table = _plain(small_trace)
+    with TraceReader.open(small_trace) as reader:
+        assert reader.num_rows == table.num_rows
+        for i in (0, 7, 8, 100, -1):
+            row, plain = reader.row(i), table.slice(i % table.num_rows, 1).to_pylist()[0]
+            for name, value in plain.items():
+                mine = getattr(row, name)
+                if name in ("actions", "rejected"):
+                    mine = [dict(zip(mine.dtype.names, r, strict=True)) for r in mine.tolist()]
+                elif isinstance(mine, np.ndarray):
+                    mine = mine.tolist()
+                np.testing.assert_equal(mine, value)
+
+
+def test_metadata_is_typed(write):
+    with TraceReader.open(write(1)) as reader:
+        meta = reader.meta
+        assert (meta.block_size, meta.w_max, meta.levels, meta.seed) == (4, 64, 3, 7)
+        assert meta.config == "seed: 7\n"
+        assert meta.enums["trigger"]["question"] == 1
+        assert reader.schema_metadata["mc.trace.version"] == "1"
+
+
+def test_the_overview_equals_the_rows(small_trace):
+    with TraceReader.open(small_trace) as reader:
+        overview = reader.overview()
+        rows = list(reader.rows())
+    assert overview.num_rows == len(rows)
+    for name in ("step", "round", "history_tokens", "tail_tokens", "budget_used", "w_max"):
+        assert getattr(overview, name).tolist() == [getattr(row, name) for row in rows]
+    assert (overview.heat == np.stack([row.heat for row in rows])).all()
+    drift = [np.nan if row.kv_drift is None else row.kv_drift for row in rows]
+    np.testing.assert_array_equal(overview.kv_drift, np.array(drift, np.float32))
+    marks = {i: row.marker for i, row in enumerate(rows) if row.marker is not None}
+    assert overview.markers == marks
+    assert marks
+    assert not overview.damaged.any()
+
+
+def test_an_overview_does_not_decode_scores(tmp_path, write):
+    path = write(16)
+    table = _plain(path)
+    with TraceReader.open(path) as reader:
+        names = {
+            name for _, batch in reader.project(["step", "heat"]) for name in batch.schema.names
+        }
+    assert names == {"step", "heat"}
+    assert table.num_rows == 16
+
+
+def test_rows_are_read_only_and_out_of_range_is_a_sentence(write):
+    with TraceReader.open(write(3)) as reader:
+        assert reader.row(-1).step == 2
+        with pytest.raises(ValueError, match="read-only"):
+            reader.row(0).levels[0] = 1
+        with pytest.raises(TraceError, match="row 3 does not exist"):
+            reader.row(3)
+        assert [row.step for row in reader.rows(1, 99)] == [1, 2]
+
+
+# ---------------------------------------------------------------- files that are no trace
+
+
+def test_each_kind_of_wrong_file_gets_its_own_sentence(tmp_path, write):
+    cases = {}
+    cases["does not exist"] = tmp_path / "none.arrow"
+    cases["is a folder"] = tmp_path
+    (tmp_path / "empty.arrow").touch()
+    cases["is empty"] = tmp_path / "empty.arrow"
+    (tmp_path / "text.arrow").write_text("hello, world")
+    cases["is not an Arrow IPC file"] = tmp_path / "text.arrow"
+    other = pa.table({"a": [1]})
+    _write_plain(tmp_path / "other.arrow", other)
+    cases["no MegaContext trace"] = tmp_path / "other.arrow"
+    _write_plain(tmp_path / "newer.arrow", other, {"mc.trace.version": "2"})
+    cases["newer than this reader's 1"] = tmp_path / "newer.arrow"
+    _write_plain(tmp_path / "odd.arrow", other, {"mc.trace.version": "1", "mc.block_size": "x"})
+    cases["mc.block_size = 'x'"] = tmp_path / "odd.arrow"
+    (tmp_path / "cut.arrow").write_bytes(write(3).read_bytes()[:900])
+    cases["inside its schema"] = tmp_path / "cut.arrow"
+    for said, path in cases.items():
+        with pytest.raises(TraceError, match=said) as caught:
+            TraceReader.open(path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_dictionary_column_is_refused(tmp_path, write):
+    table = _plain(write(3))
+    column = pa.array(["a", "b", "a"]).dictionary_encode()
+    at = table.schema.get_field_index("marker")
+    table = table.set_column(at, "marker", column)
+    _write_plain(tmp_path / "dictionary.arrow", table)
+    with pytest.raises(TraceError, match="dictionary"):
+        TraceReader.open(tmp_path / "dictionary.arrow")
+
+
+def test_unknown_columns_are_ignored_and_a_minor_version_is_read(tmp_path, write, same_row):
+    path = write(10)
+    table = _plain(path).append_column("later", pa.array([["x"]] * 10))
+    metadata = dict(table.schema.metadata) | {b"mc.trace.version": b"1.3"}
+    _write_plain(tmp_path / "more.arrow", table, metadata)
+    with TraceReader.open(path) as old, TraceReader.open(tmp_path / "more.arrow") as new:
+        assert new.meta.version == "1.3"
+        assert all(same_row(a, b) for a, b in zip(old.rows(), new.rows(), strict=True))
+
+
+def test_a_missing_or_mistyped_column_is_named(tmp_path, write):
+    table = _plain(write(3))
+    _write_plain(tmp_path / "less.arrow", table.drop_columns(["levels"]))
+    less = TraceReader.open(tmp_path / "less.arrow")
+    with less, pytest.raises(TraceError, match="column levels is missing"):
+        less.row(0)
+    at = table.schema.get_field_index("w_max")
+    _write_plain(tmp_path / "odd.arrow", table.set_column(at, "w_max", pa.array(["a", "b", "c"])))
+    odd = TraceReader.open(tmp_path / "odd.arrow")
+    with odd, pytest.raises(TraceError, match="column w_max is string, not uint32"):
+        odd.row(0)
+
+
+# ---------------------------------------------------------------- cut and damaged files
+
+
+def _check_cut(tmp_path, raw, ends, size):
+    path = tmp_path / "cut.arrow"
+    path.write_bytes(raw[:size])
+    with TraceReader.open(path) as reader:
+        assert reader.num_rows == 2 * sum(end <= size for end in ends)
+        assert reader.finished == (size >= ends[-1] + 8)
+        assert [row.step for row in reader.rows()] == list(range(reader.num_rows))
+        assert reader.gaps == []
+        assert reader.overview().num_rows == reader.num_rows
+
+
+@pytest.mark.parametrize("stride", [97, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_cut_anywhere_keeps_every_whole_batch(tmp_path, write, stride):
+    path = write(8, flush_rows=2)
+    raw = path.read_bytes()
+    with TraceReader.open(path) as reader:
+        first = reader._blocks[0].offset
+        ends = [block.offset + block.length for block in reader._blocks]
+    for size in range(first, len(raw) + 1, stride):
+        _check_cut(tmp_path, raw, ends, size)
+    for size in range(0, first, stride):
+        (tmp_path / "cut.arrow").write_bytes(raw[:size])
+        with pytest.raises(TraceError):
+            TraceReader.open(tmp_path / "cut.arrow")
+
+
+def test_a_changed_value_is_found_by_its_crc_and_names_its_step(tmp_path, write):
+    table = _plain(write(10))
+    steps = table["budget_used"].to_pylist()
+    steps[6] += 1
+    at = table.schema.get_field_index("budget_used")
+    column = pa.chunked_array([pa.array(steps, pa.uint32())])
+    table = table.set_column(at, table.schema.field(at), column)
+    _write_plain(tmp_path / "changed.arrow", table)
+    with TraceReader.open(tmp_path / "changed.arrow") as reader:
+        with pytest.raises(TraceError, match=r"row 6 \(step 6, round 0\).*damaged"):
+            reader.row(6)
+        assert reader.row(6, check=False).budget_used == 7
+        assert [d.start for d in reader.check()] == [6]
+        assert [reader.row(i).step for i in (5, 7, 9)] == [5, 7, 9]
+
+
+def _damage(path, block, what):
+    raw = bytearray(path.read_bytes())
+    with TraceReader.open(path) as reader:
+        where = reader._blocks[block]
+    if what == "body":
+        raw[where.offset + where.length - 1_200 : where.offset + where.length - 300] = bytes(900)
+    elif what == "length":
+        raw[where.offset + 4 : where.offset + 8] = b"\xff\xff\xff\x7f"
+    elif what == "metadata":
+        raw[where.offset + 8 : where.offset + 200] = bytes(192)
+    elif what == "marker":
+        raw[where.offset : where.offset + 4] = b"\0\0\0\0"
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize("what", ["length", "metadata", "marker"])
+def test_a_batch_that_lost_its_frame_is_skipped(write, what, cut):
+    path = write(40)
+    _damage(path, 2, what)
+    if cut:
+        path.write_bytes(path.read_bytes()[:-10])  # no footer to go by
+    with TraceReader.open(path) as reader:
+        assert len(reader.gaps) == 1
+        steps = [row.step for row in reader.rows()]
+        assert steps == [*range(16), *range(24, 40)]
+        assert reader.finished  # the footer, or the end-of-stream mark before it
+        assert reader.overview().step.tolist() == steps
+
+
+def test_a_damaged_body_names_its_steps_and_the_others_stay_readable(write):
+    path = write(40)
+    _damage(path, 2, "body")
+    with TraceReader.open(path) as reader:
+        with pytest.raises(TraceError, match=r"rows 16 to 23.*are damaged"):
+            reader.row(17)
+        found = reader.check()
+        assert [(d.start, d.stop) for d in found] == [(16, 24)]
+        assert "steps 16 to 23" in found[0].message
+        for i in (0, 15, 24, 39):
+            assert reader.row(i).step == i
+        overview = reader.overview()
+        assert overview.num_rows == 40
+        assert overview.step[24:].tolist() == list(range(24, 40))
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_no_flipped_byte_crashes_the_reader_or_changes_a_row_unseen(
+    tmp_path_factory, small_trace, data
+):
+    raw = bytearray(small_trace.read_bytes()[:60_000])
+    for _ in range(data.draw(st.integers(1, 4))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
+    path = tmp_path_factory.mktemp("flip") / "flip.arrow"
+    path.write_bytes(raw)
+    try:
+        reader = TraceReader.open(path)
+    except TraceError:
+        return
+    with reader, TraceReader.open(small_trace) as whole:
+        overview = reader.overview()
+        assert overview.num_rows == reader.num_rows
+        reader.find("needle")
+        steps = {row.step * 4 + row.round: row for row in whole.rows(0, 80)}
+        for i in range(reader.num_rows):
+            try:
+                row = reader.row(i)
+            except TraceError as error:
+                assert "\n" not in str(error)  # noqa: PT017
+                continue
+            assert row.crc == steps[row.step * 4 + row.round].crc
+
+
+# ---------------------------------------------------------------- growing files
+
+
+def test_a_growing_file_is_followed_to_its_footer(tmp_path, meta, arbitrary_row):
+    path = tmp_path / "run.arrow"
+    with TraceWriter(path, meta, threaded=False, flush_rows=2) as writer:
+        reader = TraceReader.open(path)
+        assert reader.num_rows == 0
+        assert reader.overview().num_rows == 0
+        assert reader.refresh() == 0
+        for step in range(6):
+            writer.put(arbitrary_row(step))
+            assert reader.refresh() == 2 * (step % 2)
+            if step % 2:
+                assert reader.row(-1).step == step
+                assert reader.overview().step.tolist() == list(range(step + 1))
+        assert not reader.finished
+        assert reader.being_written()
+        writer.put(arbitrary_row(6))
+    assert reader.refresh() == 1
+    assert reader.finished
+    assert not reader.being_written()
+    assert reader.refresh() == 0
+    assert reader.text_of(24, 26) == ["w6.0 ", "w6.1 "]
+    reader.close()
+
+
+def test_bytes_that_arrive_one_by_one_never_look_damaged(tmp_path, write):
+    raw = write(6, flush_rows=2).read_bytes()
+    path = tmp_path / "slow.arrow"
+    with TraceReader.open(tmp_path / "run.arrow") as whole:
+        start = whole._blocks[0].offset
+    path.write_bytes(raw[:start])
+    with TraceReader.open(path) as reader, path.open("ab", buffering=0) as file:
+        rows = 0
+        for at in range(start, len(raw), 41):
+            file.write(raw[at : at + 41])
+            rows += reader.refresh()
+            assert reader.gaps == []
+        assert rows == 6
+        assert reader.finished
+        assert reader.check() == []
+
+
+def test_an_earlier_overview_does_not_change_when_the_file_grows(tmp_path, meta, arbitrary_row):
+    path = tmp_path / "run.arrow"
+    writer = TraceWriter(path, meta, threaded=False, flush_rows=1)
+    with writer, TraceReader.open(path) as reader:
+        writer.put(arbitrary_row(0))
+        reader.refresh()
+        early = reader.overview()
+        for step in range(1, 1_500):  # past the first capacity
+            writer.put(arbitrary_row(step, nodes=1))
+        reader.refresh()
+        assert reader.overview().step.tolist() == list(range(1_500))
+        assert early.step.tolist() == [0]
+
+
+def test_another_file_under_the_name_is_noticed(tmp_path, write):
+    path = write(5)
+    with TraceReader.open(path) as reader:
+        assert reader.refresh() == 0
+        shutil.copy(write(3, "other.arrow"), tmp_path / "copy.arrow")
+        (tmp_path / "copy.arrow").replace(path)
+        assert reader.refresh() == 3
+        assert reader.generation == 1
+        assert reader.overview().num_rows == 3
+
+
+def test_a_closed_reader_says_so(write):
+    reader = TraceReader.open(write(3))
+    reader.close()
+    with pytest.raises(TraceError, match="was closed"):
+        reader.row(0)
+
+
+# ---------------------------------------------------------------- text
+
+
+def test_text_and_nll_come_back_by_token_position(write, arbitrary_row):
+    with TraceReader.open(write(30)) as reader:
+        texts = [text for step in range(30) for text in arbitrary_row(step).new_text]
+        nll = np.concatenate([arbitrary_row(step).new_nll for step in range(30)])
+        for start, stop in ((0, 120), (37, 41), (118, 120), (5, 5)):
+            assert reader.text_of(start, stop) == texts[start:stop]
+            np.testing.assert_array_equal(reader.nll_of(start, stop), nll[start:stop])
+        assert reader.text_of(119, 122) == [texts[119], "", ""]
+        assert np.isnan(reader.nll_of(119, 122)[1:]).all()
+
+
+def test_text_is_found_across_tokens_rows_and_batches(write, arbitrary_row):
+    with TraceReader.open(write(200)) as reader:
+        texts = [text for step in range(200) for text in arbitrary_row(step).new_text]
+        assert reader.find("w0.0") == (0, 1)
+        assert reader.find("7.2 w7.3 w8.0") == (30, 33)  # rows 7 and 8: two batches
+        assert reader.find("W9.1", ignore_case=True) == (37, 38)
+        assert reader.find("W9.1") is None
+        assert reader.find("w1", 40) == (40, 41)
+        assert reader.find("w1", 0, backward=True) is None
+        last = max(i for i, text in enumerate(texts) if "w1" in text)
+        assert reader.find("w1", 800, backward=True) == (last, last + 1)
+        assert reader.find("") is None
+        assert reader.find("w199.3 ") == (799, 800)
+        assert reader.find("w199.3 w") is None
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_every_occurrence_is_found_in_both_directions(tmp_path_factory, meta, data):
+    from megacontext.traces.row import TraceRow
+
+    pieces = st.lists(st.sampled_from(["a", "b", "é", "", "ab"]), max_size=4)
+    rows = data.draw(st.lists(pieces, min_size=1, max_size=12))
+    path = tmp_path_factory.mktemp("find") / "run.arrow"
+    history = 0
+    with TraceWriter(path, meta, threaded=False, flush_rows=2) as writer:
+        for step, texts in enumerate(rows):
+            history += len(texts)
+            row = TraceRow(step=step, history_tokens=history, budget_used=0, w_max=1)
+            row.new_text, row.new_tokens = texts, np.zeros(len(texts), np.uint32)
+            writer.put(row)
+    tokens = [text for texts in rows for text in texts]
+    needle = data.draw(st.sampled_from(["a", "ab", "bé", "aa", "éab", "abab"]))
+    whole = "".join(tokens)
+    stops = np.cumsum([len(text) for text in tokens])
+    spans = []
+    for at in range(len(whole)):
+        if whole.startswith(needle, at):
+            first = int(np.searchsorted(stops, at, side="right"))
+            last = int(np.searchsorted(stops, at + len(needle) - 1, side="right"))
+            spans.append((first, last + 1))
+    with TraceReader.open(path) as reader:
+        for start in range(history + 1):
+            forward = next((s for s in spans if s[0] >= start), None)
+            backward = next((s for s in reversed(spans) if s[0] < start), None)
+            assert reader.find(needle, start) == forward
+            assert reader.find(needle, start, backward=True) == backward
+
+
+def test_a_ten_megabyte_piece_of_text_survives(tmp_path, meta, arbitrary_row):
+    long = "x" * 10_000_000 + "needle"
+    with TraceWriter(tmp_path / "run.arrow", meta) as writer:
+        for step in range(4):
+            row = arbitrary_row(step)
+            if step == 2:
+                row.new_text[1] = long
+            writer.put(row)
+    with TraceReader.open(tmp_path / "run.arrow") as reader:
+        assert reader.row(2).new_text[1] == long
+        assert reader.check() == []
+        assert reader.find("needle") == (9, 10)
+        assert reader.text_of(9, 10) == [long]
+
+
+def test_a_bulk_row_of_many_tokens_survives(tmp_path, meta, arbitrary_row):
+    row = arbitrary_row(0, tokens=300_000)
+    with TraceWriter(tmp_path / "run.arrow", meta) as writer:
+        writer.put(row)
+    with TraceReader.open(tmp_path / "run.arrow") as reader:
+        assert len(reader.row(0).new_text) == 300_000
+        assert reader.text_of(299_999, 300_000) == ["w0.299999 "]
+
+
+def test_the_cache_is_bounded(tmp_path, meta, arbitrary_row):
+    with TraceWriter(tmp_path / "run.arrow", meta, threaded=False, flush_rows=1) as writer:
+        for step in range(300):
+            writer.put(arbitrary_row(step))
+    with TraceReader.open(tmp_path / "run.arrow") as reader:
+        for i in range(300):
+            assert reader.row(i).step == i
+        assert len(reader._cache) <= 64
+
+
+def test_the_schema_of_a_trace_is_version_one(write):
+    with TraceReader.open(write(1)) as reader:
+        assert reader.schema.names == schema().names
