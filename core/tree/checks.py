@@ -22,16 +22,16 @@ def check_gister(spec: TreeSpec, gister: Gister, where: str) -> None:
         StorageError: it has another checkpoint id; gists are never mixed silently.
         ModelError: its vectors have another length.
     """
+    if gister.checkpoint_id != spec.gist_checkpoint and gister.dim == spec.dim:
+        raise StorageError(
+            f"the gists of {where} come from checkpoint {spec.gist_checkpoint!r}, not from "
+            f"{gister.checkpoint_id!r}; load that checkpoint or rebuild the gists with regist."
+        )
     if gister.dim != spec.dim or gister.key_dim != spec.key_dim:
         raise ModelError(
             f"gister {gister.checkpoint_id!r} makes gists of {gister.dim} and keys of "
             f"{gister.key_dim} values but {where} holds {spec.dim} and {spec.key_dim}; load the "
             f"gister {spec.gist_checkpoint!r}."
-        )
-    if gister.checkpoint_id != spec.gist_checkpoint:
-        raise StorageError(
-            f"the gists of {where} come from checkpoint {spec.gist_checkpoint!r}, not from "
-            f"{gister.checkpoint_id!r}; load that checkpoint or rebuild the gists with regist."
         )
 
 
