@@ -1,0 +1,203 @@
+"""A source without files, a clock that stands still, and small made traces."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from megacontext.traces.made import MadeRun, make_small_trace
+from megacontext.traces.row import TraceRow, heat_of
+from megacontext.tui.frame import Marker, RunInfo, Status
+from megacontext.tui.model import RowModel
+from megacontext.tui.rows import row_model
+from megacontext.tui.source import Scalars
+
+BLOCK = 8
+
+
+@dataclass
+class FakeControl:
+    """Remembers what it was told."""
+
+    sent: list[tuple[object, ...]] = field(default_factory=list)
+    paused: bool = False
+
+    def pause(self) -> None:
+        self.paused = True
+        self.sent.append(("pause",))
+
+    def resume(self) -> None:
+        self.paused = False
+        self.sent.append(("resume",))
+
+    def refocus(self) -> None:
+        self.sent.append(("refocus",))
+
+    def knob(self, name: str, value: float) -> None:
+        self.sent.append(("knob", name, value))
+
+    def inject(self, text: str) -> None:
+        self.sent.append(("inject", text))
+
+    def marker(self, label: str) -> None:
+        self.sent.append(("marker", label))
+
+    def stop(self) -> None:
+        self.sent.append(("stop",))
+
+    def detach(self) -> None:
+        self.sent.append(("detach",))
+
+
+class FakeSource:
+    """Rows from a list, of which ``visible`` have arrived."""
+
+    def __init__(
+        self, rows: Iterable[TraceRow], *, mode: str = "REPLAY", visible: int | None = None
+    ) -> None:
+        self.raw = list(rows)
+        for row in self.raw:
+            if not len(row.heat):
+                row.heat = heat_of(row.scores, row.levels, BLOCK, row.history_tokens)
+        self.visible = len(self.raw) if visible is None else visible
+        self.mode = mode
+        self.problem = ""
+        self.control: FakeControl | None = FakeControl() if mode == "LIVE" else None
+        self.info = RunInfo(name="made.arrow", block_size=BLOCK, w_max=160)
+        self.pieces_by_token = [text for row in self.raw for text in row.new_text]
+        self.nll_by_token = np.concatenate([*(row.new_nll for row in self.raw), np.empty(0)])
+        self.reads: list[int] = []
+        self._known = self.visible
+        self.closed = False
+
+    @property
+    def num_rows(self) -> int:
+        return self.visible
+
+    @property
+    def num_tokens(self) -> int:
+        return self.raw[self.visible - 1].history_tokens if self.visible else 0
+
+    @property
+    def scalars(self) -> Scalars:
+        rows = self.raw[: self.visible]
+        if not rows:
+            return Scalars.empty()
+        return Scalars(
+            np.array([r.step for r in rows], np.int64),
+            np.array([r.t_ns for r in rows], np.int64),
+            np.array([r.history_tokens for r in rows], np.int64),
+            np.stack([r.heat for r in rows]),
+            np.array([r.us_decode for r in rows]),
+            np.array([np.nan if r.kv_drift is None else r.kv_drift for r in rows]),
+            tuple(Marker(i, r.marker) for i, r in enumerate(rows) if r.marker),
+        )
+
+    def status(self) -> Status:
+        growing = self.mode != "REPLAY" and not self.problem
+        listening = growing and self.control is not None
+        paused = bool(listening and self.control and self.control.paused)
+        return Status(self.mode, growing, listening, paused, self.problem)
+
+    def refresh(self) -> bool:
+        grown, self._known = self.visible != self._known, self.visible
+        return grown
+
+    def row(self, number: int) -> RowModel:
+        self.reads.append(number)
+        return row_model(self.raw[number], number, BLOCK)
+
+    def cached(self, number: int) -> RowModel | None:
+        return None
+
+    def pieces(self, start: int, stop: int) -> tuple[list[str], np.ndarray]:
+        stop = max(start, min(stop, self.num_tokens))
+        return self.pieces_by_token[start:stop], self.nll_by_token[start:stop].astype(float)
+
+    def find(self, text: str, start: int) -> tuple[int, int] | None:
+        return self._find(text, start, self.num_tokens, str.find)
+
+    def rfind(self, text: str, stop: int) -> tuple[int, int] | None:
+        return self._find(text, 0, stop, str.rfind)
+
+    def _find(
+        self, text: str, start: int, stop: int, how: Callable[[str, str], int]
+    ) -> tuple[int, int] | None:
+        pieces = self.pieces_by_token[start:stop]
+        at = how("".join(pieces).lower(), text.lower())
+        if at < 0:
+            return None
+        ends = np.cumsum([len(p) for p in pieces])
+        first = int(np.searchsorted(ends, at, "right"))
+        last = int(np.searchsorted(ends, at + len(text) - 1, "right"))
+        return start + first, start + last + 1
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Clock:
+    """Seconds that pass only when told."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(scope="session")
+def made_rows() -> list[TraceRow]:
+    """80 rows of a small run with K = 8, three levels, needles and questions."""
+    rows = list(MadeRun(tokens=640, w_max=160, block_size=BLOCK, seed=3, questions=3).rows())
+    return rows[:80]
+
+
+@pytest.fixture
+def fake(made_rows: list[TraceRow]) -> Callable[..., FakeSource]:
+    """Makes a source over copies of the made rows, optionally changed one by one."""
+
+    def make(
+        *,
+        mode: str = "REPLAY",
+        visible: int | None = None,
+        rows: int | None = None,
+        change: Callable[[TraceRow], None] | None = None,
+    ) -> FakeSource:
+        copies = [replace(row) for row in made_rows[:rows]]
+        for row in copies:
+            if change is not None:
+                change(row)
+        return FakeSource(copies, mode=mode, visible=visible)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small_trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished trace of 120 rows on disk."""
+    path = tmp_path_factory.mktemp("traces") / "small.arrow"
+    make_small_trace(path, rows=120)
+    return path
+
+
+@pytest.fixture
+def run_row() -> Callable[..., TraceRow]:
+    """Builds one row from keyword arguments with the rest filled in."""
+
+    def make(**fields: object) -> TraceRow:
+        base = {"step": 0, "history_tokens": 0, "budget_used": 0, "w_max": 160}
+        return TraceRow(**(base | fields))  # type: ignore[arg-type]
+
+    assert dataclasses.is_dataclass(TraceRow)
+    return make
