@@ -16,7 +16,10 @@ from megacontext.simulator.registry import pick
 from megacontext.simulator.streams import STREAMS
 from megacontext.traces.errors import ConfigError
 
-__all__ = ["WorldConfig", "draw_config"]
+__all__ = ["POLICIES", "WorldConfig", "draw_config"]
+
+POLICIES = tuple(name for name in ALLOCATORS if name not in ("learned", "simple", "transformer"))
+"""Allocators that need no trained weights (and no torch), without aliases."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,7 @@ def draw_config(seed: int) -> WorldConfig:
         seed=seed,
         stream=choose([name for name in STREAMS if name != "recorded"]),
         lens=choose(list(LENSES)),
-        allocator=choose(list(ALLOCATORS)),
+        allocator=choose(list(POLICIES)),
         block_size=size,
         max_levels=max_levels,
         w_max=w_max,

@@ -19,6 +19,12 @@ __all__ = ["RefocusChecker", "RoundSeen", "Rules", "clean_scores"]
 
 _EXPAND = int(ActionKind.EXPAND)
 _COLLAPSE = int(ActionKind.COLLAPSE)
+_NOT_REARMED, _COOLDOWN, _PROTECTED = (
+    int(Reason.NOT_REARMED),
+    int(Reason.COOLDOWN),
+    int(Reason.PROTECTED),
+)
+_NAMES = {int(reason): reason.name.lower() for reason in Reason}
 _FORCED = frozenset({int(Reason.HEADROOM), int(Reason.BUDGET_CUT), int(Reason.FORCED_OVERRIDE)})
 
 
@@ -107,8 +113,11 @@ class RefocusChecker:
         self._rearm(seen.scores)
         scored = self.shadow.at
         places = [scored(level, index) for _, level, index, *_ in seen.actions]
+        doubtful = self._unexplained(seen.rejected)
         self._actions(seen, places)
         self._turned_down(seen)
+        if doubtful and (still := self._unexplained(doubtful)):
+            raise InvariantError("record", f"rejected {still[0]} for a reason that is not there")
         self._state(seen)
 
     def end(self) -> None:
@@ -122,8 +131,12 @@ class RefocusChecker:
     def _rearm(self, scores: np.ndarray) -> None:
         if not self.spent:
             return
-        tau = self.limits.tau_expand
-        for node in [n for n in self.spent if (at := self.shadow.at(*n)) >= 0 and scores[at] < tau]:
+        tau = np.float32(self.limits.tau_expand)  # a float16 threshold would be another number
+        for node in [
+            n
+            for n in self.spent
+            if (at := self.shadow.at(*n)) >= 0 and np.float32(scores[at]) < tau
+        ]:
             self.spent.discard(node)
 
     def _actions(self, seen: RoundSeen, places: list[int]) -> None:
@@ -162,7 +175,7 @@ class RefocusChecker:
                     "headroom", f"{free} entries free after the choice of {action}"
                 )
             self.last[level, index] = (self.step, kind)
-            self.sometimes["reason_" + Reason(reason).name.lower()] += 1
+            self.sometimes["reason_" + _NAMES[reason]] += 1
         if voluntary > self.limits.n_diff:
             raise InvariantError(
                 "n_diff", f"{voluntary} voluntary actions, n_diff={self.limits.n_diff}"
@@ -220,15 +233,32 @@ class RefocusChecker:
             raise InvariantError("record", f"{len(seen.rejected)} rejected candidates in one row")
         for candidate in seen.rejected:
             kind, level, index, _, reason = candidate
-            if reason < int(Reason.BUDGET):
+            if reason < int(Reason.BUDGET) and reason != int(Reason.COMPETITION):
                 raise InvariantError("record", f"rejected {candidate} has a reason of an action")
-            self.sometimes["reject_" + Reason(reason).name.lower()] += 1
-            if reason == int(Reason.NOT_REARMED) and (level, index) not in self.spent:
-                raise InvariantError("record", f"rejected {candidate} was armed")
-            if reason == int(Reason.COOLDOWN) and not self.cooling(kind, level, index):
-                raise InvariantError("record", f"rejected {candidate} was not cooling")
-            if reason == int(Reason.PROTECTED) and not self.protected(level, index):
-                raise InvariantError("record", f"rejected {candidate} was not protected")
+            self.sometimes["reject_" + _NAMES[reason]] += 1
+
+    def _unexplained(
+        self, rejected: list[tuple[int, int, int, float, int]]
+    ) -> list[tuple[int, int, int, float, int]]:
+        """The candidates whose reason does not hold now.
+
+        Asked before and after the actions of the round: forced ones may come before a candidate
+        is judged, and chosen ones may end the reason.
+        """
+        found = []
+        for candidate in rejected:
+            kind, level, index, _, reason = candidate
+            if reason == _NOT_REARMED:
+                holds = (level, index) in self.spent
+            elif reason == _COOLDOWN:
+                holds = self.cooling(kind, level, index)
+            elif reason == _PROTECTED:
+                holds = self.protected(level, index)
+            else:
+                continue
+            if not holds:
+                found.append(candidate)
+        return found
 
     def _state(self, seen: RoundSeen) -> None:
         check_arrays(self.shadow, seen.levels, seen.index, seen.starts)

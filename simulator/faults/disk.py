@@ -381,7 +381,7 @@ def _survive_data(inode: _Inode, fate: Fate, rng: np.random.Generator) -> None:
         top = max(inode.size, inode.stable_size)
         inode.stable[size : -(-top // SECTOR) * SECTOR] = 0
         inode.stable_size = size
-    fresh = np.zeros_like(inode.cache)
+    fresh = np.zeros(inode.cache.size, np.uint8)  # lazily, unlike zeros_like
     fresh[: inode.stable_size] = inode.stable[: inode.stable_size]
     inode.cache, inode.size = fresh, inode.stable_size  # old views keep the dead process's pages
     inode.dirty.clear()

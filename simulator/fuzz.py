@@ -1,0 +1,158 @@
+"""Many drawn worlds, for as long as wanted: the volume part of the simulator."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+
+from megacontext.simulator.config import WorldConfig, draw_config
+from megacontext.simulator.drive import draw_operations
+from megacontext.simulator.failures import Failure, failure_of, quiet
+from megacontext.simulator.operations import Operation
+from megacontext.simulator.world import World
+
+__all__ = ["EXPECTED", "FuzzReport", "fuzz", "run_world", "seeds_from"]
+
+_WORLD_OPERATIONS = (50, 100, 200, 400)
+"""Lengths of worlds in turn: short ones reach many configurations, long ones reach depth."""
+
+EXPECTED: tuple[str, ...] = (
+    "level_0",
+    "level_1",
+    "level_2",
+    "level_3",
+    "level_4",
+    "budget_full",
+    "budget_cut_below_cost",
+    "forced_collapse",
+    "appended_as_gists",
+    "cold_start",
+    "settled",
+    "resumed",
+    "question",
+    "regist",
+    "reason_score",
+    "reason_pair",
+    "reason_headroom",
+    "reason_forced_override",
+    "reject_budget",
+    "reject_cooldown",
+    "reject_n_diff",
+    "reject_protected",
+    "reject_illegal",
+    "reject_not_rearmed",
+    "reject_gain",
+    "crashed",
+    "error_reported",
+    "recovery_dropped_tail",
+    "recovery_slot_0",
+    "recovery_slot_1",
+    "recovery_fell_back",
+    "trace_recovered_prefix",
+    "bit_flip_detected",
+    "bit_flip_harmless",
+    "second_writer_refused",
+    "gist_failure",
+    "slow_trace_dropped_scores",
+)
+"""What must happen at least once in a fuzz run, or the run proves nothing."""
+
+
+@dataclass
+class FuzzReport:
+    """What a fuzz run did."""
+
+    worlds: int = 0
+    steps: int = 0
+    rounds: int = 0
+    operations: int = 0
+    seconds: float = 0.0
+    failures: list[Failure] = field(default_factory=list)
+    sometimes: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def steps_per_s(self) -> float:
+        return self.steps / self.seconds if self.seconds else 0.0
+
+    @property
+    def never(self) -> list[str]:
+        """The expected conditions that did not happen."""
+        return [name for name in EXPECTED if not self.sometimes[name]]
+
+    def to_json(self) -> dict[str, object]:
+        """For ``--json``."""
+        return {
+            "steps_per_s": round(self.steps_per_s, 1),
+            "rounds_per_s": round(self.rounds / self.seconds if self.seconds else 0.0, 1),
+            "worlds": self.worlds,
+            "steps": self.steps,
+            "rounds": self.rounds,
+            "operations": self.operations,
+            "seconds": round(self.seconds, 2),
+            "failures": len(self.failures),
+            "sometimes": {name: self.sometimes[name] for name in sorted(self.sometimes)},
+            "never": self.never,
+        }
+
+
+def seeds_from(seed: int) -> Iterator[int]:
+    """World seeds of a fuzz run: ``seed``'s own, endless range."""
+    return count(seed * 1_000_003)
+
+
+def run_world(
+    config: WorldConfig, operations: Iterator[Operation], report: FuzzReport
+) -> Failure | None:
+    """Drive one world to its end and add what happened to ``report``."""
+    done: list[Operation] = []
+    world: World | None = None
+    failure = None
+    try:
+        world = World(config)
+        for operation in operations:
+            done.append(operation)
+            world.do(operation)
+        world.finish()
+    except Exception as error:  # whatever it is, it is what this program looks for
+        failure = failure_of(config, done, error)
+        report.failures.append(failure)
+    report.worlds += 1
+    report.operations += len(done)
+    if world is not None:
+        report.steps += world.steps
+        report.rounds += world.rounds
+        report.sometimes.update(world.sometimes)
+        report.sometimes.update({f"level_{level}": 1 for level in set(world.shadow.levels)})
+    return failure
+
+
+def fuzz(
+    seed: int,
+    *,
+    seconds: float | None = None,
+    worlds: int | None = None,
+    max_failures: int = 1,
+    progress: Callable[[FuzzReport], None] | None = None,
+) -> FuzzReport:
+    """Draw worlds until the time is up, their number is reached or enough of them failed."""
+    report = FuzzReport()
+    started = time.perf_counter()
+    with quiet():
+        for number, world_seed in enumerate(seeds_from(seed)):
+            report.seconds = time.perf_counter() - started
+            if worlds is not None and number >= worlds:
+                break
+            if seconds is not None and report.seconds >= seconds:
+                break
+            config = draw_config(world_seed)
+            length = _WORLD_OPERATIONS[number % len(_WORLD_OPERATIONS)]
+            run_world(config, draw_operations(config, length), report)
+            if progress is not None:
+                progress(report)
+            if len(report.failures) >= max_failures:
+                break
+    report.seconds = time.perf_counter() - started
+    return report
