@@ -178,6 +178,7 @@ class Config:
 
     seed: int = option(0, "every random choice follows from it", low=0, high=2**63 - 1)
     device: str = option("auto", "where the model runs", choices=("auto", "cpu", "cuda"))
+    threads: int = option(0, "CPU threads of the model; 0: half of the cores", low=0, high=1024)
     w_max: int = option(1024, "entries of the working context", low=4, high=2**22)
     block_size: int = option(32, "tokens of a block, K", low=2, high=1024, power_of_two=True)
     model: ModelConfig = field(default_factory=ModelConfig)

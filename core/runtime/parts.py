@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from megacontext.core.allocators import make_allocator
 from megacontext.core.config import Config
@@ -54,6 +57,8 @@ def build_parts(config: Config, progress: Progress | None = None) -> Parts:
     """
     notes: list[str] = []
     config = _resolve(config, notes)
+    # Two OpenMP programs on the same cores wait for each other: leave room for the inspector.
+    torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 2) // 2))
     base = BaseModel.load(
         str(bundle_folder() / "base") if config.model.path == DEMO else config.model.path,
         device=config.device,
