@@ -29,6 +29,9 @@ from megacontext.core.model.rotary import RotaryLayers, rotate_keys
 
 __all__ = ["DEAD", "SlottedCache", "visible"]
 
+Snapshot = tuple[Tensor, tuple[Tensor, ...], NDArray[np.int64], NDArray[np.int64]]
+"""What some slots held; see :meth:`SlottedCache.snapshot`."""
+
 DEAD = -1
 """Window order of a slot that holds no live row."""
 
@@ -144,15 +147,15 @@ class SlottedCache(Cache):  # type: ignore[misc]  # transformers is untyped here
             for layer, i in self.birth_index.items():
                 self.keys[layer].index_copy_(1, part, moved[i])
 
-    def snapshot(self) -> tuple[Tensor, ...]:
-        """A copy of keys, values and births, for :meth:`restore`."""
-        born_at = torch.from_numpy(self._born_at.copy())
-        return self.keys.clone(), self.values.clone(), self.birth.clone(), born_at
+    def snapshot(self, slots: NDArray[np.int64]) -> Snapshot:
+        """A copy of what lies in ``slots`` I64[m], for :meth:`restore`."""
+        at = torch.from_numpy(slots.copy()).to(self.device)
+        parts = tuple(t.index_select(2, at) for t in (self.keys, self.values, self.birth))
+        return at, parts, slots.copy(), self._born_at[slots]
 
-    def restore(self, saved: tuple[Tensor, ...]) -> None:
-        """Take the contents back to a :meth:`snapshot`."""
-        keys, values, birth, born_at = saved
-        self.keys.copy_(keys)
-        self.values.copy_(values)
-        self.birth.copy_(birth)
-        self._born_at[:] = born_at.numpy()
+    def restore(self, saved: Snapshot) -> None:
+        """Take the slots of a :meth:`snapshot` back to it."""
+        at, parts, slots, born_at = saved
+        for target, part in zip((self.keys, self.values, self.birth), parts, strict=True):
+            target.index_copy_(2, at, part)
+        self._born_at[slots] = born_at

@@ -28,6 +28,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from megacontext.core.model.attention import column_mass
 from megacontext.core.model.base import BaseModel, Forward
 from megacontext.core.model.decoder import RunnerKind, pick_runner
 from megacontext.core.model.layout import Layout, Rows, layout_rows
@@ -284,6 +285,38 @@ class KVWindow:
             return parts[0]
         return Forward(torch.cat([p.logits for p in parts]), torch.cat([p.hidden for p in parts]))
 
+    def attention_mass(self, layout: Layout, queries: int) -> NDArray[np.float32]:
+        """Where the newest rows look, by layer and frontier entry; see :mod:`.attention`.
+
+        Args:
+            layout: the working context that the window holds.
+            queries: how many of the newest rows ask, at most all.
+
+        Returns:
+            F32[L, n]: share of the attention of a layer's heads and queries that goes to each
+            frontier entry. What is missing to 1 goes to the tail.
+        """
+        count = min(queries, len(self))
+        columns = column_mass(
+            self.base,
+            self.cache,
+            self._table.slots[-count:].copy(),
+            np.arange(len(self) - count, len(self)),
+            self._table.positions[-count:].copy(),
+        )
+        costs = layout.entry_costs()
+        rows = columns[:, self._table.slots[: int(costs.sum())]]
+        return np.add.reduceat(rows, np.cumsum(costs) - costs, axis=1).astype(np.float32)
+
+    def describe(self) -> str:
+        """One line on how the window works, for ``megacontext doctor`` and the run's log."""
+        parts = [
+            self.runner.describe(),
+            f"kv {self.mode.name.lower()}",
+            f"{self.positions} positions",
+        ]
+        return "; ".join([*parts, *self.notes])
+
     # -- staying close to the exact value -------------------------------------------------------
 
     @torch.no_grad()
@@ -305,7 +338,7 @@ class KVWindow:
         if self._clean == len(self):
             return 0.0
         cache, last, clean = self.cache, self.last, self._clean
-        saved = cache.snapshot()
+        saved = cache.snapshot(self._table.slots[clean:])
         self._compute(np.arange(clean, len(self)))
         exact = self.last.logits[-1].log_softmax(-1)
         cache.restore(saved)
