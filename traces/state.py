@@ -17,7 +17,7 @@ from megacontext.traces.schema import ActionKind, Reason, Trigger
 __all__ = [
     "apply_action",
     "apply_actions",
-    "check_row",
+    "violations_of",
     "cost_of",
     "index_of",
     "spans_of",
@@ -106,7 +106,7 @@ def state_after(row: TraceRow, block_size: int) -> np.ndarray:
     return apply_actions(row.levels, row.actions, block_size)
 
 
-def check_row(row: TraceRow, block_size: int, previous: TraceRow | None = None) -> list[str]:
+def violations_of(row: TraceRow, block_size: int, previous: TraceRow | None = None) -> list[str]:
     """Every broken invariant of ``row`` as a sentence; empty when it is legal.
 
     Checks tiling, alignment, one score per node, legality and cost of each action, the budget

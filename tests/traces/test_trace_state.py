@@ -12,12 +12,12 @@ from megacontext.traces.schema import ActionKind, Reason, Trigger
 from megacontext.traces.state import (
     apply_action,
     apply_actions,
-    check_row,
     cost_of,
     index_of,
     starts_of,
     state_after,
     states,
+    violations_of,
 )
 
 K = 4
@@ -89,7 +89,7 @@ def test_states_are_given_after_every_action():
     row = _row([1, 1, 1, 1, 1], [(COLLAPSE, 2, 0), (EXPAND, 1, 4)])
     assert [s.tolist() for s in states(row, K)] == [[1] * 5, [2, 1], [2, 0]]
     assert state_after(row, K).tolist() == [2, 0]
-    assert check_row(row, K) == []
+    assert violations_of(row, K) == []
 
 
 def test_every_row_of_a_made_trace_is_legal(small_trace):
@@ -97,7 +97,7 @@ def test_every_row_of_a_made_trace_is_legal(small_trace):
         previous = None
         kinds = set()
         for row in reader.rows():
-            assert check_row(row, reader.meta.block_size, previous) == []
+            assert violations_of(row, reader.meta.block_size, previous) == []
             previous = row
             kinds |= {(int(a["kind"]), bool(a["forced"]), int(a["level"])) for a in row.actions}
     assert {(0, False, 1), (0, False, 2), (1, True, 1), (1, False, 1)} <= kinds
@@ -119,7 +119,7 @@ def test_every_row_of_a_made_trace_is_legal(small_trace):
     ],
 )
 def test_each_broken_invariant_is_named(row, said):
-    problems = check_row(row, K)
+    problems = violations_of(row, K)
     assert len(problems) == 1
     assert said in problems[0]
     assert problems[0].startswith("step 3 round 0")
@@ -128,33 +128,33 @@ def test_each_broken_invariant_is_named(row, said):
 def test_a_wrong_cost_is_named():
     row = _row([1, 1], [(EXPAND, 1, 0)])
     row.actions["cost"] = 5
-    assert "cost says 5, it is 3" in check_row(row, K)[0]
+    assert "cost says 5, it is 3" in violations_of(row, K)[0]
 
 
 def test_a_lowered_budget_may_be_obeyed_by_collapses():
     actions = [(COLLAPSE, 1, 0), (COLLAPSE, 1, 1)]
     row = _row([0, 0], actions, tail=0, w_max=6, trigger=Trigger.BUDGET_CUT)
-    assert check_row(row, K) == []
+    assert violations_of(row, K) == []
     row.trigger = Trigger.MANUAL
-    assert "budget" in check_row(row, K)[0]
+    assert "budget" in violations_of(row, K)[0]
     row.actions["reason"] = Reason.BUDGET_CUT
-    assert check_row(row, K) == []
+    assert violations_of(row, K) == []
 
 
 def test_continuity_with_the_row_before():
     first = _row([1, 1, 0], [(COLLAPSE, 1, 2)])
     second = _row([1, 1, 1, 0], step=4, appended_levels=_levels(0), new_tokens=np.zeros(4))
-    assert check_row(second, K, first) == []
+    assert violations_of(second, K, first) == []
     skipped = dataclasses.replace(second, step=5)
-    assert "order" in check_row(skipped, K, first)[0]
+    assert "order" in violations_of(skipped, K, first)[0]
     short = dataclasses.replace(second, new_tokens=np.zeros(3))
-    assert "grew by 4 tokens, new_tokens has 3" in check_row(short, K, first)[0]
+    assert "grew by 4 tokens, new_tokens has 3" in violations_of(short, K, first)[0]
     other = dataclasses.replace(second, appended_levels=_levels(1))
-    assert "previous row's state" in check_row(other, K, first)[0]
+    assert "previous row's state" in violations_of(other, K, first)[0]
     again = dataclasses.replace(second, step=3, round=1)
-    assert any("only round 0" in problem for problem in check_row(again, K, first))
+    assert any("only round 0" in problem for problem in violations_of(again, K, first))
     late = _row([1, 1, 1], step=3, round=2)
-    assert any("round 2 follows round 0" in problem for problem in check_row(late, K, first))
+    assert any("round 2 follows round 0" in problem for problem in violations_of(late, K, first))
 
 
 @settings(max_examples=60)
@@ -178,5 +178,5 @@ def test_random_legal_actions_keep_the_tiling(data):
         taken.append(data.draw(st.sampled_from(legal)))
         levels = apply_action(levels, *taken[-1], K)
     row = _row([3, 2, 1, 1, 1, 1, 0, 0], taken, w_max=1_000)
-    assert check_row(row, K) == []
+    assert violations_of(row, K) == []
     assert (apply_actions(row.levels, row.actions, K) == levels).all()

@@ -1,0 +1,399 @@
+"""The local channel between an engine process and an inspector.
+
+The server lives in the engine: one thread owns the sockets, the session loop polls. Nothing a
+client sends or leaves unread can block or end the session.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import selectors
+import socket
+import tempfile
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from megacontext.traces.errors import LockedError, TraceError
+from megacontext.traces.wire import (
+    COMMANDS,
+    LIMIT_BYTES,
+    ControlError,
+    decode,
+    encode,
+    fits,
+    real_socket,
+    socket_path,
+)
+
+__all__ = ["COMMANDS", "Command", "ControlClient", "ControlError", "ControlServer", "socket_path"]
+
+_MAX_CLIENTS = 16
+_MAX_WAITING = 256  # commands that the session has not polled yet
+_MAX_UNREAD_BYTES = 4 << 20  # towards one client; then it is dropped
+
+
+@dataclass(slots=True, eq=False)
+class _Client:
+    """One connection, owned by the server's thread; ``out`` is guarded by the server's lock."""
+
+    socket: socket.socket
+    received: bytearray = field(default_factory=bytearray)
+    out: bytearray = field(default_factory=bytearray)
+    dropped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command of a client. Answer it exactly once with :meth:`reply`."""
+
+    name: str
+    fields: dict[str, Any]
+    _id: object
+    _client: _Client
+    _server: ControlServer
+
+    def reply(self, *, ok: bool = True, **fields: Any) -> None:
+        """Answer the client; a client that has gone is no error."""
+        self._server._send(self._client, {"id": self._id, "ok": ok} | fields)
+
+
+class ControlServer:
+    """Listens at ``<trace>.sock``, for its owner only.
+
+    Where that path is too long for a socket, the socket lies in a private temporary folder and
+    ``<trace>.sock`` is a file with its path.
+
+    Raises:
+        LockedError: another live engine listens there.
+        TraceError: the socket cannot be made.
+    """
+
+    def __init__(self, trace: Path) -> None:
+        self._name = socket_path(Path(trace).absolute())
+        self._folder: Path | None = None
+        self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._clients: set[_Client] = set()
+        self._closing = False
+        try:
+            self._listener = self._listen(Path(trace))
+        except OSError as error:
+            raise TraceError(
+                f"the control socket {self._name} cannot be made ({error.strerror or error});"
+                " choose another folder for the trace."
+            ) from error
+        self._waker, self._wakened = socket.socketpair()
+        self._selector = selectors.DefaultSelector()
+        self._waker.setblocking(False)  # a full one has woken the thread already
+        for each in (self._listener, self._wakened):
+            each.setblocking(False)
+            self._selector.register(each, selectors.EVENT_READ)
+        self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
+        self._thread.start()
+
+    def _listen(self, trace: Path) -> socket.socket:
+        if self._name.exists() or self._name.is_symlink():
+            with contextlib.suppress(ControlError):
+                ControlClient.connect(trace).close()
+                raise LockedError(f"another engine listens at {self._name}; stop it first.")
+            self._name.unlink()  # left behind by a killed engine
+        target = self._name
+        if not fits(target):
+            self._folder = Path(tempfile.mkdtemp(prefix="megacontext-"))  # mode 0700
+            target = self._folder / "control.sock"
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            with contextlib.suppress(OSError):  # Linux: the mode is right from the first moment
+                os.fchmod(listener.fileno(), 0o600)
+            listener.bind(os.fspath(target))
+            target.chmod(0o600)
+            listener.listen(_MAX_CLIENTS)
+            if target != self._name:
+                self._name.write_text(os.fspath(target))
+        except BaseException:
+            listener.close()
+            raise
+        return listener
+
+    def poll(self, timeout_s: float = 0.0) -> list[Command]:
+        """Commands that arrived since the last call, in order.
+
+        With ``timeout_s`` it waits that long for a first one.
+        """
+        commands: list[Command] = []
+        try:
+            commands.append(self._commands.get(block=timeout_s > 0, timeout=timeout_s or None))
+            while True:
+                commands.append(self._commands.get_nowait())
+        except queue.Empty:
+            return commands
+
+    def broadcast(self, **status: Any) -> None:
+        """Send a status event to every client."""
+        for client in list(self._clients):
+            self._send(client, {"event": "status"} | status)
+
+    def close(self) -> None:
+        """Stop listening, remove the socket and let every client know; idempotent."""
+        if self._closing:
+            return
+        self._closing = True
+        self._wake()
+        self._thread.join()
+        with contextlib.suppress(FileNotFoundError):
+            if self._folder is not None:
+                (self._folder / "control.sock").unlink()
+                self._folder.rmdir()
+        self._name.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------ the server's thread
+
+    def _serve(self) -> None:
+        while not self._closing:
+            for key, events in self._selector.select():
+                if key.fileobj is self._listener:
+                    self._accept()
+                elif key.fileobj is self._wakened:
+                    self._wakened.recv(4096)
+                else:
+                    self._attend(key.data, events)
+            self._update_interest()
+        for client in list(self._clients):
+            self._flush(client)
+            self._drop(client)
+        self._selector.close()
+        for each in (self._listener, self._waker, self._wakened):
+            each.close()
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:
+            return  # the client gave up before it was accepted
+        if len(self._clients) >= _MAX_CLIENTS:
+            connection.close()
+            return
+        connection.setblocking(False)
+        client = _Client(connection)
+        self._clients.add(client)
+        self._selector.register(connection, selectors.EVENT_READ, client)
+
+    def _attend(self, client: _Client, events: int) -> None:
+        if events & selectors.EVENT_WRITE:
+            self._flush(client)
+        if not events & selectors.EVENT_READ or client.dropped:
+            return
+        try:
+            data = client.socket.recv(65_536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._drop(client)
+            return
+        client.received += data
+        while (end := client.received.find(b"\n")) >= 0:
+            line = bytes(client.received[:end])
+            del client.received[: end + 1]
+            self._receive(client, line)
+        if len(client.received) > LIMIT_BYTES:
+            self._refuse(client, None, f"a message may have {LIMIT_BYTES:,} bytes at most.")
+            self._flush(client)
+            self._drop(client)
+
+    def _receive(self, client: _Client, line: bytes) -> None:
+        number: object = None
+        try:
+            message = decode(line)
+            number = message.pop("id", None)
+            name = message.pop("command", None)
+            if not isinstance(name, str) or name not in COMMANDS:
+                said = ", ".join(sorted(COMMANDS))
+                raise ControlError(f"command is {str(name)[:80]!r}; use one of {said}.")
+            if self._commands.qsize() >= _MAX_WAITING:
+                raise ControlError("the engine is busy; wait for its answers first.")
+        except ControlError as error:
+            self._refuse(client, number, str(error))
+            return
+        del message["v"]
+        self._commands.put(Command(name, message, number, client, self))
+
+    def _refuse(self, client: _Client, number: object, error: str) -> None:
+        self._send(client, {"id": number, "ok": False, "error": error})
+
+    def _flush(self, client: _Client) -> None:
+        with self._lock:
+            try:
+                sent = client.socket.send(client.out) if client.out else 0
+            except BlockingIOError:
+                return
+            except OSError:
+                client.dropped = True
+                return
+            del client.out[:sent]
+
+    def _drop(self, client: _Client) -> None:
+        client.dropped = True
+        self._clients.discard(client)
+        with contextlib.suppress(KeyError):  # it was dropped in this very turn
+            self._selector.unregister(client.socket)
+        client.socket.close()
+
+    def _update_interest(self) -> None:
+        for client in list(self._clients):
+            if client.dropped or len(client.out) > _MAX_UNREAD_BYTES:
+                self._drop(client)
+                continue
+            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if client.out else 0)
+            self._selector.modify(client.socket, wanted, client)
+
+    # ------------------------------------------------------------------ any thread
+
+    def _send(self, client: _Client, message: dict[str, Any]) -> None:
+        line = encode(message)
+        with self._lock:
+            if client.dropped:
+                return
+            client.out += line
+        self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(OSError):  # closed meanwhile: nobody is left to wake
+            self._waker.send(b"\0")
+
+
+class ControlClient:
+    """A connection to the engine that writes a trace; one thread uses it.
+
+    Attributes:
+        status: the latest status event that was seen.
+    """
+
+    def __init__(self, connection: socket.socket, trace: Path, timeout_s: float) -> None:
+        self._socket = connection
+        self._trace = trace
+        self._timeout_s = timeout_s
+        self._received = bytearray()
+        self._events: deque[dict[str, Any]] = deque(maxlen=256)
+        self._number = 0
+        self.status: dict[str, Any] = {}
+
+    @classmethod
+    def connect(cls, trace: Path, timeout_s: float = 5.0) -> Self:
+        """Connect to the engine that writes ``trace``.
+
+        Raises:
+            ControlError: no engine listens there, or it does not accept.
+        """
+        trace = Path(trace).absolute()
+        path = real_socket(trace)
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(timeout_s)
+        try:
+            connection.connect(os.fspath(path))
+        except OSError as error:
+            connection.close()
+            raise ControlError(
+                f"no engine listens for {trace}; it has ended or was killed."
+            ) from error
+        return cls(connection, trace, timeout_s)
+
+    def send(self, command: str, **fields: Any) -> dict[str, Any]:
+        """Send one command and wait for its reply.
+
+        Raises:
+            ControlError: the engine turned it down (its own sentence), is gone, or did not
+                answer in time.
+        """
+        self._number += 1
+        line = encode(fields | {"id": self._number, "command": command})
+        deadline = time.monotonic() + self._timeout_s
+        try:
+            self._socket.settimeout(self._timeout_s)
+            self._socket.sendall(line)
+            while True:
+                message = self._next(deadline)
+                if message.get("id") == self._number:
+                    break
+                self._note(message)
+        except TimeoutError as error:
+            raise ControlError(
+                f"the engine did not answer {command!r} within {self._timeout_s:g} s;"
+                " it may be busy, look at the trace before sending it again."
+            ) from error
+        except OSError as error:
+            raise self._gone() from error
+        if message.get("ok") is not True:
+            raise ControlError(str(message.get("error", f"the engine refused {command!r}.")))
+        return {key: value for key, value in message.items() if key not in ("v", "id", "ok")}
+
+    def events(self) -> list[dict[str, Any]]:
+        """Status events that arrived, without waiting.
+
+        Raises:
+            ControlError: the engine is gone.
+        """
+        try:
+            while True:
+                self._note(self._next(time.monotonic()))
+        except TimeoutError:
+            found = list(self._events)
+            self._events.clear()
+            return found
+        except OSError as error:
+            raise self._gone() from error
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _note(self, message: dict[str, Any]) -> None:
+        if message.get("event") == "status":
+            self.status = message
+            self._events.append(message)
+
+    def _next(self, deadline: float) -> dict[str, Any]:
+        while (end := self._received.find(b"\n")) < 0:
+            # A timeout of 0 would mean "non-blocking", which raises something else.
+            self._socket.settimeout(max(deadline - time.monotonic(), 1e-3))
+            data = self._socket.recv(65_536)
+            if not data:
+                raise ConnectionResetError("closed by the engine")
+            self._received += data
+            if len(self._received) > 2 * LIMIT_BYTES:
+                raise ConnectionAbortedError("a message without an end")
+        line = bytes(self._received[:end])
+        del self._received[: end + 1]
+        return decode(line)
+
+    def _gone(self) -> ControlError:
+        return ControlError(f"the engine that wrote {self._trace} has gone; its trace stays.")
