@@ -77,6 +77,7 @@ class KeyTower(nn.Module):
         self.query_weight = nn.Linear(config.width, config.queries)
         self.lexical = nn.Linear(dim, config.lexical_dim, bias=False)
         self.balance = nn.Parameter(torch.zeros(()))
+        self.sharpness = nn.Parameter(torch.tensor(3.0))  # log of the inverse temperature
 
     def init_weights(self, source: torch.Generator) -> None:
         """Random weights from ``source``; both halves start with equal say."""
@@ -115,6 +116,11 @@ class KeyTower(nn.Module):
             self.query_weight,
             real_NT,
         )
+
+    def logits(self, queries_QMV: Tensor, keys_NV: Tensor) -> Tensor:
+        """Scaled similarities [Q, N]: the largest over a question's vectors."""
+        best_QN = (queries_QMV @ keys_NV.T).amax(dim=1)
+        return best_QN * self.sharpness.clamp(max=4.6).exp()
 
     def _vectors(
         self,
