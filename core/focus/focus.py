@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -130,6 +130,13 @@ class Focus:
         self._memory.grow(len(levels), self.step + 1)
         return levels
 
+    def extend(self, levels: npt.ArrayLike, n_tokens: int) -> None:
+        """Grow to ``n_tokens`` in all with recorded ``appended_levels``; see
+        :meth:`WorkingContext.extend`."""
+        known = len(self.working_context)
+        self.working_context.extend(levels, n_tokens)
+        self._memory.grow(len(self.working_context) - known, self.step + 1)
+
     def ingest(self, n_tokens: int) -> Iterator[tuple[I8, RoundResult]]:
         """Append any amount: as much as fits, a refocus of forced collapses alone, and again.
 
@@ -204,14 +211,22 @@ class Focus:
 
     # -- replay --------------------------------------------------------------------------------
 
-    def rebuild(self, rows: Iterable[RecordedRound]) -> None:
-        """Forget everything and replay recorded rows; behaves from then on as the run did."""
+    def rebuild(
+        self,
+        rows: Iterable[RecordedRound],
+        limits_of: Callable[[RecordedRound], Limits] | None = None,
+    ) -> None:
+        """Forget everything and replay recorded rows; behaves from then on as the run did.
+
+        Args:
+            limits_of: the limits that a row's refocus had, where they were not ``self.limits``.
+        """
         self.step = -1
         self._trigger = None
         self._memory = Memory()
         self.working_context.load(np.empty(0, np.int8), 0)
         for row in rows:
-            self.replay(row)
+            self.replay(row, limits_of(row) if limits_of else None)
 
     def align(self, row: RecordedRound) -> None:
         """Bring history, budget and step to where ``row`` was scored.
