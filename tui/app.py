@@ -15,7 +15,6 @@ from textual.screen import ModalScreen, Screen
 from textual.widget import Widget
 from textual.widgets import Footer
 
-from megacontext.traces.errors import MegaContextError
 from megacontext.tui.commands import BY_ID, COMMANDS, FOOTER, Command, key_label
 from megacontext.tui.frame import Frame
 from megacontext.tui.goto import GOTO_HELP, go_to
@@ -131,6 +130,11 @@ class InspectorApp(App[str]):
         """The frame on screen."""
         return self._frame or self.session.frame()
 
+    @property
+    def panes(self) -> list[Pane]:
+        """Every pane, hidden ones included."""
+        return list(self.screen_stack[0].query(Pane))
+
     def tick(self) -> None:
         """Let time pass; redraw when something changed or the last frame was unfinished."""
         changed = self.session.tick()
@@ -142,7 +146,7 @@ class InspectorApp(App[str]):
         before = self._frame
         frame = self._frame = self.session.frame()
         self._arrange(frame)
-        for pane in self.screen_stack[0].query(Pane):
+        for pane in self.panes:
             pane.show(frame)
         if before is None or before.status != frame.status:
             self.refresh_bindings()
@@ -272,18 +276,12 @@ class InspectorApp(App[str]):
         self.push_screen(KnobsScreen(values), answered)
 
     # -- the engine ---------------------------------------------------------------------------
-    def _engine(self, command: Callable[[Control], None], said: str) -> bool:
-        """Send a command; the story line says what happened."""
+    def _engine(self, command: Callable[[Control], None], said: str) -> None:
+        """Send a command; the story line says so, and later what the engine turned down."""
         control = self.source.control
-        if control is None:
-            return False
-        try:
+        if control is not None:
             command(control)
-        except (MegaContextError, OSError) as error:
-            self.session.notice = str(error)
-            return False
-        self.session.notice = said
-        return True
+            self.session.notice = said
 
     def engine_pause(self) -> None:
         control = self.source.control

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import os
+import queue
 import subprocess
 import sys
+import threading
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from megacontext.traces.errors import MegaContextError
 
-__all__ = ["Channel", "EngineControl", "EngineError", "EngineProcess", "last_line"]
+__all__ = [
+    "Channel",
+    "EngineControl",
+    "EngineError",
+    "EngineProcess",
+    "engine_command",
+    "last_line",
+]
 
 STOP_WAIT_S = 20.0
+LEAVE_WAIT_S = 2.0
 
 
 class EngineError(MegaContextError):
@@ -24,7 +34,7 @@ class EngineError(MegaContextError):
 class Channel(Protocol):
     """What an :class:`EngineControl` needs of the control socket's client."""
 
-    def send(self, command: str, **fields: object) -> object: ...
+    def send(self, command: str, **fields: Any) -> dict[str, Any]: ...
 
     def close(self) -> None: ...
 
@@ -41,8 +51,17 @@ def last_line(path: Path) -> str:
     return kept[-1] if kept else ""
 
 
+def engine_command(config: Path, trace: Path, overrides: list[str]) -> list[str]:
+    """The command line of an engine that runs ``config`` and writes ``trace``."""
+    command = [sys.executable, "-m", "megacontext.core.cli", "run", "--config", str(config)]
+    command += ["--out", str(trace), "--no-stdin"]
+    for override in overrides:
+        command += ["--set", override]
+    return command
+
+
 class EngineProcess:
-    """``megacontext run`` in a session of its own, so that ctrl+c in the viewer spares it.
+    """An engine in a session of its own, so that ctrl+c in the viewer spares it.
 
     Its output goes to ``<trace>.log``; nothing of it reaches the viewer's terminal.
 
@@ -50,9 +69,8 @@ class EngineProcess:
         EngineError: the process cannot be started.
     """
 
-    def __init__(self, arguments: list[str], trace: Path) -> None:
+    def __init__(self, command: list[str], trace: Path) -> None:
         self.log = trace.with_name(trace.name + ".log")
-        command = [sys.executable, "-m", "megacontext.core.cli", "run", *arguments, "--no-stdin"]
         try:
             trace.parent.mkdir(parents=True, exist_ok=True)
             with self.log.open("wb") as log:
@@ -99,44 +117,77 @@ class EngineProcess:
 
 
 class EngineControl:
-    """A :class:`megacontext.tui.source.Control` over the engine's control socket."""
+    """A :class:`megacontext.tui.source.Control` over the engine's control socket.
+
+    Commands are sent by a thread of their own, in order, because the engine answers between two
+    of its steps and the screen must not wait for that.
+    """
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
+        self._outbox: queue.SimpleQueue[tuple[str, dict[str, object]] | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._paused = False
+        self._thread = threading.Thread(target=self._send_all, name="commands", daemon=True)
+        self._thread.start()
+
+    def _send_all(self) -> None:
+        while (item := self._outbox.get()) is not None:
+            command, fields = item
+            try:
+                reply = self._channel.send(command, **fields)
+            except (MegaContextError, OSError) as error:
+                self._answers.put(f"{command}: {error}")
+            else:
+                self._paused = bool(reply.get("paused", self._paused))
+        self._channel.close()
+
+    def _put(self, command: str, **fields: object) -> None:
+        self._outbox.put((command, fields))
 
     @property
     def paused(self) -> bool:
         return self._paused
 
+    def answers(self) -> list[str]:
+        """What the engine turned down since the last call, one sentence each."""
+        found = []
+        while not self._answers.empty():
+            found.append(self._answers.get())
+        return found
+
     def pause(self) -> None:
-        self._channel.send("pause")
-        self._paused = True
+        self._put("pause")
 
     def resume(self) -> None:
-        self._channel.send("resume")
-        self._paused = False
+        self._put("resume")
 
     def refocus(self) -> None:
         """One refocus, then the engine waits."""
-        self._channel.send("step")
-        self._paused = True
+        self._put("step")
 
     def knob(self, name: str, value: float) -> None:
         whole = name in ("w_max", "n_diff")
         key = name if name == "w_max" else f"focus.{name}"
-        self._channel.send("set", key=key, value=int(value) if whole else value)
+        self._put("set", key=key, value=int(value) if whole else value)
 
     def inject(self, text: str) -> None:
-        self._channel.send("text", text=text)
+        self._put("text", text=text)
 
     def marker(self, label: str) -> None:
-        self._channel.send("marker", text=label)
+        self._put("marker", text=label)
 
     def stop(self) -> None:
-        self._channel.send("stop")
+        """Ask the engine to end, then let go of it."""
+        self._put("stop")
+        self._leave()
 
     def detach(self) -> None:
-        if self._paused:  # nobody could resume it
+        """Let go of the engine; a paused one runs on, since nobody else would resume it."""
+        if self._paused:
             self.resume()
-        self._channel.close()
+        self._leave()
+
+    def _leave(self) -> None:
+        self._outbox.put(None)
+        self._thread.join(LEAVE_WAIT_S)

@@ -23,9 +23,10 @@ def require_terminal() -> None:
     """Raise :class:`TerminalError` unless a person can see and type."""
     if os.environ.get("TEXTUAL_DRIVER"):  # served to a browser
         return
-    if not (sys.stdin.isatty() and sys.__stdout__ is not None and sys.__stdout__.isatty()):
+    screen = sys.__stderr__  # Textual draws there, so that stdout stays free
+    if not (sys.stdin.isatty() and screen is not None and screen.isatty()):
         raise TerminalError(
-            "mc-tui needs a terminal and stdin or stdout is none; run it in one, or use"
+            "mc-tui needs a terminal and stdin or stderr is none; run it in one, or use"
             " `megacontext trace info` or `megacontext trace export` on the trace."
         )
     if os.environ.get("TERM", "") in ("dumb", "unknown"):

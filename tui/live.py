@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-from megacontext.traces.control import ControlClient, socket_path
-from megacontext.traces.errors import ConfigError, MegaContextError
-from megacontext.tui.engine import EngineControl, EngineProcess
+from megacontext.traces.control import ControlClient, ControlError, socket_path
+from megacontext.traces.errors import ConfigError
+from megacontext.tui.engine import EngineControl, EngineProcess, engine_command
 from megacontext.tui.launch import require_terminal, show
 from megacontext.tui.live_source import LiveSource, identity
 from megacontext.tui.source import Control
 
 STARTING = "The engine is starting; the first step appears when the model is loaded."
 
-__all__ = ["attach_to", "connector", "start_and_watch"]
+__all__ = ["attach_to", "connector", "start_and_watch", "trace_of"]
 
 
-def connector(trace: Path):  # type: ignore[no-untyped-def]
+def connector(trace: Path) -> Callable[[], Control | None]:
     """A function that connects to the engine which writes ``trace``, once it listens."""
 
     def connect() -> Control | None:
@@ -24,7 +25,7 @@ def connector(trace: Path):  # type: ignore[no-untyped-def]
             return None
         try:
             return EngineControl(ControlClient.connect(trace))
-        except (MegaContextError, OSError):
+        except ControlError:
             return None  # it is just starting or just ending; the next tick asks again
 
     return connect
@@ -39,20 +40,36 @@ def start_and_watch(config: Path, out: Path | None, overrides: list[str], *, the
     """
     require_terminal()
     if not config.is_file():
-        raise ConfigError(
-            f"--config {config} is no file; give a YAML config such as configs/demo.yaml."
-        )
+        raise ConfigError(f"--config {config} is no file; give a YAML such as configs/demo.yaml.")
     trace = out or Path("runs") / f"{config.stem}.arrow"
-    arguments = ["--config", str(config), "--out", str(trace)]
-    for override in overrides:
-        arguments += ["--set", override]
     stale = identity(trace)
-    engine = EngineProcess(arguments, trace)
+    engine = EngineProcess(engine_command(config, trace, overrides), trace)
     source = LiveSource(trace, engine=engine, connect=connector(trace), stale=stale)
     left = show(source, theme=theme, notice=STARTING)
     if left == "detach" and engine.running:
-        return f"The engine runs on (process {engine.pid}); mc-tui live --attach {trace} returns to it."
-    if not engine.wait(0 if left == "" else 20):
+        again = f"mc-tui live --attach {trace}"
+        return f"The engine runs on (process {engine.pid}); {again} returns to it."
+    if left != "stop" or not engine.wait():
         engine.terminate()
         engine.wait()
     return f"Trace: {trace}. mc-tui replay {trace} opens it again."
+
+
+def trace_of(path: Path) -> Path:
+    """The trace that ``path``, a trace or its control socket, belongs to.
+
+    Raises:
+        ConfigError: neither is there.
+    """
+    trace = path.with_suffix("") if path.suffix == ".sock" else path
+    if not trace.exists():
+        raise ConfigError(f"--attach {path} does not exist; give a running session's trace.")
+    return trace
+
+
+def attach_to(path: Path, *, theme: str) -> str:
+    """Watch a session that another process started; leaving detaches or stops it."""
+    require_terminal()
+    trace = trace_of(path)
+    show(LiveSource(trace, connect=connector(trace)), theme=theme)
+    return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shlex
 import sys
 from pathlib import Path
@@ -45,9 +46,9 @@ def serve(*, replay: Path | None, config: Path | None, attach: Path | None, port
     """
     command = command_of(replay, config, attach)
     try:
-        from textual_serve.server import Server
+        server = importlib.import_module("textual_serve.server")
     except ImportError:
         raise WebError(
             "mc-tui serve needs textual-serve; install it with `pip install megacontext[web]`."
         ) from None
-    Server(shlex.join(command), host=HOST, port=port, title="mc-tui").serve()
+    server.Server(shlex.join(command), host=HOST, port=port, title="mc-tui").serve()

@@ -7,6 +7,7 @@ Textual, so every command can be tested without a terminal.
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,6 +23,8 @@ from megacontext.tui.view import Node, ViewState
 
 __all__ = ["Session"]
 
+SPAN = re.compile(r"@(\d{1,15})-(\d{1,15})")
+"""Tokens that a marker is about, as in "needle planted @1600-1632"."""
 LOOK_BACK_ROWS = 2_000
 REACTION_ROWS = 16
 """Rows after a marker in which an expansion counts as the answer to it."""
@@ -87,7 +90,10 @@ class Session:
         before = self.playback
         grown = before.grow(self.source.num_rows)
         self.playback = grown.tick(elapsed, finished=not self.source.status().growing)
-        return self._read_life() or changed or self.playback != before
+        answers = self.source.control.answers() if self.source.control is not None else []
+        if answers:
+            self.notice = " ".join(answers)
+        return self._read_life() or changed or bool(answers) or self.playback != before
 
     def _read_life(self) -> bool:
         """Spend this tick's share on the selected node's life; True when something was read."""
@@ -292,14 +298,19 @@ class Session:
             later = self.source.row(number)
             if best is not None and later.step != best[0].step:
                 break
-            for act in later.actions:
-                closer = best is None or (act.node.level, -act.score) < (
-                    best[1].node.level,
-                    -best[1].score,
-                )
-                if act.kind == 0 and not act.forced and closer:
+            opened = [act for act in later.actions if act.kind == 0 and not act.forced]
+            for act in opened:
+                if best is None or self._detail(act, row) < self._detail(best[1], row):
                     best = later, act
         return best
+
+    def _detail(self, act: Act, row: RowModel) -> tuple[int, bool, float]:
+        """Order of interest: the finest level, then what a marker names, then the score."""
+        start, stop = act.node.span(row.block_size)
+        named = (SPAN.search(m.label) for m in self.source.scalars.markers if m.row <= row.number)
+        spans = [(int(s[1]), int(s[2])) for s in named if s]
+        covers = any(low < stop and start < high for low, high in spans)
+        return act.node.level, not covers, -act.score
 
     def centre(self, node: Node) -> None:
         """Select ``node`` and show it among its neighbours."""

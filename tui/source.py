@@ -33,11 +33,15 @@ class Scalars:
 
 
 class Control(Protocol):
-    """Commands to a running engine. Each raises :class:`MegaContextError` when it cannot."""
+    """Commands to a running engine. None of them waits for the engine."""
 
     @property
     def paused(self) -> bool:
         """Whether the engine was told to pause."""
+        ...
+
+    def answers(self) -> list[str]:
+        """Sentences about commands that failed since the last call."""
         ...
 
     def pause(self) -> None: ...

@@ -27,6 +27,12 @@ class FakeControl:
     sent: list[tuple[object, ...]] = field(default_factory=list)
     paused: bool = False
 
+    failures: list[str] = field(default_factory=list)
+
+    def answers(self) -> list[str]:
+        said, self.failures = self.failures, []
+        return said
+
     def pause(self) -> None:
         self.paused = True
         self.sent.append(("pause",))

@@ -109,7 +109,9 @@ class Machine(RuleBasedStateMachine):
 TestPlayback = Machine.TestCase
 
 
-@given(st.lists(st.floats(0.001, 1.0), min_size=1, max_size=30), st.sampled_from(range(len(SPEEDS))))
+@given(
+    st.lists(st.floats(0.001, 1.0), min_size=1, max_size=30), st.sampled_from(range(len(SPEEDS)))
+)
 def test_many_small_ticks_go_as_far_as_their_sum(ticks: list[float], speed: int) -> None:
     play = Playback(count=10_000_000, playing=True, speed=speed)
     for tick in ticks:

@@ -8,7 +8,7 @@ import numpy as np
 
 from megacontext.traces.schema import Reason
 from megacontext.tui.frame import Frame, RunInfo
-from megacontext.tui.life import STATES, Event, NodeLife
+from megacontext.tui.life import Event, NodeLife
 from megacontext.tui.model import RowModel
 from megacontext.tui.palette import Role, level_role, score_role
 from megacontext.tui.render.canvas import BOLD, Canvas
@@ -137,11 +137,11 @@ def _events(canvas: Canvas, y: int, life: NodeLife) -> None:
     words = {"expand": "opened", "collapse": "folded", "refused": "refused"}
     counts = {what: sum(e.what == what for e in life.events) for what in words}
     known = life.scores[np.isfinite(life.scores)]
-    head = " ".join(f"{words[what]} {n}×" for what, n in counts.items())
+    head = "" if life.complete else "reading … "
+    head += " · ".join(f"{words[what]} {n}×" for what, n in counts.items() if n)
     if len(known):
         head += f" · best {signed(float(known.max()))}"
-    now = STATES[int(life.states[-1])] if len(life.states) else "absent"
-    canvas.text(0, y, f"was {now} · {head}" + ("" if life.complete else " · reading …"), Role.DIM)
+    canvas.text(0, y, head, Role.DIM)
     for place, event in enumerate(reversed(life.events)):
         if y + 1 + place >= canvas.height:
             break
