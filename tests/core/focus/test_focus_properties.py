@@ -251,7 +251,7 @@ class FocusMachine(RuleBasedStateMachine):
             cooldown = limits.cooldown_steps
             self.naive.do(action, step, cooldown, result.w_max)
             if action["forced"]:
-                assert voluntary == 0 and number == 0, "forced ones come first, in round 0"
+                assert (voluntary, number) == (0, 0), "forced ones come first, in round 0"
             else:
                 voluntary += 1
                 left = result.w_max - self.naive.cost()
