@@ -232,7 +232,7 @@ class RefocusChecker:
         if len(seen.rejected) > MAX_REJECTED:
             raise InvariantError("record", f"{len(seen.rejected)} rejected candidates in one row")
         for candidate in seen.rejected:
-            kind, level, index, _, reason = candidate
+            reason = candidate[4]
             if reason < int(Reason.BUDGET) and reason != int(Reason.COMPETITION):
                 raise InvariantError("record", f"rejected {candidate} has a reason of an action")
             self.sometimes["reject_" + _NAMES[reason]] += 1

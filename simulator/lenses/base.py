@@ -13,8 +13,8 @@ from megacontext.simulator.streams.base import Truth
 
 __all__ = ["LensView", "SimLens", "ideal_scores"]
 
-QUIET = -0.3
-"""The ideal score of a node that nobody wants: it may be coarser."""
+QUIET = -0.1
+"""The ideal score of a node that nobody wants: coarser where room is needed, not otherwise."""
 
 _NOISE = 1 << 15
 

@@ -17,7 +17,7 @@ class Noisy(SimLens):
     """Ideal scores plus noise of standard deviation ``sigma``, clipped to [-1, 1]."""
 
     name: ClassVar[str] = "noisy"
-    sigma: float = 0.3
+    sigma: float = 0.2
 
     def score(self, view: LensView) -> np.ndarray:
         scores = ideal_scores(view)
