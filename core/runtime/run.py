@@ -44,6 +44,7 @@ def run(
     read_stdin: bool = True,
     progress: Callable[[int], None] = lambda n_tokens: None,
     on_notes: Callable[[list[str]], None] = lambda notes: None,
+    on_ready: Callable[[], None] = lambda: None,
 ) -> RunResult:
     """Run one session and record it at ``out``.
 
@@ -55,6 +56,7 @@ def run(
         read_stdin: a prompt source takes its turns from standard input, too.
         progress: called with N after every refocus.
         on_notes: told what a user should know before the run starts.
+        on_ready: called once the trace and the control socket are there.
     """
     if resume and not out.exists():
         raise TraceError(f"trace {out} does not exist; there is nothing to resume, drop --resume.")
@@ -63,7 +65,7 @@ def run(
     try:
         on_notes(parts.notes)
         restored = restore(parts, out) if resume else Resumed()
-        outcome = _drive(parts, out, restored, control, read_stdin, progress)
+        outcome = _drive(parts, out, restored, control, read_stdin, progress, on_ready)
     finally:
         parts.close()
     return RunResult(outcome, out, time.monotonic() - began, tuple(parts.notes))
@@ -76,6 +78,7 @@ def _drive(
     control: bool,
     read_stdin: bool,
     progress: Callable[[int], None],
+    on_ready: Callable[[], None],
 ) -> Outcome:
     writer = TraceWriter(
         out,
@@ -95,6 +98,7 @@ def _drive(
             )
             session = Session(parts, Recorder(writer), steering, progress)
             session.warm_up()
+            on_ready()
             events = open_source(parts.config.source, parts.base.tokenizer)
             rewind = Rewind(
                 restored.source_history, restored.positions, parts.base.tokenizer, session.plant

@@ -101,10 +101,10 @@ class Session:
         try:
             for event in events:
                 self._handle(event)
-            if self.recorder.has_news:
-                self.refocus(Trigger.MANUAL)
         except Stop:
             self.outcome.stopped = True
+        if self.recorder.has_news:
+            self.refocus(Trigger.MANUAL)
         self.parts.tree.commit()
         return self.outcome
 

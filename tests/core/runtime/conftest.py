@@ -1,5 +1,8 @@
 """A tiny random Llama with a byte-level tokenizer, saved as a model folder once per test run."""
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -53,3 +56,13 @@ tree: {{max_levels: 3}}
 kv: {{drift_every: 16, refresh_every: 512, refresh_chunk: 64}}
 source: {{kind: text, path: {text_file}, max_tokens: 1500, decode_tokens: 24}}
 """
+
+
+@pytest.fixture(scope="session")
+def plain():
+    """The reader that knows only pyarrow and docs/formats.md."""
+    path = Path(__file__).parents[2] / "contract" / "plain_reader.py"
+    spec = importlib.util.spec_from_file_location("plain_reader", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

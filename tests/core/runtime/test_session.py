@@ -1,6 +1,4 @@
-import importlib.util
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,12 +7,6 @@ from megacontext.core.config import parse_config
 from megacontext.core.runtime.run import run
 from megacontext.traces.reader import TraceReader
 from megacontext.traces.schema import CLOCK_COLUMNS, Phase, Trigger
-
-_spec = importlib.util.spec_from_file_location(
-    "plain_reader", Path(__file__).parents[2] / "contract" / "plain_reader.py"
-)
-plain = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(plain)
 
 
 @pytest.fixture
@@ -27,7 +19,7 @@ def rows_of(path):
         return list(reader.rows())
 
 
-def test_a_plain_reader_finds_every_invariant_held(config, tmp_path):
+def test_a_plain_reader_finds_every_invariant_held(config, tmp_path, plain):
     result = run(config, tmp_path / "t.arrow", control=False)
     assert plain.check_trace(result.trace) >= 1500 // 8
     rows = rows_of(result.trace)
@@ -40,7 +32,9 @@ def test_a_plain_reader_finds_every_invariant_held(config, tmp_path):
 
 @pytest.mark.parametrize("lens", ["random", "recency", "similarity", "bm25"])
 @pytest.mark.parametrize("allocator", ["greedy", "stochastic_greedy", "slot", "optimal"])
-def test_every_lens_and_allocator_runs_a_legal_session(config_text, tmp_path, lens, allocator):
+def test_every_lens_and_allocator_runs_a_legal_session(
+    config_text, tmp_path, lens, allocator, plain
+):
     config = parse_config(
         config_text,
         [f"lens.kind={lens}", f"allocator.kind={allocator}", "source.max_tokens=400"],
@@ -49,13 +43,13 @@ def test_every_lens_and_allocator_runs_a_legal_session(config_text, tmp_path, le
     assert plain.check_trace(result.trace) >= 400 // 8
 
 
-def test_exact_mode_and_other_positions_run(config_text, tmp_path):
+def test_exact_mode_and_other_positions_run(config_text, tmp_path, plain):
     for setting in ("kv.mode=exact", "kv.positions=global", "kv.positions=gap"):
         config = parse_config(config_text, [setting, "source.max_tokens=300"])
         plain.check_trace(run(config, tmp_path / "t.arrow", control=False).trace)
 
 
-def test_one_seed_gives_one_trace(config_text, tmp_path):
+def test_one_seed_gives_one_trace(config_text, tmp_path, plain):
     config = parse_config(config_text, ["sampling.temperature=1", "lens.kind=random"])
     first = plain.read_rows(run(config, tmp_path / "a.arrow", control=False).trace)[0]
     again = plain.read_rows(run(config, tmp_path / "b.arrow", control=False).trace)[0]
@@ -75,7 +69,7 @@ def test_the_history_in_the_trace_is_the_text(config, text_file, tmp_path):
     assert text.startswith(text_file.read_text()[:1500])
 
 
-def test_a_disk_tree_is_continued_by_the_next_run(config_text, tmp_path):
+def test_a_disk_tree_is_continued_by_the_next_run(config_text, tmp_path, plain):
     settings = ["tree.storage=disk", f"tree.path={tmp_path / 'tree'}", "source.max_tokens=400"]
     config = parse_config(config_text, settings)
     run(config, tmp_path / "a.arrow", control=False)

@@ -1,0 +1,91 @@
+"""SIGKILL at any moment: trace and tree open with everything whole, and the run goes on."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from megacontext.core.config import parse_config
+from megacontext.core.runtime.parts import build_parts
+from megacontext.core.tree import Tree
+from megacontext.traces.reader import TraceReader
+
+
+def start(config_file, out, tree, resume=False):
+    arguments = ["run", "--config", config_file, "--out", out, "--tree", tree, "--no-control"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "megacontext.core.cli", *map(str, arguments)]
+        + (["--resume"] if resume else []),
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def kill_after_rows(process, out, rows):
+    """SIGKILL once the trace holds so many rows (a row count, not a time, so tests are steady)."""
+    while process.poll() is None:
+        if out.exists():
+            with contextlib.suppress(Exception), TraceReader.open(out) as reader:
+                if reader.num_rows >= rows:
+                    break
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def history_of(out):
+    with TraceReader.open(out) as reader:
+        return np.concatenate([row.new_tokens for row in reader.rows()])
+
+
+@pytest.fixture
+def config_file(config_text, tmp_path):
+    path = tmp_path / "run.yaml"
+    text = config_text.replace("max_tokens: 1500", "max_tokens: 2400")
+    path.write_text(text.replace("max_levels: 3", "max_levels: 3, commit_blocks: 3"))
+    return path
+
+
+def kill_and_resume(config_file, tmp_path, plain, kills):
+    out, tree = tmp_path / "t.arrow", tmp_path / "tree"
+    for number, rows in enumerate(kills):
+        kill_after_rows(start(config_file, out, tree, resume=number > 0), out, rows)
+        with TraceReader.open(out) as reader:
+            assert reader.num_rows >= 1
+        plain.check_trace(out)
+        with Tree.open(tree, write=False) as reopened:
+            known = reopened.tokens(0, reopened.n_tokens)
+            recorded = history_of(out)
+            shared = min(len(known), len(recorded))
+            assert np.array_equal(known[:shared], recorded[:shared])
+    done = start(config_file, out, tree, resume=True)
+    _, errors = done.communicate(timeout=300)
+    assert done.returncode == 0, errors
+    plain.check_trace(out)
+    return history_of(out)
+
+
+@pytest.mark.parametrize("kills", [[8], [60, 200]])
+def test_a_killed_run_goes_on_and_loses_nothing(config_file, config_text, tmp_path, plain, kills):
+    history = kill_and_resume(config_file, tmp_path, plain, kills)
+    parts = build_parts(parse_config(config_text))
+    text = parts.base.tokenizer.decode(history[:2400])
+    assert len(history) == 2400 + 24
+    assert text == (tmp_path / "text.txt").read_text()[:2400]
+
+
+@pytest.mark.slow
+def test_fifty_random_kills(config_file, tmp_path, plain):
+    rng = np.random.default_rng(11)
+    for number in range(10):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        kills = sorted(int(k) for k in rng.integers(1, 300, 5))
+        assert len(kill_and_resume(config_file, folder, plain, kills)) == 2400 + 24
