@@ -119,7 +119,9 @@ class KeyTower(nn.Module):
 
     def logits(self, queries_QMV: Tensor, keys_NV: Tensor) -> Tensor:
         """Scaled similarities [Q, N]: the largest over a question's vectors."""
-        best_QN = (queries_QMV @ keys_NV.T).amax(dim=1)
+        # Half precision would blur the order of the best.
+        with torch.autocast(keys_NV.device.type, enabled=False):
+            best_QN = (queries_QMV.float() @ keys_NV.float().T).amax(dim=1)
         return best_QN * self.sharpness.clamp(max=4.6).exp()
 
     def _vectors(

@@ -13,6 +13,7 @@ from torch import Tensor
 __all__ = ["Mirror", "TreeLike"]
 
 F32 = npt.NDArray[np.float32]
+_KEYS = "keys"
 _CHUNK = 16_384  # nodes copied at a time: bounds host memory while a large tree is mirrored
 
 
@@ -26,7 +27,10 @@ class TreeLike(Protocol):
 
 
 class Mirror:
-    """Append-only arrays of one tree on ``device``; a tree that shrank is read anew."""
+    """Append-only arrays of one tree on ``device``; a tree that shrank is read anew.
+
+    Gists are kept in ``dtype``; keys in float32, because half precision blurs who is best.
+    """
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self._device = device
@@ -37,7 +41,7 @@ class Mirror:
 
     def keys(self, tree: TreeLike) -> Tensor:
         """Index keys [n1, V] of all level-1 nodes."""
-        return self._grown(tree, "keys", tree.n_nodes(1), lambda a, b: tree.keys(1, a, b))
+        return self._grown(tree, _KEYS, tree.n_nodes(1), lambda a, b: tree.keys(1, a, b))
 
     def gists(self, tree: TreeLike, level: int) -> Tensor:
         """Gists [n, D] of all nodes of ``level``."""
@@ -57,7 +61,7 @@ class Mirror:
             # A copy: the tree hands out views of buffers that it may replace or map read-only.
             part = torch.from_numpy(np.array(read(have, stop), np.float32))
             self._reserve(name, stop, part.shape[1])
-            self._rows[name][have:stop] = part.to(self._device, self._dtype)
+            self._rows[name][have:stop] = part.to(self._device, self._rows[name].dtype)
             have = stop
         self._count[name] = have
         if name not in self._rows:
@@ -69,7 +73,8 @@ class Mirror:
         if old is not None and len(old) >= rows:
             return
         size = max(1024, 1 << (rows - 1).bit_length())
-        grown = torch.empty((size, width), device=self._device, dtype=self._dtype)
+        dtype = torch.float32 if name == _KEYS else self._dtype
+        grown = torch.empty((size, width), device=self._device, dtype=dtype)
         if old is not None:
             grown[: len(old)] = old
         self._rows[name] = grown

@@ -138,13 +138,13 @@ class KeyJudge:
     @torch.no_grad()
     def _key_scores(self, net: GistNet) -> list[tuple[np.ndarray, np.ndarray]]:
         filler = self._keys(net, self._filler)
-        result = []
+        result: list[tuple[np.ndarray, np.ndarray]] = []
         for case in self._cases:
             asked = torch.from_numpy(case.question)[None].to(self._base.device)
             vectors = net.keys.queries(*question_inputs(self._base, net, asked))[0].float()
             own = self._keys(net, case.blocks)
             result.append(tuple((keys @ vectors.T).amax(1).cpu().numpy() for keys in (own, filler)))
-        return result  # type: ignore[return-value]
+        return result
 
     def _keys(self, net: GistNet, blocks: np.ndarray) -> Tensor:
         """Keys [n, V] of consecutive blocks."""

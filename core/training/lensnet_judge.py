@@ -1,0 +1,201 @@
+"""Held-out figures of a LensNet, beside ranking by index-key similarity alone.
+
+* Far states (unseen keys, wordings and texts): a frontier as after bulk ingest, every complete
+  group at level 2. Two rounds: the best ``budget / 2`` entries are expanded, all are scored
+  again, the best gists are expanded until ``budget`` is used. Is the gold block raw then?
+* Near states: rank correlation with the attention of the coming tokens, and with the NLL that
+  detail was measured to save.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from megacontext.core.data.recall import RecallWriter
+from megacontext.core.gistnet.module import GistNet
+from megacontext.core.lensnet.module import LensNet
+from megacontext.core.rng import generator
+from megacontext.core.training.gistnet_base import FrozenBase
+from megacontext.core.training.lensnet_eyes import Memory, over_frontier, remember, view
+from megacontext.core.training.lensnet_states import LensRows, StateMix, frontier
+from megacontext.core.training.lensnet_teacher import AttentionProbe, window_nll
+from megacontext.core.training.mixture import TokenStreams
+
+__all__ = ["LensJudge", "LensJudgeConfig"]
+
+_WHO = ("lens", "similarity")
+
+
+@dataclass(frozen=True)
+class LensJudgeConfig:
+    """``far`` questions over ``far_blocks`` blocks with each of ``budgets`` expansions (level 2
+    and level 1 together), ``near`` states of real text."""
+
+    far: int = 64
+    far_blocks: int = 2048
+    budgets: tuple[int, ...] = (8, 24)
+    near: int = 24
+    states: StateMix = field(default_factory=lambda: StateMix(candidates=12))
+    seed: int = 0
+
+
+class LensJudge:
+    """Fixed held-out states, made once; their gists and keys are kept."""
+
+    def __init__(
+        self,
+        config: LensJudgeConfig,
+        base: FrozenBase,
+        gistnet: GistNet,
+        streams: TokenStreams,
+        tokenizer: Tokenizer,
+        probe: AttentionProbe,
+    ) -> None:
+        self._config, self._base, self._gistnet, self._probe = config, base, gistnet, probe
+        size = gistnet.config.block_size
+        writer = RecallWriter(tokenizer, "heldout", config.seed, size)
+        states = StateMix(
+            **{
+                **vars(config.states),
+                "far_blocks": config.far_blocks,
+                "near_blocks": config.states.near_blocks,
+            }
+        )
+        rows = LensRows(
+            states,
+            streams,
+            writer,
+            block_size=size,
+            query_tokens=gistnet.config.keys.query_tokens,
+            seed=config.seed,
+            phase=0,
+            rank=0,
+            accumulation=1,
+        )
+        self._far, self._near = [], []
+        domains = streams.domains
+        for i in range(config.far):
+            rng = generator(config.seed, "lens.judge.far", i)
+            self._far.append(rows.far(rng, (i, 0, 0), domains[i % len(domains)]))
+        for i in range(config.near):
+            rng = generator(config.seed, "lens.judge.near", i)
+            self._near.append(rows.near(rng, (i, 0, 0), domains[i % len(domains)]))
+        self._memory: dict[int, Memory] = {}
+        self.names = [
+            *(f"{who}_gold_raw_{b}" for who in _WHO for b in config.budgets),
+            *(f"{who}_{what}" for who in _WHO for what in ("attention_rho", "nll_rho")),
+            "positive_share",
+            "lens_missed",
+        ]
+
+    def judge(self, lens: LensNet) -> dict[str, float]:
+        """All figures; ``lens_missed`` is 1 - gold raw at the smallest budget, a tie broken by
+        the correlation with measured NLL."""
+        figures: dict[str, float] = {}
+        for who in _WHO:
+            for budget in self._config.budgets:
+                hits = [self._found(lens, i, budget, who) for i in range(len(self._far))]
+                figures[f"{who}_gold_raw_{budget}"] = float(np.mean(hits))
+        figures.update(self._near_figures(lens))
+        smallest = min(self._config.budgets)
+        missed = 1 - figures[f"lens_gold_raw_{smallest}"]
+        figures["lens_missed"] = missed - 0.05 * figures["lens_nll_rho"]
+        return figures
+
+    def _remember(self, number: int) -> Memory:
+        if number not in self._memory:
+            tokens = torch.from_numpy(self._far[number]["tokens"])[None].to(self._base.device)
+            self._memory[number] = remember(self._base, self._gistnet, tokens)
+        return self._memory[number]
+
+    @torch.no_grad()
+    def _found(self, lens: LensNet, number: int, budget: int, who: str) -> bool:
+        """Whether the gold blocks are raw after two rounds of expansions from a cold start."""
+        size, case = self._gistnet.config.block_size, self._far[number]
+        blocks = len(case["gold"])
+        level = np.full(blocks, 2)
+        level[blocks // size * size :] = 1
+        if (blocks // size) * size > blocks - 2:
+            level[(blocks // size - 1) * size :] = 1
+        level[-2:] = 0
+        for part in (budget // 2, budget - budget // 2):
+            levels, index = frontier(level, size)
+            scores = self._scores(lens, number, levels, index, who)
+            scores[levels == 0] = -np.inf
+            for entry in np.argsort(-scores, kind="stable")[:part]:
+                if not np.isfinite(scores[entry]):
+                    break
+                if levels[entry] == 2:
+                    level[index[entry] * size : (index[entry] + 1) * size] = 1
+                else:
+                    level[index[entry]] = 0
+        gold = case["gold"] >= 0.5 if (case["gold"] >= 0.5).any() else case["gold"] > 0.2
+        return bool((level[gold] == 0).all())
+
+    def _scores(
+        self, lens: LensNet, number: int, levels: np.ndarray, index: np.ndarray, who: str
+    ) -> np.ndarray:
+        device = self._base.device
+        seen = view(
+            self._base,
+            self._gistnet,
+            lens,
+            self._remember(number),
+            torch.from_numpy(self._far[number]["questions"])[None].to(device),
+            torch.from_numpy(levels)[None].to(device),
+            torch.from_numpy(index)[None].to(device),
+            None,
+        )
+        found = seen.similarity if who == "similarity" else seen.scores(lens)
+        result: np.ndarray = found[0].float().cpu().numpy()
+        return result
+
+    @torch.no_grad()
+    def _near_figures(self, lens: LensNet) -> dict[str, float]:
+        size, device = self._gistnet.config.block_size, self._base.device
+        horizon = self._config.states.horizon
+        found: dict[str, list[float]] = {
+            f"{w}_{k}": [] for w in _WHO for k in ("attention_rho", "nll_rho")
+        }
+        positive = []
+        for case in self._near:
+            batch = {k: torch.from_numpy(np.asarray(v))[None].to(device) for k, v in case.items()}
+            tokens = batch["tokens"]
+            memory = remember(self._base, self._gistnet, tokens[:, :-horizon])
+            demand, hidden = self._probe.demand(tokens, horizon, size)
+            seen = view(
+                self._base,
+                self._gistnet,
+                lens,
+                memory,
+                tokens[:, :-horizon][:, -self._gistnet.config.keys.query_tokens :],
+                batch["levels"],
+                batch["index"],
+                hidden[:, :-horizon],
+            )
+            raw = self._base.embed(tokens)
+            table = torch.cat((raw, memory.gists.to(raw.dtype), memory.upper.to(raw.dtype)), 1)
+            nll = window_nll(
+                self._base, table, batch["windows"], batch["lengths"], tokens[:, -horizon:]
+            )
+            saved = ((nll[:, :1] - nll[:, 1:]) * batch["detail"])[0]
+            most = over_frontier(demand, seen.levels, batch["index"], size)[0]
+            picked = batch["candidates"][0]
+            logits = seen.scores(lens)
+            positive.append(float((torch.tanh(logits) > 0.2).float().mean()))
+            for who, values in (("lens", logits[0]), ("similarity", seen.similarity[0])):
+                found[f"{who}_attention_rho"].append(_rank_correlation(values, most))
+                found[f"{who}_nll_rho"].append(_rank_correlation(values[picked], saved))
+        figures = {name: float(np.mean(values)) for name, values in found.items()}
+        return {**figures, "positive_share": float(np.mean(positive))}
+
+
+def _rank_correlation(a: Tensor, b: Tensor) -> float:
+    """Spearman's rho."""
+    ranks = [x.float().cpu().argsort().argsort().double() for x in (a, b)]
+    return float(torch.corrcoef(torch.stack(ranks))[0, 1])
