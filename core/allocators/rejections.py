@@ -43,54 +43,43 @@ def rejections(view: AllocatorView, turned: Turned) -> Actions:
     and parents that low-scoring gists ask for although their siblings are not all there.
     """
     found = view.candidates
-    expands, expand_reasons = _merge(
-        turned,
-        EXPAND,
-        _strongest(found.expand_score, found.expand_reason, None),
-        found.expand_reason,
-    )
     low = np.float32(-view.limits.tau_collapse)
-    groups, group_reasons = _merge(
-        turned, COLLAPSE, _strongest(found.group_score, found.group_reason, low), found.group_reason
-    )
+    blocked = (found.expand_reason > OPEN).nonzero()[0]
+    expands, why_expand = _merge(turned, EXPAND, blocked, found.expand_score, found.expand_reason)
+    blocked = ((found.group_reason > OPEN) & (found.group_score < low)).nonzero()[0]
+    groups, why_group = _merge(turned, COLLAPSE, blocked, found.group_score, found.group_reason)
     broken = _broken_groups(view, low)
-    scores = np.concatenate(
-        [found.expand_score[expands], found.group_score[groups], view.scores[broken]]
-    )
-    order = np.argsort(-np.abs(scores), kind="stable")[:MAX_REJECTED]
     at = found.expand_at[expands]
-    rejected = np.empty(len(order), REJECTED_DTYPE)
-    rejected["kind"] = order >= len(expands)
-    rejected["level"] = np.concatenate(
-        [view.levels[at], found.group_level[groups], view.levels[broken] + np.int8(1)]
-    )[order]
-    rejected["index"] = np.concatenate(
-        [view.index[at], found.group_index[groups], view.index[broken] // view.block_size]
-    )[order]
-    rejected["score"] = scores[order]
-    illegal = np.full(len(broken), Reason.ILLEGAL, np.int8)
-    rejected["reason"] = np.concatenate([expand_reasons, group_reasons, illegal])[order]
-    return rejected
+    rejected = np.empty(len(expands) + len(groups) + len(broken), REJECTED_DTYPE)
+    first, second = len(expands), len(expands) + len(groups)
+    rejected["kind"][:first] = EXPAND
+    rejected["kind"][first:] = COLLAPSE
+    for name, column in (
+        ("level", (view.levels[at], found.group_level[groups], view.levels[broken] + 1)),
+        (
+            "index",
+            (view.index[at], found.group_index[groups], view.index[broken] // view.block_size),
+        ),
+        ("score", (found.expand_score[expands], found.group_score[groups], view.scores[broken])),
+        ("reason", (why_expand, why_group, Reason.ILLEGAL)),
+    ):
+        field_ = rejected[name]
+        field_[:first], field_[first:second], field_[second:] = column
+    strength = np.abs(rejected["score"])
+    return rejected[(-strength).argsort(kind="stable")[:MAX_REJECTED]]
 
 
-def _merge(turned: Turned, kind: int, blocked: I64, reasons: I8) -> tuple[I64, I8]:
-    rows = np.array(turned.rows[kind], np.int64)
-    why = np.array(turned.reasons[kind], np.int8)
-    if len(blocked) == 0:
-        return rows, why
-    return np.concatenate([rows, blocked]), np.concatenate([why, reasons[blocked]])
-
-
-def _strongest(scores: F32, reasons: I8, below: np.float32 | None) -> I64:
-    """Rows of the forbidden candidates with the strongest scores, at most 32."""
-    blocked = reasons > OPEN
-    if below is not None:
-        blocked &= scores < below
-    rows = np.flatnonzero(blocked)
-    if len(rows) <= MAX_REJECTED:
-        return rows
-    strength = np.abs(scores[rows])
-    return rows[np.argsort(-strength, kind="stable")[:MAX_REJECTED]]
+def _merge(turned: Turned, kind: int, blocked: I64, scores: F32, reasons: I8) -> tuple[I64, I8]:
+    """Rows turned down and the strongest of the blocked ones, with reasons."""
+    if len(blocked) > MAX_REJECTED:
+        strength = np.abs(scores[blocked])
+        blocked = blocked[(-strength).argsort(kind="stable")[:MAX_REJECTED]]
+    given = turned.rows[kind]
+    rows = np.empty(len(given) + len(blocked), np.int64)
+    why = np.empty(len(rows), np.int8)
+    rows[: len(given)], rows[len(given) :] = given, blocked
+    why[: len(given)], why[len(given) :] = turned.reasons[kind], reasons[blocked]
+    return rows, why
 
 
 def _broken_groups(view: AllocatorView, low: np.float32) -> I64:
@@ -98,17 +87,17 @@ def _broken_groups(view: AllocatorView, low: np.float32) -> I64:
 
     One position a parent, at most 32 of the lowest.
     """
-    gist = (view.levels > 0) & (view.levels < view.max_levels)
-    at = np.flatnonzero((view.scores < low) & gist)
+    at = (view.scores < low).nonzero()[0]
+    levels = view.levels[at]
+    at = at[(levels > 0) & (levels < view.max_levels)]
     if len(at) == 0:
         return at
     found, size = view.candidates, view.block_size
     first = np.zeros(len(view.levels) + size, np.bool_)
     first[found.group_at[found.group_count > 1] + size] = True
-    index = view.index[at]
     # A member of a complete group has its group's first entry as many places before it as it
     # has elder siblings.
-    at = at[~first[at + size - (index & (size - 1))]]
+    at = at[~first[at + size - (view.index[at] & (size - 1))]]
     if len(at) > 4 * MAX_REJECTED:
         scores = view.scores[at]
         bound = np.partition(scores, 2 * MAX_REJECTED)[2 * MAX_REJECTED]
@@ -117,4 +106,4 @@ def _broken_groups(view: AllocatorView, low: np.float32) -> I64:
     new = np.ones(len(at), np.bool_)
     new[1:] = parents[1:] != parents[:-1]
     at = at[new]
-    return at[np.argsort(view.scores[at], kind="stable")[:MAX_REJECTED]]
+    return at[view.scores[at].argsort(kind="stable")[:MAX_REJECTED]]

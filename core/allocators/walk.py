@@ -47,7 +47,7 @@ def first_by(scores: F32, positions: I64, count: int, *, highest: bool) -> I64:
 def best_expands(view: AllocatorView, count: int) -> I64:
     """Rows of the best open expand candidates, best first, ties nearest to the cursor first."""
     found = view.candidates
-    rows = np.flatnonzero(found.expand_reason == OPEN)
+    rows = (found.expand_reason == OPEN).nonzero()[0]
     best = first_by(found.expand_score[rows], found.expand_at[rows], count, highest=True)
     return rows[best]
 
@@ -55,7 +55,7 @@ def best_expands(view: AllocatorView, count: int) -> I64:
 def cheapest_groups(view: AllocatorView, count: int) -> I64:
     """Rows of the open groups with the lowest scores, lowest first, ties oldest first."""
     found = view.candidates
-    rows = np.flatnonzero(found.group_reason == OPEN)
+    rows = (found.group_reason == OPEN).nonzero()[0]
     best = first_by(found.group_score[rows], found.group_at[rows], count, highest=False)
     return rows[best]
 
@@ -64,7 +64,7 @@ def by_strength(view: AllocatorView, expands: I64, groups: I64) -> Wishes:
     """Expands and collapses merged by how far their scores are from 0; expands win ties."""
     found = view.candidates
     strength = np.concatenate([found.expand_score[expands], -found.group_score[groups]])
-    order = np.argsort(-strength, kind="stable")
+    order = (-strength).argsort(kind="stable")
     rows = np.concatenate([expands, groups])[order]
     return Wishes((order >= len(expands)).astype(np.int8).tolist(), rows.tolist())
 

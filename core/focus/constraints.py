@@ -16,14 +16,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from megacontext.core.focus.actions import COLLAPSE, EXPAND, F32, I8, I64, Bools
+from megacontext.core.focus.actions import EXPAND, F32, I8, I64, Bools
 from megacontext.traces.schema import Reason
 
 __all__ = ["OPEN", "TAKEN", "Candidates", "Cooling", "find_candidates", "order_key"]
 
 OPEN = -1
 """Reason of a candidate that nothing forbids."""
-_ZERO = np.zeros(1, np.int64)
+_NONE = np.empty(0, np.int64)
 TAKEN = -2
 """Reason of a group that a forced collapse uses already."""
 
@@ -90,23 +90,23 @@ def find_candidates(
     The newest ``protected_blocks`` entries are the protected raw blocks: their groups get
     ``PROTECTED``. Groups whose parent would exceed ``max_levels`` do not exist.
     """
-    gist = levels > 0
-    expand_at = np.flatnonzero((scores > np.float32(tau_expand)) & gist)
+    expand_at = ((scores > np.float32(tau_expand)) & (levels > 0)).nonzero()[0]
     expand_reason = np.full(len(expand_at), OPEN, np.int8)
     if disarmed is not None and len(expand_at):
         expand_reason[disarmed[expand_at]] = Reason.NOT_REARMED
-    raw_at = np.flatnonzero(~gist)
+    raw_at = (levels == 0).nonzero()[0]
+    raws = len(raw_at)
     first = _gist_groups(levels, index, block_size, max_levels)
-    group_at = np.concatenate([raw_at, first])
-    group_count = np.full(len(group_at), block_size, np.int64)
-    group_count[: len(raw_at)] = 1
-    group_score = np.empty(len(group_at), np.float32)
-    group_score[: len(raw_at)] = scores[raw_at]
+    group_at = np.concatenate([raw_at, first]) if len(first) else raw_at
+    group_count = np.empty(len(group_at), np.int64)
+    group_count[:raws] = 1
+    group_count[raws:] = block_size
+    group_score = scores[group_at]
+    group_index = index[group_at]
     if len(first):
         members = scores[first[:, None] + np.arange(block_size)]
-        group_score[len(raw_at) :] = members.max(axis=1)
-    group_index = index[group_at]
-    group_index[len(raw_at) :] //= block_size
+        group_score[raws:] = members.max(axis=1)
+        group_index[raws:] //= block_size
     group_reason = np.full(len(group_at), OPEN, np.int8)
     found = Candidates(
         expand_at=expand_at,
@@ -121,9 +121,8 @@ def find_candidates(
     )
     if cooling is not None and len(cooling.kinds):
         _cool(found, levels, starts, block_size, cooling)
-    if protected_blocks:
-        low = np.searchsorted(raw_at, len(levels) - protected_blocks)
-        group_reason[low : len(raw_at)] = Reason.PROTECTED
+    if protected_blocks:  # the newest entries, all raw
+        group_reason[max(0, raws - protected_blocks) : raws] = Reason.PROTECTED
     return found
 
 
@@ -133,36 +132,40 @@ def _gist_groups(levels: I8, index: I64, block_size: int, max_levels: int) -> I6
     Neighbours of one level in a tiling are consecutive nodes, so the groups of a run of equal
     levels follow from its first index and its length.
     """
-    if len(levels) < block_size:
-        return np.empty(0, np.int64)
-    begin = np.flatnonzero(levels[1:] != levels[:-1]) + 1
-    begin = np.concatenate([_ZERO, begin])
-    length = np.diff(begin, append=len(levels))
+    entries = len(levels)
+    if entries < block_size:
+        return _NONE
+    change = (levels[1:] != levels[:-1]).nonzero()[0]
+    begin = np.zeros(len(change) + 1, np.int64)
+    begin[1:] = change + 1
+    stop = np.empty(len(begin), np.int64)
+    stop[:-1] = begin[1:]
+    stop[-1] = entries
     level = levels[begin]
-    long = (length >= block_size) & (level > 0) & (level < max_levels)
-    begin, length = begin[long], length[long]
-    skip = -index[begin] & (block_size - 1)
-    counts = np.maximum((length - skip) // block_size, 0)
-    offset = np.arange(int(counts.sum())) - np.repeat(counts.cumsum() - counts, counts)
-    first: I64 = np.repeat(begin + skip, counts) + block_size * offset
+    long = ((stop - begin >= block_size) & (level > 0) & (level < max_levels)).nonzero()[0]
+    if len(long) == 0:
+        return _NONE
+    begin = begin[long]
+    begin += -index[begin] & (block_size - 1)
+    counts = np.maximum((stop[long] - begin) // block_size, 0)
+    offset = np.arange(int(counts.sum())) - (counts.cumsum() - counts).repeat(counts)
+    first: I64 = begin.repeat(counts) + block_size * offset
     return first
 
 
 def _cool(found: Candidates, levels: I8, starts: I64, block_size: int, cooling: Cooling) -> None:
     """Mark candidates that would flip a cooling node back."""
-    begin = cooling.index * np.int64(block_size) ** cooling.levels
-    at = np.searchsorted(starts, begin)
-    known = at < len(starts)
-    at = np.where(known, at, 0)
-    known &= starts[at] == begin
-    here = levels[at]
-    collapsed = known & (cooling.kinds == COLLAPSE) & (here == cooling.levels)
-    expanded = known & (cooling.kinds == EXPAND) & (here == cooling.levels - 1)
-    if collapsed.any() and len(found.expand_at):
-        mask = np.zeros(len(levels), np.bool_)
-        mask[at[collapsed]] = True
-        found.expand_reason[mask[found.expand_at]] = Reason.COOLDOWN
-    if expanded.any():
-        mask = np.zeros(len(levels), np.bool_)
-        mask[at[expanded]] = True
-        found.group_reason[mask[found.group_at]] = Reason.COOLDOWN
+    bits = block_size.bit_length() - 1
+    begin = cooling.index << (bits * cooling.levels)
+    at = starts.searchsorted(begin)
+    at[at == len(starts)] = 0  # beyond the frontier: no start matches
+    # A collapsed node is there itself; an expanded one as children one level finer.
+    wanted = cooling.levels - (cooling.kinds == EXPAND)
+    there = (starts[at] == begin) & (levels[at] == wanted)
+    expanded = cooling.kinds == EXPAND
+    mask = np.zeros(len(levels), np.bool_)
+    mask[at[there & ~expanded]] = True
+    found.expand_reason[mask[found.expand_at]] = Reason.COOLDOWN
+    mask = np.zeros(len(levels), np.bool_)
+    mask[at[there & expanded]] = True
+    found.group_reason[mask[found.group_at]] = Reason.COOLDOWN
