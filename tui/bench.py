@@ -7,6 +7,7 @@ in a second one that runs on a real pseudo-terminal of 200 x 60 cells.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import pty
@@ -20,6 +21,7 @@ import termios
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from megacontext.traces.reader import TraceReader
 from megacontext.traces.writer import TraceWriter
 from megacontext.tui.app import InspectorApp
 from megacontext.tui.file_source import FileSource
+from megacontext.tui.playback import Playback
 
 __all__ = ["LIMITS", "bench"]
 
@@ -105,7 +108,7 @@ async def _draw(trace: Path, seeks: int, frames: int, seed: int) -> dict[str, fl
     async with app.run_test(size=(WIDTH, HEIGHT)) as pilot:
         for row in targets:
             start = time.perf_counter()
-            app.session.play(lambda play, row=row: play.seek(row))
+            app.session.play(partial(Playback.seek, row=row))
             app.redraw()
             seek_s.append(time.perf_counter() - start)
         start_row = source.num_rows // 2
@@ -179,8 +182,9 @@ class _Terminal:
         self.process.wait(10)
 
     def _swallow(self) -> None:
-        while self.process.poll() is None:
-            self.drain()
+        with contextlib.suppress(OSError):  # the terminal's other end is closed
+            while self.process.poll() is None:
+                self.drain()
 
 
 _TIMED_START = """
@@ -188,6 +192,7 @@ import sys, time
 from pathlib import Path
 from megacontext.tui.app import InspectorApp
 from megacontext.tui.file_source import FileSource
+from megacontext.tui.playback import Playback
 source = FileSource(Path(sys.argv[1]), mode=sys.argv[2])
 app = InspectorApp(source)
 opened = time.perf_counter()

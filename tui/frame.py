@@ -10,7 +10,7 @@ import numpy as np
 from megacontext.tui.life import NodeLife
 from megacontext.tui.model import F64, I64, RowModel
 from megacontext.tui.playback import Playback
-from megacontext.tui.view import ViewState
+from megacontext.tui.view import ViewState, Window
 
 __all__ = ["Frame", "Marker", "RunInfo", "Series", "Status", "TextSpan", "Trail"]
 
@@ -110,35 +110,42 @@ class Trail:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    @property
-    def actions(self) -> list[tuple[int, int, float]]:
-        """(place, kind, token in the middle) of every action in the rows that were read."""
+    def actions(self, first: int, stop: int) -> list[tuple[int, int, float]]:
+        """(place, kind, token in the middle) of each action in places [first, stop), as read."""
         found = []
-        for place, row in enumerate(self.rows):
+        for place in range(max(first, 0), min(stop, len(self))):
+            row = self.rows[place]
             for act in row.actions if row is not None else ():
-                start, stop = act.node.span(row.block_size)  # type: ignore[union-attr]
-                found.append((place, act.kind, (start + stop) / 2))
+                low, high = act.node.span(row.block_size)  # type: ignore[union-attr]
+                found.append((place, act.kind, (low + high) / 2))
         return found
 
-    def heat_of(self, place: int, start: float, stop: float, width: int) -> F64:
-        """Best score per column for the row at ``place``; NaN outside its history.
+    def heat_of(self, first: int, stop: int, window: Window, width: int) -> F64:
+        """Best score per column, [stop - first, width], for places [first, stop).
 
-        From the exact scores where the row was read and a column is narrower than a heat bin,
-        else from the 256 bins.
+        NaN outside a row's history and for places before the trail. From the exact scores where
+        the row was read and a column is narrower than a heat bin, else from the 256 bins.
         """
-        if not 0 <= place < len(self) or width < 1:
-            return np.full(max(width, 0), np.nan)
-        row, history = self.rows[place], max(int(self.history[place]), 1)
+        out = np.full((max(stop - first, 0), max(width, 0)), np.nan)
+        low = max(first, 0)
+        if width < 1 or stop <= low:
+            return out
+        history = np.maximum(self.history[low:stop], 1)
         bins = self.heat.shape[1]
-        fine = (stop - start) / width < history / bins / 2
-        if fine and row is not None and row.scores is not None:
-            return row.before.columns(start, stop, width, row.scores).score
-        edges = np.linspace(start, stop, width + 1) / history * bins
-        first = np.clip(np.floor(edges[:-1]), 0, bins - 1).astype(np.int64)
-        last = np.clip(np.ceil(edges[1:]), first + 1, bins).astype(np.int64)
-        padded = np.append(self.heat[place].astype(np.float64), -1.0)
-        best = np.maximum.reduceat(padded, np.stack([first, last], axis=1).reshape(-1))[::2]
-        return np.where(edges[:-1] < bins, best / 127.5 - 1.0, np.nan)
+        edges = np.linspace(window.start, window.stop, width + 1) / history[:, None] * bins
+        left = np.clip(np.floor(edges[:, :-1]), 0, bins - 1).astype(np.int64)
+        right = np.clip(np.ceil(edges[:, 1:]), left + 1, bins).astype(np.int64)
+        offsets = (bins + 1) * np.arange(stop - low)[:, None]  # one spare bin after each row
+        padded = np.pad(self.heat[low:stop].astype(np.float64), ((0, 0), (0, 1)))
+        pairs = np.stack([left + offsets, right + offsets], axis=2).reshape(-1)
+        best = np.maximum.reduceat(padded.reshape(-1), pairs)[::2].reshape(stop - low, width)
+        out[low - first :] = np.where(edges[:, :-1] < bins, best / 127.5 - 1.0, np.nan)
+        for place in np.flatnonzero(window.span / width < history / bins / 2).tolist():
+            row = self.rows[low + place]
+            if row is not None and row.scores is not None:
+                fine = row.before.columns(window.start, window.stop, width, row.scores)
+                out[low - first + place] = fine.score
+        return out
 
     def detail_of(self, place: int, start: float, stop: float, width: int) -> F64:
         """Finest level of detail per column after the row at ``place``; NaN where not read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -68,6 +69,7 @@ def show(source: Source, *, theme: str = "", notice: str = "") -> str:
     """Run the app on ``source`` until it is left; returns what :class:`InspectorApp` returns."""
     require_terminal()
     name = pick_theme(theme)
+    gc.freeze()  # what imports left behind need not be looked at by every later collection
     try:
         inspector = InspectorApp(source, theme=name, notice=notice, hint=is_first_run())
         return inspector.run() or ""

@@ -6,7 +6,7 @@ that a theme switch repaints without computing anything again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, auto
 from typing import Any, TypeAlias
 
@@ -103,28 +103,32 @@ def ramp(stops: list[str], steps: int) -> list[str]:
     return out
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Palette:
     """The colours of one theme, by role; ``style`` caches the rich styles.
 
     ``texture``: too few colours for a ramp, so score cells also carry shade glyphs.
+    ``styles``: those made so far, by cell key.
     """
 
     name: str
     colours: tuple[str, ...]
     texture: bool = False
+    styles: dict[int, Style] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.colours) != COUNT:
             raise ValueError(f"palette {self.name} has {len(self.colours)} colours, not {COUNT}")
-        object.__setattr__(self, "_styles", {})
 
-    def style(self, fg: int, bg: int, flags: int) -> Style:
-        """The style of a cell; ``flags`` bit 0 bold, bit 1 reverse, bit 2 underline."""
-        styles: dict[tuple[int, int, int], Style] = self.__dict__["_styles"]
-        found = styles.get((fg, bg, flags))
+    def style(self, cell: int) -> Style:
+        """The style of a cell: ``fg << 16 | bg << 8 | flags``.
+
+        Flags: bit 0 bold, bit 1 reverse, bit 2 underline.
+        """
+        found = self.styles.get(cell)
         if found is None:
-            found = styles[fg, bg, flags] = Style(
+            fg, bg, flags = cell >> 16, cell >> 8 & 255, cell & 255
+            found = self.styles[cell] = Style(
                 color=Color.parse(self.colours[fg]),
                 bgcolor=Color.parse(self.colours[bg]),
                 bold=bool(flags & 1),

@@ -39,7 +39,7 @@ TEXT_TOKENS = 1024
 class _Slices:
     """Time that one frame or tick may spend on reading, seconds."""
 
-    frame_s: float = 0.012
+    frame_s: float = 0.008
     life_s: float = 0.02
 
 
@@ -191,7 +191,7 @@ class Session:
         if node is None:
             start = max(row.history - TEXT_TOKENS // 4, 0)
             pieces, nll = self.source.pieces(start, row.history)
-            return TextSpan(start, row.history, tuple(pieces), nll, "newest tokens", "tail")
+            return TextSpan(start, row.history, tuple(pieces), nll, "the newest tokens", "newest")
         start, stop = node.span(row.block_size)
         pieces, nll = self.source.pieces(start, min(stop, start + TEXT_TOKENS, row.history))
         state, _ = row.after.state(node)

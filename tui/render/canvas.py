@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -35,11 +36,15 @@ def clean(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(
-        _REPLACED.get(ch) or ("·" if unicodedata.category(ch) in _UNSAFE else ch) for ch in text
-    )
+    return "".join(map(_clean_one, text))
 
 
+@lru_cache(maxsize=4096)
+def _clean_one(ch: str) -> str:
+    return _REPLACED.get(ch) or ("·" if unicodedata.category(ch) in _UNSAFE else ch)
+
+
+@lru_cache(maxsize=4096)
 def width_of(ch: str) -> int:
     """Cells that one cleaned character takes (1 or 2)."""
     return 1 if ch.isascii() else max(get_character_cell_size(ch), 1)
@@ -62,7 +67,10 @@ class Canvas:
         """Write cleaned ``text`` from cell (x, y); returns the x after it."""
         if not 0 <= y < self.height:
             return x
-        for ch in clean(text):
+        text = clean(text)
+        if x >= 0 and (text.isascii() or all(width_of(ch) == 1 for ch in text)):
+            return self._run(x, y, text[: self.width - x], fg, flags, bg)
+        for ch in text:
             wide = width_of(ch)
             if x + wide > self.width:
                 break
@@ -72,6 +80,16 @@ class Canvas:
                     self._put(x + 1, y, 0, fg, flags, bg)
             x += wide
         return x
+
+    def _run(self, x: int, y: int, text: str, fg: int, flags: int, bg: int | None) -> int:
+        """Write single-width characters that fit."""
+        run = slice(x, x + len(text))
+        self.glyph[y, run] = np.frombuffer(text.encode("utf-32-le"), "<u4")
+        self.fg[y, run] = fg
+        self.flags[y, run] = flags
+        if bg is not None:
+            self.bg[y, run] = bg
+        return x + len(text)
 
     def _put(self, x: int, y: int, code: int, fg: int, flags: int, bg: int | None) -> None:
         self.glyph[y, x] = code
@@ -103,6 +121,13 @@ class Canvas:
         if bg is not None:
             self.bg[y, run] = _cut(bg, n)
 
+    def scatter(self, x: Ints, y: Ints, glyphs: Ints, fg: Ints, bg: Ints, flags: int = 0) -> None:
+        """Write single cells at (x, y), which must lie inside."""
+        self.glyph[y, x] = glyphs
+        self.fg[y, x] = fg
+        self.bg[y, x] = bg
+        self.flags[y, x] = flags
+
     def lines(self) -> list[str]:
         """The glyphs alone, for tests and text exports."""
         return ["".join(chr(c) for c in row if c) for row in self.glyph]
@@ -126,15 +151,22 @@ class Canvas:
             | self.bg[y].astype(np.uint32) << 8
             | self.flags[y].astype(np.uint32)
         )
-        starts = np.flatnonzero(np.diff(style, prepend=style[0] + 1))
-        bounds = [*starts.tolist(), self.width]
-        text = self.glyph[y].astype("<u4").tobytes().decode("utf-32-le")
-        segments = []
-        for left, right in pairwise(bounds):
-            key = int(style[left])
-            found = palette.style(key >> 16, (key >> 8) & 255, key & 255)
-            segments.append(Segment(text[left:right].replace("\0", ""), found))
-        return Strip(segments, self.width)
+        return _strip_of(self.glyph[y].tobytes(), style.tobytes(), palette)
+
+
+@lru_cache(maxsize=1024)
+def _strip_of(glyphs: bytes, styles: bytes, palette: Palette) -> Strip:
+    """Equal lines are common: a waterfall's lines only move up from frame to frame."""
+    style = np.frombuffer(styles, np.uint32)
+    starts = np.flatnonzero(style[1:] != style[:-1]) + 1
+    bounds = [0, *starts.tolist(), len(style)]
+    text = np.frombuffer(glyphs, np.uint32).astype("<u4").tobytes().decode("utf-32-le")
+    wide = "\0" in text
+    segments, known = [], palette.styles
+    for (left, right), key in zip(pairwise(bounds), style[bounds[:-1]].tolist(), strict=True):
+        part = text[left:right].replace("\0", "") if wide else text[left:right]
+        segments.append(Segment(part, known.get(key) or palette.style(key)))
+    return Strip(segments, len(style))
 
 
 def _cut(values: Ints, n: int) -> Ints:

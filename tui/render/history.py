@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from megacontext.tui.frame import Frame, Trail
+from megacontext.tui.frame import Frame
 from megacontext.tui.model import F64, Columns, RowModel
-from megacontext.tui.palette import LEVEL_SHADES, Role, level_role, score_role
+from megacontext.tui.palette import LEVEL_SHADES, RAMP, Role, level_role, score_role
 from megacontext.tui.render.canvas import BOLD, Canvas
 from megacontext.tui.render.marks import KIND_ROLE, KIND_SIGN, compact
 
@@ -15,8 +15,13 @@ __all__ = ["LABEL", "draw_heat", "draw_map", "draw_waterfall", "token_at"]
 LABEL = 5
 """Cells left of the shared x axis, for the tracks' names."""
 GLYPH = (ord("▀"), ord("▄"), ord("█"), ord("█"))
+SIGNS = np.array([ord(KIND_SIGN[0]), ord(KIND_SIGN[1])], np.int64)
+SIGN_ROLES = np.array([KIND_ROLE[0], KIND_ROLE[1]], np.int64)
+BRIGHT = 10
+"""Step of the score ramp from which on a coloured sign would not be seen."""
 SHADES = np.array([ord(c) for c in " ░▒▓█"], np.int64)
-UPPER, LOWER, FULL = ord("▀"), ord("▄"), ord("█")
+SHADE_FROM = (0.35, 0.55, 0.7, 0.85)
+UPPER, FULL = ord("▀"), ord("█")
 
 
 def token_at(frame: Frame, x: int, width: int) -> int | None:
@@ -145,7 +150,7 @@ def draw_heat(frame: Frame, width: int, height: int, *, texture: bool) -> Canvas
     window = frame.view.window
     best = row.before.columns(window.start, window.stop, inner, row.scores).score
     if row.scores is None:
-        best = frame.trail.heat_of(len(frame.trail) - 1, window.start, window.stop, inner)
+        best = frame.trail.heat_of(len(frame.trail) - 1, len(frame.trail), window, inner)[0]
     low, high = score_scale(frame)
     canvas.text(0, 0, "heat", Role.DIM)
     for y in range(height):
@@ -170,8 +175,8 @@ def _score_cells(
     known = np.isfinite(best)
     roles = np.where(known, score_role(best, low, high), int(Role.FAINT))
     if texture:
-        share = np.clip((np.nan_to_num(best) - low) / max(high - low, 1e-9), 0, 0.999)
-        glyphs = np.where(known, SHADES[(share * 5).astype(np.int64)], ord("·"))
+        share = (np.nan_to_num(best) - low) / max(high - low, 1e-9)
+        glyphs = np.where(known, SHADES[np.digitize(share, SHADE_FROM)], ord("·"))
         canvas.cells(LABEL, y, glyphs, roles, n=len(best))
     else:
         glyphs = np.where(known, FULL, ord("·"))
@@ -184,35 +189,45 @@ def draw_waterfall(frame: Frame, width: int, height: int, *, texture: bool) -> C
     With ``view.show_detail`` a cell shows the finest level of detail instead of the best score.
     """
     canvas = Canvas(width, height)
-    inner, trail, window = width - LABEL, frame.trail, frame.view.window
+    inner, trail = width - LABEL, frame.trail
     if inner < 1 or height < 1 or not len(trail):
         return canvas
     per_line = 1 if texture or frame.view.show_detail else 2
-    lines = min(height, -(-len(trail) // per_line))
-    first = len(trail) - lines * per_line
+    newest = int(trail.numbers[-1])
+    # Pairs of rows stay pairs as time goes on, so that lines move up unchanged.
+    stop = len(trail) + (newest + 1) % per_line
+    lines = min(height, -(-stop // per_line))
+    first = stop - lines * per_line
     for y in range(lines):
-        upper = first + y * per_line
-        number = trail.numbers[max(upper, 0)]
-        canvas.text(0, y, f"{frame.step_of(int(number)):>4}"[-4:], Role.FAINT)
-        if frame.view.show_detail:
-            _detail_cells(canvas, y, trail.detail_of(upper, window.start, window.stop, inner))
-        elif texture:
-            best = trail.heat_of(upper, window.start, window.stop, inner)
-            _score_cells(canvas, y, best, *score_scale(frame), texture=True)
-        else:
-            _half_cells(canvas, y, frame, trail, upper)
+        number = newest - len(trail) + 1 + first + y * per_line
+        canvas.text(0, y, f"{frame.step_of(max(number, 0)):>4}"[-4:], Role.FAINT)
+    if frame.view.show_detail:
+        window = frame.view.window
+        for y in range(lines):
+            levels = trail.detail_of(first + y, window.start, window.stop, inner)
+            _detail_cells(canvas, y, levels)
+    else:
+        _heat_lines(canvas, frame, (first, len(trail)), per_line, texture=texture)
     _waterfall_marks(canvas, frame, first, per_line, lines)
     return canvas
 
 
-def _half_cells(canvas: Canvas, y: int, frame: Frame, trail: Trail, upper: int) -> None:
-    window, inner = frame.view.window, canvas.width - LABEL
+def _heat_lines(
+    canvas: Canvas, frame: Frame, places: tuple[int, int], per_line: int, *, texture: bool
+) -> None:
+    """Scores of the places [first, stop), ``per_line`` of them on one line."""
+    inner = canvas.width - LABEL
     low, high = score_scale(frame)
-    roles = []
-    for place in (upper, upper + 1):
-        best = trail.heat_of(place, window.start, window.stop, inner)
-        roles.append(np.where(np.isfinite(best), score_role(best, low, high), int(Role.BASE)))
-    canvas.cells(LABEL, y, UPPER, roles[0], roles[1], n=inner)
+    best = frame.trail.heat_of(*places, frame.view.window, inner)
+    if texture:
+        for y in range(len(best)):
+            _score_cells(canvas, y, best[y], low, high, texture=True)
+        return
+    roles = np.where(np.isfinite(best), score_role(best, low, high), int(Role.BASE))
+    if len(roles) % per_line:  # the newest row is alone on its line so far
+        roles = np.vstack([roles, np.full((1, inner), int(Role.BASE))])
+    for y in range(len(roles) // 2):
+        canvas.cells(LABEL, y, UPPER, roles[2 * y], roles[2 * y + 1], n=inner)
 
 
 def _detail_cells(canvas: Canvas, y: int, levels: F64) -> None:
@@ -231,9 +246,18 @@ def _detail_cells(canvas: Canvas, y: int, levels: F64) -> None:
 
 def _waterfall_marks(canvas: Canvas, frame: Frame, first: int, per_line: int, lines: int) -> None:
     """Where the focus changed: one sign per action, over the cells of its row."""
-    inner = canvas.width - LABEL
-    for place, kind, token in frame.trail.actions:
-        y = (place - first) // per_line
-        x = column_of(frame, token, inner)
-        if 0 <= y < lines and place >= first and 0 <= x < inner:
-            canvas.text(LABEL + x, y, KIND_SIGN[kind], KIND_ROLE[kind], BOLD, bg=Role.BASE)
+    found = frame.trail.actions(first, first + lines * per_line)
+    if not found:
+        return
+    inner, window = canvas.width - LABEL, frame.view.window
+    place, kind, token = (np.array(column) for column in zip(*found, strict=True))
+    x = np.floor((token - window.start) / max(window.span, 1e-9) * inner).astype(np.int64)
+    seen = (x >= 0) & (x < inner)
+    y, x, kind = (place[seen] - first) // per_line, x[seen] + LABEL, kind[seen]
+    under = np.maximum(canvas.fg[y, x], canvas.bg[y, x]).astype(np.int64)
+    scored = (under >= Role.SCORE) & (under < Role.SCORE + RAMP)
+    bright = scored & (under >= Role.SCORE + BRIGHT)
+    halves = per_line == 2  # whole cells carry a glyph of their own, which the sign replaces
+    roles = np.where(bright & halves, int(Role.BASE), SIGN_ROLES[kind])
+    ground = np.where(scored & halves, under, int(Role.BASE))
+    canvas.scatter(x, y, SIGNS[kind], roles, ground, BOLD)

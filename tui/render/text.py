@@ -20,7 +20,8 @@ SEEN = {
     "gist": "one gist: the model sees one vector for all of this",
     "open": "open: the model sees its parts",
     "inside": "coarse: only a larger gist covers this",
-    "tail": "newest tokens, always raw",
+    "tail": "in the tail: raw until its block is complete",
+    "newest": "select a span to see how the model sees it",
     "absent": "not closed yet",
 }
 
@@ -51,11 +52,14 @@ def draw_text(frame: Frame, width: int, height: int) -> Canvas:
     place = 0
     shown.put_text(span.before[-room:], int(Role.FAINT))
     for piece, role in zip(pieces, roles.tolist(), strict=True):
+        bold = BOLD if role >= Role.NLL + 4 and not faded else 0
         shown.make_room(piece)
-        for ch in clean(piece):
-            flags = REVERSE if marks is not None and marks[place] else 0
-            shown.put(ch, role, flags | (0 if faded else BOLD if role >= Role.NLL + 4 else 0))
-            place += 1
+        if marks is None or not marks[place : place + len(piece)].any():
+            shown.put_piece(piece, role, bold)
+        else:
+            for at, ch in enumerate(piece, place):
+                shown.put(ch, role, bold | (REVERSE if marks[at] else 0))
+        place += len(piece)
         if shown.full:
             return canvas
     rest = span.stop - span.start - len(pieces)
@@ -111,6 +115,8 @@ class _Wrapped:
             self.x, self.y = 0, self.y + 1
 
     def put(self, ch: str, role: int, flags: int = 0) -> None:
+        """Write one character, wrapping where it does not fit."""
+        ch = clean(ch)
         wide = width_of(ch)
         if self.x + wide > self.canvas.width:
             self.x, self.y = 0, self.y + 1
@@ -119,8 +125,22 @@ class _Wrapped:
             self.canvas.text(self.x, self.y, ch, shade, flags)
         self.x += wide
 
+    def put_piece(self, piece: str, role: int, flags: int = 0) -> None:
+        """Write a piece at once where it is plain and fits, else character by character."""
+        plain = piece.isascii() and piece.isprintable()
+        if plain and self.x + len(piece) <= self.canvas.width:
+            if self.y >= 0:
+                self.canvas.text(self.x, self.y, piece, role, flags)
+            self.x += len(piece)
+            return
+        for ch in piece:
+            self.put(ch, role, flags)
+            if self.full:
+                return
+
     def put_text(self, text: str, role: int) -> None:
         for word in _WORD.findall(text):
             self.make_room(word)
-            for ch in clean(word):
-                self.put(ch, role)
+            self.put_piece(word, role)
+            if self.full:
+                return
