@@ -140,13 +140,13 @@ _SOMETIMES = {
     "settle": 1,
     "restart": 1,
     "resume": 2,
-    "commit": 6,
+    "commit": 10,
     "reopen": 2,
-    "crash": 2,
+    "crash": 4,
     "kill": 1,
     "regist": 1,
     "marker": 2,
-    "fault": 4,
+    "fault": 8,
 }
 _DISK_ONLY = frozenset({"commit", "reopen", "crash", "kill", "regist"})
 

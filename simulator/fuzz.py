@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
+from megacontext.simulator.checks.invariant import InvariantError
 from megacontext.simulator.config import WorldConfig, draw_config
 from megacontext.simulator.drive import draw_operations
 from megacontext.simulator.failures import Failure, failure_of, quiet
@@ -16,7 +17,10 @@ from megacontext.simulator.world import World
 
 __all__ = ["EXPECTED", "FuzzReport", "fuzz", "run_world", "seeds_from"]
 
-_WORLD_OPERATIONS = (50, 100, 200, 400)
+_REPEAT = 16
+"""Every so many worlds one is run again and must give the same hash."""
+
+_WORLD_OPERATIONS = (40, 80, 160, 320)
 """Lengths of worlds in turn: short ones reach many configurations, long ones reach depth."""
 
 EXPECTED: tuple[str, ...] = (
@@ -115,7 +119,9 @@ def run_world(
         for operation in operations:
             done.append(operation)
             world.do(operation)
-        world.finish()
+        digest = world.finish()
+        if report.worlds % _REPEAT == 0:
+            _same_again(config, done, digest)
     except Exception as error:  # whatever it is, it is what this program looks for
         failure = failure_of(config, done, error)
         report.failures.append(failure)
@@ -129,6 +135,14 @@ def run_world(
     return failure
 
 
+def _same_again(config: WorldConfig, operations: list[Operation], digest: str) -> None:
+    world = World(config)
+    for operation in operations:
+        world.do(operation)
+    if world.finish() != digest:
+        raise InvariantError("determinism", "the same seed and operations gave another hash")
+
+
 def fuzz(
     seed: int,
     *,
@@ -136,19 +150,26 @@ def fuzz(
     worlds: int | None = None,
     max_failures: int = 1,
     progress: Callable[[FuzzReport], None] | None = None,
+    only: Callable[[WorldConfig], bool] | None = None,
 ) -> FuzzReport:
-    """Draw worlds until the time is up, their number is reached or enough of them failed."""
+    """Draw worlds until the time is up, their number is reached or enough of them failed.
+
+    Args:
+        only: leave out the drawn worlds that it is False for.
+    """
     report = FuzzReport()
     started = time.perf_counter()
     with quiet():
-        for number, world_seed in enumerate(seeds_from(seed)):
+        for world_seed in seeds_from(seed):
             report.seconds = time.perf_counter() - started
-            if worlds is not None and number >= worlds:
+            if worlds is not None and report.worlds >= worlds:
                 break
             if seconds is not None and report.seconds >= seconds:
                 break
             config = draw_config(world_seed)
-            length = _WORLD_OPERATIONS[number % len(_WORLD_OPERATIONS)]
+            if only is not None and not only(config):
+                continue
+            length = _WORLD_OPERATIONS[report.worlds % len(_WORLD_OPERATIONS)]
             run_world(config, draw_operations(config, length), report)
             if progress is not None:
                 progress(report)

@@ -16,7 +16,7 @@ import numpy as np
 from megacontext.core.tree import HashGister, Tree, TreeSpec
 from megacontext.simulator.checks.invariant import InvariantError
 from megacontext.simulator.checks.tree import check_gists, check_tokens
-from megacontext.simulator.faults import SimDisk
+from megacontext.simulator.faults import SECTOR, Call, SimDisk
 from megacontext.simulator.streams import Stream
 from megacontext.traces.errors import LockedError, MegaContextError, ModelError, StorageError
 
@@ -25,6 +25,8 @@ __all__ = ["DIM", "KEY_DIM", "TREE", "FailingGister", "TreeSide"]
 TREE = Path("/sim/tree")
 DIM, KEY_DIM = 4, 2
 _GIST_CHECK_TOKENS = 512
+_DATA_START = 8192
+"""Two header slots of 4 KiB come first in every ``.ctx`` file."""
 
 
 @dataclass
@@ -77,13 +79,30 @@ class TreeSide:
         self.acknowledged = 0
         self.attempted = 0
         self.lying = False
+        self._checkpoints = {spec.gist_checkpoint: None}  # those that may be on the disk
         self._gists_checked_at = 0
+        self.watch_disk()
         self.tree = self._create()
 
     def _create(self) -> Tree:
         if self.disk is None:
             return Tree.create(self.spec, self.gister, now_ns=0)
         return Tree.create(self.spec, self.gister, TREE, self.disk, now_ns=0)
+
+    def watch_disk(self) -> None:
+        """From now on every header slot that is written is checked for what it may not do."""
+        if self.disk is not None:
+            self.disk.hooks.append(self._slot_comes_last)
+
+    def _slot_comes_last(self, call: Call) -> bool:
+        """A header slot may only be written when all data before it are on stable storage."""
+        if call.kind == "pwrite" and call.offset < _DATA_START and ".ctx" in call.path.name:
+            late = [sector for sector in call.dirty if sector >= _DATA_START // SECTOR]
+            if late and not self.lying and ".lost" not in call.path.name:
+                raise InvariantError(
+                    "commit_order", f"a header of {call.path} before {len(late)} sectors of data"
+                )
+        return False
 
     # -- growing -----------------------------------------------------------------------------
 
@@ -114,12 +133,27 @@ class TreeSide:
         self.acknowledged = self.tree.n_tokens
         if self.tree.committed_tokens != self.acknowledged:
             raise InvariantError("durability", "committed_tokens is behind a commit")
+        if self.disk is not None and not self.lying:
+            for path in self.disk.files():
+                if path.suffix == ".ctx" and path.parent == TREE:
+                    self._is_stable(path)
+
+    def _is_stable(self, path: Path) -> None:
+        """Both slots and all rows of a committed file are on stable storage."""
+        assert self.disk is not None
+        level = int(path.stem[3:])
+        rows = self.acknowledged // self.spec.block_size**level
+        values = KEY_DIM if path.name.startswith("KEY") else DIM
+        end = _DATA_START + rows * (4 if level == 0 else 2 * values)
+        if any(sector * SECTOR < end for sector in self.disk.unsynced(path)):
+            raise InvariantError("durability", f"{path} is not synced after a commit")
 
     def regist(self, number: int) -> None:
         """New gists by another checkpoint; the tokens and their commit stay."""
         new = FailingGister(f"hash-{number}")
         before = self.gister
         self.gister = new
+        self._checkpoints[new.checkpoint_id] = None
         try:
             self.tree.regist(new)
         except MegaContextError:
@@ -166,7 +200,7 @@ class TreeSide:
 
     def _reopen(self) -> tuple[FailingGister, Tree]:
         assert self.disk is not None
-        for checkpoint in dict.fromkeys((self.gister.checkpoint_id, self.spec.gist_checkpoint)):
+        for checkpoint in reversed(self._checkpoints):
             gister = FailingGister(checkpoint)
             try:
                 tree = Tree.open(TREE, gister, files=self.disk)
@@ -178,6 +212,7 @@ class TreeSide:
                 self.sometimes["lying_disk_detected"] += 1
                 return self._start_over()
             self.spec = tree.spec
+            self._checkpoints = {checkpoint: None}
             return gister, tree
         raise InvariantError("recovery", "the tree has gists of a checkpoint that nobody made")
 

@@ -125,9 +125,7 @@ class World:
 
     def finish(self) -> str:
         """Last checks; returns the hash over everything that was recorded."""
-        if self._armed:
-            self.disk.hooks.clear()
-            self._armed.clear()
+        self._disarm()
         self.side.check()
         if self._recorder is not None:
             assert self._recorder.writer is not None
@@ -320,14 +318,18 @@ class World:
     def _cut_power(self, fate: Fate | None) -> None:
         if self.config.storage != "disk":
             return
-        self.disk.hooks.clear()
-        self._armed.clear()
+        self._disarm()
         if fate is None:
             self.disk.kill()
         else:
             self.disk.crash(fate)
         self.sometimes["crashed"] += 1
         self._recover()
+
+    def _disarm(self) -> None:
+        self.disk.hooks.clear()
+        self._armed.clear()
+        self.side.watch_disk()
 
     def _recover(self) -> None:
         n_tokens = self.side.recover()

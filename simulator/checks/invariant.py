@@ -19,6 +19,6 @@ class InvariantError(AssertionError):
 
 
 def require(holds: bool, invariant: str, message: str) -> None:
-    """Raise :class:`InvariantError` unless ``holds``; for checks whose message is cheap to build."""
+    """Raise :class:`InvariantError` unless ``holds``; for messages that are cheap to build."""
     if not holds:
         raise InvariantError(invariant, message)

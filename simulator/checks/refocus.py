@@ -19,6 +19,9 @@ __all__ = ["RefocusChecker", "RoundSeen", "Rules", "clean_scores"]
 
 _EXPAND = int(ActionKind.EXPAND)
 _COLLAPSE = int(ActionKind.COLLAPSE)
+_BY_SCORE = int(Reason.SCORE)
+_FORCED_SAMPLE = 8
+"""The order of forced collapses is checked at every so many refocuses; it is a slow check."""
 _NOT_REARMED, _COOLDOWN, _PROTECTED = (
     int(Reason.NOT_REARMED),
     int(Reason.COOLDOWN),
@@ -111,10 +114,11 @@ class RefocusChecker:
         if seen.scores.tobytes() != clean.tobytes():
             raise InvariantError("scores", f"the allocator got {seen.scores.tolist()}")
         self._rearm(seen.scores)
-        scored = self.shadow.at
-        places = [scored(level, index) for _, level, index, *_ in seen.actions]
+        self._scored_as_said(seen)
+        if seen.actions and seen.actions[0][5] and self.step % _FORCED_SAMPLE == 0:
+            self._cheapest_forced(seen)
         doubtful = self._unexplained(seen.rejected)
-        self._actions(seen, places)
+        self._actions(seen)
         self._turned_down(seen)
         if doubtful and (still := self._unexplained(doubtful)):
             raise InvariantError("record", f"rejected {still[0]} for a reason that is not there")
@@ -139,16 +143,58 @@ class RefocusChecker:
         ]:
             self.spent.discard(node)
 
-    def _actions(self, seen: RoundSeen, places: list[int]) -> None:
+    def _scored_as_said(self, seen: RoundSeen) -> None:
+        """Scores of actions are those of their nodes; single choices are beyond their threshold."""
+        size, limits = self.shadow.block_size, self.limits
+        for action in seen.actions:
+            kind, level, index, score, _, _, reason = action
+            if kind == _EXPAND:
+                at, count = self.shadow.at(level, index), 1
+            else:
+                count = 1 if level == 1 else size
+                at = self.shadow.at(level - 1, index if level == 1 else index * size)
+                if at >= 0 and self.shadow.levels[at : at + count] != bytes((level - 1,)) * count:
+                    continue  # its members come into being in this very round
+            if at >= 0 and score != seen.scores[at : at + count].max():
+                raise InvariantError("record", f"{action}, but its node has another score")
+            if reason == _BY_SCORE:
+                beyond = (
+                    np.float32(score) > np.float32(limits.tau_expand)
+                    if kind == _EXPAND
+                    else np.float32(score) < np.float32(-limits.tau_collapse)
+                )
+                if not beyond:
+                    raise InvariantError("thresholds", f"{action} was chosen by its score")
+
+    def _cheapest_forced(self, seen: RoundSeen) -> None:
+        """The first forced collapse takes the lowest score, the oldest among equals."""
+        shadow, size = self.shadow, self.shadow.block_size
+        best = None
+        for at, (level, start) in enumerate(zip(shadow.levels, shadow.starts, strict=True)):
+            parent = level + 1
+            if parent > shadow.max_levels or start % shadow.width[parent]:
+                continue
+            count = 1 if level == 0 else size
+            index = start // shadow.width[parent]
+            if shadow.levels[at : at + count] != bytes((level,)) * count:
+                continue
+            if self.protected(parent, index) or self.cooling(_COLLAPSE, parent, index):
+                continue
+            score = float(seen.scores[at : at + count].max())
+            if best is None or score < best[0]:
+                best = (score, parent, index)
+        first = seen.actions[0]
+        if best is not None and (first[1], first[2]) != best[1:]:
+            raise InvariantError("forced", f"{first} was forced, {best} is cheaper or older")
+
+    def _actions(self, seen: RoundSeen) -> None:
         voluntary = 0
         gain = self.shadow.block_size - 1
         free = self.w_max - self.shadow.cost
-        for action, place in zip(seen.actions, places, strict=True):
-            kind, level, index, score, cost, forced, reason = action
+        for action in seen.actions:
+            kind, level, index, _, cost, forced, reason = action
             if forced != (reason in _FORCED) or reason >= int(Reason.BUDGET):
                 raise InvariantError("record", f"{action} has a reason that does not fit")
-            if kind == _EXPAND and place >= 0 and score != seen.scores[place]:
-                raise InvariantError("record", f"{action} was scored {seen.scores[place]}")
             if forced:
                 self._forced(action, voluntary, free)
             else:

@@ -38,12 +38,18 @@ class Killed(BaseException):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of the file layer, as hooks see it before it happens."""
+    """One call of the file layer, as hooks see it before it happens.
+
+    ``path`` is the name under which the file was opened; ``dirty`` are the numbers of its unsynced
+    sectors, the disk's own set.
+    """
 
     kind: str
     path: Path
     number: int
     length: int = 0
+    offset: int = 0
+    dirty: set[int] = field(default_factory=set)
 
     @property
     def changing(self) -> bool:
@@ -96,12 +102,12 @@ class _Handle:
         self._epoch = disk.epoch
         self._open = True
 
-    def _call(self, kind: str, length: int = 0) -> bool:
+    def _call(self, kind: str, length: int = 0, offset: int = 0) -> bool:
         if not self._open:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF), str(self._path))
         if kind in CHANGING and not self._write:
             raise OSError(errno.EBADF, "not open for writing", str(self._path))
-        return self._disk.call(kind, self._path, self._epoch, length)
+        return self._disk.call(kind, self._path, self._epoch, length, offset, self._inode.dirty)
 
     def size(self) -> int:
         self._call("size")
@@ -113,7 +119,7 @@ class _Handle:
 
     def pwrite(self, offset: int, data: bytes | memoryview) -> None:
         block = np.frombuffer(memoryview(data).cast("B"), np.uint8)
-        if self._call("pwrite", block.size):
+        if self._call("pwrite", block.size, offset):
             return
         end = offset + block.size
         room = self._disk.room(self._inode, end)
@@ -200,14 +206,22 @@ class SimDisk:
 
     # -- the file layer -------------------------------------------------------------------
 
-    def call(self, kind: str, path: Path, epoch: int, length: int = 0) -> bool:
+    def call(
+        self,
+        kind: str,
+        path: Path,
+        epoch: int,
+        length: int = 0,
+        offset: int = 0,
+        dirty: set[int] | None = None,
+    ) -> bool:
         """Count one call, let hooks strike; True when a hook swallowed it."""
         if epoch != self.epoch:
             raise Killed(f"{kind} {path} by a process that is dead")
         self.calls += 1
         if not self.hooks:
             return False
-        seen = Call(kind, path, self.calls, length)
+        seen = Call(kind, path, self.calls, length, offset, set() if dirty is None else dirty)
         swallowed = False
         for hook in tuple(self.hooks):
             swallowed |= hook(seen)
@@ -310,19 +324,14 @@ class SimDisk:
         for buffer in (inode.cache, inode.stable):
             buffer[bit // 8] ^= np.uint8(1 << (bit % 8))
 
-    def drop_dirty(self, path: Path) -> None:
-        """Forget that ``path`` has unsynced sectors, as a system does after a failed sync."""
-        inode = self._names[path]
-        assert inode is not None
-        inode.dirty.clear()
-
     def files(self) -> dict[Path, int]:
         """Sizes in bytes of all files."""
         return {path: node.size for path, node in self._names.items() if node is not None}
 
-    def unsynced(self) -> int:
-        """Sectors that a crash may lose, over all files."""
-        return sum(len(node.dirty) for node in self._names.values() if node is not None)
+    def unsynced(self, path: Path) -> set[int]:
+        """Numbers of the sectors of ``path`` that a crash may lose."""
+        inode = self._names.get(path)
+        return set() if inode is None else inode.dirty
 
     # -- inside ----------------------------------------------------------------------------
 

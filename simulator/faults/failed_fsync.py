@@ -25,7 +25,7 @@ class FailedFsync(Fault):
 
     def strike(self, world: World, nth: int, salt: int) -> None:
         def fail(call: Call) -> bool:
-            world.disk.drop_dirty(call.path)
+            call.dirty.clear()
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(call.path))
 
         world.arm(self.name, At(nth, is_sync, fail), Fate(salt, 0.5))
