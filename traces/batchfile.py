@@ -55,13 +55,20 @@ class BatchFile:
     error only :meth:`abandon` may be called.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema, files: FileLayer = OS_FILES) -> None:
+    def __init__(
+        self,
+        path: Path,
+        schema: pa.Schema,
+        files: FileLayer = OS_FILES,
+        zstd_level: int | None = None,
+    ) -> None:
         self.path = path
         self.schema = schema
         self._files = files
         self._temporary: Path | None = path.with_name(f".{path.name}.new")
         self._sink = _Sink()
-        options = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
+        codec = pa.Codec("zstd", compression_level=zstd_level)
+        options = pa.ipc.IpcWriteOptions(compression=codec, use_threads=False)
         self._arrow = pa.ipc.new_file(self._sink, schema, options=options)
         self._handle: FileHandle = files.open(self._temporary, write=True, create=True)
         try:

@@ -27,6 +27,7 @@ __all__ = [
     "batch_of",
     "crc_of",
     "heat_of",
+    "list_values",
 ]
 
 ACTION_DTYPE = np.dtype(
@@ -270,6 +271,18 @@ def batch_of(rows: list[TraceRow], schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([_column(column, rows) for column in COLUMNS], schema=schema)
 
 
+def list_values(array: pa.ListArray, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """All values of list column ``name`` and each row's offsets into them, I32[rows + 1]."""
+    values = array.values
+    if name in _STRUCTS:
+        flat = np.empty(len(values), _STRUCTS[name])
+        for part in flat.dtype.names or ():
+            flat[part] = values.field(part).to_numpy(zero_copy_only=False)
+    else:
+        flat = values.to_numpy(zero_copy_only=False)
+    return flat, array.offsets.to_numpy()
+
+
 class BatchColumns:
     """A decoded record batch as numpy columns; ``row(j)`` slices them without copying."""
 
@@ -301,14 +314,7 @@ class BatchColumns:
         elif name == "new_text":
             self._texts = array
         else:
-            values = array.values
-            if name in _STRUCTS:
-                flat = np.empty(len(values), _STRUCTS[name])
-                for part in flat.dtype.names or ():
-                    flat[part] = values.field(part).to_numpy(zero_copy_only=False)
-            else:
-                flat = values.to_numpy(zero_copy_only=False)
-            self._lists[name] = (flat, array.offsets.to_numpy())
+            self._lists[name] = list_values(array, name)
 
     def row(self, j: int) -> TraceRow:
         """Row ``j`` of the batch; its arrays are read-only views."""

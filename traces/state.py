@@ -17,13 +17,13 @@ from megacontext.traces.schema import ActionKind, Reason, Trigger
 __all__ = [
     "apply_action",
     "apply_actions",
-    "violations_of",
     "cost_of",
     "index_of",
     "spans_of",
     "starts_of",
     "state_after",
     "states",
+    "violations_of",
 ]
 
 

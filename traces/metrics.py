@@ -1,0 +1,321 @@
+"""What a trace says about a run: swap rate, residency, detail, time to focus, latency.
+
+Computed from rows alone. Levels are handled as arrays; Python loops only over refocuses and the
+few nodes that each of them changes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from megacontext.traces.reader import TraceReader
+from megacontext.traces.row import list_values
+from megacontext.traces.schema import ActionKind, Phase
+from megacontext.traces.state import apply_actions, starts_of
+
+__all__ = ["Series", "metrics_of", "series_of", "time_to_focus"]
+
+THRASH_STEPS = 10
+_COLUMNS = ("step", "round", "phase", "tail_tokens", "appended_levels", "levels", "actions")
+_SUMS = ("new_nll", "budget_used", "w_max")
+_NEEDLE = re.compile(r"needle planted @(\d+)-(\d+)(?: ([^;]+))?")
+_QUESTION = re.compile(r"\bquestion(?: @(\d+)-(\d+)| about ([^;]+))?(?:;|$)")
+_STAGES = ("us_gist", "us_lens", "us_alloc", "us_kv", "us_decode", "us_record")
+
+
+@dataclass
+class Series:
+    """One value per refocus (all its rounds together), as arrays of length r.
+
+    ``swap_rate`` is NaN where the frontier has no raw block, ``nll`` (nats per token) where no
+    token was evaluated.
+    """
+
+    step: np.ndarray
+    row: np.ndarray  # the refocus's first row
+    raw_blocks: np.ndarray  # in the frontier that its first round scored
+    nodes: np.ndarray
+    voluntary: np.ndarray
+    forced: np.ndarray
+    expands: np.ndarray
+    collapses: np.ndarray
+    survived: np.ndarray  # nodes of that frontier that the refocus left alone
+    reversals: np.ndarray  # actions that undo one of the last 10 refocuses
+    utilization: np.ndarray
+    nll: np.ndarray
+    lod_nodes: np.ndarray  # I64[r, 8]: nodes by level (7: and above)
+    lifetimes: np.ndarray = field(default_factory=lambda: np.empty(0))  # refocuses, ended nodes
+    raw_lifetimes: np.ndarray = field(default_factory=lambda: np.empty(0))  # of raw blocks alone
+
+    @property
+    def swap_rate(self) -> np.ndarray:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rate: np.ndarray = np.where(
+                self.raw_blocks > 0, self.voluntary / self.raw_blocks, np.nan
+            )
+        return rate
+
+    @property
+    def residency(self) -> np.ndarray:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share: np.ndarray = np.where(self.nodes > 0, self.survived / self.nodes, np.nan)
+        return share
+
+
+class _Nodes:
+    """Births and flips of nodes, followed through the recorded actions."""
+
+    def __init__(self, block_size: int) -> None:
+        self._size = block_size
+        self._born: dict[tuple[int, int], int] = {}
+        self._flipped: dict[tuple[int, int], tuple[int, int]] = {}
+        self.lifetimes: list[int] = []
+        self.raw_lifetimes: list[int] = []
+        self.lost = 0
+        self.reversals = 0
+        self._fresh: set[tuple[int, int]] = set()
+
+    def restart(self, levels: np.ndarray, step: int) -> None:
+        """Take over a frontier whose past is not recorded."""
+        starts = starts_of(levels, self._size).tolist()
+        self._born = dict.fromkeys(zip(levels.tolist(), starts, strict=True), step)
+
+    def begin(self, appended: np.ndarray, stop_token: int, step: int) -> None:
+        """Start a refocus; ``appended`` levels end at ``stop_token``."""
+        self.lost = self.reversals = 0
+        self._fresh.clear()
+        for level in reversed(appended.tolist()):
+            stop_token -= self._size ** max(level, 1)
+            self._born[(level, stop_token)] = step
+
+    def act(self, kind: int, level: int, index: int, step: int) -> None:
+        """Follow one action."""
+        start = index * self._size**level
+        width = self._size ** max(level - 1, 1)
+        count = 1 if level == 1 else self._size
+        children = [(level - 1, start + i * width) for i in range(count)]
+        expanded = kind == ActionKind.EXPAND
+        removed, added = ([(level, start)], children) if expanded else (children, [(level, start)])
+        for node in removed:
+            if node in self._fresh:
+                self._fresh.discard(node)
+            else:
+                self.lost += 1
+            born = self._born.pop(node, None)
+            if born is not None:
+                self.lifetimes.append(step - born)
+                if node[0] == 0:
+                    self.raw_lifetimes.append(step - born)
+        for node in added:
+            self._fresh.add(node)
+            self._born[node] = step
+        last = self._flipped.get((level, start))
+        if last is not None and last[1] != kind and step - last[0] <= THRASH_STEPS:
+            self.reversals += 1
+        self._flipped[(level, start)] = step, kind
+
+
+def _rows(reader: TraceReader, start: int = 0) -> Iterator[dict[str, Any]]:
+    names = (*_COLUMNS, *_SUMS, "history_tokens")
+    for first, batch in reader.project(names, reader.block_of(start)):
+        if batch is None:
+            continue
+        lists = {
+            name: list_values(batch.column(name), name)
+            for name in ("levels", "appended_levels", "actions", "new_nll")
+        }
+        scalars = {
+            name: batch.column(name).to_pylist() for name in batch.schema.names if name not in lists
+        }
+        for j in range(batch.num_rows):
+            row: dict[str, Any] = {name: values[j] for name, values in scalars.items()}
+            for name, (flat, offsets) in lists.items():
+                row[name] = flat[offsets[j] : offsets[j + 1]]
+            yield row | {"row": first + j}
+
+
+def series_of(reader: TraceReader) -> Series:
+    """Follow the whole trace once; scores are not read."""
+    size = reader.meta.block_size
+    nodes = _Nodes(size)
+    columns: dict[str, list[Any]] = {
+        name: [] for name in Series.__dataclass_fields__ if "lifetimes" not in name
+    }
+    nll_sum = nll_count = 0.0
+    step = None
+    for row in _rows(reader):
+        levels, actions = row["levels"], row["actions"]
+        if row["step"] != step:
+            if step is None or row["step"] != step + 1:
+                nodes.restart(levels, row["step"])
+            step, nll_sum, nll_count = row["step"], 0.0, 0.0
+            closed = row["history_tokens"] - row["tail_tokens"]
+            nodes.begin(row["appended_levels"], closed, step)
+            counts = np.bincount(np.minimum(levels, 7), minlength=8)
+            for name in columns:
+                columns[name].append(0)
+            columns["step"][-1], columns["row"][-1] = step, row["row"]
+            columns["raw_blocks"][-1], columns["nodes"][-1] = int(counts[0]), len(levels)
+            columns["lod_nodes"][-1] = counts
+        columns["forced"][-1] += int(actions["forced"].sum())
+        columns["voluntary"][-1] += int((~actions["forced"]).sum())
+        expands = int((actions["kind"] == ActionKind.EXPAND).sum())
+        columns["expands"][-1] += expands
+        columns["collapses"][-1] += len(actions) - expands
+        for kind, level, index in actions[["kind", "level", "index"]].tolist():
+            nodes.act(kind, level, index, row["step"])
+        columns["survived"][-1] = columns["nodes"][-1] - nodes.lost
+        columns["reversals"][-1] = nodes.reversals
+        columns["utilization"][-1] = row["budget_used"] / max(row["w_max"], 1)
+        measured = row["new_nll"][~np.isnan(row["new_nll"])]
+        nll_sum, nll_count = nll_sum + float(measured.sum()), nll_count + len(measured)
+        columns["nll"][-1] = nll_sum / nll_count if nll_count else np.nan
+    arrays = {name: np.array(values) for name, values in columns.items()}
+    if not len(arrays["step"]):
+        arrays["lod_nodes"] = np.empty((0, 8), np.int64)
+    return Series(
+        **arrays,
+        lifetimes=np.array(nodes.lifetimes),
+        raw_lifetimes=np.array(nodes.raw_lifetimes),
+    )
+
+
+def time_to_focus(reader: TraceReader) -> list[dict[str, Any]]:
+    """For each ``question`` marker, how long until its needle is there in full detail.
+
+    Markers: ``needle planted @start-stop`` or ``needle planted @start-stop NAME``; ``question
+    @start-stop``, ``question about NAME``, or plain ``question``, which means the latest needle.
+    ``refocuses`` is 0 when the question's own refocus brings it, None when it does not come before
+    the next question or the end. ``already`` says that it was raw when the question came.
+    """
+    markers = reader.overview().markers
+    latest: tuple[int, int] | None = None
+    named: dict[str, tuple[int, int]] = {}
+    asked: list[tuple[int, tuple[int, int] | None]] = []
+    for row in sorted(markers):
+        question = _QUESTION.search(markers[row])
+        if question is not None:
+            start, stop, name = question.groups()
+            span = (int(start), int(stop)) if start else named.get(name or "", latest)
+            asked.append((row, span))
+        for start, stop, name in _NEEDLE.findall(markers[row]):
+            latest = named[name] = int(start), int(stop)
+    limits = [row for row, _ in asked[1:]] + [reader.num_rows]
+    return [
+        _until_raw(reader, row, limit, span)
+        for (row, span), limit in zip(asked, limits, strict=False)
+        if span is not None
+    ]
+
+
+def _until_raw(reader: TraceReader, first: int, stop: int, span: tuple[int, int]) -> dict[str, Any]:
+    size = reader.meta.block_size
+    result: dict[str, Any] = {"row": first, "start": span[0], "stop": span[1]}
+    result |= {"refocuses": None, "tokens": None, "already": False}
+    step = tokens = 0
+    for row in _rows(reader, first):
+        if row["row"] < first:
+            continue
+        if row["row"] == first:
+            step, tokens = row["step"], row["history_tokens"]
+            result |= {"step": step, "already": _is_raw(row["levels"], span, size)}
+        if row["row"] >= stop:
+            break
+        if _is_raw(apply_actions(row["levels"], row["actions"], size), span, size):
+            result["refocuses"] = row["step"] - step
+            result["tokens"] = row["history_tokens"] - tokens
+            break
+    return result
+
+
+def _is_raw(levels: np.ndarray, span: tuple[int, int], size: int) -> bool:
+    starts = starts_of(levels, size)
+    first = int(np.searchsorted(starts, span[0], side="right")) - 1
+    stop = int(np.searchsorted(starts, span[1], side="left"))
+    return bool((levels[first:stop] == 0).all())  # what lies in the tail is raw anyway
+
+
+def metrics_of(reader: TraceReader) -> dict[str, Any]:
+    """All metrics of a trace as one flat, JSON-able object; None where nothing was measured.
+
+    Shares are 0 to 1, times microseconds, NLL nats per token, residency times refocuses.
+    """
+    overview, series = reader.overview(), series_of(reader)
+    focus = time_to_focus(reader)
+    reached = [f["refocuses"] for f in focus if f["refocuses"] is not None]
+    nodes = series.lod_nodes.sum(axis=0)
+    voluntary = int(series.voluntary.sum())
+    figures: dict[str, Any] = {
+        "rows": overview.num_rows,
+        "refocuses": len(series.step),
+        "history_tokens": int(overview.history_tokens[-1]) if overview.num_rows else 0,
+        "w_max": int(overview.w_max[-1]) if overview.num_rows else reader.meta.w_max,
+        "expands": int(series.expands.sum()),
+        "collapses": int(series.collapses.sum()) - int(series.forced.sum()),
+        "forced": int(series.forced.sum()),
+        "swap_rate": _mean(series.swap_rate),
+        "swap_rate_p95": _quantile(series.swap_rate, 0.95),
+        "residency": _mean(series.residency),
+        "residency_p05": _quantile(series.residency, 0.05),
+        "residency_refocuses_mean": _mean(series.lifetimes),
+        "residency_refocuses_p50": _quantile(series.lifetimes, 0.5),
+        "raw_residency_refocuses_p50": _quantile(series.raw_lifetimes, 0.5),
+        "utilization": _mean(series.utilization),
+        "thrash": int(series.reversals.sum()) / voluntary if voluntary else 0.0,
+        "questions": len(focus),
+        "focused": len(reached),
+        "time_to_focus_refocuses_p50": _quantile(np.array(reached), 0.5),
+        "time_to_focus": focus,
+        "scores_dropped": int(overview.scores_dropped[-1]) if overview.num_rows else 0,
+        "kv_rows_per_refocus": float(overview.kv_rows.sum()) / max(len(series.step), 1),
+        "kv_drift_mean": _mean(overview.kv_drift),
+        "kv_drift_max": _quantile(overview.kv_drift, 1.0),
+        "delta_nll": _mean(overview.delta_nll),
+        "delta_nll_p95": _quantile(overview.delta_nll, 0.95),
+    }
+    for level, count in enumerate(nodes.tolist()):
+        if count:
+            figures[f"lod{level}_share"] = count / int(nodes.sum())
+    figures |= _nll(reader)
+    for stage in _STAGES:
+        times = getattr(overview, stage).astype(np.float64)
+        times = times[times > 0]  # rows that did not have this stage say 0
+        for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
+            figures[f"{stage}_{name}"] = _quantile(times, share)
+    return figures
+
+
+def _nll(reader: TraceReader) -> dict[str, float | None]:
+    sums = {Phase.INGEST: 0.0, Phase.DECODE: 0.0}
+    counts = {Phase.INGEST: 0, Phase.DECODE: 0}
+    for _, batch in reader.project(["phase", "new_nll"]):
+        if batch is None:
+            continue
+        flat, offsets = list_values(batch.column("new_nll"), "new_nll")
+        phases = np.repeat(batch.column("phase").to_numpy(), np.diff(offsets))
+        for phase in Phase:
+            values = flat[phases == phase]
+            values = values[~np.isnan(values)].astype(np.float64)
+            sums[phase] += float(values.sum())
+            counts[phase] += len(values)
+    total = sum(counts.values())
+    figures = {"nll": sum(sums.values()) / total if total else None}
+    for phase in Phase:
+        mean = sums[phase] / counts[phase] if counts[phase] else None
+        figures[f"nll_{phase.name.lower()}"] = mean
+    return figures
+
+
+def _mean(values: np.ndarray) -> float | None:
+    values = values[~np.isnan(values)] if len(values) else values
+    return float(values.mean(dtype=np.float64)) if len(values) else None
+
+
+def _quantile(values: np.ndarray, share: float) -> float | None:
+    values = values[~np.isnan(values)] if len(values) else values
+    return float(np.quantile(values, share)) if len(values) else None
