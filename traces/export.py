@@ -107,9 +107,11 @@ def _widened(array: pa.Array, kind: pa.DataType) -> pa.Array:
         return pa.array(array.to_numpy(zero_copy_only=False).astype(np.float32))
     if pa.types.is_list(array.type):
         mask = array.is_null() if array.null_count else None
-        values = _widened(array.values, kind.value_type)
-        return pa.ListArray.from_arrays(array.offsets, values, mask=mask)
-    parts = [_widened(array.field(part.name), part.type) for part in kind]
+        offsets = array.offsets.to_numpy()  # of a slice they do not start at 0
+        values = array.values.slice(offsets[0], offsets[-1] - offsets[0])
+        begin = pa.array(offsets - offsets[0])
+        return pa.ListArray.from_arrays(begin, _widened(values, kind.value_type), mask=mask)
+    parts = [_widened(a, part.type) for a, part in zip(array.flatten(), kind, strict=True)]
     return pa.StructArray.from_arrays(parts, names=[part.name for part in kind])
 
 
