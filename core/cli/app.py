@@ -16,12 +16,10 @@ __all__ = ["app", "guard", "main"]
 
 COMMANDS = {
     "run": "megacontext.core.cli.run:app",
-    "batch": "megacontext.core.cli.batch:app",
     "trace": "megacontext.core.cli.trace:app",
     "sim": "",
     "data": "megacontext.core.data.cli:app",
-    "train": "megacontext.core.cli.train:app",
-    "eval": "megacontext.core.cli.evaluate:app",
+    "train": "megacontext.core.training.cli:app",
     "bench": "megacontext.core.cli.bench:app",
     "doctor": "megacontext.core.cli.doctor:app",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from megacontext.core.lenses import Observation
+from megacontext.core.model.layout import Layout
 from megacontext.core.runtime.parts import Parts
 
 __all__ = ["Observer"]
@@ -44,10 +45,13 @@ class Observer:
         """The fact that matters from now on (ground truth for the ``oracle`` lens), or none."""
         self._wanted = None if about is None else self._facts.get(about)
 
-    def begin(self) -> None:
-        """A refocus starts: measure attention where the lens asks for it."""
-        if self._parts.lens.name == "attention":
-            self._mass = self._parts.window.attention_mass()
+    def begin(self, layout: Layout) -> None:
+        """A refocus starts over ``layout``: measure attention where the lens asks for it."""
+        if self._parts.lens.name == "attention" and len(layout.levels):
+            queries = self._parts.config.lens.query_tokens
+            mass_n = self._parts.window.attention_mass(layout, queries).mean(axis=0)
+            starts = self._parts.focus.working_context.starts
+            self._mass = np.append(starts, layout.tail_start), mass_n
 
     def observe(self, step: int, number: int) -> Observation:
         """The observation of round ``number`` of refocus ``step``."""

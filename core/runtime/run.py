@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain, islice
 from pathlib import Path
 
 from megacontext.core.config import Config, dump_config
@@ -16,7 +17,7 @@ from megacontext.core.runtime.resume import Resumed, restore
 from megacontext.core.runtime.rewind import Rewind
 from megacontext.core.runtime.session import Outcome, Session
 from megacontext.core.runtime.steering import ControlSteering, LineSteering, Steering
-from megacontext.core.sources import open_source
+from megacontext.core.sources import Event, open_source
 from megacontext.traces.control import ControlServer
 from megacontext.traces.errors import TraceError
 from megacontext.traces.meta import TraceMeta
@@ -65,7 +66,10 @@ def run(
     try:
         on_notes(parts.notes)
         restored = restore(parts, out) if resume else Resumed()
-        outcome = _drive(parts, out, restored, control, read_stdin, progress, on_ready)
+        # A source that cannot be read must not cost the trace that lies at ``out``.
+        events = open_source(config.source, parts.base.tokenizer)
+        events = chain(list(islice(events, 1)), events)
+        outcome = _drive(parts, events, out, restored, control, read_stdin, progress, on_ready)
     finally:
         parts.close()
     return RunResult(outcome, out, time.monotonic() - began, tuple(parts.notes))
@@ -73,6 +77,7 @@ def run(
 
 def _drive(
     parts: Parts,
+    events: Iterator[Event],
     out: Path,
     restored: Resumed,
     control: bool,
@@ -99,7 +104,6 @@ def _drive(
             session = Session(parts, Recorder(writer), steering, progress)
             session.warm_up()
             on_ready()
-            events = open_source(parts.config.source, parts.base.tokenizer)
             rewind = Rewind(
                 restored.source_history, restored.positions, parts.base.tokenizer, session.plant
             )

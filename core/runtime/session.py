@@ -274,7 +274,7 @@ class Session:
         limits = limits_for(self.focus_config, trigger)
         self.step = step = focus.begin(trigger, limits)
         rounds: list[TimedRound] = []
-        self._observer.begin()
+        self._observer.begin(self._layout())
         for number in count():
             began = time.perf_counter()
             scores = parts.lens.score(self._observer.observe(step, number))

@@ -42,9 +42,9 @@ def test_a_bad_setting_is_one_sentence(capsys, config_file, tmp_path, settings, 
     code, said = call(capsys, "run", "--config", config_file, "--out", out, *options)
     assert code == 2
     assert says in said.err
-    assert said.err.startswith("error: ")
-    assert said.err.count("\n") == 1
-    assert "Traceback" not in said.err
+    lines = [line for line in said.err.splitlines() if not line.startswith("note: ")]
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
     assert not out.exists()
 
 
@@ -107,11 +107,9 @@ def test_something_that_is_no_trace_is_refused(capsys, tmp_path, command):
 
 
 def test_debug_shows_the_traceback(config_file):
+    arguments = ["run", "--config", str(config_file), "--set", "nope=1", "--debug"]
     done = subprocess.run(
-        [sys.executable, "-m", "megacontext.core.cli", "run", "--config", str(config_file)]
-        + ["--set", "nope=1", "--debug"],
-        capture_output=True,
-        text=True,
+        [sys.executable, "-m", "megacontext.core.cli", *arguments], capture_output=True, text=True
     )
     assert done.returncode != 0
     assert "Traceback" in done.stderr

@@ -30,7 +30,7 @@ def test_a_plain_reader_finds_every_invariant_held(config, tmp_path, plain):
     assert (kinds["kind"] == 0).any()
 
 
-@pytest.mark.parametrize("lens", ["random", "recency", "similarity", "bm25"])
+@pytest.mark.parametrize("lens", ["random", "recency", "similarity", "bm25", "attention"])
 @pytest.mark.parametrize("allocator", ["greedy", "stochastic_greedy", "slot", "optimal"])
 def test_every_lens_and_allocator_runs_a_legal_session(
     config_text, tmp_path, lens, allocator, plain

@@ -1,6 +1,6 @@
 import json
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
@@ -27,10 +27,8 @@ def running(config, out):
     try:
         yield client, result
     finally:
-        try:
+        with suppress(ControlError):  # it has ended by itself
             client.send("stop")
-        except ControlError:
-            pass  # it has ended by itself
         client.close()
         thread.join(60)
         assert not thread.is_alive()
