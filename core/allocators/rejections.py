@@ -66,7 +66,8 @@ def rejections(view: AllocatorView, turned: Turned) -> Actions:
         field_ = rejected[name]
         field_[:first], field_[first:second], field_[second:] = column
     strength = np.abs(rejected["score"])
-    return rejected[(-strength).argsort(kind="stable")[:MAX_REJECTED]]
+    best: Actions = rejected[(-strength).argsort(kind="stable")[:MAX_REJECTED]]
+    return best
 
 
 def _merge(turned: Turned, kind: int, blocked: I64, scores: F32, reasons: I8) -> tuple[I64, I8]:
@@ -102,8 +103,8 @@ def _broken_groups(view: AllocatorView, low: np.float32) -> I64:
         scores = view.scores[at]
         bound = np.partition(scores, 2 * MAX_REJECTED)[2 * MAX_REJECTED]
         at = at[scores <= bound]
+    at = at[view.scores[at].argsort(kind="stable")]
     parents = view.index[at] // size * (view.max_levels + 1) + view.levels[at]
-    new = np.ones(len(at), np.bool_)
-    new[1:] = parents[1:] != parents[:-1]
-    at = at[new]
-    return at[view.scores[at].argsort(kind="stable")[:MAX_REJECTED]]
+    first_of = np.unique(parents, return_index=True)[1]
+    first_of.sort()
+    return at[first_of[:MAX_REJECTED]]

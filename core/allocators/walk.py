@@ -47,17 +47,19 @@ def first_by(scores: F32, positions: I64, count: int, *, highest: bool) -> I64:
 def best_expands(view: AllocatorView, count: int) -> I64:
     """Rows of the best open expand candidates, best first, ties nearest to the cursor first."""
     found = view.candidates
-    rows = (found.expand_reason == OPEN).nonzero()[0]
+    rows: I64 = (found.expand_reason == OPEN).nonzero()[0]
     best = first_by(found.expand_score[rows], found.expand_at[rows], count, highest=True)
-    return rows[best]
+    chosen: I64 = rows[best]
+    return chosen
 
 
 def cheapest_groups(view: AllocatorView, count: int) -> I64:
     """Rows of the open groups with the lowest scores, lowest first, ties oldest first."""
     found = view.candidates
-    rows = (found.group_reason == OPEN).nonzero()[0]
+    rows: I64 = (found.group_reason == OPEN).nonzero()[0]
     best = first_by(found.group_score[rows], found.group_at[rows], count, highest=False)
-    return rows[best]
+    chosen: I64 = rows[best]
+    return chosen
 
 
 def by_strength(view: AllocatorView, expands: I64, groups: I64) -> Wishes:

@@ -44,8 +44,8 @@ def test_fewest_nodes_is_the_minimum(run, size, max_levels):
 @pytest.mark.parametrize("max_levels", [1, 2, 3])
 @pytest.mark.parametrize("protected", [0, 1, 3])
 def test_reach_is_where_the_first_prefix_stops_fitting(size, max_levels, protected):
-    for first in range(6):
-        for entries in range(4 * size + 6):
+    for first in (0, 1, 5):
+        for entries in range(3 * size + 4):
             tokens = 0
             while True:
                 blocks, tail = divmod(tokens + 1, size)

@@ -30,7 +30,7 @@ def test_smallest_budget_is_the_formula_and_less_is_refused():
     assert smallest_w_max(4, 3, 1) == 3 * 3 + 4 + 8
     assert WorkingContext.smallest_w_max(4, 3, 1) == smallest_w_max(4, 3, 1)
     WorkingContext(4, 3, 21, 1)
-    with pytest.raises(BudgetError, match="w_max: 20 .* at least 21"):
+    with pytest.raises(BudgetError, match=r"w_max: 20 .* at least 21"):
         WorkingContext(4, 3, 20, 1)
 
 
