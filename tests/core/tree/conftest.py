@@ -108,7 +108,7 @@ class FaultFiles:
         self._capacity = capacity
         self.names: dict[Path, Inode] = {}
         self._durable_names: dict[Path, Inode] = {}
-        self._journal: list[dict[Path, Inode]] = []
+        self._journal: list[tuple[Path, Inode | None, Path | None]] = []
         self._held: set[Path] = set()
         self.calls = 0
         self.fail_at: int | None = None
@@ -132,25 +132,41 @@ class FaultFiles:
         self.fail_at = None
 
     def crash(self, rng: np.random.Generator) -> None:
-        """Power off and on: unsynced sectors and folder entries survive or not."""
+        """Power off and on: each unsynced sector and folder entry survives or does not.
+
+        Folder entries survive in any combination; no file system promises their order.
+        """
         self.disarm()
-        states = [self._durable_names, *self._journal]
-        self.names = dict(states[int(rng.integers(len(states)))])
+        for name, inode, gone in self._journal:
+            if rng.random() < 0.5:
+                self._apply(self._durable_names, name, inode, gone)
+        self.names = dict(self._durable_names)
         for inode in set(self.names.values()):
             inode.crash(rng)
-        self._durable_names, self._journal = dict(self.names), []
+        self._journal = []
         self._held = set()
 
-    def _changed(self) -> None:
-        self._journal.append(dict(self.names))
+    def _change(self, name: Path, inode: Inode | None, gone: Path | None = None) -> None:
+        """``name`` now is ``inode`` (None: is no more), and ``gone`` is its old name."""
+        self._apply(self.names, name, inode, gone)
+        self._journal.append((name, inode, gone))
+
+    @staticmethod
+    def _apply(
+        names: dict[Path, Inode], name: Path, inode: Inode | None, gone: Path | None
+    ) -> None:
+        names.pop(gone, None)
+        if inode is None:
+            names.pop(name, None)
+        else:
+            names[name] = inode
 
     def open(self, path: Path, *, write: bool = False, create: bool = False) -> FaultHandle:
         self.tick("open")
         if path not in self.names:
             if not create:
                 raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
-            self.names[path] = Inode(self._capacity)
-            self._changed()
+            self._change(path, Inode(self._capacity))
         return FaultHandle(self, self.names[path])
 
     def exists(self, path: Path) -> bool:
@@ -165,13 +181,11 @@ class FaultFiles:
 
     def rename(self, source: Path, target: Path) -> None:
         self.tick("rename")
-        self.names[target] = self.names.pop(source)
-        self._changed()
+        self._change(target, self.names[source], gone=source)
 
     def unlink(self, path: Path) -> None:
         self.tick("unlink")
-        self.names.pop(path, None)
-        self._changed()
+        self._change(path, None)
 
     def sync_folder(self, path: Path) -> None:
         self.tick("sync_folder")

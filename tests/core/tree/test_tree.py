@@ -206,6 +206,7 @@ def test_a_failing_gister_leaves_the_tree_as_it_was(
             tree.append(history[30:40])
         assert (tree.n_tokens, tree.n_nodes(1), tree.n_nodes(2)) == (30, 7, 1)
         monkeypatch.setattr(FlakyGister, "trouble", "")
+        history[30:40] = 7
         tree.append(history[30:])
         assert tree.verify(gister) == []
         np.testing.assert_array_equal(tree.tokens(0, 200), history)

@@ -278,6 +278,31 @@ def test_a_failed_creation_can_be_repeated(new_disk, killed, spec, gister):
         pytest.fail("creation never came as far as the manifest")
 
 
+def test_a_kill_in_a_regist_under_the_same_id_leaves_old_or_new_gists(
+    new_disk, killed, spec, gister
+):
+    retrained = replace(gister, left_context=0)  # other gists, and someone kept the id
+    outcomes = set()
+    for n in range(1, 120):
+        files = new_disk()
+        tree = Tree.create(spec, gister, FOLDER, files)
+        tree.append(tokens(0, 200))
+        tree.commit()
+        files.arm(n)
+        try:
+            tree.regist(retrained)
+        except killed:
+            files.crash(generator(n, "crash"))
+        else:
+            break
+        with Tree.open(FOLDER, gister, files=files) as tree:
+            assert tree.recovery.notes == ()
+            old, new = tree.verify(gister), tree.verify(retrained)
+            assert (old == []) != (new == [])
+            outcomes.add(new == [])
+    assert outcomes == {False, True}
+
+
 class BrokenGister(HashGister):
     def encode_gists(self, level, children):
         raise RuntimeError("out of memory")
