@@ -33,7 +33,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 typecheck: $(STAMP) links
-	$(BIN)/mypy core traces simulator tui
+	$(BIN)/mypy -p megacontext.core -p megacontext.traces -p megacontext.simulator -p megacontext.tui
 
 # For type checkers and IDEs: the packages under their import names.
 links:

@@ -29,4 +29,4 @@ def cost(level: int, block_size: int) -> int:
 
 def node_count(level: int, tokens: int, block_size: int) -> int:
     """Complete nodes of ``level`` (>= 1) over a history of ``tokens`` tokens."""
-    return tokens // block_size**level
+    return tokens // int(block_size**level)

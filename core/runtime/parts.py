@@ -102,7 +102,7 @@ def _over(config: Config, base: BaseModel, gister: Gister, tree: Tree, notes: li
         gister=gister,
         tree=tree,
         focus=focus,
-        lens=_lens(config, base, gister),
+        lens=_lens(config, gister),
         window=window,
         sampler=Sampler(
             config.sampling.temperature, config.sampling.top_k, config.sampling.top_p, config.seed
@@ -142,17 +142,24 @@ def _resolve(config: Config, notes: list[str]) -> Config:
 def _gister(config: Config, base: BaseModel) -> Gister:
     if config.gist.kind == "mean":
         return MeanGister(base.embedding_matrix.detach().float().cpu().numpy(), seed=config.seed)
-    from megacontext.core.gistnet import load_gister
+    from megacontext.core.gistnet.gister import NetGister
 
     folder = _checkpoint(config.gist.path, config, "gist", "gistnet")
-    return load_gister(folder, base, block_size=config.block_size)
+    return NetGister.load(folder, base.embedding_matrix)
 
 
-def _lens(config: Config, base: BaseModel, gister: Gister) -> Lens:
+def _lens(config: Config, gister: Gister) -> Lens:
     if config.lens.kind == "lensnet":
-        from megacontext.core.lensnet import load_lens
+        from megacontext.core.gistnet.gister import NetGister
+        from megacontext.core.lensnet import NetLens
 
-        return load_lens(_checkpoint(config.lens.path, config, "lens", "lensnet"), base, gister)
+        folder = _checkpoint(config.lens.path, config, "lens", "lensnet")
+        if not isinstance(gister, NetGister):
+            raise ModelError(
+                f"lens.kind is lensnet ({folder}) but gist.kind is {config.gist.kind}; LensNet "
+                "reads the keys of the GistNet it was trained with, set gist.kind to gistnet."
+            )
+        return NetLens.load(folder, gister)
     return make_lens(config.lens.kind, lens_options(config, gister))
 
 

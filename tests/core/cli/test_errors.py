@@ -33,7 +33,7 @@ def config_file(tmp_path):
         (["source.path=missing.txt"], "missing.txt"),
         (["w_max=1048576"], "window"),
         (["gist.kind=gistnet", "gist.path=missing"], "missing"),
-        (["lens.kind=lensnet", "lens.path=missing"], "missing"),
+        (["gist.kind=mean", "lens.kind=lensnet", "lens.path=missing"], "missing"),
     ],
 )
 def test_a_bad_setting_is_one_sentence(capsys, config_file, tmp_path, settings, says):
