@@ -11,8 +11,8 @@ __all__ = ["log_distance", "match_strength", "pool_blocks", "recency_prior", "sh
 
 BAR = 0.3
 """Strength of a block that just reaches the bar; above the default ``tau_expand`` of 0.2."""
-LEAST_Z = 1.5
-"""Blocks less unusual than this many robust deviations are never lifted to the bar."""
+STRONG = 0.6
+"""Strength of a match that its neighbours share."""
 
 
 def log_distance(observation: Observation) -> F32:
@@ -34,15 +34,13 @@ def recency_prior(observation: Observation) -> F32:
     return prior
 
 
-def match_strength(blocks: F32, picks: int = 1) -> F32:
+def match_strength(blocks: F32, mark: float = 1.0) -> F32:
     """How much each block stands out, in [0, 1], calibrated on the history's own distribution.
 
-    z is the robust deviation (x - median) / (1.4826 MAD). A block reaches ``BAR`` at the lower
-    of two marks: the universal threshold sqrt(2 ln n), which the largest of n normal deviates
-    rarely exceeds (Donoho and Johnstone, Biometrika 1994), and the ``picks``-th best block, but
-    never below ``LEAST_Z``. So ordinary text, where nothing stands out, moves the focus by a few
-    blocks a refocus, and any number of clear matches pass together. Strength grows with the
-    square of z: twice the mark is a certain match.
+    z is the robust deviation (x - median) / (1.4826 MAD). Strength is ``BAR`` at ``mark`` times
+    the universal threshold sqrt(2 ln n), which the largest of n normal deviates rarely exceeds
+    (Donoho and Johnstone, Biometrika 1994), and grows with the square of z: ordinary text
+    moves the focus now and then, any number of clear matches pass together.
 
     Args:
         blocks: F32[n], any scale, larger is a better match.
@@ -56,19 +54,18 @@ def match_strength(blocks: F32, picks: int = 1) -> F32:
     if not scale > 0:
         return np.zeros(len(blocks), np.float32)
     z = (blocks - centre) / scale
-    picks = min(picks, len(z))
-    best = float(np.partition(z, len(z) - picks)[len(z) - picks])
-    mark = max(LEAST_Z, min(best, float(np.sqrt(2 * np.log(len(z))))))
-    strength: F32 = np.clip(BAR * np.square(np.maximum(z, 0) / mark), 0, 1).astype(np.float32)
+    threshold = mark * np.sqrt(2 * np.log(len(z)))
+    strength: F32 = np.clip(BAR * np.square(np.maximum(z, 0) / threshold), 0, 1).astype(np.float32)
     return strength
 
 
 def share_neighbours(strength: F32, share: float = 0.9) -> F32:
-    """Neighbours of a block at or above ``BAR`` get ``share`` of its strength at least.
+    """Neighbours of a block at or above ``STRONG`` get ``share`` of its strength at least.
 
-    A fact may straddle two blocks, and its other half need not match by itself.
+    A fact may straddle two blocks, and its other half need not match by itself. A weak match is
+    not worth three blocks.
     """
-    strong = np.where(strength >= BAR, np.float32(share) * strength, np.float32(0))
+    strong = np.where(strength >= STRONG, np.float32(share) * strength, np.float32(0))
     shared = strength.copy()
     shared[1:] = np.maximum(shared[1:], strong[:-1])
     shared[:-1] = np.maximum(shared[:-1], strong[1:])

@@ -29,11 +29,11 @@ class BM25:
 
     Args:
         k1: saturation of repeated tokens.
-        picks: blocks that may reach the bar although nothing stands out.
+        mark: how far a block must stand out to be worth a swap, in universal thresholds.
     """
 
     k1: float = 1.2
-    picks: int = 1
+    mark: float = 1.0
     name: str = "bm25"
     _postings: Postings = field(default_factory=Postings, repr=False)
 
@@ -54,7 +54,7 @@ class BM25:
         if len(query) == 0 or known < 2:
             return prior
         strength = np.zeros(closed, np.float32)
-        strength[:known] = match_strength(self._bm25(query.astype(np.int64))[:known], self.picks)
+        strength[:known] = match_strength(self._bm25(query.astype(np.int64))[:known], self.mark)
         strength[:known] = share_neighbours(strength[:known])
         return np.maximum(prior, pool_blocks(strength, observation))
 

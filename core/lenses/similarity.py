@@ -30,11 +30,11 @@ class Similarity:
 
     Args:
         encode_query: U32[q] tokens to F32[m, key_dim] query keys.
-        picks: blocks that a query key may lift to the bar although nothing stands out.
+        mark: how far a block must stand out to be worth a swap, in universal thresholds.
     """
 
     encode_query: Callable[[U32], F32]
-    picks: int = 1
+    mark: float = 1.0
     name: str = "similarity"
 
     def score(self, observation: Observation) -> F32:
@@ -50,6 +50,6 @@ class Similarity:
         matches_MB = queries_MD @ keys_BD.T
         strength = np.zeros(closed, np.float32)
         for match_B in matches_MB:
-            np.maximum(strength[:known], match_strength(match_B, self.picks), out=strength[:known])
+            np.maximum(strength[:known], match_strength(match_B, self.mark), out=strength[:known])
         strength[:known] = share_neighbours(strength[:known])
         return np.maximum(prior, pool_blocks(strength, observation))

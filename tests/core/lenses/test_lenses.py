@@ -5,6 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from megacontext.core.allocators import make_allocator
+from megacontext.core.focus import Focus, WorkingContext
 from megacontext.core.focus.tilings import Span, sample_tilings
 from megacontext.core.lenses import BM25, LENSES, Observation, Similarity, make_lens
 from megacontext.core.lenses.blocks import (
@@ -16,6 +18,7 @@ from megacontext.core.lenses.blocks import (
 )
 from megacontext.core.lenses.postings import Postings
 from megacontext.traces.errors import ConfigError
+from megacontext.traces.schema import Trigger
 
 SIZE = 4
 
@@ -116,7 +119,6 @@ def planted(match_at, blocks=64, dim=16, seed=0, strength=1.0):
 def test_similarity_finds_a_match_under_any_depth_of_gists(levels):
     tree, query = planted([5])
     lens = Similarity(lambda tokens: query)
-    window = seen(levels[: 1 + (64 - 16)] if levels[0] == 3 else levels, tail=0, tree=tree)
     window = seen(levels, tree=tree, query_tokens=np.arange(3, dtype=np.uint32))
     scores = lens.score(window)
     holding = (window.starts <= 5 * SIZE) & (window.stops > 5 * SIZE)
@@ -160,22 +162,59 @@ def test_strength_is_free_of_scale_and_offset():
     assert match_strength(np.ones(1, np.float32)).tolist() == [0]
 
 
-def test_noise_lifts_few_blocks_and_many_clear_matches_pass_together():
+def test_noise_rarely_reaches_the_bar_and_many_clear_matches_pass_together():
     random = np.random.default_rng(1)
     lifted = [
         np.count_nonzero(match_strength(random.normal(size=1000).astype("f4")) >= BAR)
         for _ in range(50)
     ]
-    assert max(lifted) <= 3
-    assert min(lifted) >= 1
+    assert 0 < sum(lifted) <= 25
     blocks = random.normal(size=1000).astype("f4")
     blocks[100:120] = 12
     assert (match_strength(blocks)[100:120] == 1).all()
+    assert np.count_nonzero(match_strength(blocks, mark=4.0) >= BAR) == 0
+
+
+@pytest.mark.parametrize("topic_change", [0.05, 0.1])
+def test_similarity_exchanges_a_healthy_share_of_the_detail_on_drifting_topics(topic_change):
+    random = np.random.default_rng(3)
+    topics, blocks, block = random.normal(size=(20, 64)), 400, 32
+    topic = np.cumsum(random.uniform(size=blocks) < topic_change) * 7 % 20
+    keys = (0.7 * topics[topic] + random.normal(size=(blocks, 64))).astype(np.float32)
+    context = WorkingContext(block, 4, 1024, 2)
+    focus = Focus(context, make_allocator("greedy"))
+    newest = [0]
+    noise = random.normal(size=(blocks, 64)).astype(np.float32)
+    lens = Similarity(lambda tokens: 0.7 * keys[newest] + 0.3 * noise[newest])
+    rates = []
+    for at in range(blocks):
+        focus.append(block)
+        newest[0] = at
+        step, raw, swaps = focus.begin(Trigger.BLOCK_CLOSED), 0, 0
+        while True:
+            observation = Observation(
+                levels=context.levels,
+                index=context.index,
+                starts=context.starts,
+                n_tokens=context.n_tokens,
+                tail_tokens=0,
+                block_size=block,
+                tree=FakeTree(keys=keys),
+                step=step,
+                query_tokens=np.zeros(block, np.uint32),
+            )
+            raw = max(raw, int(np.count_nonzero(context.levels == 0)))
+            result = focus.round(lens.score(observation))
+            swaps += int(np.count_nonzero(~result.actions["forced"]))
+            if result.last:
+                break
+        rates.append(swaps / raw)
+    assert 0.02 < np.mean(rates[100:]) < 0.20
 
 
 def test_only_strong_blocks_share():
-    shared = share_neighbours(np.array([0, 0.8, 0, 0.2, 0, 0, 0.5, 0.6], np.float32), 0.5)
-    assert shared == pytest.approx([0.4, 0.8, 0.4, 0.2, 0, 0.25, 0.5, 0.6])
+    shared = share_neighbours(np.array([0, 0.8, 0, 0.5, 0, 0, 0.1, 0.6], np.float32), 0.5)
+    assert shared == pytest.approx([0.4, 0.8, 0.4, 0.5, 0, 0, 0.3, 0.6])
 
 
 @given(st.integers(0, 10**6))
