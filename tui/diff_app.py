@@ -88,7 +88,7 @@ class DiffApp(InspectorApp):
         longer = first if first.num_tokens >= second.num_tokens else second
         super().__init__(longer, clock=clock, ticking=ticking, theme=theme, unhurried=unhurried)
         other = Session(second if longer is first else first, clock, unhurried=unhurried)
-        self._sessions = (self.session, other) if longer is first else (other, self.session)
+        self.sessions = (self.session, other) if longer is first else (other, self.session)
 
     def compose(self) -> ComposeResult:
         with Horizontal(id="body", classes="diff"):
@@ -101,12 +101,12 @@ class DiffApp(InspectorApp):
 
     def redraw(self) -> None:
         """Bring the other side to the same history, then draw both."""
-        follower = self._sessions[1] if self.session is self._sessions[0] else self._sessions[0]
+        follower = self.sessions[1] if self.session is self.sessions[0] else self.sessions[0]
         self._align(follower)
         before, frame = self._frame, self.session.frame()
         self._frame = frame
         other = follower.frame()
-        pair = (frame, other) if self.session is self._sessions[0] else (other, frame)
+        pair = (frame, other) if self.session is self.sessions[0] else (other, frame)
         self._arrange(frame)
         base = self.screen_stack[0]
         for name, side in zip(("left", "right"), pair, strict=True):

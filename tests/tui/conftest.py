@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from megacontext.traces.made import MadeRun, make_small_trace
-from megacontext.traces.row import TraceRow, heat_of
+from megacontext.traces.row import ACTION_DTYPE, REJECTED_DTYPE, TraceRow, heat_of
+from megacontext.traces.state import apply_actions, cost_of
 from megacontext.tui.frame import Marker, RunInfo, Status
 from megacontext.tui.model import RowModel
 from megacontext.tui.rows import row_model
@@ -206,4 +207,74 @@ def run_row() -> Callable[..., TraceRow]:
         return TraceRow(**(base | fields))  # type: ignore[arg-type]
 
     assert dataclasses.is_dataclass(TraceRow)
+    return make
+
+
+def _story_row(step: int, levels: np.ndarray, history: int) -> TraceRow:
+    """A row whose numbers follow from ``step`` alone, before any action."""
+    n = len(levels)
+    scores = 0.25 * np.sin(np.arange(n) / 2.7 + step / 5) - 0.1
+    scores[(3 * step // 4) % n] = 0.9
+    words = [f" word{(7 * step + i) % 23}" for i in range(BLOCK)]
+    return TraceRow(
+        step=step,
+        t_ns=1_700_000_000_000_000_000 + step * 10**9,
+        phase=int(step > 30),
+        history_tokens=history,
+        levels=levels,
+        scores=scores.astype(np.float16),
+        appended_levels=np.zeros(1, np.int8),
+        new_tokens=np.arange(BLOCK, dtype=np.uint32),
+        new_text=words,
+        new_nll=(np.arange(BLOCK) * 1.1 + step % 3).astype(np.float32),
+        budget_used=0,
+        w_max=96,
+        us_lens=600.0 + 10 * (step % 5),
+        us_decode=9_000.0 + 100 * (step % 7),
+        kv_drift=1e-4 * (1 + step % 4) if step % 4 == 0 else None,
+    )
+
+
+def story_rows(count: int = 48) -> list[TraceRow]:
+    """A legal run by plain arithmetic, so that pictures of it change only with the inspector.
+
+    Each step closes a block of 8; raw blocks beyond the newest six are folded, eight gists of an
+    old group too; at step 36 a question opens block 5, where a needle was planted at step 5.
+    """
+    rows, levels = [], np.empty(0, np.int8)
+    for step in range(count):
+        levels = np.concatenate([levels, np.zeros(1, np.int8)])
+        row = _story_row(step, levels, (step + 1) * BLOCK)
+        score = row.scores
+        assert score is not None
+        actions: list[tuple[object, ...]] = []
+        if step >= 6:
+            old = step - 6
+            actions.append((1, 1, old, score[-7], 1 - BLOCK, True, 2))
+        if step >= 6 and (step - 6) % 8 == 7 and step < 30:
+            actions.append((1, 2, (step - 6) // 8, -0.3, 1 - BLOCK, False, 0))
+        if step == 36:
+            row.marker = "question about the harbour"
+            actions += [(0, 2, 0, 0.7, BLOCK - 1, False, 0), (0, 1, 5, 0.9, BLOCK - 1, False, 0)]
+            row.new_text = [" Which", " number", " opens", " the", " gate", "?", " Answer", ":"]
+        if step == 5:
+            row.marker = f"needle planted @{5 * BLOCK}-{6 * BLOCK}"
+            row.new_text = [" The", " gate", " opens", " with", " the", " number", " 70956", ".\n"]
+        row.actions = np.array(actions, ACTION_DTYPE)
+        row.rejected = np.array([(0, 1, step // 2, 0.31, 18), (0, 1, 2, 0.27, 16)], REJECTED_DTYPE)
+        levels = apply_actions(levels, row.actions, BLOCK)
+        row.budget_used = cost_of(levels, BLOCK, 0)
+        rows.append(row)
+    return rows
+
+
+@pytest.fixture
+def story() -> Callable[..., FakeSource]:
+    """Makes a source over :func:`story_rows`."""
+
+    def make(count: int = 48, **options: object) -> FakeSource:
+        source = FakeSource(story_rows(count), **options)  # type: ignore[arg-type]
+        source.info = replace(source.info, name="harbour.arrow", w_max=96)
+        return source
+
     return make

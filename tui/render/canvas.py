@@ -41,7 +41,10 @@ def clean(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _clean_one(ch: str) -> str:
-    return _REPLACED.get(ch) or ("·" if unicodedata.category(ch) in _UNSAFE else ch)
+    category = unicodedata.category(ch)
+    if category == "Zs":
+        return " "
+    return _REPLACED.get(ch) or ("·" if category in _UNSAFE else ch)
 
 
 @lru_cache(maxsize=4096)
@@ -65,7 +68,7 @@ class Canvas:
         self, x: int, y: int, text: str, fg: int = Role.TEXT, flags: int = 0, bg: int | None = None
     ) -> int:
         """Write cleaned ``text`` from cell (x, y); returns the x after it."""
-        if not 0 <= y < self.height:
+        if not 0 <= y < self.height or x >= self.width:
             return x
         text = clean(text)
         if x >= 0 and (text.isascii() or all(width_of(ch) == 1 for ch in text)):

@@ -93,7 +93,11 @@ def spark(values: Sequence[float] | np.ndarray[Any, Any], width: int) -> str:
         return " " * len(shown)
     low, high = float(known.min()), float(known.max())
     low = min(low, 0.0) if low > 0 and low < 0.5 * high else low
-    steps = (shown - low) / (high - low) * 7 if high > low else np.full(len(shown), 3.0)
+    steps = (
+        (shown - low) / (high - low) * 7
+        if high > low
+        else np.where(np.isfinite(shown), 3.0, np.nan)
+    )
     return "".join(LEVELS[round(float(s))] if math.isfinite(s) else " " for s in steps)
 
 

@@ -79,7 +79,7 @@ def _spark_lines(frame: Frame, row: RowModel) -> list[tuple[str, F64, str]]:
         ("swap", series.swap, _last(series.swap * 100, "{:.0f}%")),
         ("resid", series.residency, _last(series.residency * 100, "{:.0f}%")),
         ("time", series.latency_us, micros(sum(row.stage_us))),
-        ("drift", series.drift, _last(series.drift, "{:.1e}")),
+        ("drift", series.drift[np.isfinite(series.drift)], _last(series.drift, "{:.1e}")),
     ]
 
 

@@ -32,7 +32,7 @@ def text_title(span: TextSpan | None, width: int) -> str:
         return "Text"
     score = "" if math.isnan(span.score) else f" · score {signed(span.score)}"
     full = f"Text: {span.start:,}–{span.stop:,} · {span.title}{score} · {SEEN[span.seen_as]}"
-    return full if len(full) + 4 <= width else f"{span.title}{score} · {SEEN[span.seen_as]}"
+    return full if len(full) + 4 <= width else f"Text: {span.title}{score} · {SEEN[span.seen_as]}"
 
 
 def draw_text(frame: Frame, width: int, height: int) -> Canvas:

@@ -1,0 +1,174 @@
+"""One run through a file, a growing file and a live source gives equal frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from megacontext.traces.made import MadeRun
+from megacontext.traces.meta import TraceMeta
+from megacontext.traces.row import TraceRow
+from megacontext.traces.writer import TraceWriter
+from megacontext.tui.file_source import FileSource
+from megacontext.tui.frame import Frame
+from megacontext.tui.live_source import LiveSource, identity
+from megacontext.tui.render.canvas import Canvas
+from megacontext.tui.render.history import draw_heat, draw_map, draw_waterfall
+from megacontext.tui.render.inspector import draw_inspector
+from megacontext.tui.render.side import draw_actions, draw_budget
+from megacontext.tui.render.text import draw_text
+from megacontext.tui.session import Session
+
+META = TraceMeta(block_size=8, w_max=160, levels=3)
+
+
+def rows() -> Iterator[TraceRow]:
+    run = MadeRun(tokens=400, w_max=160, block_size=8, seed=5, questions=2)
+    yield from list(run.rows())[:50]
+
+
+def canvases(frame: Frame) -> list[Canvas]:
+    return [
+        draw_map(frame, 100, 6),
+        draw_heat(frame, 100, 1, texture=False),
+        draw_waterfall(frame, 100, 20, texture=False),
+        draw_text(frame, 100, 8),
+        draw_actions(frame, 40, 20),
+        draw_budget(frame, 40, 8),
+        draw_inspector(frame, 40, 20),
+    ]
+
+
+def seen(source: FileSource, clock, position: int) -> list[Canvas]:
+    session = Session(source, clock, unhurried=True)
+    session.play(lambda play: play.grow(source.num_rows).seek(position))
+    session.focus_latest()
+    session.play(lambda play: play.seek(position))
+    session.tick()
+    return canvases(session.frame())
+
+
+@pytest.fixture
+def growing(tmp_path: Path) -> tuple[Path, TraceWriter, list[TraceRow]]:
+    path = tmp_path / "run.arrow"
+    return path, TraceWriter(path, META.to_metadata()), list(rows())
+
+
+def test_file_follow_and_live_draw_the_same(growing, clock) -> None:
+    path, writer, all_rows = growing
+    for row in all_rows[:20]:
+        writer.put(row)
+    writer.flush()
+    follow, live = FileSource(path, mode="FOLLOW"), LiveSource(path)
+    early = [seen(source, clock, 15) for source in (follow, live)]
+    for row in all_rows[20:]:
+        writer.put(row)
+    writer.flush()
+    for source in (follow, live):
+        assert source.refresh()
+        assert source.status().growing
+    writer.close()
+    for source in (follow, live):
+        source.refresh()
+        assert not source.status().growing
+        assert source.num_rows == len(all_rows)
+    file = FileSource(path)
+    assert early[0]
+    assert all(a.same(b) for a, b in zip(*early, strict=True))
+    for position in (15, 33, 49):
+        wanted = seen(file, clock, position)
+        for source in (follow, live):
+            assert all(
+                a.same(b) for a, b in zip(wanted, seen(source, clock, position), strict=True)
+            )
+    assert all(a.same(b) for a, b in zip(early[0], seen(file, clock, 15), strict=True))
+
+
+def test_a_killed_writer_is_noticed_and_its_rows_stay(growing) -> None:
+    path, writer, all_rows = growing
+    for row in all_rows[:16]:
+        writer.put(row)
+    writer.flush()
+    source = FileSource(path, mode="FOLLOW")
+    assert source.status().growing
+    copy = path.with_name("cut.arrow")
+    copy.write_bytes(path.read_bytes())  # what a kill leaves: no footer, no lock
+    writer.close()
+    cut = FileSource(copy, mode="FOLLOW")
+    assert cut.refresh()
+    assert cut.status().problem.startswith("Disconnected")
+    assert not cut.status().growing
+    assert cut.num_rows == 16
+    assert cut.row(15).step == source.row(15).step
+
+
+def test_a_file_cut_in_the_middle_opens_with_its_whole_batches(growing) -> None:
+    path, writer, all_rows = growing
+    with writer:
+        for row in all_rows:
+            writer.put(row)
+            writer.flush()
+    raw = path.read_bytes()
+    path.write_bytes(raw[: len(raw) // 2])
+    source = FileSource(path)
+    assert 0 < source.num_rows < len(all_rows)
+    assert source.row(source.num_rows - 1).damaged == ""
+
+
+def test_a_damaged_row_says_so_and_its_neighbours_are_shown(growing) -> None:
+    path, writer, all_rows = growing
+    with writer:
+        for row in all_rows:
+            writer.put(row)
+            writer.flush()
+    raw = bytearray(path.read_bytes())
+    middle = len(raw) // 2
+    raw[middle : middle + 64] = bytes(64)
+    path.write_bytes(raw)
+    source = FileSource(path)
+    problems = [source.row(n).damaged for n in range(source.num_rows)]
+    assert any(problems) or source.num_rows < len(all_rows)
+    assert problems[0] == ""
+    for problem in filter(None, problems):
+        assert problem.endswith(".")
+
+
+def test_a_live_source_waits_for_its_trace_and_ignores_an_older_one(tmp_path: Path) -> None:
+    path = tmp_path / "run.arrow"
+    with TraceWriter(path, META.to_metadata()) as old:
+        old.put(next(rows()))
+    source = LiveSource(path, stale=identity(path))
+    assert source.num_rows == 0
+    assert not source.refresh()
+    with TraceWriter(path, META.to_metadata()) as new:
+        for row in list(rows())[:5]:
+            new.put(row)
+        new.flush()
+        assert source.refresh()
+        assert source.num_rows == 5
+
+
+def test_a_replay_does_not_grow(growing) -> None:
+    path, writer, all_rows = growing
+    with writer:
+        writer.put(all_rows[0])
+        writer.flush()
+        source = FileSource(path)
+        writer.put(all_rows[1])
+        writer.flush()
+        assert not source.refresh()
+        assert source.num_rows == 1
+
+
+def test_search_and_text_come_from_the_file(small_trace: Path) -> None:
+    source = FileSource(small_trace)
+    hit = source.find("VAULT code", 0)
+    assert hit is not None
+    pieces, nll = source.pieces(*hit)
+    assert "vault code" in "".join(pieces)
+    assert len(nll) == len(pieces)
+    assert source.rfind("vault code", source.num_tokens) is not None
+    assert np.isfinite(nll).all()
