@@ -3,12 +3,17 @@
 
 Shape legend: r rows, n outputs, k inputs, Hq query heads, H key/value heads, G = Hq / H, D head
 dimension, S slots. All tensors are contiguous; sums are float32.
+
+EARLY: programmatic dependent launch. A kernel may start while the one before it still runs; it
+first loads what that one cannot change (weights), then waits for it. Every program waits, so a
+kernel that has ended vouches for all before it.
 """
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 __all__ = [
     "attend_kernel",
@@ -37,13 +42,25 @@ def gemv_kernel(
     NORM: tl.constexpr,
     GATED: tl.constexpr,
     RESIDUAL: tl.constexpr,
+    EARLY: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_X: tl.constexpr,
 ):
     """out[n] = W[n, k] · norm(x)[k] (+ residual); GATED: silu(W[:n] x) * (W[n:] x)."""
+    if EARLY:
+        gdc_launch_dependents()
     rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     in_n = rows < n
+    cols = tl.arange(0, BLOCK_K)
+    at = rows[:, None] * k + cols[None, :]
+    inside = in_n[:, None] & (cols < k)[None, :]
+    w = tl.load(w_ptr + at, mask=inside, other=0.0, eviction_policy="evict_first")
+    if GATED:
+        up_ptr = w_ptr + n * k
+        up = tl.load(up_ptr + at, mask=inside, other=0.0, eviction_policy="evict_first")
+    if EARLY:
+        gdc_wait()
     acc = tl.zeros([BLOCK_N, BLOCK_K], dtype=tl.float32)
     acc_up = tl.zeros([BLOCK_N, BLOCK_K], dtype=tl.float32)
     rstd = 1.0
@@ -53,20 +70,20 @@ def gemv_kernel(
         rstd = tl.rsqrt(tl.sum(xs * xs, axis=0) / k + eps)
     for start in range(0, k, BLOCK_K):
         cols = start + tl.arange(0, BLOCK_K)
-        in_k = cols < k
-        at = rows[:, None] * k + cols[None, :]
-        inside = in_n[:, None] & in_k[None, :]
-        w = tl.load(w_ptr + at, mask=inside, other=0.0, eviction_policy="evict_first")
-        if GATED:
-            up = tl.load(w_ptr + n * k + at, mask=inside, other=0.0, eviction_policy="evict_first")
-        x = tl.load(x_ptr + cols, mask=in_k, other=0.0)
+        x = tl.load(x_ptr + cols, mask=cols < k, other=0.0)
         if NORM:
-            scale = tl.load(norm_ptr + cols, mask=in_k, other=0.0)
+            scale = tl.load(norm_ptr + cols, mask=cols < k, other=0.0)
             x = (x.to(tl.float32) * rstd).to(x.dtype) * scale
         x = x.to(tl.float32)[None, :]
         acc += w.to(tl.float32) * x
         if GATED:
             acc_up += up.to(tl.float32) * x
+        # The next tile; the last turn loads nothing.
+        at += BLOCK_K
+        inside = in_n[:, None] & (cols + BLOCK_K < k)[None, :]
+        w = tl.load(w_ptr + at, mask=inside, other=0.0, eviction_policy="evict_first")
+        if GATED:
+            up = tl.load(up_ptr + at, mask=inside, other=0.0, eviction_policy="evict_first")
     out = tl.sum(acc, axis=1)
     if GATED:
         out = out * tl.sigmoid(out) * tl.sum(acc_up, axis=1)
@@ -76,8 +93,11 @@ def gemv_kernel(
 
 
 @triton.jit
-def norm_kernel(x_ptr, norm_ptr, out_ptr, width, eps, BLOCK: tl.constexpr):
+def norm_kernel(x_ptr, norm_ptr, out_ptr, width, eps, BLOCK: tl.constexpr, EARLY: tl.constexpr):
     """RMSNorm of one row [width] per program."""
+    if EARLY:
+        gdc_launch_dependents()
+        gdc_wait()
     row = tl.program_id(0)
     cols = tl.arange(0, BLOCK)
     inside = cols < width
@@ -119,8 +139,12 @@ def rotate_write_kernel(
     HALF: tl.constexpr,
     NORMED: tl.constexpr,
     ROTATED: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     """One head of one row per program: norm and rotate, then to the queries or to its slot."""
+    if EARLY:
+        gdc_launch_dependents()
+        gdc_wait()
     row = tl.program_id(0)
     head = tl.program_id(1)
     half = tl.arange(0, HALF)
@@ -185,6 +209,7 @@ def attend_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_S: tl.constexpr,
     PRECISION: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     """Split-K attention (Flash-Decoding): program (query tile, key/value head, split of slots).
 
@@ -192,6 +217,9 @@ def attend_kernel(
     Writes the unnormalized sum, the peak and the mass of its split; tiles of slots that no row
     may see are skipped.
     """
+    if EARLY:
+        gdc_launch_dependents()
+        gdc_wait()
     tile = tl.program_id(0)
     kv_head = tl.program_id(1)
     split = tl.program_id(2)
@@ -243,8 +271,12 @@ def combine_kernel(
     count,
     SPLITS: tl.constexpr,
     DIM: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     """Join the splits of one (row, query head) per program."""
+    if EARLY:
+        gdc_launch_dependents()
+        gdc_wait()
     item = tl.program_id(0)
     splits = tl.arange(0, SPLITS)
     dims = tl.arange(0, DIM)

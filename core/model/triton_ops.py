@@ -21,7 +21,7 @@ from megacontext.core.model import triton_kernels as kernels
 from megacontext.core.model.llama_weights import LlamaWeights
 from megacontext.core.model.slotted_cache import SlottedCache
 
-__all__ = ["GemvShape", "TritonOps", "Tuning", "triton_move"]
+__all__ = ["AttendShape", "GemvShape", "TritonOps", "Tuning", "triton_move"]
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,29 @@ class GemvShape:
 
 
 @dataclass(frozen=True)
-class Tuning:
-    """Launch shapes; the defaults were measured on one H200 with the SmolLM3-3B shape."""
+class AttendShape:
+    """Tile of the attention kernel: ``block_m`` queries by ``block_s`` slots; about ``programs``
+    programs share the work."""
 
-    qkv: GemvShape = GemvShape(4, 2048, 4)
+    block_m: int
+    block_s: int
+    warps: int
+    programs: int
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Launch shapes, measured on one H200 with the SmolLM3-3B shape; ``early``: kernels of a step
+    start before the one before them has ended."""
+
+    qkv: GemvShape = GemvShape(4, 1024, 4)
     out: GemvShape = GemvShape(4, 2048, 4)
-    gate_up: GemvShape = GemvShape(4, 2048, 8)
+    gate_up: GemvShape = GemvShape(2, 1024, 2)
     down: GemvShape = GemvShape(4, 2048, 8)
-    head: GemvShape = GemvShape(8, 2048, 8)
-    decode_splits: int = 64
-    decode_block_s: int = 64
-    decode_warps: int = 4
-    programs: int = 264
+    head: GemvShape = GemvShape(8, 1024, 4)
+    token_attend: AttendShape = AttendShape(16, 128, 4, 128)
+    rows_attend: AttendShape = AttendShape(64, 64, 4, 264)
+    early: bool = True
 
 
 class TritonOps:
@@ -59,6 +70,11 @@ class TritonOps:
         self.tuning = tuning or Tuning()
         self._scale_log2 = weights.head_dim**-0.5 * math.log2(math.e)
         self._precision = "ieee" if weights.embedding.dtype == torch.float32 else "tf32"
+
+    @property
+    def _launch(self) -> dict[str, bool]:
+        early = self.tuning.early
+        return {"EARLY": True, "launch_pdl": True} if early else {"EARLY": False}
 
     def begin(self, slots: Tensor, orders: Tensor, positions: Tensor) -> None:
         self._slots = slots
@@ -99,25 +115,24 @@ class TritonOps:
             NORMED=normed,
             ROTATED=part.rotated,
             num_warps=1,
+            **self._launch,
         )
         return queries
 
     def attend(self, layer: int, queries: Tensor) -> Tensor:
-        weights, cache, tuning = self._weights, self._cache, self.tuning
+        weights, cache = self._weights, self._cache
         rows, heads, dim = queries.shape
-        stacked = rows * heads // weights.kv_heads
-        if rows == 1:
-            block_m, block_s, warps = max(16, _power_of_two(stacked)), tuning.decode_block_s, 4
-            warps, splits = tuning.decode_warps, tuning.decode_splits
-        else:
-            block_m, block_s, warps = 64, 64, 4
-            splits = tuning.programs // (weights.kv_heads * -(-stacked // block_m))
-        splits = _power_of_two(max(1, min(splits, cache.attended // block_s)))
-        split_len = -(-cache.attended // (splits * block_s)) * block_s
+        group = heads // weights.kv_heads
+        shape = self.tuning.token_attend if rows == 1 else self.tuning.rows_attend
+        block_m = max(shape.block_m, _power_of_two(group)) if rows == 1 else shape.block_m
+        tiles = -(-rows * group // block_m)
+        splits = max(1, shape.programs // (weights.kv_heads * tiles))
+        splits = _power_of_two(min(splits, cache.attended // shape.block_s or 1))
+        split_len = -(-cache.attended // (splits * shape.block_s)) * shape.block_s
         partial = torch.empty(splits, rows, heads, dim, device=queries.device)
         peak = torch.empty(splits, rows, heads, device=queries.device)
         mass = torch.empty_like(peak)
-        kernels.attend_kernel[(-(-stacked // block_m), weights.kv_heads, splits)](
+        kernels.attend_kernel[(tiles, weights.kv_heads, splits)](
             queries,
             cache.keys[layer],
             cache.values[layer],
@@ -135,13 +150,22 @@ class TritonOps:
             KV_HEADS=weights.kv_heads,
             DIM=dim,
             BLOCK_M=block_m,
-            BLOCK_S=block_s,
+            BLOCK_S=shape.block_s,
             PRECISION=self._precision,
-            num_warps=warps,
+            num_warps=shape.warps,
+            **self._launch,
         )
         out = queries.new_empty(rows, heads * dim)
         kernels.combine_kernel[(rows * heads,)](
-            partial, peak, mass, out, rows * heads, SPLITS=splits, DIM=dim, num_warps=4
+            partial,
+            peak,
+            mass,
+            out,
+            rows * heads,
+            SPLITS=splits,
+            DIM=dim,
+            num_warps=4,
+            **self._launch,
         )
         return out
 
@@ -156,7 +180,7 @@ class TritonOps:
 
     def linear_add(self, x: Tensor, weight: Tensor, residual: Tensor) -> Tensor:
         if len(x) > 1:
-            return torch.addmm(residual, x, weight.t())
+            return residual.addmm_(x, weight.t())  # in place: no copy of the residual
         shape = self.tuning.down if x.shape[1] > residual.shape[1] else self.tuning.out
         return self._gemv(x, weight, shape, residual=residual)
 
@@ -164,7 +188,7 @@ class TritonOps:
         out = torch.empty_like(x)
         block = _power_of_two(x.shape[1])
         kernels.norm_kernel[(len(x),)](
-            x, norm, out, x.shape[1], self._weights.eps, BLOCK=block, num_warps=4
+            x, norm, out, x.shape[1], self._weights.eps, BLOCK=block, num_warps=4, **self._launch
         )
         return out
 
@@ -205,6 +229,7 @@ class TritonOps:
             BLOCK_K=min(shape.block_k, _power_of_two(k)),
             BLOCK_X=_power_of_two(k),
             num_warps=shape.warps,
+            **self._launch,
         )
         return out
 

@@ -189,12 +189,14 @@ class KVWindow:
         self._next_position += count
         self.n_tokens += count
         self._tokens_since_refresh += count
+        if count == 1:
+            forward = self._compute_token(int(ids[0]))
+        else:
+            self._set_inputs(added, self.base.embed(ids))
+            forward = self._compute(added, keep_all=True)
         if self.mode is KVMode.SPLICE and 0 < self.refresh_every <= self._tokens_since_refresh:
             self._start_refresh()
-        if count == 1:
-            return self._compute_token(int(ids[0]))
-        self._set_inputs(added, self.base.embed(ids))
-        return self._compute(added, keep_all=True)
+        return forward
 
     def decode(self, token: int) -> Forward:
         """Run one new raw token at the window's end."""

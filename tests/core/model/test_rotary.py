@@ -1,0 +1,125 @@
+"""The probe finds how each layer uses positions, and moved keys equal recomputed ones."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    DynamicCache,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
+
+from megacontext.core.model import BaseModel
+from megacontext.core.model.rotary import probe_rotary, rotate_keys
+from megacontext.core.model.slotted_cache import SlottedCache
+
+
+@pytest.mark.parametrize(
+    ("kind", "layers"),
+    [
+        ("llama", (0, 1, 2, 3)),
+        ("llama3", (0, 1, 2, 3)),
+        ("yarn", (0, 1, 2, 3)),
+        ("smollm3", (0, 1, 2)),  # every fourth layer has no positions
+        ("qwen3", (0, 1, 2, 3)),
+    ],
+)
+def test_the_probe_finds_the_rotated_layers(tiny_model, kind, layers):
+    found = probe_rotary(tiny_model(kind))
+    assert found.reason is None
+    assert found.layers == layers
+
+
+def test_learned_positions_cannot_be_moved(tiny_model):
+    found = probe_rotary(tiny_model("gpt2"))
+    assert found.layers == ()
+    assert found.reason == "layer 0 does not rotate its keys by position"
+
+
+def test_a_rope_that_changes_with_the_length_cannot_be_moved():
+    config = LlamaConfig(
+        vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+        num_attention_heads=2, max_position_embeddings=64,
+        rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0},
+    )  # fmt: skip
+    found = probe_rotary(BaseModel.from_module(LlamaForCausalLM(config)))
+    assert found.reason == "its 'dynamic' rope changes with the length"
+
+
+def test_partly_rotated_keys_are_found():
+    config = GPTNeoXConfig(
+        vocab_size=32, hidden_size=32, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=64,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.25},
+        bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    found = probe_rotary(BaseModel.from_module(GPTNeoXForCausalLM(config)))
+    assert found.reason is None
+    assert found.layers == (0, 1)
+    assert len(found.inv_freq) == 2
+
+
+def test_a_sliding_window_bounds_the_trained_window():
+    config = MistralConfig(
+        vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=64,
+        sliding_window=24,
+    )  # fmt: skip
+    assert BaseModel.from_module(MistralForCausalLM(config)).window == 24
+
+
+def _keys(base: BaseModel, x: torch.Tensor, positions: list[int]) -> torch.Tensor:
+    """Cached keys [L, H, r, D] of rows that see only themselves."""
+    cache = DynamicCache()
+    mask = torch.eye(len(x), dtype=torch.bool)
+    base.forward_rows(x, torch.tensor(positions), mask, cache, keep=1)
+    return torch.stack([layer.keys[0] for layer in cache.layers])
+
+
+@pytest.mark.parametrize("kind", ["llama", "llama3", "yarn", "smollm3", "qwen3"])
+def test_moved_keys_equal_keys_computed_at_the_new_positions(tiny_model, kind):
+    base = tiny_model(kind)
+    x = base.embed([3, 5, 7])
+    cache = SlottedCache(base, 8, probe_rotary(base))
+    slots, born, target = np.array([6, 1, 4]), np.array([10, 2, 200]), np.array([7, 90, 199])
+    cache.write_slots = torch.from_numpy(slots)
+    for layer, keys in enumerate(_keys(base, x, born.tolist())):
+        cache.write(layer, keys, keys)
+    cache.born(slots, born)
+    cache.move(slots, target)
+    expected = _keys(base, x, target.tolist())
+    torch.testing.assert_close(cache.keys[:, :, slots], expected, atol=1e-5, rtol=1e-5)
+    cache.move(slots, born)
+    torch.testing.assert_close(cache.keys[:, :, slots], _keys(base, x, born.tolist()))
+
+
+def test_a_thousand_moves_cost_one_rounding(tiny_module):
+    """In bfloat16, moving from the birth stays at one rounding; moving on and on does not."""
+    torch.manual_seed(0)
+    base = BaseModel.from_module(tiny_module("llama").to(torch.bfloat16))
+    rotary = probe_rotary(base)
+    cache = SlottedCache(base, 4, rotary)
+    slots, born = np.arange(3), np.array([5, 50, 150])
+    keys = _keys(base, base.embed([3, 5, 7]), born.tolist())
+    cache.write_slots = torch.from_numpy(slots)
+    for layer in range(len(keys)):
+        cache.write(layer, keys[layer], keys[layer])
+    cache.born(slots, born)
+    rng, at, chained = np.random.default_rng(0), born, keys.clone()
+    for _ in range(1000):
+        target = rng.integers(0, 500, 3)
+        cache.move(slots, target)
+        chained = rotate_keys(chained, torch.from_numpy(target - at), rotary.inv_freq)
+        at = target
+    true = rotate_keys(keys.double(), torch.from_numpy(at - born), rotary.inv_freq)
+
+    def error(found: torch.Tensor) -> float:
+        return float((found.double() - true).norm() / true.norm())
+
+    assert error(cache.keys[:, :, :3]) < 2**-8
+    assert error(chained) > 4 * error(cache.keys[:, :, :3])
