@@ -20,7 +20,7 @@ from megacontext.core.focus import Focus, Limits, RoundResult, WorkingContext, s
 from megacontext.core.tree import TreeSpec
 from megacontext.simulator.checks.frontier import Shadow, check_arrays
 from megacontext.simulator.checks.invariant import InvariantError
-from megacontext.simulator.checks.refocus import RefocusChecker, RoundSeen, Rules
+from megacontext.simulator.checks.refocus import Action, RefocusChecker, RoundSeen, Rules
 from megacontext.simulator.config import WorldConfig
 from megacontext.simulator.faults import FAULTS, At, Fate, Killed, SimDisk
 from megacontext.simulator.lenses import LensView, make_lens
@@ -90,6 +90,10 @@ class World:
         self._hash = hashlib.blake2b(digest_size=16)
         self._armed: dict[str, Fate | None] = {}
         self._marker: str | None = None
+        self.context: WorkingContext
+        self.focus: Focus
+        self.shadow: Shadow
+        self.checker: RefocusChecker
         self._limits = Limits(
             config.n_diff,
             config.tau_expand,
@@ -399,7 +403,7 @@ class World:
             )
             given = score(view)
             result = self.focus.round(given)
-            actions = result.actions.tolist()
+            actions: list[Action] = result.actions.tolist()
             self._check_round(result, given, actions)
             collapsed = [(a[1], a[2]) for a in actions if a[0] == 1]
             if collapsed:
@@ -412,9 +416,7 @@ class World:
         self.checker.end()
         self.steps += 1
 
-    def _check_round(
-        self, result: RoundResult, given: np.ndarray, actions: list[tuple[int, ...]]
-    ) -> None:
+    def _check_round(self, result: RoundResult, given: np.ndarray, actions: list[Action]) -> None:
         context, checker = self.context, self.checker
         assert result.scores is not None
         checker.seen(

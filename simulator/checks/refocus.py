@@ -15,7 +15,10 @@ from megacontext.simulator.checks.frontier import Shadow, check_arrays
 from megacontext.simulator.checks.invariant import InvariantError
 from megacontext.traces.schema import MAX_REJECTED, ActionKind, Reason
 
-__all__ = ["RefocusChecker", "RoundSeen", "Rules", "clean_scores"]
+__all__ = ["Action", "RefocusChecker", "RoundSeen", "Rules", "clean_scores"]
+
+Action = tuple[int, int, int, float, int, bool, int]
+"""(kind, level, index, score, cost, forced, reason)."""
 
 _EXPAND = int(ActionKind.EXPAND)
 _COLLAPSE = int(ActionKind.COLLAPSE)
@@ -60,7 +63,7 @@ class RoundSeen:
     scored_levels: np.ndarray
     given: np.ndarray
     scores: np.ndarray
-    actions: list[tuple[int, int, int, float, int, bool, int]]
+    actions: list[Action]
     rejected: list[tuple[int, int, int, float, int]]
     levels: np.ndarray
     index: np.ndarray
@@ -227,7 +230,7 @@ class RefocusChecker:
                 "n_diff", f"{voluntary} voluntary actions, n_diff={self.limits.n_diff}"
             )
 
-    def _forced(self, action: tuple[int, ...], voluntary: int, free: int) -> None:
+    def _forced(self, action: Action, voluntary: int, free: int) -> None:
         kind, level, index, *_, reason = action
         if kind != _COLLAPSE:
             raise InvariantError("forced", f"{action} is forced but no collapse")
@@ -241,7 +244,7 @@ class RefocusChecker:
             raise InvariantError("cooldown", f"{action} flips a cooling node, or says so wrongly")
         self.sometimes["forced_collapse"] += 1
 
-    def _voluntary(self, action: tuple[int, ...]) -> None:
+    def _voluntary(self, action: Action) -> None:
         kind, level, index, *_ = action
         if self.cooling(kind, level, index):
             step = self.last[level, index][0]
@@ -268,9 +271,10 @@ class RefocusChecker:
     def protected(self, level: int, index: int) -> bool:
         """Whether the node (level, index) reaches into the newest, protected blocks."""
         end = (index + 1) * self.shadow.width[level]
-        return end > (self.shadow.n_blocks - self.rules.protected_blocks) * self.shadow.block_size
+        first = self.shadow.n_blocks - self.rules.protected_blocks
+        return bool(end > first * self.shadow.block_size)
 
-    def _unprotected(self, action: tuple[int, ...]) -> None:
+    def _unprotected(self, action: Action) -> None:
         if self.protected(action[1], action[2]):
             raise InvariantError("protected", f"{action} makes a protected block coarser")
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -327,6 +328,15 @@ class SimDisk:
     def files(self) -> dict[Path, int]:
         """Sizes in bytes of all files."""
         return {path: node.size for path, node in self._names.items() if node is not None}
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """No hook sees the calls inside."""
+        hooks, self.hooks = self.hooks, []
+        try:
+            yield
+        finally:
+            self.hooks = hooks
 
     def unsynced(self, path: Path) -> set[int]:
         """Numbers of the sectors of ``path`` that a crash may lose."""

@@ -37,8 +37,9 @@ class Scored:
     regret_high: float
 
     def to_json(self) -> dict[str, object]:
-        plain = asdict(self)
-        return plain.pop("metrics") | plain
+        plain: dict[str, object] = asdict(self)
+        del plain["metrics"]
+        return asdict(self.metrics) | plain
 
 
 def measure(config: WorldConfig, blocks: int, lens: SimLens | None = None) -> FocusMetrics:

@@ -11,6 +11,12 @@ from megacontext.simulator.failures import attempt, load_failure
 FOLDER = Path(__file__).parents[1] / "regressions"
 
 OPEN = {
+    "killed-before-slot-sync": (
+        "core/tree/ctxfile.py: a process killed between the write and the sync of a header slot "
+        "leaves the slot in the page cache; the next process adopts it, calls its tokens committed "
+        "(commit() returns at once because count equals header.count) and a power cut loses them; "
+        "open, or the first commit after it, has to datasync the file"
+    ),
     "swallowed-arm": (
         "core/focus/memory.py, Memory.follow: a collapsed node that its own parent swallows in the "
         "same plan is looked up by searchsorted without comparing starts[at], so an unrelated gist "
