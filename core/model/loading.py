@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
 from megacontext.traces.errors import ModelError
 
@@ -111,15 +113,32 @@ def load_module(
     """The model with its weights, on ``device``.
 
     Raises:
-        ModelError: weights missing or damaged.
+        ModelError: weights missing, incomplete or damaged.
     """
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     try:
-        module: torch.nn.Module = AutoModelForCausalLM.from_pretrained(
-            name, config=config, dtype=dtype, local_files_only=local, attn_implementation="sdpa"
+        module, found = AutoModelForCausalLM.from_pretrained(
+            name,
+            config=config,
+            dtype=dtype,
+            local_files_only=local,
+            attn_implementation="sdpa",
+            output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise _unreadable(name, local, "weights", error) from error
-    return module.to(device)
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"model.path '{name}' lacks {len(missing)} weights, '{missing[0]}' among them, "
+            "save the whole model again"
+        )
+    placed: torch.nn.Module = module.to(device)
+    return placed
 
 
 def _unreadable(name: str, local: bool, what: str, error: BaseException) -> ModelError:

@@ -1,0 +1,74 @@
+"""Triton kernels under CUDA graphs against the transformers forward, on a GPU."""
+
+import numpy as np
+import pytest
+import torch
+
+from megacontext.core.model import BaseModel, KVWindow
+
+pytestmark = pytest.mark.gpu
+
+W_MAX = 200
+
+
+@pytest.fixture
+def cuda_model(tiny_module):
+    """cuda_model(kind, dtype): head dimension 16 or more, as the kernels need."""
+    from transformers import LlamaConfig, LlamaForCausalLM, SmolLM3Config, SmolLM3ForCausalLM
+
+    def build(kind: str, dtype: torch.dtype) -> BaseModel:
+        torch.manual_seed(0)
+        if kind == "qwen3":
+            return BaseModel.from_module(tiny_module(kind).to("cuda", dtype))
+        classes = {
+            "llama": (LlamaConfig, LlamaForCausalLM),
+            "smollm3": (SmolLM3Config, SmolLM3ForCausalLM),
+        }
+        config, module = classes[kind]
+        shape = config(
+            vocab_size=97, hidden_size=32, intermediate_size=80, num_hidden_layers=4,
+            num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=512,
+            pad_token_id=0, bos_token_id=1, eos_token_id=2, initializer_range=0.2,
+        )  # fmt: skip
+        return BaseModel.from_module(module(shape).to("cuda", dtype))
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 8e-2)], ids=["fp32", "bf16"]
+)
+@pytest.mark.parametrize("kind", ["llama", "smollm3", "qwen3"])
+def test_graphs_equal_the_transformers_forward(cuda_model, history, kind, dtype, tolerance):
+    base, text = cuda_model(kind, dtype), history()
+    windows = [KVWindow(base, W_MAX, "splice", runner=r) for r in ("hf", "graph")]
+
+    def same(results):
+        expected, got = (r.logits for r in results)
+        assert (got - expected).norm() <= tolerance * expected.norm()
+
+    for pick in range(10):
+        tokens = text.take(3 + pick)
+        same([w.append(tokens) for w in windows])
+        token = int(text.take(1)[0])
+        same([w.decode(token) for w in windows])
+        text.edit(pick * 5, W_MAX - text.cost())
+        for window in windows:
+            window.sync(text.layout(), text.vectors, text.tokens)
+        same([w.last for w in windows])
+    for window in windows:
+        window.refresh()
+    same([w.append(np.array([1])) for w in windows])
+
+
+def test_auto_picks_the_graphs_on_a_gpu(cuda_model):
+    window = KVWindow(cuda_model("llama", torch.bfloat16), W_MAX)
+    assert "CUDA graphs" in window.describe()
+
+
+def test_results_outlive_the_next_step(cuda_model):
+    window = KVWindow(cuda_model("llama", torch.bfloat16), W_MAX)
+    first = window.decode(3)
+    kept = first.logits.clone()
+    window.decode(5)
+    assert torch.equal(first.logits, kept)
