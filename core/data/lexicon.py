@@ -71,6 +71,8 @@ _VOWELS = "a e i o u ai ea ee ia io oa oo ou".split()
 _CODAS = ["", "", "", "b", "ck", "d", "ft", "g", "l", "ld", "m", "n", "nd", "ng", "nt", "p", "r"]
 _CODAS += ["rk", "rn", "s", "sk", "st", "t", "th", "x", "z"]
 
+_PUNCTUATION = " .,;:!?\"'()[]{}<>`*_=#-/\\|"
+
 
 def side(text: str) -> Split:
     """Which side of the split a word or template is on, by its hash."""
@@ -79,10 +81,15 @@ def side(text: str) -> Split:
 
 @dataclass(frozen=True)
 class Lexicon:
-    """Draws keys and values of one split; ``words`` are common words (from the vocabulary)."""
+    """Draws keys and values of one split.
+
+    ``words`` are common words (from the vocabulary); ``text`` is a piece of real text whose word
+    runs serve as wording, empty where none is at hand.
+    """
 
     split: Split
     words: tuple[str, ...]
+    text: tuple[str, ...] = ()
 
     def pick(self, rng: np.random.Generator, items: Sequence[str]) -> str:
         """One item of this split's side."""
@@ -93,6 +100,13 @@ class Lexicon:
 
     def word(self, rng: np.random.Generator) -> str:
         return self.pick(rng, self.words)
+
+    def run(self, rng: np.random.Generator, count: int) -> list[str]:
+        """``count`` words: consecutive ones of ``text``, or common words."""
+        if len(self.text) > count and rng.random() < 0.7:
+            start = int(rng.integers(len(self.text) - count))
+            return list(self.text[start : start + count])
+        return [self.word(rng) for _ in range(count)]
 
     def made_up(self, rng: np.random.Generator, syllables: int = 0) -> str:
         while True:
@@ -122,15 +136,33 @@ class Lexicon:
 
     def phrase(self, rng: np.random.Generator) -> str:
         """Adjective and noun: distractors of one scene often share one of the two."""
+        if rng.random() < 0.3:
+            return f"{self.open_word(rng)} {self.open_word(rng)}"
         return f"{self.pick(rng, QUALITIES)} {self.pick(rng, THINGS)}"
 
+    def open_word(self, rng: np.random.Generator) -> str:
+        """Any word of the text at hand: no list that a model could learn by heart."""
+        for _ in range(4):
+            if self.text:
+                word = self.text[int(rng.integers(len(self.text)))].strip(_PUNCTUATION)
+                if len(word) > 2 and side(word) == self.split:
+                    return word
+        return self.word(rng)
+
+    def open_words(self, rng: np.random.Generator) -> str:
+        """One to four consecutive words of the text at hand."""
+        words = " ".join(self.run(rng, int(rng.integers(1, 5)))).strip(_PUNCTUATION)
+        return words or self.word(rng)
+
     def some_word(self, rng: np.random.Generator) -> str:
-        form = int(rng.integers(6))
+        form = int(rng.integers(8))
         if form == 0:
             return self.pick(rng, KINDS)
         if form == 1:
             return self.pick(rng, THINGS)
-        return self.word(rng) if form < 4 else self.made_up(rng)
+        if form < 4:
+            return self.word(rng)
+        return self.made_up(rng) if form < 6 else self.open_word(rng)
 
     def identifier(self, rng: np.random.Generator) -> str:
         parts = [self.some_word(rng).lower() for _ in range(int(rng.integers(1, 4)))]
@@ -210,6 +242,7 @@ KEY_KINDS: dict[str, _Draw] = {
     "identifier": Lexicon.identifier,
     "number": lambda x, rng: f"{x.pick(rng, THINGS)} {int(rng.integers(1, 1000))}",
     "alnum": Lexicon.alnum,
+    "open": Lexicon.open_words,
 }
 VALUE_KINDS: dict[str, _Draw] = {
     "digits": Lexicon.digits,
@@ -226,4 +259,5 @@ VALUE_KINDS: dict[str, _Draw] = {
     "alnum": Lexicon.alnum,
     "identifier": Lexicon.identifier,
     "path": Lexicon.path,
+    "open": Lexicon.open_words,
 }

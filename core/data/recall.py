@@ -14,7 +14,7 @@ The canonical question format, for evaluation by greedy decoding up to the line 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -46,8 +46,9 @@ class AskedSpan:
 class RecallSample:
     """One window.
 
-    ``tokens`` uint16 [length]; ``answer`` bool [length] marks answer tokens and the token that
-    ends each answer; ``facts`` token spans [start, stop) of planted statements (in a gappy
+    ``tokens`` uint16 [length]; ``answer`` uint8 [length] is 2 where the answer has to be found
+    (its first token that is no space, every token of a list of values), 1 on its other tokens
+    and the token that ends it, 0 elsewhere; ``facts`` token spans [start, stop) of planted statements (in a gappy
     sample, clipped to what is left; (-1, -1) where nothing is left).
     """
 
@@ -70,6 +71,7 @@ class RecallOptions:
         canonical: only the canonical question format, one question, at the end.
         gappy: keep only some blocks of a longer history.
         stretch_max: a gappy history is up to this many times the window.
+        fill: share of the window that statements and questions may take.
     """
 
     kind: str = "mixed"
@@ -80,6 +82,7 @@ class RecallOptions:
     canonical: bool = False
     gappy: bool = False
     stretch_max: int = 6
+    fill: float = 0.5
 
 
 @dataclass
@@ -121,6 +124,7 @@ class RecallWriter:
         common = [p.strip() for p in pieces if p.startswith(" ") and p.strip().isalpha()]
         words = tuple(w for w in common if 3 < len(w) < 12 and w.isascii() and w.islower())
         self.lexicon = Lexicon(split, words)
+        self._blank = frozenset(i for i, p in enumerate(pieces) if not p.strip())
 
     def scene(self, count: int, kind: str, *counters: int, canonical: bool = True) -> Scene:
         """Texts alone, for callers that plant facts into a history of their own."""
@@ -137,22 +141,25 @@ class RecallWriter:
                 is, up to ``stretch_max * length``).
         """
         rng = generator(self._seed, f"recall.sample.{self._split}", *counters)
-        plan = self._plan(rng, length, options)
+        start = int(rng.integers(max(1, len(filler) - 96)))
+        text = self._tokenizer.decode(filler[start : start + 96].tolist())
+        words = tuple(w for w in text.split() if len(w) < 20)[1:-1]
+        plan = self._plan(rng, length, options, replace(self.lexicon, text=words))
         if options.gappy:
             return self._gappy(rng, plan, filler, length, options)
         body = filler[: length - plan.size()]
         tokens, facts, asked = self._lay_out(rng, plan, body)
-        return _finish(tokens, facts, asked)
+        return self._finish(tokens, facts, asked)
 
-    def _plan(self, rng: Rng, length: int, options: RecallOptions) -> _Plan:
+    def _plan(self, rng: Rng, length: int, options: RecallOptions, lexicon: Lexicon) -> _Plan:
         """Scenes until the options or half of the window are used up."""
         plan = _Plan()
-        room = length // 2
+        room = int(length * options.fill)
         asked_left = 1 if options.canonical else int(rng.integers(1, options.asked_max + 1))
         scenes = int(rng.integers(1, options.scenes_max + 1))
         for number in range(scenes):
             count = int(rng.integers(1, options.facts_max + 1)) if rng.random() < 0.85 else 1
-            scene = make_scene(self.lexicon, rng, count, options.kind, options.canonical)
+            scene = make_scene(lexicon, rng, count, options.kind, options.canonical)
             pieces = [self._statement(text, scene.lines, rng) for text in scene.statements]
             share = asked_left if number == scenes - 1 else max(1, asked_left // 2)
             chosen = rng.permutation(len(scene.asks))[:share]
@@ -161,7 +168,7 @@ class RecallWriter:
             if needed > room:
                 if plan.final:
                     break
-                return self._plan(rng, length, _smaller(options))
+                return self._plan(rng, length, _smaller(options), lexicon)
             room -= needed
             # Statements of code and chains keep their order; clustered with a small chance.
             places = np.sort(rng.random(len(pieces)))
@@ -281,17 +288,30 @@ class RecallWriter:
             index = np.sort(np.concatenate([index, more[len(more) - (length - len(index)) :]]))
         moved = np.full(len(tokens) + 1, -1, np.int64)
         moved[index] = np.arange(len(index))
-        return _finish(
+        return self._finish(
             tokens[index],
             [_moved_span(moved, *fact) for fact in facts],
             [_moved_ask(moved, span) for span in asked],
         )
 
+    def _finish(
+        self, tokens: np.ndarray, facts: list[tuple[int, int]], asked: list[AskedSpan]
+    ) -> RecallSample:
+        answer = np.zeros(len(tokens), np.uint8)
+        for span in asked:
+            # The token behind the answer tells the model where to stop.
+            answer[span.answer_start : span.answer_stop + 1] = 1
+            found = span.answer_start
+            while found < span.answer_stop - 1 and int(tokens[found]) in self._blank:
+                found += 1
+            answer[found] = 2
+            if span.kind == "values":
+                answer[found : span.answer_stop] = 2
+        return RecallSample(tokens.astype(np.uint16), answer, tuple(facts), tuple(asked))
+
 
 def _smaller(options: RecallOptions) -> RecallOptions:
     """Fewer facts and questions, for a window that cannot hold what was drawn."""
-    from dataclasses import replace
-
     return replace(
         options,
         facts_max=max(1, options.facts_max // 2),
@@ -320,12 +340,3 @@ def _moved_ask(moved: np.ndarray, span: AskedSpan) -> AskedSpan:
     start = int(moved[span.start])
     return AskedSpan(span.kind, start, a, b, span.gold, span.question, span.answer)
 
-
-def _finish(
-    tokens: np.ndarray, facts: list[tuple[int, int]], asked: list[AskedSpan]
-) -> RecallSample:
-    answer = np.zeros(len(tokens), bool)
-    for span in asked:
-        # The token behind the answer tells the model where to stop.
-        answer[span.answer_start : span.answer_stop + 1] = True
-    return RecallSample(tokens.astype(np.uint16), answer, tuple(facts), tuple(asked))

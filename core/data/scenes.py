@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from megacontext.core.data import wording
+from megacontext.core.data.grammar import compose_question, compose_statement
 from megacontext.core.data.lexicon import KEY_KINDS, LAST, VALUE_KINDS, Lexicon, side
 
 __all__ = ["KINDS", "Ask", "Scene", "make_scene"]
@@ -103,18 +104,50 @@ def _question(lexicon: Lexicon, rng: Rng, core: str) -> str:
     return _cap(lead + core) if rng.random() < 0.85 else lead + core
 
 
+def _statement_template(lexicon: Lexicon, rng: Rng) -> str:
+    """A written or a composed template, at times with a few stray words in it."""
+    if rng.random() < 0.4:
+        template = lexicon.pick(rng, wording.STATEMENTS)
+    else:
+        template = compose_statement(rng, lexicon.split)
+    if rng.random() < 0.12:
+        words = template.split(" ")
+        place = int(rng.integers(len(words) + 1))
+        words[place:place] = [lexicon.word(rng) for _ in range(int(rng.integers(1, 5)))]
+        template = " ".join(words)
+    return template
+
+
+def _question_template(lexicon: Lexicon, rng: Rng, written: list[str] | None) -> str:
+    if written is not None:
+        return lexicon.pick(rng, written)
+    if rng.random() < 0.5:
+        return lexicon.pick(rng, wording.QUESTIONS)
+    return compose_question(rng, lexicon.split)
+
+
+def _attribute(lexicon: Lexicon, rng: Rng) -> str:
+    """Mostly listed attributes; any word can be one."""
+    form = rng.random()
+    if form < 0.6:
+        return lexicon.pick(rng, wording.ATTRIBUTES)
+    if form < 0.85:
+        return lexicon.some_word(rng)
+    return f"{lexicon.word(rng)} {lexicon.some_word(rng)}"
+
+
 def _fill(template: str, key: str, value: str, attribute: str = "") -> str:
     return template.replace("{a}", attribute).replace("{k}", key).replace("{v}", value)
 
 
 def _relation(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     """Attribute or family statements, optionally with a lead and a tail per scene or per fact."""
-    if rng.random() < 0.75:
-        statement = lexicon.pick(rng, wording.STATEMENTS)
-        questions = wording.QUESTIONS
-        attribute = lexicon.pick(rng, wording.ATTRIBUTES)
-        key_kind = _choose(rng, [*KEY_KINDS, "person", "phrase"])
-        value_kind = _choose(rng, [*VALUE_KINDS, "digits", "code5", "words"])
+    questions: list[str] | None = None
+    if rng.random() < 0.8:
+        statement = _statement_template(lexicon, rng)
+        attribute = _attribute(lexicon, rng)
+        key_kind = _choose(rng, [*KEY_KINDS, "person", "phrase", "open"])
+        value_kind = _choose(rng, [*VALUE_KINDS, "digits", "code5", "words", "open", "open"])
     else:
         usable = [f for f in wording.FAMILIES.values() if _sided(lexicon, f[0], f[1])]
         statements, asked, keys_of, values_of = usable[int(rng.integers(len(usable)))]
@@ -134,11 +167,11 @@ def _relation(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
         if value not in text:  # a casing changed the value: the answer would be ambiguous
             text = _cap_around(_fill(statement, key, value, attribute), value)
         texts.append(text + ("." if rng.random() < 0.85 or value[-1:].isalnum() else ""))
-    core = lexicon.pick(rng, questions)
+    core = _question_template(lexicon, rng, questions)
     asks = []
     for i, (key, value) in enumerate(zip(keys, values, strict=True)):
-        if rng.random() < 0.3:
-            core = lexicon.pick(rng, questions)
+        if rng.random() < 0.5:
+            core = _question_template(lexicon, rng, questions)
         shown = key.lower() if rng.random() < 0.05 else key
         question = _question(lexicon, rng, _fill(core, shown, "", attribute))
         if not canonical and rng.random() < 0.12 and statement.rstrip(".").endswith("{v}"):
@@ -214,8 +247,7 @@ def _chain(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
 
 def _values(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     """Several values under one key, asked for together in the order of the text."""
-    attribute = lexicon.pick(rng, wording.ATTRIBUTES)
-    statement = lexicon.pick(rng, wording.STATEMENTS)
+    attribute, statement = _attribute(lexicon, rng), _statement_template(lexicon, rng)
     key_kind = _choose(rng, list(KEY_KINDS))
     value_kind = _choose(rng, ["digits", "word", "made_up", "person", "place", "code5"])
     key, *others = _distinct(rng, lambda r: lexicon.key(r, key_kind), 1 + count // 3)
@@ -260,7 +292,7 @@ def _pairs(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
 
 def _chat(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     """Facts in a conversation: "my ..." said by named speakers."""
-    attribute = lexicon.pick(rng, wording.ATTRIBUTES)
+    attribute = _attribute(lexicon, rng)
     form = _choose(
         rng,
         [
@@ -285,7 +317,7 @@ def _chat(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
         texts.append(f"{person}: {said}\n{surname}: {reply}")
     asks = []
     for i, (person, value) in enumerate(zip(people, values, strict=True)):
-        core = lexicon.pick(rng, wording.QUESTIONS)
+        core = _question_template(lexicon, rng, None)
         question = _question(lexicon, rng, _fill(core, person, "", attribute))
         asks.append(_wrap(rng, question, value, (i,), canonical))
     return Scene("chat", tuple(texts), tuple(asks), lines=True)
@@ -297,7 +329,7 @@ def _random(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     Trained on templates alone, a reader learns the templates; here the wording means nothing.
     """
     value_kind, key_kind = _choose(rng, list(VALUE_KINDS)), _choose(rng, list(KEY_KINDS))
-    shared = [lexicon.word(rng) for _ in range(int(rng.integers(2, 8)))]
+    shared = lexicon.run(rng, int(rng.integers(1, 9)))
     cut, end = sorted(int(i) for i in rng.integers(0, len(shared) + 1, 2))
     first, middle, last = (" ".join(x) for x in (shared[:cut], shared[cut:end], shared[end:]))
     keys = _distinct(rng, lambda r: lexicon.key(r, key_kind), count)
@@ -308,8 +340,9 @@ def _random(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
         a, b = (value, key) if value_first else (key, value)
         joined = " ".join(x for x in (first, a, middle, b, last) if x)
         texts.append(_cap_around(joined, value) + ".")
-    kept = [w for w in shared if rng.random() < 0.6]
-    rng.shuffle(kept)
+    kept = [w for w in shared if rng.random() < 0.7]
+    if rng.random() < 0.5:
+        rng.shuffle(kept)
     asks = []
     for i, (key, value) in enumerate(zip(keys, values, strict=True)):
         place = int(rng.integers(len(kept) + 1))
@@ -329,13 +362,13 @@ KINDS: dict[str, Maker] = {
     "random": _random,
 }
 WEIGHTS = {
-    "relation": 0.42,
+    "relation": 0.48,
     "code": 0.14,
-    "chain": 0.06,
-    "values": 0.06,
-    "pairs": 0.08,
+    "chain": 0.05,
+    "values": 0.05,
+    "pairs": 0.06,
     "chat": 0.08,
-    "random": 0.16,
+    "random": 0.14,
 }
 
 

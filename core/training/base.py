@@ -27,7 +27,7 @@ from megacontext.traces.errors import ConfigError, ModelError
 
 __all__ = ["BaseConfig", "BaseTask", "export_base", "load_weights", "train_base"]
 
-_SHARD_BYTES = 13 * 2**20
+_SHARD_BYTES = 13_500 * 1024
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,11 @@ class BaseConfig:
     Attributes:
         tokenizer: folder with ``tokenizer.json``.
         shards: prepared training text; ``heldout``: prepared held-out text.
+        freeze: parameters whose name starts with one of these stay as they are; ``embed`` keeps
+            the space that gists live in, so a GistNet fits the base before and after.
         answer_weight: loss weight of answer tokens in recall text.
+        first_weight: loss weight of the tokens that have to be looked up: an answer's first
+            token (the others mostly follow from it by induction).
     """
 
     tokenizer: str
@@ -46,7 +50,9 @@ class BaseConfig:
     loop: LoopConfig
     phases: tuple[Phase, ...]
     model: LlamaShape = LlamaShape()
-    answer_weight: float = 2.0
+    freeze: tuple[str, ...] = ()
+    answer_weight: float = 3.0
+    first_weight: float = 12.0
     evaluation: HeldoutConfig = HeldoutConfig()
 
     def __post_init__(self) -> None:
@@ -97,11 +103,22 @@ class BaseTask:
         self.eval_names = self.heldout.names
         self.model = Llama(config.model)
         self.model.init_weights(config.loop.seed)
+        self._freeze(config.freeze)
         self.model.to(world.device)
         self._nll = _weighted_nll
         if world.device.type == "cuda":
             self.model.compile_layers()
             self._nll = torch.compile(_weighted_nll, dynamic=False)
+
+    def _freeze(self, prefixes: Sequence[str]) -> None:
+        for prefix in prefixes:
+            chosen = [p for n, p in self.model.named_parameters() if n.startswith(prefix)]
+            if not chosen:
+                raise ConfigError(
+                    f"freeze: no parameter starts with {prefix!r}; name embed, norm or layers.N."
+                )
+            for parameter in chosen:
+                parameter.requires_grad_(False)
 
     def shares(self) -> Sequence[float]:
         return [phase.share for phase in self.config.phases]
@@ -114,6 +131,7 @@ class BaseTask:
             self.tokenizer,
             seed=self.config.loop.seed,
             answer_weight=self.config.answer_weight,
+            first_weight=self.config.first_weight,
             rank=self.world.rank,
             world=self.world.size,
             accumulation=self.config.loop.accumulation,
@@ -135,7 +153,7 @@ class BaseTask:
 
 
 def export_base(model: Llama, tokenizer_folder: Path, out: Path) -> None:
-    """Write ``model`` as a bf16 Hugging Face Llama folder with its tokenizer, in files ≤ 13 MiB."""
+    """Write ``model`` as a bf16 Hugging Face Llama folder with its tokenizer, in files < 14 MiB."""
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = load_tokenizer(tokenizer_folder)
     special = {n: tokenizer.token_to_id(t) for n, t in (("bos", BOS), ("eos", EOS), ("pad", PAD))}

@@ -38,6 +38,7 @@ class Phase:
         gappy: share of the recall rows that are gappy windows.
         gappy_text: share of the plain rows that are gappy windows.
         packed: share of rows made of 2 or 4 shorter windows, so that short ones stay in practice.
+        facts_max, scenes_max, asked_max, fill: see :class:`RecallOptions`.
         weights: domain to sampling weight.
     """
 
@@ -51,6 +52,7 @@ class Phase:
     facts_max: int = 12
     scenes_max: int = 4
     asked_max: int = 10
+    fill: float = 0.5
     weights: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -88,7 +90,7 @@ class TokenStreams:
 
 class Mixture(Dataset[dict[str, Tensor]]):
     """Item ``step``: ``tokens`` int32 [accumulation, rows, length + 1] and ``weights`` float32
-    [accumulation, rows, length] of the predicted tokens (answers weigh ``answer_weight``)."""
+    [accumulation, rows, length] of the predicted tokens (see :class:`RecallSample.answer`)."""
 
     def __init__(
         self,
@@ -99,6 +101,7 @@ class Mixture(Dataset[dict[str, Tensor]]):
         *,
         seed: int,
         answer_weight: float,
+        first_weight: float,
         rank: int = 0,
         world: int = 1,
         accumulation: int = 1,
@@ -116,11 +119,8 @@ class Mixture(Dataset[dict[str, Tensor]]):
             raise ConfigError(f"phases.weights: {unknown[0]!r} is no domain of the data ({known}).")
         self._phase, self._number, self._streams, self._seed = phase, number, streams, seed
         self._rows = range(rank, rows, world)
-        self._accumulation, self._answer_weight, self._block = (
-            accumulation,
-            answer_weight,
-            block_size,
-        )
+        self._accumulation, self._block = accumulation, block_size
+        self._weights = np.array([1.0, answer_weight, first_weight], np.float32)
         self._writer = RecallWriter(tokenizer, "train", seed, block_size)
         self._bos = tokenizer.token_to_id(BOS)
         weights = phase.weights or {d: 1.0 for d in streams.domains}
@@ -151,7 +151,7 @@ class Mixture(Dataset[dict[str, Tensor]]):
         made = [self._part(rng, size, (step, row, i)) for i, size in enumerate(sizes)]
         tokens = np.concatenate([tokens for tokens, _ in made])
         answer = np.concatenate([answer for _, answer in made])
-        weights = np.where(answer[1:], self._answer_weight, 1.0).astype(np.float32)
+        weights = self._weights[answer[1:]]
         return tokens, weights
 
     def _part(
@@ -168,6 +168,7 @@ class Mixture(Dataset[dict[str, Tensor]]):
                 facts_max=phase.facts_max,
                 scenes_max=phase.scenes_max,
                 asked_max=phase.asked_max,
+                fill=phase.fill,
             )
             # Phases share no counters with each other through the writer's own seed.
             step = counters[0] * 64 + self._number
@@ -175,7 +176,7 @@ class Mixture(Dataset[dict[str, Tensor]]):
             tokens, answer = sample.tokens, sample.answer
         else:
             tokens = self._gaps(rng, text, length) if gappy else text
-            answer = np.zeros(length, bool)
+            answer = np.zeros(length, np.uint8)
         if rng.random() < 0.3:
             tokens = tokens.copy()
             tokens[0] = self._bos

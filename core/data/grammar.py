@@ -1,0 +1,85 @@
+"""Composed templates: thousands of statement and question forms from small slots.
+
+A template has the fields of :mod:`megacontext.core.data.wording` (``{a}``, ``{k}``, ``{v}``). It
+is on one side of the train / held-out split by its hash, like a written one: whoever draws it
+throws away those of the other side.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from megacontext.core.data.lexicon import Split, side
+
+__all__ = ["compose_question", "compose_statement"]
+
+Rng = np.random.Generator
+
+_SUBJECTS = """the {a} of {k};{k}'s {a};the {a} for {k};the {a} belonging to {k};the {a} {k} has;
+the {a} that {k} uses;the {a} given to {k};the {a} under {k};the {a} from {k};the {a} at {k};
+the {a} with {k};the {a} we keep for {k};the {a} assigned to {k};the {a} tied to {k};
+the current {a} of {k};the old {a} of {k};the only {a} of {k};{k}, its {a},;the {a} in {k};
+the {a} known for {k};the {a} on {k};the exact {a} for {k};{a} of {k};{k} {a};the {k} {a}
+""".replace("\n", "").split(";")
+_LINKS = """is;was;is now;is still;has become;became;remains;reads;equals;will be;should be;must be;
+happens to be;is called;is known as;is given as;was found to be;appears as;stands at;is set to;
+was chosen to be;is said to be;is listed as;is just;is simply;is exactly;shows;says;came out as;
+was fixed as;turned out to be;is recorded as;is none other than;has been;counts as;is, we think,;
+is:;was:;means;seems to be;ought to be;had to be;is written""".replace("\n", "").split(";")
+_HAS = """has;got;keeps;took;holds;uses;carries;chose;received;was given;was issued;picked;wants;
+bears;shows;wears;needs;owns;prefers;asked for;settled on;ended up with;goes by;came with;
+is listed with;is registered with;is marked with;is known for;lives with;answers to
+""".replace("\n", "").split(";")
+_ROLES = """as its {a};as the {a};for a {a};for the {a};as {a};by way of {a};in the {a} column;
+under {a};(the {a});as a kind of {a};when asked for the {a};in place of the old {a}
+""".replace("\n", "").split(";")
+_BREAKS = [" - ", ": ", " | ", " / ", " = ", ", ", " -> ", "; ", " :: ", " => ", " ", " .. ", "\t"]
+_MARKS = ["", "", "", "", "- ", "* ", "> ", "1) ", "## ", "+ ", "~ ", "[x] "]
+_OPENINGS = """what is;what was;tell me;which is;give me;name;repeat;state;what would be;what about;
+say;find;look up;recall;do you know;can you give;I am looking for;please state;write down;show me;
+how do you call;we need;what do we have for;what did they say about;quote;what exactly is;
+remind me of;have you got;read out""".replace("\n", "").split(";")
+_WHICH = """which {a} {h} {k}?;what {a} {h} {k}?;{k} {h} which {a}?;{k} {h} what {a}?;
+which {a} is with {k}?;for {k}, which {a}?;{k} and which {a}?;what {a} belongs with {k}?;
+what stands as {a} beside {k}?;by which {a} is {k} known?;which {a} can be tied to {k}?;
+what does {k} have as {a}?;what did {k} get as {a}?;what has {k} for a {a}?
+""".replace("\n", "").split(";")
+_AUXILIARY = ["does", "did", "has", "had", "would", "should", "may", "will"]
+
+
+def _choose(rng: Rng, items: list[str]) -> str:
+    return items[int(rng.integers(len(items)))]
+
+
+def compose_statement(rng: Rng, split: Split) -> str:
+    """A statement template of ``split`` with all three fields."""
+    while True:
+        form = rng.random()
+        if form < 0.4:
+            text = f"{_choose(rng, _SUBJECTS)} {_choose(rng, _LINKS)} {{v}}"
+        elif form < 0.6:
+            text = f"{{k}} {_choose(rng, _HAS)} {{v}} {_choose(rng, _ROLES)}"
+        elif form < 0.68:
+            text = f"{{k}} {_choose(rng, _HAS)} the {{a}} {{v}}"
+        elif form < 0.78:
+            text = f"{{v}} {_choose(rng, _LINKS)} {_choose(rng, _SUBJECTS)}"
+        else:
+            order = ["{k}", "{a}", "{v}"] if rng.random() < 0.6 else ["{a}", "{k}", "{v}"]
+            if rng.random() < 0.15:
+                order = ["{v}", "{k}", "{a}"]
+            first, second = _choose(rng, _BREAKS), _choose(rng, _BREAKS)
+            text = _choose(rng, _MARKS) + order[0] + first + order[1] + second + order[2]
+        if side(text) == split:
+            return text
+
+
+def compose_question(rng: Rng, split: Split) -> str:
+    """A question template of ``split`` with ``{a}`` and ``{k}``."""
+    while True:
+        if rng.random() < 0.65:
+            end = "?" if rng.random() < 0.8 else _choose(rng, [".", ":", "", "!"])
+            text = f"{_choose(rng, _OPENINGS)} {_choose(rng, _SUBJECTS).rstrip(',')}{end}"
+        else:
+            text = _choose(rng, _WHICH).replace("{h}", _choose(rng, _AUXILIARY))
+        if side(text) == split:
+            return text

@@ -1,0 +1,183 @@
+"""The loop: exact resume after a kill, refusal of NaN, schedule, metrics, two processes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+from megacontext.core.training import checkpoint
+from megacontext.core.training.base import BaseConfig, BaseTask, train_base
+from megacontext.core.training.config import Budget, Schedule, load
+from megacontext.core.training.distributed import join_world
+from megacontext.core.training.trainer import DivergedError, Trainer
+from megacontext.traces.errors import ConfigError, StorageError
+
+ROOT = Path(__file__).parents[3]
+
+
+def _rows(out: Path) -> list[dict[str, str]]:
+    with (out / "metrics.csv").open(encoding="utf8", newline="") as file:
+        keep = {"step", "loss", "norm", "text_nll", "answer_nll", "heldout_nll", "tokens"}
+        return [{k: v for k, v in row.items() if k in keep} for row in csv.DictReader(file)]
+
+
+class _KilledError(RuntimeError):
+    pass
+
+
+def test_a_run_that_was_killed_and_resumed_has_the_curve_of_the_unbroken_one(
+    base_config: Path, tmp_path: Path
+) -> None:
+    config = load(BaseConfig, base_config)
+    figures = train_base(config, tmp_path / "unbroken", device="cpu")
+
+    world = join_world("cpu")
+    task = BaseTask(config, world)
+    trainer = Trainer(task, config.loop, tmp_path / "killed", world)
+    plain = task.loss
+
+    def loss_until_step_5(batch: dict[str, torch.Tensor]) -> object:
+        if trainer.step == 5:  # two steps behind the checkpoint of step 3, in the second phase
+            raise _KilledError
+        return plain(batch)
+
+    task.loss = loss_until_step_5  # type: ignore[method-assign, assignment]
+    with pytest.raises(_KilledError):
+        trainer.run()
+    assert checkpoint.find(tmp_path / "killed") == tmp_path / "killed" / "step-00000003"
+    resumed = train_base(config, tmp_path / "killed", device="cpu", resume=True)
+
+    assert _rows(tmp_path / "killed") == _rows(tmp_path / "unbroken")
+    assert resumed == figures
+    last = [checkpoint.read(tmp_path / run / "step-00000008") for run in ("killed", "unbroken")]
+    for name, value in last[1].model.items():
+        assert torch.equal(value, last[0].model[name]), name
+    for name, value in last[1].optimizer.items():
+        assert torch.equal(value, last[0].optimizer[name]), name
+
+
+def test_nan_stops_the_run_names_the_step_and_keeps_the_last_good_checkpoint(
+    base_config: Path, tmp_path: Path
+) -> None:
+    config = load(BaseConfig, base_config, ["loop.log_every=3"])
+    world = join_world("cpu")
+    task = BaseTask(config, world)
+    trainer = Trainer(task, config.loop, tmp_path / "run", world)
+    plain = task.loss
+
+    def loss(batch: dict[str, torch.Tensor]) -> object:
+        value, extra = plain(batch)
+        return (value * math.nan if trainer.step == 4 else value), extra
+
+    task.loss = loss  # type: ignore[method-assign, assignment]
+    with pytest.raises(DivergedError, match="not finite at step 4"):
+        trainer.run()
+    kept = checkpoint.find(tmp_path / "run")
+    assert kept is not None
+    assert kept.name == "step-00000003"
+    assert all(bool(v.isfinite().all()) for v in checkpoint.read(kept).model.values())
+
+
+def test_best_names_the_checkpoint_with_the_lowest_heldout_nll(
+    base_config: Path, tmp_path: Path
+) -> None:
+    train_base(load(BaseConfig, base_config), tmp_path, device="cpu")
+    best = checkpoint.find(tmp_path, "best")
+    assert best is not None
+    figures = {int(r["step"]): float(r["heldout_nll"]) for r in _rows(tmp_path) if r["heldout_nll"]}
+    assert int(best.name.removeprefix("step-")) == min(figures, key=lambda s: figures[s])
+
+
+def test_metrics_are_written_as_csv_and_arrow_with_the_same_rows(
+    base_config: Path, tmp_path: Path
+) -> None:
+    train_base(load(BaseConfig, base_config), tmp_path, device="cpu")
+    table = pa.ipc.open_file(pa.memory_map(str(tmp_path / "metrics.arrow"))).read_all()
+    losses = [float(r["loss"]) if r["loss"] else None for r in _rows(tmp_path)]
+    assert table["loss"].to_pylist() == losses
+    assert len([x for x in losses if x is not None]) == 8
+
+
+def test_a_damaged_checkpoint_is_refused_with_its_name(base_config: Path, tmp_path: Path) -> None:
+    config = load(BaseConfig, base_config)
+    train_base(config, tmp_path, device="cpu")
+    folder = checkpoint.find(tmp_path)
+    assert folder is not None
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(StorageError, match=r"step-00000008"):
+        train_base(config, tmp_path, device="cpu", resume=True)
+
+
+def test_schedule_warms_up_holds_and_decays_to_its_final_factor() -> None:
+    schedule = Schedule(warmup_steps=10, decay=0.4, final=0.1)
+    assert schedule.factor(0, 0.0) == pytest.approx(0.1)
+    assert schedule.factor(9, 0.1) == 1.0
+    assert schedule.factor(50, 0.6) == 1.0
+    assert schedule.factor(80, 0.8) == pytest.approx(0.55)
+    assert schedule.factor(100, 1.0) == pytest.approx(0.1)
+
+
+def test_time_budget_ends_the_run_and_finishes_the_decay(base_config: Path, tmp_path: Path) -> None:
+    raw = ["loop.budget={steps: 0, max_minutes: 0.05}", "loop.eval_steps=0", "loop.log_every=1"]
+    train_base(load(BaseConfig, base_config, raw), tmp_path, device="cpu")
+    with (tmp_path / "metrics.csv").open(encoding="utf8", newline="") as file:
+        rows = [r for r in csv.DictReader(file) if r["loss"]]
+    progress = [float(r["progress"]) for r in rows]
+    assert progress == sorted(progress)
+    assert {r["phase"] for r in rows} == {"0", "1"}
+    assert float(rows[-1]["rate"]) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("loop.budget={}", r"budget: steps 0 and max_minutes 0"),
+        ("loop.optimizer.kind=sgd", r"loop\.optimizer\.kind: 'sgd' is unknown"),
+        ("loop.sead=1", r"loop\.sead: unknown key"),
+        ("model.dim=fast", r"model\.dim: 'fast' should be of type int"),
+        ("phases.0.share=0.9", r"phases\.share: the shares add up to 1\.4"),
+        ("phases.1.length=512", r"phases\.length: 512 is above model\.window 256"),
+        ("phases.0.recall=1.5", r"phases\.recall: 1\.5 is outside 0 to 1"),
+        ("tokenizer", r"--set: 'tokenizer' has no '='"),
+    ],
+)
+def test_impossible_settings_are_refused_with_their_key(
+    base_config: Path, override: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(BaseConfig, base_config, [override])
+
+
+def test_budget_needs_exactly_one_end() -> None:
+    with pytest.raises(ConfigError, match="budget"):
+        Budget(steps=5, max_minutes=1.0)
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one_that_sees_all_rows(base_config: Path, tmp_path: Path) -> None:
+    """Rows are split over ranks and gradients averaged; only the weighting of answers differs."""
+    overrides = ["--set", "answer_weight=1.0", "--set", "first_weight=1.0"]
+    command = ["-m", "megacontext.core.training", "base", "--config", str(base_config)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / ".links")}
+    for out, launcher in (
+        ("one", [sys.executable]),
+        ("two", [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]),
+    ):
+        arguments = [*launcher, *command, "--out", str(tmp_path / out), "--device", "cpu"]
+        subprocess.run([*arguments, *overrides, "--json"], check=True, env=environment, cwd=ROOT)
+    states = [
+        json.loads((tmp_path / out / "step-00000008" / "state.json").read_text())
+        for out in ("one", "two")
+    ]
+    assert states[0]["tokens"] == states[1]["tokens"]
+    one, two = ([float(r["norm"]) for r in _rows(tmp_path / o) if r["norm"]] for o in ("one", "two"))
+    assert two == pytest.approx(one, rel=2e-3)
