@@ -69,6 +69,7 @@ def check_recovered(files, script):
         assert not [name for name in files.names if name.name.endswith(".new")]
         tree.append(tokens(found, found + 21))
         tree.commit()
+        assert tree.verify(tree._gister) == []
     with Tree.open(FOLDER, files=files, write=False) as reader:
         assert reader.n_tokens == found + 21
 
