@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol, cast
 
-import click
 import typer
 
 from megacontext.traces.errors import ConfigError, MegaContextError
@@ -114,21 +113,31 @@ def serve(
     run_server(replay=replay, config=config, attach=attach, port=port)
 
 
+class _UsageError(Protocol):
+    """What typer raises for bad arguments; its class lies in click or in typer, by version."""
+
+    def format_message(self) -> str: ...
+
+
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
+
+
 def main() -> None:
     """Run the command line. An error is one sentence and exit code 1 or 2."""
     try:
-        app(standalone_mode=False)
+        raise SystemExit(app(standalone_mode=False))
     except MegaContextError as error:
         if "--debug" in sys.argv:
             raise
         typer.echo(f"mc-tui: {error}", err=True)
         raise SystemExit(error.exit_code) from None
-    except click.exceptions.Exit as left:
+    except typer.Exit as left:
         raise SystemExit(left.exit_code) from None
-    except click.ClickException as error:
-        typer.echo(f"mc-tui: {error.format_message()} See mc-tui --help.", err=True)
+    except _USAGE_ERROR as error:
+        said = " ".join(cast(_UsageError, error).format_message().split())
+        typer.echo(f"mc-tui: {said} See mc-tui --help.", err=True)
         raise SystemExit(2) from None
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         raise SystemExit(130) from None
 
 

@@ -140,7 +140,7 @@ def _log_line(canvas: Canvas, y: int, line: LogLine, *, selected: bool) -> None:
         x = canvas.text(x, y, f"{KIND_SIGN[line.kind]} ", role, BOLD)
         x = canvas.text(x, y, str(line.node), role, flags)
         x = canvas.text(x, y, f" {signed(line.score)} ", Role.TEXT)
-        said = f"forced: {words}" if line.forced else words
+        said = f"forced: {words}" if line.forced and x + 8 + len(words) <= canvas.width else words
         canvas.text(x, y, said, Role.FORCED if line.forced else Role.DIM)
     else:
         x = canvas.text(x, y, f"✗{KIND_SIGN[line.kind]} ", Role.DIM)

@@ -1,0 +1,198 @@
+"""The engine process and the channel to it."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from megacontext.traces.control import ControlClient, ControlError, ControlServer
+from megacontext.traces.errors import ConfigError
+from megacontext.traces.made import MadeRun
+from megacontext.traces.meta import TraceMeta
+from megacontext.traces.writer import TraceWriter
+from megacontext.tui.engine import EngineControl, EngineProcess, engine_command, last_line
+from megacontext.tui.live import connector, trace_of
+from megacontext.tui.live_source import LiveSource
+from megacontext.tui.session import Session
+
+META = TraceMeta(block_size=8, w_max=160, levels=3).to_metadata()
+
+
+class Engine:
+    """Answers commands on a real socket, in a thread, and remembers them."""
+
+    def __init__(self, trace: Path, refuse: str = "") -> None:
+        self.server = ControlServer(trace)
+        self.seen: list[tuple[str, dict[str, object]]] = []
+        self.refuse = refuse
+        self.paused = False
+        self._stop = threading.Event()
+        self.arrived = threading.Semaphore(0)
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while not self._stop.is_set():
+            for command in self.server.poll(0.02):
+                self.seen.append((command.name, command.fields))
+                if command.name == self.refuse:
+                    command.reply(ok=False, error=f"{command.name} is refused; try another.")
+                else:
+                    self.paused = {"pause": True, "step": True, "resume": False}.get(
+                        command.name, self.paused
+                    )
+                    command.reply(ok=True, paused=self.paused)
+                self.arrived.release()
+
+    def wait(self, count: int) -> None:
+        for _ in range(count):
+            assert self.arrived.acquire(timeout=10)
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.server.close()
+
+
+def test_commands_reach_the_engine_in_order(tmp_path: Path) -> None:
+    trace = tmp_path / "run.arrow"
+    engine = Engine(trace)
+    control = EngineControl(ControlClient.connect(trace))
+    control.pause()
+    control.refocus()
+    control.knob("tau_expand", 0.3)
+    control.knob("n_diff", 8.0)
+    control.knob("w_max", 512.0)
+    control.inject("hello")
+    control.marker("mark")
+    engine.wait(7)
+    control.stop()
+    engine.close()
+    assert engine.seen == [
+        ("pause", {}),
+        ("step", {}),
+        ("set", {"key": "focus.tau_expand", "value": 0.3}),
+        ("set", {"key": "focus.n_diff", "value": 8}),
+        ("set", {"key": "w_max", "value": 512}),
+        ("text", {"text": "hello"}),
+        ("marker", {"text": "mark"}),
+        ("stop", {}),
+    ]
+    assert isinstance(engine.seen[4][1]["value"], int)
+
+
+def test_a_refused_command_comes_back_as_a_sentence(tmp_path: Path) -> None:
+    trace = tmp_path / "run.arrow"
+    engine = Engine(trace, refuse="set")
+    control = EngineControl(ControlClient.connect(trace))
+    control.knob("w_max", 3)
+    control.detach()
+    engine.close()
+    assert control.answers() == ["set: set is refused; try another."]
+    assert control.answers() == []
+
+
+def test_detaching_lets_a_paused_engine_run_on(tmp_path: Path) -> None:
+    trace = tmp_path / "run.arrow"
+    engine = Engine(trace)
+    control = EngineControl(ControlClient.connect(trace))
+    control.pause()
+    engine.wait(1)
+    while not control.paused:
+        pass
+    control.detach()
+    engine.close()
+    assert [name for name, _ in engine.seen] == ["pause", "resume"]
+
+
+def test_an_engine_that_is_gone_is_a_sentence_not_an_exception(tmp_path: Path) -> None:
+    trace = tmp_path / "run.arrow"
+    engine = Engine(trace)
+    control = EngineControl(ControlClient.connect(trace))
+    engine.close()
+    control.pause()
+    control.detach()
+    (said,) = control.answers()
+    assert said.startswith("pause: ")
+    assert "gone" in said
+
+
+def test_a_live_source_connects_once_its_engine_listens(tmp_path: Path, clock) -> None:
+    trace = tmp_path / "run.arrow"
+    source = LiveSource(trace, connect=connector(trace))
+    assert not source.status().controllable
+    with TraceWriter(trace, META) as writer:
+        for row in list(MadeRun(tokens=160, w_max=160, block_size=8).rows())[:4]:
+            writer.put(row)
+        writer.flush()
+        assert source.refresh()
+        assert not source.status().controllable
+        engine = Engine(trace)
+        assert source.refresh()
+        assert source.status().controllable
+        session = Session(source, clock)
+        session.set_marker()
+        engine.wait(1)
+        assert engine.seen == [("marker", {"text": "mark"})]
+        source.control.detach()
+        engine.close()
+
+
+def test_a_died_engine_is_told_with_its_last_line(tmp_path: Path) -> None:
+    trace = tmp_path / "run.arrow"
+    script = "import sys; print('Traceback'); print('ModelError: no such model.'); sys.exit(3)"
+    engine = EngineProcess([sys.executable, "-c", script], trace)
+    source = LiveSource(trace, engine=engine)
+    assert engine.wait(30)
+    source.refresh()
+    assert source.status().problem == "The engine died (exit code 3): ModelError: no such model."
+    assert not source.status().growing
+
+
+def test_an_engine_that_ends_well_is_no_problem(tmp_path: Path) -> None:
+    engine = EngineProcess([sys.executable, "-c", "pass"], tmp_path / "run.arrow")
+    assert engine.wait(30)
+    assert engine.problem() == ""
+    assert not engine.running
+
+
+def test_a_killed_engine_names_the_signal(tmp_path: Path) -> None:
+    wait = "import signal; signal.pause()"
+    engine = EngineProcess([sys.executable, "-c", wait], tmp_path / "run.arrow")
+    assert engine.running
+    engine.terminate()
+    assert engine.wait(30)
+    assert "signal 15" in engine.problem()
+
+
+def test_the_engines_command_line_is_the_contract() -> None:
+    command = engine_command(Path("a.yaml"), Path("t.arrow"), ["w_max=512", "seed=3"])
+    assert command[1:] == [
+        "-m", "megacontext.core.cli", "run", "--config", "a.yaml", "--out", "t.arrow", "--no-stdin",
+        "--set", "w_max=512", "--set", "seed=3",
+    ]  # fmt: skip
+
+
+def test_attach_takes_a_trace_or_its_socket(tmp_path: Path) -> None:
+    trace = tmp_path / "run.arrow"
+    trace.touch()
+    assert trace_of(trace) == trace
+    assert trace_of(tmp_path / "run.arrow.sock") == trace
+    with pytest.raises(ConfigError, match="does not exist"):
+        trace_of(tmp_path / "other.arrow")
+
+
+def test_the_last_line_skips_empty_ones_and_bad_bytes(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"first\n\xff last \n\n")
+    assert last_line(log) == "\ufffd last"
+    assert last_line(tmp_path / "none") == ""
+
+
+def test_nothing_listens_without_an_engine(tmp_path: Path) -> None:
+    assert connector(tmp_path / "run.arrow")() is None
+    with pytest.raises(ControlError):
+        ControlClient.connect(tmp_path / "run.arrow")

@@ -1,0 +1,179 @@
+"""The command line: help with examples, errors in one sentence, no torch."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from megacontext.traces.errors import ConfigError
+from megacontext.tui.launch import TerminalError, is_first_run, pick_theme
+from megacontext.tui.serve import HOST, command_of
+
+
+def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "megacontext.tui.cli", *arguments],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env=os.environ | env,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("command", ["live", "replay", "diff", "serve"])
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    done = run(command, "--help")
+    assert done.returncode == 0
+    assert f"mc-tui {command}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["replay"],
+        ["replay", "x.arrow", "--what"],
+        ["nonsense"],
+        ["live"],
+        ["live", "--config", "a.yaml", "--attach", "b.arrow"],
+        ["serve"],
+        ["serve", "--replay", "missing.arrow"],
+        ["serve", "--replay", "a", "--config", "b"],
+        ["serve", "--replay", "a", "--port", "0"],
+        ["replay", "missing.arrow"],
+    ],
+)
+def test_bad_arguments_are_one_sentence_and_exit_code_two(arguments: list[str]) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("mc-tui: ")
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_without_a_terminal_it_says_what_else_there_is(small_trace: Path) -> None:
+    done = run("replay", str(small_trace))
+    assert done.returncode == 2
+    assert "needs a terminal" in done.stderr
+    assert "trace info" in done.stderr
+
+
+def test_debug_shows_the_traceback(small_trace: Path) -> None:
+    done = run("replay", str(small_trace), "--debug")
+    assert "Traceback" in done.stderr
+
+
+def test_replay_never_imports_torch_or_the_engine(small_trace: Path) -> None:
+    script = f"""
+import asyncio, sys
+from pathlib import Path
+import megacontext.tui.cli, megacontext.tui.live, megacontext.tui.launch
+from megacontext.tui.app import InspectorApp
+from megacontext.tui.file_source import FileSource
+async def main():
+    app = InspectorApp(FileSource(Path({str(small_trace)!r})))
+    async with app.run_test() as pilot:
+        await pilot.press("right_square_bracket", "f", "enter")
+asyncio.run(main())
+bad = [m for m in sys.modules if m.split(".")[0] in ("torch", "transformers")
+       or m.startswith(("megacontext.core", "megacontext.simulator"))]
+assert not bad, bad
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda p: p.mkdir(), "folder"),
+        (lambda p: p.write_bytes(b""), "empty"),
+        (lambda p: p.write_bytes(b"no trace at all"), "not an Arrow"),
+    ],
+)
+def test_files_that_are_no_traces_are_named(tmp_path: Path, make, says: str) -> None:
+    path = tmp_path / "thing.arrow"
+    make(path)
+    done = run("serve", "--replay", str(path))
+    assert done.returncode == 2
+    assert says in done.stderr
+
+
+def test_the_theme_follows_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("COLORTERM", "truecolor")
+    assert pick_theme("") == "mc-dark"
+    monkeypatch.setenv("COLORTERM", "")
+    monkeypatch.setenv("TERM", "xterm")
+    assert pick_theme("") == "mc-ansi"
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert pick_theme("") == "mc-ansi"
+    assert pick_theme("light") == "mc-light"
+    with pytest.raises(TerminalError, match="mc-dark, mc-light, mc-ansi"):
+        pick_theme("pink")
+
+
+def test_the_first_run_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    assert is_first_run()
+    assert not is_first_run()
+
+
+def test_serve_runs_this_app_on_this_machine_only(small_trace: Path) -> None:
+    assert HOST == "127.0.0.1"
+    command = command_of(small_trace, None, None)
+    assert command[1:4] == ["-m", "megacontext.tui.cli", "replay"]
+    with pytest.raises(ConfigError, match="exactly one"):
+        command_of(None, None, None)
+
+
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
+def test_a_real_terminal_shows_the_run_and_obeys_keys(small_trace: Path, tmp_path: Path) -> None:
+    socket = str(tmp_path / "tmux")
+
+    def tmux(*arguments: str) -> str:
+        return subprocess.run(
+            ["tmux", "-S", socket, *arguments], capture_output=True, text=True, check=False
+        ).stdout
+
+    state = tmp_path / "state"
+    (state / "megacontext").mkdir(parents=True)
+    (state / "megacontext" / "inspector-seen").touch()
+    command = f"XDG_STATE_HOME={state} {sys.executable} -m megacontext.tui.cli replay {small_trace}"
+    tmux("new-session", "-d", "-x", "120", "-y", "40", command)
+    try:
+        _see(tmux, "Map: what the model sees")
+        tmux("send-keys", "]", "f", "Enter")
+        screen = _see(tmux, "Inspector: the life of")
+        assert "in this step" in screen
+        tmux("resize-window", "-x", "20", "-y", "5")
+        _see(tmux, "LOD0", but_not="Inspector")
+        tmux("resize-window", "-x", "100", "-y", "30")
+        _see(tmux, "Inspector: the life of")
+        tmux("send-keys", "q")
+        for _ in range(600):
+            if "no server" in tmux("ls") or not tmux("ls"):
+                return
+        raise AssertionError("q did not leave")
+    finally:
+        tmux("kill-server")
+
+
+def _see(tmux, wanted: str, but_not: str = "\0") -> str:
+    """The screen once ``wanted`` is on it."""
+    screen = ""
+    for _ in range(3000):
+        screen = tmux("capture-pane", "-p")
+        if wanted in screen and but_not not in screen:
+            return screen
+    raise AssertionError(f"{wanted!r} never came:\n{screen}")
