@@ -126,6 +126,17 @@ def test_an_expanded_node_must_score_low_as_a_gist_before_it_expands_again():
     assert seen(once(focus, [0.9, 0, 0]).actions) == [(0, 1, 0)]
 
 
+@pytest.mark.parametrize("score", [0.25, None])
+def test_only_a_score_below_the_threshold_arms_again(score):
+    focus = focus_on([1, 0, 0], cooldown_steps=0, max_levels=1, tau_expand=0.25)
+    once(focus, [0.9, 0, 0])
+    once(focus, [-0.9, 0, 0])
+    once(focus, None if score is None else [score, 0, 0])
+    assert len(once(focus, [0.9, 0, 0]).actions) == 0
+    once(focus, [0.249, 0, 0])
+    assert len(once(focus, [0.9, 0, 0]).actions) == 1
+
+
 @pytest.mark.parametrize("cooldown", [0, 1, 2, 5])
 def test_nothing_flips_back_within_the_cooldown(cooldown):
     focus = focus_on([1, 0, 0], cooldown_steps=cooldown, max_levels=1)

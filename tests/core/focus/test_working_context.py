@@ -94,6 +94,21 @@ def test_budget_holds_after_every_single_action():
         wc.apply(actions((COLLAPSE, 1, 5)), headroom=4)
 
 
+def test_one_entry_over_the_budget_is_refused():
+    levels = [1, 1, 0, 0, 0, 0]  # costs 18, 21 after an expand, 24 after two
+    plan = actions((EXPAND, 1, 0), (EXPAND, 1, 1))
+    context(levels, w_max=24).apply(plan)
+    for w_max in (23, 22, 21):
+        with pytest.raises(PlanError, match="budget: action 1 raises the cost to 24"):
+            context(levels, w_max=w_max).apply(plan)
+        with pytest.raises(PlanError, match="budget"):  # also where a later action repairs it
+            context(levels, w_max=w_max).check(actions(*plan_of(plan), (COLLAPSE, 1, 2)))
+
+
+def plan_of(plan):
+    return [(int(a["kind"]), int(a["level"]), int(a["index"])) for a in plan]
+
+
 def test_siblings_of_a_level_1_group_are_not_raw_blocks_in_disguise():
     wc = context([1, 0, 1, 1, 0])
     with pytest.raises(PlanError, match="siblings"):
