@@ -11,6 +11,7 @@ import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -373,13 +374,11 @@ def make_trace(
     )
     written = 0
     with TraceWriter(Path(path), meta.to_metadata(), scores=scores) as writer:
-        for row in run.rows():
+        for row in islice(run.rows(), max(rows, 0)):
             writer.put(row)
             written += 1
             if written % 64 == 0:
                 writer.flush()  # so that no scores are dropped
-            if written == rows:
-                break
     return written
 
 
