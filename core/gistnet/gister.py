@@ -88,7 +88,7 @@ class NetGister:
         self.left_context = net.config.left_context
         self.device = embedding.device
         self._batch = batch
-        self._table = torch.cat((embedding.detach(), self.net.pad.detach()[None]))
+        self.table = torch.cat((embedding.detach(), self.net.pad.detach()[None]))
 
     @classmethod
     def load(cls, folder: Path, embedding: Tensor, batch: int = 512) -> Self:
@@ -131,7 +131,7 @@ class NetGister:
             for start in range(0, len(children), self._batch):
                 part = slice(start, start + self._batch)
                 x = torch.from_numpy(np.ascontiguousarray(children[part], np.float32))
-                x = x.to(self.device, self._table.dtype)
+                x = x.to(self.device, self.table.dtype)
                 gists[part] = self.net(x, level).float().cpu().numpy()
         return gists, np.zeros((len(children), self.key_dim), np.float32)
 
@@ -158,11 +158,11 @@ class NetGister:
         return self._embed(np.asarray(tokens, np.uint32))
 
     def _embed(self, tokens: U32) -> Tensor:
-        pad = len(self._table) - 1
+        pad = len(self.table) - 1
         ids = np.where(tokens == _NO_TOKEN, pad, tokens).astype(np.int64)
         if ids.size and int(ids.max()) > pad:
             raise ModelError(
                 f"token {int(ids.max())} is outside the base model's vocabulary of {pad}; use the"
                 " tokenizer of this base model."
             )
-        return self._table[torch.from_numpy(ids).to(self.device)]
+        return self.table[torch.from_numpy(ids).to(self.device)]

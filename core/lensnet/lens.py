@@ -15,13 +15,9 @@ from torch import Tensor
 
 from megacontext.core.gistnet.checkpoint import load_folder, save_folder
 from megacontext.core.gistnet.gister import NetGister
-from megacontext.core.lensnet.features import (
-    node_features,
-    node_similarity,
-    shared_with_neighbours,
-)
-from megacontext.core.lensnet.mirror import Mirror, TreeLike
-from megacontext.core.lensnet.module import LensNet, LensNetConfig, TailQueries
+from megacontext.core.lensnet.mirror import Mirror
+from megacontext.core.lensnet.module import LensNet, LensNetConfig
+from megacontext.core.lensnet.sight import Replay, Stored, lens_pass
 from megacontext.traces.errors import ModelError
 
 __all__ = ["NetLens", "Sight", "legal_scores", "load_lensnet", "save_lensnet"]
@@ -29,7 +25,6 @@ __all__ = ["NetLens", "Sight", "legal_scores", "load_lensnet", "save_lensnet"]
 F32 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.integer[Any]]
 _KIND = "lensnet"
-NEIGHBOUR_SHARE = 0.8
 
 
 class Sight(Protocol):
@@ -117,7 +112,7 @@ class NetLens:
         self._device = gister.device
         self.net = net.to(self._device, self._dtype).eval().requires_grad_(False)
         self._mirror = Mirror(self._device, self._dtype)
-        self._last: tuple[bytes, int, Tensor, Tensor] | None = None
+        self._replays: dict[tuple[int, ...], Replay] = {}
 
     @classmethod
     def load(cls, folder: Path, gister: NetGister) -> Self:
@@ -140,79 +135,100 @@ class NetLens:
             raise ModelError("lens.kind lensnet reads gists and keys; give the run a tree")
         if not len(seen.levels):
             return np.zeros(0, np.float32)
-        levels = torch.from_numpy(np.asarray(seen.levels, np.int64)).to(self._device)
-        index = torch.from_numpy(np.asarray(seen.index, np.int64)).to(self._device)
-        starts = torch.from_numpy(np.asarray(seen.starts, np.int64)).to(self._device)
-        keys_MV, blocks = self._search(seen)
-        shared = shared_with_neighbours(blocks, NEIGHBOUR_SHARE)
-        highest = int(np.max(seen.levels))
-        own, near = (
-            node_similarity(values, levels, index, seen.block_size, highest)
-            for values in (blocks, shared)
+        highest = max(1, int(np.max(seen.levels)))
+        if seen.tree.n_nodes(2):
+            highest = max(highest, 2)  # the tail queries read the covering level-2 gist
+        stored = Stored(
+            self._mirror.keys(seen.tree),
+            tuple(self._mirror.gists(seen.tree, level) for level in range(1, highest + 1)),
         )
-        features = node_features(
-            own[None],
-            near[None],
-            levels[None],
-            starts[None],
-            torch.tensor([seen.n_tokens], device=self._device),
-            seen.block_size,
-            self._surprisal(seen),
+        entries = torch.from_numpy(
+            np.stack([np.asarray(a, np.int64) for a in (seen.levels, seen.index, seen.starts)])
         )
-        scores = self.net(
-            self._gists(seen.tree, levels, index, highest)[None],
-            levels[None],
-            features.to(self._dtype),
-            self._tail(seen, keys_MV),
-        )
-        return legal_scores(scores[0].cpu().numpy(), seen.levels, seen.index, seen.block_size)
+        hidden = self._hidden(seen)
+        held = [seen.n_tokens, seen.tree.n_nodes(1), seen.tree.n_nodes(2), len(hidden)]
+        counts, question = torch.tensor(held), self._question(seen)
+        if self._device.type == "cuda":
+            scores = self._replayed(seen, stored, entries, counts, question, hidden)
+        else:
+            # Rows behind the last node would only cost time here.
+            exact = Stored(
+                stored.keys[: held[1]],
+                tuple(
+                    rows[: max(1, seen.tree.n_nodes(level))]
+                    for level, rows in enumerate(stored.gists, 1)
+                ),
+            )
+            scores = self._run(exact, entries, counts, question, hidden, self._surprisal(seen))
+        return legal_scores(scores.float().numpy(), seen.levels, seen.index, seen.block_size)
 
-    def _search(self, seen: Sight) -> tuple[Tensor, Tensor]:
-        """Query vectors [m, V] and each level-1 node's similarity [n1]; the same in all rounds."""
-        asked = np.ascontiguousarray(seen.query_tokens, np.uint32).tobytes()
-        count = seen.tree.n_nodes(1)
-        if self._last is None or self._last[:2] != (asked, count):
-            keys_MV = self._gister.query_vectors(seen.query_tokens)
-            stored = self._mirror.keys(seen.tree)
-            if len(stored):
-                similarity = (stored @ keys_MV.to(stored.dtype).T).amax(dim=1).float()
-            else:
-                similarity = torch.zeros(0, device=self._device)
-            self._last = (asked, count, keys_MV, similarity)
-        return self._last[2], self._last[3]
-
-    def _gists(self, tree: TreeLike, levels: Tensor, index: Tensor, highest: int) -> Tensor:
-        span = levels.clamp(min=1)
-        first = self._mirror.gists(tree, 1)
-        rows = first[torch.where(span == 1, index, 0)]
-        for level in range(2, highest + 1):
-            here = span == level
-            stored = self._mirror.gists(tree, level)
-            if len(stored):
-                rows = torch.where(here[:, None], stored[torch.where(here, index, 0)], rows)
-        return rows
-
-    def _tail(self, seen: Sight, keys_MV: Tensor) -> TailQueries:
-        config, tree = self.net.config, seen.tree
-        newest = np.asarray(seen.query_tokens, np.uint32)[-config.query_tokens :]
-        empty = torch.zeros((0, config.dim), device=self._device, dtype=self._dtype)
-        hidden = empty
-        if seen.query_hidden is not None:
-            hidden = seen.query_hidden[-config.hidden_states :].to(self._device, self._dtype)
-        cover = self._mirror.gists(tree, 2)[-1:] if tree.n_nodes(2) else empty
-        near = self._mirror.gists(tree, 1)[-config.near_gists :] if tree.n_nodes(1) else empty
-        return TailQueries(
-            tokens=self._gister.token_embeddings(newest)[None],
-            hidden=hidden[None],
-            near=near[None],
-            cover=cover[None],
-            keys=keys_MV.to(self._dtype)[None],
+    def _run(
+        self,
+        stored: Stored,
+        entries: Tensor,
+        counts: Tensor,
+        question: Tensor,
+        hidden: Tensor,
+        surprisal: Tensor,
+    ) -> Tensor:
+        return lens_pass(
+            self._gister.net.keys,
+            self.net,
+            self._gister.table,
+            stored,
+            entries,
+            counts,
+            question,
+            hidden,
+            surprisal,
         )
 
-    def _surprisal(self, seen: Sight) -> Tensor | None:
+    def _replayed(
+        self,
+        seen: Sight,
+        stored: Stored,
+        entries: Tensor,
+        counts: Tensor,
+        question: Tensor,
+        hidden: Tensor,
+    ) -> Tensor:
+        width = max(256, 1 << (entries.shape[1] - 1).bit_length())
+        # Buffers that the tree outgrew are new tensors, which a captured pass does not know.
+        places = (stored.keys.data_ptr(), *(rows.data_ptr() for rows in stored.gists))
+        if (width, *places) not in self._replays:
+            self._replays = {k: v for k, v in self._replays.items() if k[1:] == places}
+            self._replays[width, *places] = Replay(
+                lambda *given: self._run(stored, *given),
+                width,
+                len(question),
+                (self.net.config.hidden_states, self.net.config.dim),
+                self._device,
+                self._dtype,
+            )
+        replay = self._replays[width, *places]
+        if len(hidden):
+            replay.hidden[-len(hidden) :].copy_(hidden)
+        replay.surprisal[: entries.shape[1]].copy_(self._surprisal(seen))
+        return replay(entries, counts, question)
+
+    def _question(self, seen: Sight) -> Tensor:
+        """The newest tokens, int64 on the host, padded on the left."""
+        want = self._gister.net.config.keys.query_tokens
+        newest = np.asarray(seen.query_tokens, np.int64)[-want:]
+        padded = np.full(want, len(self._gister.table) - 1, np.int64)
+        padded[want - len(newest) :] = newest
+        return torch.from_numpy(padded)
+
+    def _hidden(self, seen: Sight) -> Tensor:
+        newest = self.net.config.hidden_states
+        if seen.query_hidden is None:
+            return torch.zeros((0, self.net.config.dim), device=self._device, dtype=self._dtype)
+        hidden: Tensor = seen.query_hidden[-newest:].to(self._device, self._dtype)
+        return hidden
+
+    def _surprisal(self, seen: Sight) -> Tensor:
+        """Float32 on the host; zeros where nothing is known of the entries."""
         values = seen.surprisal
         if values is None or len(values) != len(seen.levels):
-            return None
-        return torch.from_numpy(np.nan_to_num(np.asarray(values, np.float32)))[None].to(
-            self._device
-        )
+            return torch.zeros(len(seen.levels))
+        return torch.from_numpy(np.nan_to_num(np.asarray(values, np.float32)))

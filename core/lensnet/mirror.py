@@ -40,11 +40,11 @@ class Mirror:
         self._count: dict[str, int] = {}
 
     def keys(self, tree: TreeLike) -> Tensor:
-        """Index keys [n1, V] of all level-1 nodes."""
+        """Index keys of all level-1 nodes, in a buffer [>= n1, V] of a power of two of rows."""
         return self._grown(tree, _KEYS, tree.n_nodes(1), lambda a, b: tree.keys(1, a, b))
 
     def gists(self, tree: TreeLike, level: int) -> Tensor:
-        """Gists [n, D] of all nodes of ``level``."""
+        """Gists of all nodes of ``level``, in a buffer [>= n, D] of a power of two of rows."""
         count = tree.n_nodes(level)
         return self._grown(tree, f"gists-{level}", count, lambda a, b: tree.gists(level, a, b))
 
@@ -64,9 +64,7 @@ class Mirror:
             self._rows[name][have:stop] = part.to(self._device, self._rows[name].dtype)
             have = stop
         self._count[name] = have
-        if name not in self._rows:
-            return torch.zeros((0, 1), device=self._device, dtype=self._dtype)
-        return self._rows[name][:have]
+        return self._rows[name]
 
     def _reserve(self, name: str, rows: int, width: int) -> None:
         old = self._rows.get(name)
@@ -74,7 +72,7 @@ class Mirror:
             return
         size = max(1024, 1 << (rows - 1).bit_length())
         dtype = torch.float32 if name == _KEYS else self._dtype
-        grown = torch.empty((size, width), device=self._device, dtype=dtype)
+        grown = torch.zeros((size, width), device=self._device, dtype=dtype)
         if old is not None:
             grown[: len(old)] = old
         self._rows[name] = grown

@@ -71,6 +71,7 @@ class TailQueries:
         hidden: [B, h, D] last hidden states of the base model.
         near: [B, g, D] newest level-1 gists. cover: [B, c, D] the level-2 gist before the cursor.
         keys: [B, m, V] query vectors in key space.
+        valid: bool [B, q + h + g + c + m]; False where one is only a placeholder.
     """
 
     tokens: Tensor
@@ -78,6 +79,7 @@ class TailQueries:
     near: Tensor
     cover: Tensor
     keys: Tensor
+    valid: Tensor | None = None
 
 
 class _Cross(nn.Module):
@@ -176,7 +178,7 @@ class LensNet(nn.Module):
         asks = self._queries(tail)
         for read, answer in zip(self.reading, self.answering, strict=True):
             asks = read(asks, nodes, valid_BN)
-            nodes = answer(nodes, asks, None)
+            nodes = answer(nodes, asks, tail.valid)
         learned = self.score(self.norm(nodes)) + self.retrieval(features_BNF)
         result: Tensor = learned.squeeze(-1).float()
         return result

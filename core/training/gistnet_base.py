@@ -6,6 +6,7 @@ Nothing here needs more of the base than Hugging Face's ``inputs_embeds`` and an
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,6 +28,8 @@ class FrozenBase:
         self.embedding: Tensor = base.embedding_matrix
         self._body: Any = base.module.base_model
         self._head: Tensor = base.module.get_output_embeddings().weight
+        if self.embedding.is_cuda:
+            _fuse_norms(base.module)
 
     @property
     def device(self) -> torch.device:
@@ -42,7 +45,9 @@ class FrozenBase:
 
     def hidden(self, x_RLD: Tensor) -> Tensor:
         """Last hidden states [R, L, D] after the final norm, causal over each row."""
-        out = self._body(inputs_embeds=x_RLD.to(self.embedding.dtype), use_cache=False)
+        # The base has its own precision; autocast would only add casts.
+        with torch.autocast(x_RLD.device.type, enabled=False):
+            out = self._body(inputs_embeds=x_RLD.to(self.embedding.dtype), use_cache=False)
         hidden: Tensor = out.last_hidden_state
         return hidden
 
@@ -55,6 +60,17 @@ class FrozenBase:
         hidden = self.hidden(x_RLD)
         index = where_RS[..., None].expand(-1, -1, hidden.shape[-1])
         return self.logits(hidden.gather(1, index))
+
+
+def _fuse_norms(module: Any) -> None:
+    """Run RMS norms as one kernel each; eager ones take most of a small model's time."""
+    for part in module.modules():
+        if hasattr(part, "variance_epsilon") and hasattr(part, "weight"):
+            part.forward = partial(_rms_norm, part.weight, part.variance_epsilon)
+
+
+def _rms_norm(weight: Tensor, epsilon: float, hidden_states: Tensor) -> Tensor:
+    return functional.rms_norm(hidden_states, weight.shape, weight, epsilon)
 
 
 def divergence(teacher: Tensor, student: Tensor) -> Tensor:

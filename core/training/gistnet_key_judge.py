@@ -96,20 +96,22 @@ class KeyJudge:
             rng = generator(self._config.seed, "keys.judge.case", number, attempt)
             text = streams.window(rng, domain, self._config.length)
             sample = writer.sample(text, self._config.length, options, number, attempt)
-            if sample.asked:
-                break
             attempt += 1
-        span = sample.asked[-1]
+            if not sample.asked:
+                continue
+            span = sample.asked[-1]
+            limit = span.start // self._size
+            facts = [
+                np.arange(a // self._size, min(limit, (b - 1) // self._size + 1))
+                for a, b in (sample.facts[g] for g in span.gold)
+            ]
+            if facts and all(len(fact) for fact in facts):
+                break
         tokens = sample.tokens.astype(np.int64)
-        limit = span.start // self._size
-        facts = [
-            np.arange(a // self._size, min(limit, (b - 1) // self._size + 1))
-            for a, b in (sample.facts[g] for g in span.gold)
-        ]
         return _Case(
             tokens[: limit * self._size].reshape(-1, self._size),
             question_tokens(tokens, span.answer_start, self._query),
-            [fact for fact in facts if len(fact)],
+            facts,
         )
 
     def judge(self, net: GistNet) -> dict[str, float]:
@@ -143,7 +145,10 @@ class KeyJudge:
             asked = torch.from_numpy(case.question)[None].to(self._base.device)
             vectors = net.keys.queries(*question_inputs(self._base, net, asked))[0].float()
             own = self._keys(net, case.blocks)
-            result.append(tuple((keys @ vectors.T).amax(1).cpu().numpy() for keys in (own, filler)))
+            # Half precision would blur the order of the best.
+            with torch.autocast(vectors.device.type, enabled=False):
+                pair = [(keys @ vectors.T).amax(1).cpu().numpy() for keys in (own, filler)]
+            result.append((pair[0], pair[1]))
         return result
 
     def _keys(self, net: GistNet, blocks: np.ndarray) -> Tensor:

@@ -185,10 +185,14 @@ class LensTask:
         target = torch.where(raw, -0.7, -0.4)
         target = torch.where(gold, torch.where(raw, 0.3, 0.9), target)
         error = functional.huber_loss(torch.tanh(logits), target, reduction="none", delta=0.5)
-        hit, other = gold & seen.valid, ~gold & seen.valid
+        asks = (batch["gold"].sum(1, keepdim=True) > 0).expand_as(gold)
+        hit, other = gold & seen.valid, ~gold & seen.valid & asks
         fit = (error * hit).sum() / hit.sum().clamp(min=1)
         fit = fit + (error * other).sum() / other.sum().clamp(min=1)
         coarse = seen.valid & ~raw
+        # Plain text asks for nothing: how far an old gist may fall is open, rising is not.
+        idle = coarse & ~asks
+        fit = fit + (torch.tanh(logits).relu().square() * idle).sum() / idle.sum().clamp(min=1)
         open_rows = (gold & coarse).any(1)
         ranked = (logits * 3).masked_fill(~coarse, -1e4)
         chance = ranked.log_softmax(1).masked_fill(~(gold & coarse), -1e4).logsumexp(1)

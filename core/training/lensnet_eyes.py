@@ -12,8 +12,8 @@ from torch import Tensor
 
 from megacontext.core.gistnet.module import GistNet
 from megacontext.core.lensnet.features import node_features, shared_with_neighbours
-from megacontext.core.lensnet.lens import NEIGHBOUR_SHARE
 from megacontext.core.lensnet.module import LensNet, TailQueries
+from megacontext.core.lensnet.sight import NEIGHBOUR_SHARE
 from megacontext.core.training.gistnet_base import FrozenBase, block_inputs
 from megacontext.core.training.gistnet_key_judge import question_inputs
 

@@ -63,7 +63,7 @@ class LensJudge:
             **{
                 **vars(config.states),
                 "far_blocks": config.far_blocks,
-                "near_blocks": config.states.near_blocks,
+                "plain": 0.0,
             }
         )
         rows = LensRows(

@@ -43,6 +43,7 @@ class StateMix:
         candidates: entries per near state whose change of NLL is measured.
         w_max: budgets that frontiers are drawn for, each at least 4 K.
         facts_max: most facts of one wording.
+        plain: share of far states that end in plain text, before any question.
     """
 
     far_share: float = 0.5
@@ -54,6 +55,7 @@ class StateMix:
     candidates: int = 8
     w_max: tuple[int, ...] = (512, 1024, 2048)
     facts_max: int = 16
+    plain: float = 0.15
 
     def __post_init__(self) -> None:
         if not 0 <= self.far_share <= 1:
@@ -129,7 +131,8 @@ class LensRows(Dataset[dict[str, Tensor]]):
     """Item ``step``: a far or a near batch with a leading [accumulation].
 
     Both: ``tokens`` int32[R, ...], ``levels``, ``index`` int64[R, N] (padding -1 in ``levels``).
-    Far: ``questions`` int32[R, q], ``gold`` float32[R, B] share of each block. Near: ``tokens``
+    Far: ``questions`` int32[R, q], ``gold`` float32[R, B] share of each block, all zero where
+    nothing is asked. Near: ``tokens``
     hold the horizon too; ``windows`` int64[R, C + 1, L] rows of the window as it is and with one
     candidate changed (right-padded), ``lengths`` int64[R, C + 1], ``candidates`` int64[R, C]
     entries, ``detail`` float32[R, C]: +1 where the change shows more, -1 where less.
@@ -183,10 +186,14 @@ class LensRows(Dataset[dict[str, Tensor]]):
                 break
         span = sample.asked[0]
         stop = span.answer_start - (int(rng.integers(0, 4)) if rng.random() < 0.3 else 0)
+        facts = [sample.facts[g] for g in span.gold]
+        if rng.random() < mix.plain:
+            stop = int(rng.integers(mix.far_blocks * size, span.start + 1))
+            facts = []
         # The history starts where it must, so that it ends inside the question.
         first = (stop - mix.far_blocks * size) // size * size
         tokens = sample.tokens[first:stop].astype(np.int32)
-        facts = [(a - first, b - first) for a, b in (sample.facts[g] for g in span.gold)]
+        facts = [(a - first, b - first) for a, b in facts]
         level = draw_levels(rng, mix.far_blocks, size, int(rng.choice(mix.w_max)), near=False)
         levels, index = frontier(level, size)
         return {

@@ -1,0 +1,138 @@
+"""Commands that train GistNet, its retriever and LensNet; ``register`` adds them to an app."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from megacontext.traces.errors import MegaContextError
+
+__all__ = ["register"]
+
+_Config = Annotated[Path, typer.Option(help="YAML file, see configs/train.")]
+_Out = Annotated[Path, typer.Option(help="Folder for checkpoints and metrics.")]
+_Export = Annotated[Path | None, typer.Option(help="Checkpoint folder to write when best.")]
+_Resume = Annotated[bool, typer.Option(help="Continue from the latest checkpoint.")]
+_Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+_Set = Annotated[list[str] | None, typer.Option("--set", help="key.path=value")]
+_Json = Annotated[bool, typer.Option("--json", help="Print the final figures as JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add ``gistnet``, ``keys``, ``lensnet`` and ``ceiling``; torch is imported when one runs."""
+    app.command()(gistnet)
+    app.command()(keys)
+    app.command()(lensnet)
+    app.command()(ceiling)
+
+
+def gistnet(
+    config: _Config,
+    out: _Out,
+    export: _Export = None,
+    init: Annotated[Path | None, typer.Option(help="Start from this GistNet.")] = None,
+    resume: _Resume = False,
+    device: _Device = "auto",
+    set_: _Set = None,
+    json_: _Json = False,
+) -> None:
+    """Train the gist encoder on a frozen base model.
+
+    Example: megacontext train gistnet --config configs/train/gistnet.yaml --out runs/gistnet
+    """
+    from megacontext.core.training.config import load
+    from megacontext.core.training.gistnet import GistNetTraining, train_gistnet
+
+    settings = load(GistNetTraining, config, set_ or [])
+    _show(
+        train_gistnet(settings, out, device=device, resume=resume, init=init, export=export), json_
+    )
+
+
+def keys(
+    config: _Config,
+    out: _Out,
+    export: _Export = None,
+    resume: _Resume = False,
+    device: _Device = "auto",
+    set_: _Set = None,
+    json_: _Json = False,
+) -> None:
+    """Train the index keys of a GistNet: gold blocks are found by them.
+
+    Example: megacontext train keys --config configs/train/gistnet-keys.yaml --out runs/keys
+    """
+    from megacontext.core.training.config import load
+    from megacontext.core.training.gistnet_keys import KeyTraining, train_keys
+
+    settings = load(KeyTraining, config, set_ or [])
+    _show(train_keys(settings, out, device=device, resume=resume, export=export), json_)
+
+
+def lensnet(
+    config: _Config,
+    out: _Out,
+    export: _Export = None,
+    resume: _Resume = False,
+    device: _Device = "auto",
+    set_: _Set = None,
+    json_: _Json = False,
+) -> None:
+    """Train a LensNet on a frozen base model and a trained GistNet.
+
+    Example: megacontext train lensnet --config configs/train/lensnet.yaml --out runs/lensnet
+    """
+    from megacontext.core.training.config import load
+    from megacontext.core.training.lensnet import LensNetTraining, train_lensnet
+
+    settings = load(LensNetTraining, config, set_ or [])
+    _show(train_lensnet(settings, out, device=device, resume=resume, export=export), json_)
+
+
+def ceiling(
+    base: Annotated[str, typer.Option(help="Folder of the base model.")],
+    heldout: Annotated[Path, typer.Option(help="Prepared held-out text.")],
+    rows: Annotated[int, typer.Option(help="Blocks per domain.")] = 64,
+    steps: Annotated[int, typer.Option(help="Optimizer steps per vector.")] = 150,
+    device: _Device = "auto",
+    json_: _Json = False,
+) -> None:
+    """What one optimized vector per block can hold: the ceiling of any GistNet.
+
+    Example: megacontext train ceiling --base core/pretrained/demo/base --heldout .local/heldout
+    """
+    from megacontext.core.data.shards import open_shards
+    from megacontext.core.model.base import BaseModel
+    from megacontext.core.training.gistnet_base import FrozenBase
+    from megacontext.core.training.gistnet_ceiling import one_vector_ceiling
+    from megacontext.core.training.mixture import TokenStreams
+
+    frozen = FrozenBase(BaseModel.load(base, device=device))
+    streams = TokenStreams(open_shards(heldout))
+    _show(one_vector_ceiling(frozen, streams, rows=rows, steps=steps), json_)
+
+
+def _show(figures: dict[str, float], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(figures, sort_keys=True))
+        return
+    for name, value in sorted(figures.items()):
+        print(f"{name:28s} {value:8.4f}")
+
+
+def _main() -> None:
+    app = typer.Typer(help="Train GistNet and LensNet.", no_args_is_help=True)
+    register(app)
+    try:
+        app()
+    except MegaContextError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    _main()
