@@ -101,6 +101,7 @@ class SlottedCache(Cache):  # type: ignore[misc]  # transformers is untyped here
         self.orders = torch.full((stored,), DEAD, dtype=torch.int32, device=base.device)
         self.write_slots = torch.zeros(0, dtype=torch.int64, device=base.device)
         self.birth_index = {layer: i for i, layer in enumerate(rotary.layers)}
+        self.rotated = torch.tensor(rotary.layers, dtype=torch.int64, device=base.device)
         self._born_at = np.zeros(stored, dtype=np.int64)  # position a key was computed at
         self.move_keys: Callable[[NDArray[np.int64], NDArray[np.int64]], None] = self._move_keys
         super().__init__(layers=[_SlottedLayer(self, i) for i in range(layers)])

@@ -250,10 +250,11 @@ class KVWindow:
         rows = self._table.rows
         levels, values = rows.levels[inserted], rows.values[inserted]
         raw = inserted[levels == 0]
-        for run in np.split(raw, np.flatnonzero(np.diff(rows.starts[raw]) != 1) + 1):
-            if len(run):
-                first = int(rows.starts[run[0]])
-                self._set_inputs(run, self.base.embed(tokens(first, first + len(run))))
+        if len(raw):
+            at = values[levels == 0]
+            runs = np.split(at, np.flatnonzero(np.diff(at) != 1) + 1)
+            ids = [np.asarray(tokens(int(run[0]), int(run[-1]) + 1)) for run in runs]
+            self._set_inputs(raw, self.base.embed(np.concatenate(ids)))
         for level in np.unique(levels[levels > 0]):
             of_level = levels == level
             found = torch.as_tensor(vectors(int(level), values[of_level]))
@@ -261,7 +262,8 @@ class KVWindow:
 
     def _set_inputs(self, rows: NDArray[np.int64], x: Tensor) -> None:
         inputs = self.cache.inputs
-        inputs[torch.from_numpy(self._table.slots[rows]).to(inputs.device)] = x.to(inputs)
+        slots = torch.from_numpy(self._table.slots[rows]).to(inputs.device)
+        inputs.index_copy_(0, slots, x.to(inputs))
 
     def _compute_token(self, token: int) -> Forward:
         newest = len(self) - 1
