@@ -105,6 +105,9 @@ def _broken_groups(view: AllocatorView, low: np.float32) -> I64:
         at = at[scores <= bound]
     at = at[view.scores[at].argsort(kind="stable")]
     parents = view.index[at] // size * (view.max_levels + 1) + view.levels[at]
-    first_of = np.unique(parents, return_index=True)[1]
-    first_of.sort()
-    return at[first_of[:MAX_REJECTED]]
+    first_of: dict[int, int] = {}
+    for place, parent in zip(at.tolist(), parents.tolist(), strict=True):
+        first_of.setdefault(parent, place)
+        if len(first_of) == MAX_REJECTED:
+            break
+    return np.array(list(first_of.values()), np.int64)

@@ -83,7 +83,8 @@ class _Walk:
         self.price: list[float] = found.group_score[payers].tolist()
         self.margin = view.limits.margin
         self.room = view.room
-        self.next = 0  # payers before it are gone
+        self.next = 0  # payers before it are gone or broken
+        self.moved = False  # something was taken since ``next`` was looked for
         self.taken: list[tuple[int, int, int]] = []  # kind, row, reason
         self.expanded: list[int] = []  # positions
         self.gone: list[tuple[int, int]] = []  # position ranges collapsed
@@ -99,17 +100,21 @@ class _Walk:
         self.taken.append((COLLAPSE, row, reason))
         self.gone.append((low, high))
         self.room += 1
+        self.moved = True
 
     def expand(self, row: int, at: int, reason: int) -> None:
         self.taken.append((EXPAND, row, reason))
         self.expanded.append(at)
         self.room -= 1
+        self.moved = True
 
     def swap(self, row: int, at: int, score: float, left: int) -> int:
         """Collapse the cheapest payer and expand; OPEN, or why not."""
         payers = len(self.payers)
-        while self.next < payers and not self.intact(self.low[self.next], self.high[self.next]):
-            self.next += 1
+        if self.moved:
+            self.moved = False
+            while self.next < payers and not self.intact(self.low[self.next], self.high[self.next]):
+                self.next += 1
         payer = self.next
         while payer < payers:
             low, high = self.low[payer], self.high[payer]
