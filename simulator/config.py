@@ -133,6 +133,9 @@ def _fits(value: object, kind: str) -> bool:
 
 
 _ALWAYS = {"append": 40, "refocus": 40}
+_STORMY = {"append": 20, "refocus": 8, "commit": 12, "crash": 5, "regist": 2, "fault": 25}
+"""For worlds about storage: little focus, many faults."""
+
 _SOMETIMES = {
     "question": 6,
     "budget": 2,
@@ -159,6 +162,8 @@ def draw_config(seed: int) -> WorldConfig:
     def choose(options: list[str]) -> str:
         return options[int(rng.integers(len(options)))]
 
+    disk = bool(rng.random() < 0.4)
+    stormy = disk and bool(rng.random() < 0.6)
     size = 1 << int(rng.choice([1, 2, 3, 4, 5], p=[0.15, 0.3, 0.3, 0.15, 0.1]))
     max_levels = int(rng.integers(1, 5))
     protected = int(rng.integers(0, 4))
@@ -167,11 +172,10 @@ def draw_config(seed: int) -> WorldConfig:
     w_max = (
         least + int(rng.integers(0, 2 * size)) if tight else max(least, int(rng.integers(64, 320)))
     )
-    disk = bool(rng.random() < 0.35)
-    features = dict(_ALWAYS)
+    features = dict(_STORMY if stormy else _ALWAYS)
     for name, weight in _SOMETIMES.items():
         if rng.random() < 0.5 and (disk or name not in _DISK_ONLY):
-            features[name] = weight
+            features.setdefault(name, weight)
     faults = tuple(
         name
         for name, fault in FAULTS.items()
@@ -195,7 +199,7 @@ def draw_config(seed: int) -> WorldConfig:
         cooldown_steps=int(rng.integers(0, 5)),
         rounds=int(rng.integers(1, 5)),
         storage="disk" if disk else "ram",
-        record=bool(rng.random() < (0.5 if disk else 0.05)),
+        record=bool(rng.random() < (0.4 if disk else 0.05)),
         features=features,
         faults=faults,
     )

@@ -40,6 +40,9 @@ def draw_operations(config: WorldConfig, count: int) -> Iterator[Operation]:
         at = draws.below(ends[-1])
         name = next(name for name, end in zip(names, ends, strict=True) if at < end)
         yield _make(name, config, draws, size)
+        if name == "fault" and config.storage == "disk" and draws.below(2):
+            yield ["append", 1 + draws.below(2 * size)]  # most faults wait for work on the disk
+            yield ["regist", draws.below(1 << 8)] if draws.below(4) == 0 else ["commit"]
 
 
 def _make(name: str, config: WorldConfig, draws: _Draws, size: int) -> Operation:
@@ -60,5 +63,6 @@ def _make(name: str, config: WorldConfig, draws: _Draws, size: int) -> Operation
         return [name, draws.below(1 << 8)]
     if name == "fault":
         fault = config.faults[draws.below(len(config.faults))]
-        return ["fault", fault, 1 + draws.below(30), draws.below(1 << 16)]
+        nth = 1 + draws.below((4, 8, 16, 48)[draws.below(4)])
+        return ["fault", fault, nth, draws.below(1 << 16)]
     return [name]

@@ -57,7 +57,7 @@ EXPECTED: tuple[str, ...] = (
     "recovery_fell_back",
     "trace_recovered_prefix",
     "bit_flip_detected",
-    "bit_flip_harmless",
+    "trace_bit_flip_detected",
     "second_writer_refused",
     "gist_failure",
     "slow_trace_dropped_scores",

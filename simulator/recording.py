@@ -123,6 +123,27 @@ class Recorder:
             if not finished and good < len(self.rows):
                 self.sometimes["trace_recovered_prefix"] += 1
 
+    def flip_a_bit(self, salt: int) -> None:
+        """Turn one bit of the growing trace over: rows are as they were put, or said damaged."""
+        assert isinstance(self.files, SimDisk)
+        assert self.writer is not None
+        self.writer.flush()
+        bit = salt * 2654435761 % (self.files.files()[self.path] * 8)
+        self.files.flip(self.path, bit)
+        found = False
+        try:
+            with TraceReader.open(self.path, self.files) as reader:
+                damaged = {i for hurt in reader.check() for i in range(hurt.start, hurt.stop)}
+                found = bool(damaged or reader.gaps) or reader.num_rows != len(self.rows)
+                if not reader.gaps:
+                    for number in range(min(reader.num_rows, len(self.rows))):
+                        if number not in damaged:
+                            check_rows_equal([reader.row(number)], [self.rows[number]])
+        except TraceError:
+            found = True
+        self.files.flip(self.path, bit)
+        self.sometimes["trace_bit_flip_detected" if found else "trace_bit_flip_harmless"] += 1
+
     def write_behind_a_gate(self, count: int, queue_rows: int) -> None:
         """The last ``count`` rows again, through a threaded writer whose disk hangs."""
         gate = threading.Event()

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, Protocol
 
-from megacontext.simulator.faults.disk import Call
+from megacontext.simulator.faults.disk import Call, Fate
 
-if TYPE_CHECKING:
-    from megacontext.simulator.world import World
+__all__ = ["At", "Fault", "Target", "is_changing", "is_sync", "is_write"]
 
-__all__ = ["At", "Fault", "is_changing", "is_sync", "is_write"]
+
+class Target(Protocol):
+    """What a fault may do to a world."""
+
+    @property
+    def w_max(self) -> int: ...
+    def arm(self, name: str, hook: At, fate: Fate | None) -> None: ...
+    def lied(self) -> None: ...
+    def fail_gister(self, nth: int, nan: bool) -> None: ...
+    def flip_a_bit(self, salt: int) -> None: ...
+    def open_second_writer(self) -> None: ...
+    def set_budget(self, w_max: int) -> bool: ...
+    def write_behind_a_gate(self, rows: int, queue_rows: int) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -21,7 +32,7 @@ class Fault:
     name: ClassVar[str] = ""
     needs_disk: ClassVar[bool] = True
 
-    def strike(self, world: World, nth: int, salt: int) -> None:
+    def strike(self, world: Target, nth: int, salt: int) -> None:
         """Do harm now, or arm a hook that does it at the ``nth`` matching call from now."""
         raise NotImplementedError
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from megacontext.simulator.faults.base import Fault
-
-if TYPE_CHECKING:
-    from megacontext.simulator.world import World
+from megacontext.simulator.faults.base import Fault, Target
 
 __all__ = ["BudgetCut"]
 
@@ -20,5 +17,5 @@ class BudgetCut(Fault):
     name: ClassVar[str] = "budget_cut"
     needs_disk: ClassVar[bool] = False
 
-    def strike(self, world: World, nth: int, salt: int) -> None:
-        world.set_budget(world.checker.w_max * (500 + salt % 500) // 1000)
+    def strike(self, world: Target, nth: int, salt: int) -> None:
+        world.set_budget(world.w_max * (500 + salt % 500) // 1000)

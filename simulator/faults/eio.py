@@ -5,13 +5,10 @@ from __future__ import annotations
 import errno
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from megacontext.simulator.faults.base import At, Fault
+from megacontext.simulator.faults.base import At, Fault, Target
 from megacontext.simulator.faults.disk import Call
-
-if TYPE_CHECKING:
-    from megacontext.simulator.world import World
 
 __all__ = ["Eio", "io_error"]
 
@@ -27,5 +24,5 @@ class Eio(Fault):
 
     name: ClassVar[str] = "eio"
 
-    def strike(self, world: World, nth: int, salt: int) -> None:
+    def strike(self, world: Target, nth: int, salt: int) -> None:
         world.arm(self.name, At(nth, lambda call: True, io_error), fate=None)

@@ -5,13 +5,10 @@ from __future__ import annotations
 import errno
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from megacontext.simulator.faults.base import At, Fault, is_write
+from megacontext.simulator.faults.base import At, Fault, Target, is_write
 from megacontext.simulator.faults.disk import Call
-
-if TYPE_CHECKING:
-    from megacontext.simulator.world import World
 
 __all__ = ["Enospc", "no_space"]
 
@@ -27,5 +24,5 @@ class Enospc(Fault):
 
     name: ClassVar[str] = "enospc"
 
-    def strike(self, world: World, nth: int, salt: int) -> None:
+    def strike(self, world: Target, nth: int, salt: int) -> None:
         world.arm(self.name, At(nth, is_write, no_space, stay=True), fate=None)

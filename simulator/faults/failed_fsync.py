@@ -6,13 +6,10 @@ from __future__ import annotations
 import errno
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from megacontext.simulator.faults.base import At, Fault, is_sync
+from megacontext.simulator.faults.base import At, Fault, Target, is_sync
 from megacontext.simulator.faults.disk import Call, Fate
-
-if TYPE_CHECKING:
-    from megacontext.simulator.world import World
 
 __all__ = ["FailedFsync"]
 
@@ -23,7 +20,7 @@ class FailedFsync(Fault):
 
     name: ClassVar[str] = "failed_fsync"
 
-    def strike(self, world: World, nth: int, salt: int) -> None:
+    def strike(self, world: Target, nth: int, salt: int) -> None:
         def fail(call: Call) -> bool:
             call.dirty.clear()
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(call.path))

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from megacontext.simulator.faults.base import Fault
-
-if TYPE_CHECKING:
-    from megacontext.simulator.world import World
+from megacontext.simulator.faults.base import Fault, Target
 
 __all__ = ["GistFailure"]
 
@@ -20,5 +17,5 @@ class GistFailure(Fault):
     name: ClassVar[str] = "gist_failure"
     needs_disk: ClassVar[bool] = False
 
-    def strike(self, world: World, nth: int, salt: int) -> None:
+    def strike(self, world: Target, nth: int, salt: int) -> None:
         world.fail_gister(nth, nan=bool(salt % 2))

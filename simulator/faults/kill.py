@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from megacontext.simulator.faults.base import At, Fault, is_changing
+from megacontext.simulator.faults.base import At, Fault, Target, is_changing
 from megacontext.simulator.faults.disk import Call, Killed
-
-if TYPE_CHECKING:
-    from megacontext.simulator.world import World
 
 __all__ = ["Kill", "die"]
 
@@ -25,5 +22,5 @@ class Kill(Fault):
 
     name: ClassVar[str] = "kill"
 
-    def strike(self, world: World, nth: int, salt: int) -> None:
+    def strike(self, world: Target, nth: int, salt: int) -> None:
         world.arm(self.name, At(nth, is_changing, die), fate=None)

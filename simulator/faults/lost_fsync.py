@@ -7,14 +7,11 @@ what must not happen is that the loss goes unnoticed as wrong bytes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from megacontext.simulator.faults.base import At, Fault, is_changing, is_sync
+from megacontext.simulator.faults.base import At, Fault, Target, is_changing, is_sync
 from megacontext.simulator.faults.disk import Call, Fate
 from megacontext.simulator.faults.kill import die
-
-if TYPE_CHECKING:
-    from megacontext.simulator.world import World
 
 __all__ = ["LostFsync"]
 
@@ -25,10 +22,12 @@ class LostFsync(Fault):
 
     name: ClassVar[str] = "lost_fsync"
 
-    def strike(self, world: World, nth: int, salt: int) -> None:
+    def strike(self, world: Target, nth: int, salt: int) -> None:
+        fate = Fate(salt, (0.5, 0.8, 0.95)[salt % 3])
+
         def lie(call: Call) -> bool:
             world.lied()
-            world.arm(self.name, At(1 + salt % 7, is_changing, die), Fate(salt, 0.5))
+            world.arm(self.name, At(1 + salt % 7, is_changing, die), fate)
             return True
 
-        world.arm(self.name, At(nth, is_sync, lie), Fate(salt, 0.5))
+        world.arm(self.name, At(nth, is_sync, lie), fate)

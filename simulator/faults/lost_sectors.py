@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from megacontext.simulator.faults.base import At, Fault, is_changing
+from megacontext.simulator.faults.base import At, Fault, Target, is_changing
 from megacontext.simulator.faults.disk import Fate
 from megacontext.simulator.faults.kill import die
-
-if TYPE_CHECKING:
-    from megacontext.simulator.world import World
 
 __all__ = ["LostSectors"]
 
@@ -22,6 +19,6 @@ class LostSectors(Fault):
     name: ClassVar[str] = "lost_sectors"
     keep: float = 0.5
 
-    def strike(self, world: World, nth: int, salt: int) -> None:
+    def strike(self, world: Target, nth: int, salt: int) -> None:
         fate = Fate(salt, self.keep, torn=False)
         world.arm(self.name, At(nth, is_changing, die), fate)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from megacontext.simulator.faults.base import Fault
-
-if TYPE_CHECKING:
-    from megacontext.simulator.world import World
+from megacontext.simulator.faults.base import Fault, Target
 
 __all__ = ["SecondWriter"]
 
@@ -19,5 +16,5 @@ class SecondWriter(Fault):
 
     name: ClassVar[str] = "second_writer"
 
-    def strike(self, world: World, nth: int, salt: int) -> None:
+    def strike(self, world: Target, nth: int, salt: int) -> None:
         world.open_second_writer()

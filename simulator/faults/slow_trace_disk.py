@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from megacontext.simulator.faults.base import Fault
-
-if TYPE_CHECKING:
-    from megacontext.simulator.world import World
+from megacontext.simulator.faults.base import Fault, Target
 
 __all__ = ["SlowTraceDisk"]
 
@@ -23,5 +20,5 @@ class SlowTraceDisk(Fault):
     name: ClassVar[str] = "slow_trace_disk"
     rows: int = 24
 
-    def strike(self, world: World, nth: int, salt: int) -> None:
-        world.recorder.write_behind_a_gate(self.rows, queue_rows=1 + nth % 8)
+    def strike(self, world: Target, nth: int, salt: int) -> None:
+        world.write_behind_a_gate(self.rows, queue_rows=1 + nth % 8)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from megacontext.simulator.faults.base import At, Fault, is_write
+from megacontext.simulator.faults.base import At, Fault, Target, is_write
 from megacontext.simulator.faults.disk import Call
 from megacontext.simulator.faults.enospc import no_space
-
-if TYPE_CHECKING:
-    from megacontext.simulator.world import World
 
 __all__ = ["TraceDiskFull"]
 
@@ -21,7 +18,7 @@ class TraceDiskFull(Fault):
 
     name: ClassVar[str] = "trace_disk_full"
 
-    def strike(self, world: World, nth: int, salt: int) -> None:
+    def strike(self, world: Target, nth: int, salt: int) -> None:
         def on_trace(call: Call) -> bool:
             return is_write(call) and ".arrow" in call.path.name
 
