@@ -260,7 +260,7 @@ class InspectorApp(App[str]):
         )
 
     def ask_knobs(self) -> None:
-        row, info = self.session.row, self.source.info
+        row, info = self.session.row, self.session.info
         values = {
             "tau_expand": info.tau_expand,
             "tau_collapse": info.tau_collapse,

@@ -125,7 +125,7 @@ _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 def main() -> None:
     """Run the command line. An error is one sentence and exit code 1 or 2."""
     try:
-        raise SystemExit(app(standalone_mode=False))
+        raise SystemExit(app(prog_name="mc-tui", standalone_mode=False))
     except MegaContextError as error:
         if "--debug" in sys.argv:
             raise
@@ -135,7 +135,8 @@ def main() -> None:
         raise SystemExit(left.exit_code) from None
     except _USAGE_ERROR as error:
         said = " ".join(cast(_UsageError, error).format_message().split())
-        typer.echo(f"mc-tui: {said} See mc-tui --help.", err=True)
+        if said:  # without any argument the help was printed already
+            typer.echo(f"mc-tui: {said} See mc-tui --help.", err=True)
         raise SystemExit(2) from None
     except (typer.Abort, KeyboardInterrupt):
         raise SystemExit(130) from None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +30,40 @@ def run_info(meta: TraceMeta, name: str) -> RunInfo:
         config: Any = yaml.safe_load(meta.config) or {}
     except yaml.YAMLError:
         config = {}
-    focus = config.get("focus", {}) if isinstance(config, dict) else {}
-    focus = focus if isinstance(focus, dict) else {}
-    wanted = {"tau_expand": float, "tau_collapse": float, "n_diff": int, "cooldown_steps": int}
-    known = {
-        k: kind(focus[k]) for k, kind in wanted.items() if isinstance(focus.get(k), int | float)
-    }
-    return RunInfo(
+    info = RunInfo(
         name=name,
         model=meta.model,
         block_size=meta.block_size,
         w_max=meta.w_max,
         seed=str(meta.seed),
         lens=meta.extra.get("mc.lens", ""),
-        **known,
     )
+    return replace(info, **_focus_of(config))
+
+
+def _focus_of(config: Any) -> dict[str, Any]:
+    """The knobs that the panes name, from the ``focus`` section of a config or a knobs column."""
+    focus = config.get("focus") if isinstance(config, dict) else None
+    if not isinstance(focus, dict):
+        return {}
+    kinds = {"tau_expand": float, "tau_collapse": float, "n_diff": int, "cooldown_steps": int}
+    return {
+        key: kind(focus[key])
+        for key, kind in kinds.items()
+        if isinstance(focus.get(key), int | float)
+    }
+
+
+def _knobs(info: RunInfo, changes: dict[int, str]) -> tuple[tuple[int, RunInfo], ...]:
+    """(first row, settings from there on), by row."""
+    found = []
+    for row, text in sorted(changes.items()):
+        try:
+            info = replace(info, **_focus_of(json.loads(text)))
+        except ValueError:
+            continue  # a foreign writer's note; the settings before it stay
+        found.append((row, info))
+    return tuple(found)
 
 
 class FileSource:
@@ -100,6 +121,7 @@ class FileSource:
             latency.astype(np.float64),
             o.kv_drift.astype(np.float64),
             tuple(Marker(row, label) for row, label in sorted(o.markers.items())),
+            _knobs(self.info, o.knobs),
         )
 
     @property

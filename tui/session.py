@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from megacontext.tui.frame import Frame, Marker, Series, TextSpan, Trail
+from megacontext.tui.frame import Frame, Marker, RunInfo, Series, TextSpan, Trail
 from megacontext.tui.life import LifeScan, NodeLife
 from megacontext.tui.model import Act, RowModel
 from megacontext.tui.playback import Playback
@@ -88,6 +88,8 @@ class Session:
         elapsed, self._ticked = now - self._ticked, now
         changed = self.source.refresh()
         before = self.playback
+        if before.count == 0 and self.source.num_rows:
+            self.notice = ""  # whatever it said about waiting
         grown = before.grow(self.source.num_rows)
         self.playback = grown.tick(elapsed, finished=not self.source.status().growing)
         answers = self.source.control.answers() if self.source.control is not None else []
@@ -114,6 +116,12 @@ class Session:
         return self.source.row(self.playback.position) if self.source.num_rows else None
 
     @property
+    def info(self) -> RunInfo:
+        """The run's settings as they were in force at the row on screen."""
+        changes = [info for row, info in self.source.scalars.knobs if row <= self.playback.position]
+        return changes[-1] if changes else self.source.info
+
+    @property
     def history(self) -> int:
         row = self.row
         return row.history if row else 0
@@ -136,7 +144,7 @@ class Session:
             view=view,
             playback=self.playback,
             status=self.source.status(),
-            info=self.source.info,
+            info=self.info,
             series=self._series(trail),
             trail=trail,
             markers=self.markers,

@@ -24,6 +24,7 @@ class Scalars:
     latency_us: F64  # all stages
     drift: F64
     markers: tuple[Marker, ...] = ()
+    knobs: tuple[tuple[int, RunInfo], ...] = ()  # (row, settings from there on), by row
 
     @classmethod
     def empty(cls) -> Scalars:

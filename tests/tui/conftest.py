@@ -78,7 +78,7 @@ class FakeSource:
         self.info = RunInfo(name="made.arrow", block_size=BLOCK, w_max=160)
         self.pieces_by_token = [text for row in self.raw for text in row.new_text]
         self.nll_by_token = np.concatenate([*(row.new_nll for row in self.raw), np.empty(0)])
-        self.reads: list[int] = []
+        self._models: dict[int, RowModel] = {}
         self._known = self.visible
         self.closed = False
 
@@ -116,8 +116,9 @@ class FakeSource:
         return grown
 
     def row(self, number: int) -> RowModel:
-        self.reads.append(number)
-        return row_model(self.raw[number], number, BLOCK)
+        if number not in self._models:
+            self._models[number] = row_model(self.raw[number], number, BLOCK)
+        return self._models[number]
 
     def cached(self, number: int) -> RowModel | None:
         return None

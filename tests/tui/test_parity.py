@@ -172,3 +172,18 @@ def test_search_and_text_come_from_the_file(small_trace: Path) -> None:
     assert len(nll) == len(pieces)
     assert source.rfind("vault code", source.num_tokens) is not None
     assert np.isfinite(nll).all()
+
+
+def test_changed_knobs_count_from_their_row_on(growing, clock) -> None:
+    path, writer, all_rows = growing
+    all_rows[10].knobs = '{"focus": {"tau_expand": 0.5, "n_diff": 9}, "w_max": 160}'
+    all_rows[12].knobs = "no json"
+    with writer:
+        for row in all_rows:
+            writer.put(row)
+    session = Session(FileSource(path), clock, unhurried=True)
+    told = []
+    for position in (9, 10, 13):
+        session.play(lambda play, position=position: play.seek(position))
+        told.append((session.frame().info.tau_expand, session.frame().info.n_diff))
+    assert told == [(0.2, 4), (0.5, 9), (0.5, 9)]
