@@ -47,8 +47,7 @@ class BaseModel:
                 "output head, choose a decoder-only language model"
             )
         self._embedding = embedding
-        self._head_input: Tensor | None = None
-        head.register_forward_pre_hook(self._keep_head_input)
+        self._head = head
 
     @classmethod
     def load(
@@ -157,18 +156,19 @@ class BaseModel:
             cache: a transformers ``Cache``, or None.
             keep: how many of the last rows get logits, >= 1.
         """
-        out = self.module(
-            inputs_embeds=x[None],
-            position_ids=positions[None],
-            attention_mask=mask[None, None],
-            past_key_values=cache,
-            use_cache=cache is not None,
-            logits_to_keep=keep,
-        )
-        hidden = self._head_input
-        assert hidden is not None
-        self._head_input = None
-        return Forward(out.logits[0].float(), hidden[0])
-
-    def _keep_head_input(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self._head_input = inputs[0]
+        hidden: list[Tensor] = []
+        # The head's input is the last hidden state; logits come from the module itself, since
+        # some models scale or cap them.
+        hook = self._head.register_forward_pre_hook(lambda _, inputs: hidden.append(inputs[0]))
+        try:
+            out = self.module(
+                inputs_embeds=x[None],
+                position_ids=positions[None],
+                attention_mask=mask[None, None],
+                past_key_values=cache,
+                use_cache=cache is not None,
+                logits_to_keep=keep,
+            )
+        finally:
+            hook.remove()
+        return Forward(out.logits[0].float(), hidden[0][0])
