@@ -57,7 +57,7 @@ class MadeRun:
     Args:
         tokens: the history never grows beyond this.
         w_max: budget in entries.
-        block_size: K, a power of two.
+        block_size: K, a power of two, at least 8.
         seed: every number of the trace follows from it.
         questions: how many needle/question pairs, spread over the run.
     """
@@ -65,7 +65,9 @@ class MadeRun:
     def __init__(
         self, *, tokens: int, w_max: int, block_size: int = 32, seed: int = 0, questions: int = 8
     ) -> None:
-        smallest = (block_size - 1) * 8 + (_PROTECTED + 2) * block_size
+        if block_size < 8:
+            raise TraceError(f"block_size = {block_size} is too small for a made trace; use 8.")
+        smallest = (block_size - 1) * 8 + 12 * block_size  # room to choose under cooldown
         if w_max < smallest:
             raise TraceError(f"entries = {w_max} is too small; use at least {smallest}.")
         self.tokens, self.w_max, self.block_size = tokens, w_max, block_size
@@ -80,8 +82,8 @@ class MadeRun:
         self._asked: tuple[int, int] | None = None  # needle under question, and steps left
         self._needles: list[int] = []
         blocks = tokens // block_size
-        gap = max(6, blocks // (questions + 1)) if questions else blocks + 1
-        self._plant_at = set(range(gap // 3, blocks, gap))
+        gap = max(6, blocks // (questions + 1))
+        self._plant_at = set(range(gap // 3, blocks, gap)) if questions else set()
         self._ask_at = {b + gap // 2 for b in self._plant_at}
 
     @property

@@ -153,14 +153,14 @@ class TraceWriter:
         owned = TraceRow.__new__(TraceRow)  # copy.copy() of a slotted class takes 3x as long
         for name in _FIELDS:
             value = getattr(row, name)
-            setattr(owned, name, value.copy() if isinstance(value, np.ndarray) else value)
+            setattr(owned, name, value.copy() if isinstance(value, (np.ndarray, list)) else value)
         if row.scores is not None and full and self._scores != "none":
             if row.heat.size == 0:
                 owned.heat = heat_of(row.scores, row.levels, self._block_size, row.history_tokens)
             owned.scores = None
             self.scores_dropped += 1
-        elif row.scores is not None:
-            owned.scores = row.scores.astype(np.float16)
+        elif owned.scores is not None:
+            owned.scores = owned.scores.astype(np.float16, copy=False)
         owned.scores_dropped = self.scores_dropped
         if self._thread is not None:
             self._queue.put(owned)
