@@ -52,8 +52,8 @@ class GistConfig:
 
     kind: str = option(
         "auto",
-        "auto: the bundle's trained GistNet where the model has one, else mean",
-        choices=("auto", "gistnet", "mean"),
+        "auto: the bundle's trained GistNet where the model has one, else token",
+        choices=("auto", "gistnet", "token", "mean"),
     )
     path: str | None = option(None, "GistNet checkpoint folder (kind gistnet)")
 

@@ -13,6 +13,7 @@ from megacontext.core.allocators import make_allocator
 from megacontext.core.config import Config
 from megacontext.core.focus import Focus, WorkingContext
 from megacontext.core.gistnet.mean import MeanGister
+from megacontext.core.gistnet.token import TokenGister
 from megacontext.core.lenses import Lens, make_lens
 from megacontext.core.model import BaseModel, KVWindow, Sampler
 from megacontext.core.runtime.bundle import DEMO, bundle_folder, bundle_parts
@@ -128,9 +129,9 @@ def _resolve(config: Config, notes: list[str]) -> Config:
         )
     gist, lens = config.gist, config.lens
     if gist.kind == "auto":
-        gist = replace(gist, kind="gistnet" if "gistnet" in bundled else "mean")
-        if gist.kind == "mean":
-            notes.append("gists are untrained: the mean of each block's embeddings")
+        gist = replace(gist, kind="gistnet" if "gistnet" in bundled else "token")
+        if gist.kind == "token":
+            notes.append("gists are untrained: the embedding of each block's rarest token")
     if lens.kind == "auto":
         trained = "lensnet" in bundled and gist.kind == "gistnet"
         lens = replace(lens, kind="lensnet" if trained else "similarity")
@@ -140,8 +141,9 @@ def _resolve(config: Config, notes: list[str]) -> Config:
 
 
 def _gister(config: Config, base: BaseModel) -> Gister:
-    if config.gist.kind == "mean":
-        return MeanGister(base.embedding_matrix.detach().float().cpu().numpy(), seed=config.seed)
+    untrained = {"mean": MeanGister, "token": TokenGister}.get(config.gist.kind)
+    if untrained is not None:
+        return untrained(base.embedding_matrix.detach().float().cpu().numpy(), seed=config.seed)
     from megacontext.core.gistnet.gister import NetGister
 
     folder = _checkpoint(config.gist.path, config, "gist", "gistnet")
@@ -209,7 +211,7 @@ def lens_options(config: Config, gister: Gister) -> dict[str, Any]:
         if encode is None:
             raise ModelError(
                 f"lens.kind is similarity but gister {gister.checkpoint_id!r} encodes no queries; "
-                "set gist.kind to mean or lens.kind to lensnet."
+                "set gist.kind to token or lens.kind to lensnet."
             )
         return {"encode_query": encode}
     return {}
