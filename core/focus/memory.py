@@ -89,8 +89,10 @@ class Memory:
                 self._expanded.add((level, index))
             elif (level, index) in self._expanded:
                 self._expanded.remove((level, index))
-                at = int(starts.searchsorted(index * size**level))
-                if at < len(levels) and int(levels[at]) == level:
+                start = index * size**level
+                at = int(starts.searchsorted(start))
+                # A later action of the plan may have swallowed it: then it is forgotten.
+                if at < len(levels) and starts[at] == start and levels[at] == level:
                     self.disarmed[at] = True
                     self._any_disarmed = True
 

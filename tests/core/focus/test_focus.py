@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from megacontext.core.allocators import make_allocator
-from megacontext.core.focus import Focus, Limits, WorkingContext, clean_scores
+from megacontext.core.focus import Focus, Limits, WorkingContext, clean_scores, make_actions
+from megacontext.core.focus.memory import Memory
 from megacontext.traces.errors import ConfigError, PlanError
 from megacontext.traces.schema import Reason, Trigger
 
@@ -135,6 +136,24 @@ def test_only_a_score_below_the_threshold_arms_again(score):
     assert len(once(focus, [0.9, 0, 0]).actions) == 0
     once(focus, [0.249, 0, 0])
     assert len(once(focus, [0.9, 0, 0]).actions) == 1
+
+
+def test_a_node_swallowed_in_the_plan_that_made_it_disarms_no_other():
+    context = focus_on([2, 2, 2, 0], size=2, protected=0).working_context
+    memory = Memory(len(context))
+
+    def do(step, *nodes):
+        plan = make_actions(nodes, 2)
+        splices = context.apply(plan)
+        memory.follow(plan, splices, step, context.levels, context.starts, 2)
+
+    do(0, (0, 2, 1))
+    do(1, (1, 2, 1), (1, 3, 0))  # the next entry is (2, 2), of the swallowed node's level
+    assert context.levels.tolist() == [3, 2, 0]
+    assert not memory.disarmed.any()
+    do(2, (0, 3, 0), (0, 2, 0))
+    do(3, (1, 2, 0))
+    assert memory.disarmed.tolist() == [True, False, False, False]
 
 
 @pytest.mark.parametrize("cooldown", [0, 1, 2, 5])

@@ -244,6 +244,7 @@ class FocusMachine(RuleBasedStateMachine):
             assert np.isfinite(used).all()
             assert used.shape == (len(self.naive.nodes),)
             self.naive.score(used, np.float32(limits.tau_expand))
+        before = set(self.naive.armed_out)
         voluntary = 0
         context = self.focus.working_context
         self.collapsed = set()
@@ -258,6 +259,9 @@ class FocusMachine(RuleBasedStateMachine):
                 assert left >= self.shape[0], "a voluntary action broke headroom"
             if action["kind"] == 1:
                 self.collapsed.add((int(action["level"]), int(action["index"])))
+        for turned in result.rejected[result.rejected["reason"] == Reason.NOT_REARMED]:
+            node = (int(turned["level"]), int(turned["index"]))
+            assert node in before | self.naive.armed_out, "armed, but turned down"
         assert voluntary <= limits.n_diff
         assert result.settled == (voluntary == 0)
         assert len(result.rejected) <= MAX_REJECTED
