@@ -7,27 +7,22 @@ Textual, so every command can be tested without a terminal.
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from megacontext.tui.focus import latest, reaction
 from megacontext.tui.frame import Frame, Marker, RunInfo, Series, TextSpan, Trail
 from megacontext.tui.life import LifeScan, NodeLife
-from megacontext.tui.model import Act, RowModel
+from megacontext.tui.model import RowModel
 from megacontext.tui.playback import Playback
 from megacontext.tui.source import Source
 from megacontext.tui.view import Node, ViewState
 
 __all__ = ["Session"]
 
-SPAN = re.compile(r"@(\d{1,15})-(\d{1,15})")
-"""Tokens that a marker is about, as in "needle planted @1600-1632"."""
-LOOK_BACK_ROWS = 2_000
-REACTION_ROWS = 16
-"""Rows after a marker in which an expansion counts as the answer to it."""
 TRAIL_ROWS = 160
 """Rows of the past that a frame carries: more than any waterfall shows."""
 CONTEXT_BEFORE, CONTEXT_AFTER = 12, 192
@@ -279,46 +274,15 @@ class Session:
         On a marker's row this is what followed the marker: the most detailed expansion among the
         rounds of that step, or the first one within the next rows.
         """
-        found = self._reaction() or self._latest()
+        row = self.row
+        found = reaction(self.source, row) if row is not None else None
+        found = found or latest(self.source, self.playback.position)
         if found is None:
             self.notice = "No action at or before this step."
             return
-        row, act = found
-        self.playback = replace(self.playback.seek(row.number), playing=False)
+        there, act = found
+        self.playback = replace(self.playback.seek(there.number), playing=False)
         self.centre(act.node)
-
-    def _latest(self) -> tuple[RowModel, Act] | None:
-        here = self.playback.position
-        for number in range(here, max(here - LOOK_BACK_ROWS, -1), -1):
-            row = self.source.row(number) if number < self.source.num_rows else None
-            act = row.latest_action() if row is not None else None
-            if row is not None and act is not None:
-                return row, act
-        return None
-
-    def _reaction(self) -> tuple[RowModel, Act] | None:
-        """The expansion that a marker on the present row led to."""
-        row = self.row
-        if row is None or not row.marker:
-            return None
-        best: tuple[RowModel, Act] | None = None
-        for number in range(row.number, min(row.number + REACTION_ROWS, self.source.num_rows)):
-            later = self.source.row(number)
-            if best is not None and later.step != best[0].step:
-                break
-            opened = [act for act in later.actions if act.kind == 0 and not act.forced]
-            for act in opened:
-                if best is None or self._detail(act, row) < self._detail(best[1], row):
-                    best = later, act
-        return best
-
-    def _detail(self, act: Act, row: RowModel) -> tuple[int, bool, float]:
-        """Order of interest: the finest level, then what a marker names, then the score."""
-        start, stop = act.node.span(row.block_size)
-        named = (SPAN.search(m.label) for m in self.source.scalars.markers if m.row <= row.number)
-        spans = [(int(s[1]), int(s[2])) for s in named if s]
-        covers = any(low < stop and start < high for low, high in spans)
-        return act.node.level, not covers, -act.score
 
     def centre(self, node: Node) -> None:
         """Select ``node`` and show it among its neighbours."""

@@ -21,7 +21,6 @@ STATE_GLYPH = np.array([ord(c) for c in " █▄▀▞"], np.int64)
 STATE_ROLE = np.array(
     [int(Role.BASE), level_role(2), level_role(1), level_role(0), level_role(2, 1)], np.int64
 )
-PAIRED = ("a swap, another span was folded to pay for it", "a swap, it pays for one that opened")
 BECAUSE: dict[int, str] = {
     Reason.SCORE: "beyond its threshold (opens above {up:.2f}, folds below {down:.2f})",
     Reason.HEADROOM: "by force, the next block needed the room",
