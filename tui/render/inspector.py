@@ -31,11 +31,11 @@ BECAUSE: dict[int, str] = {
     Reason.OPTIMUM: "part of the best assignment under the budget",
     Reason.POLICY: "the learned policy chose it",
 }
-NOT_PAIRED = (
+PAIRED = (
     "a swap, another span was folded to pay for it",
     "a swap, it pays for one that opened",
 )
-BECAUSE: dict[int, str] = {
+NOT_BECAUSE: dict[int, str] = {
     Reason.BUDGET: "the budget was full and nothing else could be folded",
     Reason.COOLDOWN: "it changed less than cooldown_steps = {cooldown} refocuses ago",
     Reason.N_DIFF: "n_diff = {n_diff} better actions came first in this round",
