@@ -17,11 +17,6 @@ OPEN = {
         "(commit() returns at once because count equals header.count) and a power cut loses them; "
         "open, or the first commit after it, has to datasync the file"
     ),
-    "swallowed-arm": (
-        "core/focus/memory.py, Memory.follow: a collapsed node that its own parent swallows in the "
-        "same plan is looked up by searchsorted without comparing starts[at], so an unrelated gist "
-        "of the same level that lies there is disarmed"
-    ),
 }
 """Failures that still fail, with what is wrong; strict, so a fix shows at once."""
 
