@@ -24,7 +24,9 @@ from megacontext.traces.state import violations_of
 
 __all__ = ["Report", "verify"]
 
-VOLATILE_METADATA = frozenset({"mc.created", "mc.git"})
+_VOLATILE_METADATA = frozenset({"mc.created", "mc.git"})
+_WHERE_AND_HOW = ("tree.path", "tree.storage", "tree.commit_blocks", "trace.flush", "trace.queue")
+"""Config keys, or their beginnings, that say where a run keeps things and not what it does."""
 _MAX_PROBLEMS = 20
 
 
@@ -270,12 +272,7 @@ def _said(records: np.ndarray, j: int) -> str:
 
 def _differences(a: TraceReader, b: TraceReader) -> list[str]:
     """The first difference in metadata and the first in rows."""
-    found = []
-    for key in sorted(a.schema_metadata.keys() | b.schema_metadata.keys()):
-        mine, other = a.schema_metadata.get(key), b.schema_metadata.get(key)
-        if key not in VOLATILE_METADATA and mine != other:
-            found.append(f"{key} differs: {_short(mine)} here, {_short(other)} in {b.path}.")
-            break
+    found = _metadata_differences(a, b)
     names = [column.name for column in COLUMNS if column.name not in CLOCK_COLUMNS]
     for i in range(min(a.num_rows, b.num_rows)):
         try:
@@ -294,6 +291,40 @@ def _differences(a: TraceReader, b: TraceReader) -> list[str]:
     if a.num_rows != b.num_rows:
         found.append(f"{a.path} has {a.num_rows} rows, {b.path} has {b.num_rows}.")
     return found
+
+
+def _metadata_differences(a: TraceReader, b: TraceReader) -> list[str]:
+    for key in sorted(a.schema_metadata.keys() | b.schema_metadata.keys()):
+        mine, other = a.schema_metadata.get(key), b.schema_metadata.get(key)
+        if key in _VOLATILE_METADATA or mine == other:
+            continue
+        if key != "mc.config":
+            return [f"{key} differs: {_short(mine)} here, {_short(other)} in {b.path}."]
+        here, there = _keys(mine), _keys(other)
+        for path in sorted(here.keys() | there.keys()):
+            if here.get(path) != there.get(path) and not path.startswith(_WHERE_AND_HOW):
+                one, two = _short(here.get(path)), _short(there.get(path))
+                return [f"mc.config differs: {path} is {one} here, {two} in {b.path}."]
+    return []
+
+
+def _keys(config: str | None) -> dict[str, Any]:
+    """The values of a YAML config by key path; the text itself where it is no mapping."""
+    try:
+        raw = yaml.safe_load(config or "")
+    except yaml.YAMLError:
+        raw = config
+    flat: dict[str, Any] = {}
+
+    def walk(node: Any, path: str) -> None:
+        if isinstance(node, dict) and node:
+            for key, value in node.items():
+                walk(value, f"{path}.{key}" if path else str(key))
+        else:
+            flat[path] = node
+
+    walk(raw, "")
+    return flat
 
 
 def _equal(one: Any, two: Any) -> bool:

@@ -16,7 +16,7 @@ from megacontext.traces.batchfile import BatchFile
 from megacontext.traces.errors import LockedError, TraceError
 from megacontext.traces.files import OS_FILES, FileLayer, Lock
 from megacontext.traces.meta import SCORE_MODES
-from megacontext.traces.row import TraceRow, batch_of, heat_of
+from megacontext.traces.row import BatchColumns, TraceRow, batch_of, heat_of
 from megacontext.traces.schema import schema
 
 __all__ = ["TraceWriter", "lock_path", "stored_scores"]
@@ -253,8 +253,15 @@ class TraceWriter:
         from megacontext.traces.reader import TraceReader
 
         with TraceReader.open(prefix) as source:
+            same = source.schema.names == self._file.schema.names
             for batch in source.batches(stop=limit):
-                self._file.append(batch.cast(self._file.schema))
+                if same:
+                    batch = batch.cast(self._file.schema)
+                else:  # an older trace, or one with columns of other tools
+                    rows = BatchColumns(batch)
+                    own = [rows.row(j) for j in range(batch.num_rows)]
+                    batch = batch_of(own, self._file.schema)
+                self._file.append(batch)
                 self.rows_written += batch.num_rows
             if self.rows_written:
                 self.scores_dropped = source.row(self.rows_written - 1).scores_dropped

@@ -251,7 +251,11 @@ def test_two_runs_of_one_seed_agree_apart_from_clocks(recorded, tmp_path):
     assert "rows" in verify(recorded, shorter).problems[-1]
     other = _record(tmp_path / "other.arrow", _config("slot"))
     problems = verify(recorded, other).problems
-    assert problems[0].startswith("mc.config differs")
+    assert problems[0].startswith("mc.config differs: allocator.kind is 'greedy' here, 'slot' in")
     assert problems[1].startswith("row ")
+    config = _config("greedy")
+    elsewhere = dataclasses.replace(config.tree, storage="disk", path=str(tmp_path / "tree"))
+    moved = dataclasses.replace(config, tree=elsewhere)
+    assert verify(recorded, _record(tmp_path / "moved.arrow", moved)).ok  # only where it is kept
     with pytest.raises(TraceError, match="does not exist"):
         verify(recorded, tmp_path / "none.arrow")

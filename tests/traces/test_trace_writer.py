@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from megacontext.traces.errors import LockedError, TraceError
 from megacontext.traces.files import OS_FILES, OsFiles
 from megacontext.traces.reader import TraceReader
 from megacontext.traces.row import heat_of
+from megacontext.traces.schema import schema
 from megacontext.traces.writer import TraceWriter, stored_scores
 
 
@@ -289,6 +291,20 @@ def test_a_prefix_can_be_shortened(write, meta):
         assert reader.check() == []
 
 
+def test_a_prefix_with_other_columns_becomes_a_trace_of_this_version(write, meta, tmp_path):
+    with pa.OSFile(str(write(20))) as file:
+        table = pa.ipc.open_file(file).read_all()
+    table = table.drop_columns(["knobs"]).append_column("later", pa.array(range(20)))
+    path = tmp_path / "other.arrow"
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table, max_chunksize=8)
+    TraceWriter(path, meta, prefix=path, prefix_rows=19).close()
+    with TraceReader.open(path) as reader:
+        assert reader.schema.names == schema().names
+        assert [row.step for row in reader.rows()] == list(range(19))
+        assert reader.check() == []
+
+
 def test_a_broken_prefix_leaves_the_file_alone(write, meta):
     path = write(20)
     raw = bytearray(path.read_bytes())
@@ -309,6 +325,7 @@ from pathlib import Path
 import numpy as np
 from megacontext.traces.row import TraceRow
 from megacontext.traces.row import heat_of
+from megacontext.traces.schema import schema
 from megacontext.traces.writer import TraceWriter
 writer = TraceWriter(Path(sys.argv[1]), {"mc.block_size": "4", "mc.w_max": "9", "mc.levels": "2"})
 print("ready", flush=True)
@@ -378,13 +395,19 @@ def test_every_whole_batch_survives_fifty_sigkills(tmp_path, meta):
         _check_the_survivor(path, meta)
 
 
-def test_the_lock_file_of_another_writer_is_not_taken_over(tmp_path):
-    path = tmp_path / "x.lock"
-    first = OS_FILES.lock(path)
-    OS_FILES.unlink(path)
-    second = OS_FILES.lock(path)  # a new file under the name: a lock of its own
+def test_a_lock_on_a_file_that_lost_its_name_is_not_enough(tmp_path, monkeypatch):
+    path, real, raced = tmp_path / "x.lock", fcntl.flock, []
+
+    def flock(fd, operation):
+        if not raced:  # the holder closes between our open and our flock
+            raced.append(fd)
+            path.unlink()
+        real(fd, operation)
+
+    monkeypatch.setattr("megacontext.traces.files.fcntl.flock", flock)
+    lock = OS_FILES.lock(path)
+    assert raced
     with pytest.raises(LockedError):
         OS_FILES.lock(path)
-    first.release()
-    second.release()
+    lock.release()
     OS_FILES.lock(path).release()
