@@ -218,6 +218,9 @@ class Focus:
     ) -> None:
         """Forget everything and replay recorded rows; behaves from then on as the run did.
 
+        The budget is then the last row's; a change after it must be made again, as must appends
+        after it (:meth:`extend`).
+
         Args:
             limits_of: the limits that a row's refocus had, where they were not ``self.limits``.
         """
