@@ -16,7 +16,7 @@ __all__ = ["html_timeline", "svg_timeline"]
 
 _WIDTH, _HEAT, _STRIP, _LEFT = 1_000, 256, 60, 90
 _STOPS = np.array([[13, 17, 23], [23, 60, 72], [31, 138, 138], [255, 183, 77]], float)
-_LABELLED = 12  # markers beyond this get a line and a tooltip, no text
+_LABEL_CHARACTERS, _CHARACTER = 24, 6.7  # a label, and the width of a character
 
 
 def _ramp(values: np.ndarray) -> np.ndarray:
@@ -76,16 +76,18 @@ def _line(values: np.ndarray, top: float, title: str, colour: str) -> str:
 def _markers(reader: TraceReader, height: float) -> str:
     rows = max(reader.num_rows, 1)
     parts = []
-    markers = reader.overview().markers
-    for number, (row, text) in enumerate(sorted(markers.items())):
+    free = 0.0  # where the last label ends; a marker without room has its tooltip
+    for row, text in sorted(reader.overview().markers.items()):
         x = _LEFT + (row + 0.5) * _WIDTH / rows
-        said = html.escape("".join(c if c.isprintable() else "?" for c in text))
+        plain = "".join(c if c.isprintable() else "?" for c in text)
+        said, label = html.escape(plain), plain[:_LABEL_CHARACTERS]
         parts.append(
             f'<g><line x1="{x:.1f}" x2="{x:.1f}" y1="18" y2="{height}" class="mark"/>'
             f"<title>row {row}: {said}</title>"
         )
-        if number < _LABELLED:
-            parts.append(f'<text x="{x + 2:.1f}" y="14" class="dim">{said[:24]}</text>')
+        if x >= free:
+            parts.append(f'<text x="{x + 2:.1f}" y="14" class="dim">{html.escape(label)}</text>')
+            free = x + _CHARACTER * (len(label) + 1)
         parts.append("</g>")
     return "".join(parts)
 

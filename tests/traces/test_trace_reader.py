@@ -1,4 +1,5 @@
 import shutil
+import struct
 
 import numpy as np
 import pyarrow as pa
@@ -237,6 +238,21 @@ def test_a_damaged_body_names_its_steps_and_the_others_stay_readable(write):
         overview = reader.overview()
         assert overview.num_rows == 40
         assert overview.step[24:].tolist() == list(range(24, 40))
+
+
+def test_offsets_beyond_their_data_are_refused_before_they_are_followed(tmp_path, write):
+    _write_plain(tmp_path / "raw.arrow", _plain(write(8)))
+    raw = (tmp_path / "raw.arrow").read_bytes()
+    offsets = struct.pack("<5i", 0, 5, 10, 15, 20)  # of new_text: pieces of 5 bytes
+    assert raw.count(offsets) == 1
+    far = struct.pack("<5i", 0, 5, 10, 15, 1 << 30)
+    (tmp_path / "raw.arrow").write_bytes(raw.replace(offsets, far))
+    with TraceReader.open(tmp_path / "raw.arrow") as reader:
+        with pytest.raises(TraceError, match=r"rows 0 to 7 \(steps 0 to 7\).*are damaged"):
+            reader.row(0)
+        assert reader.find("w1") is None
+        assert reader.text_of(0, 2) == ["", ""]
+        assert reader.overview().step.tolist() == list(range(8))
 
 
 @settings(max_examples=60)
