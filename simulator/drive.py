@@ -63,6 +63,6 @@ def _make(name: str, config: WorldConfig, draws: _Draws, size: int) -> Operation
         return [name, draws.below(1 << 8)]
     if name == "fault":
         fault = config.faults[draws.below(len(config.faults))]
-        nth = 1 + draws.below((4, 8, 16, 48)[draws.below(4)])
+        nth = 1 + draws.below((4, 12, 40, 120)[draws.below(4)])
         return ["fault", fault, nth, draws.below(1 << 16)]
     return [name]

@@ -8,6 +8,7 @@ crash, gists against gists made anew.
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -265,6 +266,7 @@ class TreeSide:
 
     def check(self) -> None:
         """Tokens equal the stream's; every complete node has the gist of its children."""
-        check_tokens(self.tree, self.stream, "the tree")
-        check_gists(self.tree, self.gister.inner)
+        with nullcontext() if self.disk is None else self.disk.undisturbed():
+            check_tokens(self.tree, self.stream, "the tree")
+            check_gists(self.tree, self.gister.inner)
         self._gists_checked_at = self.tree.n_tokens

@@ -10,6 +10,7 @@ so a fault can strike at any call. There is no clock and no randomness but the f
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -77,10 +78,17 @@ class Fate:
     torn: bool = True
 
 
+def _pages(size: int) -> np.ndarray:
+    """U8[size] of zeros that take memory only where they are written."""
+    return np.frombuffer(mmap.mmap(-1, size), np.uint8)
+
+
 @dataclass(eq=False)
 class _Inode:
+    """A file: the page cache, and the sectors of stable storage by number (absent: zeros)."""
+
     cache: np.ndarray
-    stable: np.ndarray
+    stable: dict[int, bytes] = field(default_factory=dict)
     size: int = 0
     stable_size: int = 0
     dirty: set[int] = field(default_factory=set)
@@ -143,9 +151,9 @@ class _Handle:
         node = self._inode
         if self._disk.room(node, size) < size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
-        low, high = min(size, node.size), max(size, node.size)
-        node.cache[low:high] = 0
-        node.dirty.update(range(low // SECTOR, (high - 1) // SECTOR + 1) if high > low else ())
+        if size < node.size:  # growing needs no data: what lies beyond the end is zeros
+            node.cache[size : node.size] = 0
+            node.dirty.update(range(size // SECTOR, (node.size - 1) // SECTOR + 1))
         node.size = size
 
     def datasync(self) -> None:
@@ -153,8 +161,7 @@ class _Handle:
             return
         node = self._inode
         for sector in node.dirty:
-            part = slice(sector * SECTOR, (sector + 1) * SECTOR)
-            node.stable[part] = node.cache[part]
+            node.stable[sector] = node.cache[sector * SECTOR : (sector + 1) * SECTOR].tobytes()
         node.dirty.clear()
         node.stable_size = node.size
 
@@ -322,8 +329,12 @@ class SimDisk:
         """Turn over one bit of ``path`` on stable storage and in the cache."""
         inode = self._names[path]
         assert inode is not None
-        for buffer in (inode.cache, inode.stable):
-            buffer[bit // 8] ^= np.uint8(1 << (bit % 8))
+        mask = np.uint8(1 << (bit % 8))
+        inode.cache[bit // 8] ^= mask
+        sector, at = divmod(bit // 8, SECTOR)
+        stable = bytearray(inode.stable.get(sector, bytes(SECTOR)))
+        stable[at] ^= int(mask)
+        inode.stable[sector] = bytes(stable)
 
     def files(self) -> dict[Path, int]:
         """Sizes in bytes of all files."""
@@ -346,8 +357,7 @@ class SimDisk:
     # -- inside ----------------------------------------------------------------------------
 
     def _new_inode(self) -> _Inode:
-        # calloc: pages that are never written take no memory.
-        return _Inode(np.zeros(self.file_bytes, np.uint8), np.zeros(self.file_bytes, np.uint8))
+        return _Inode(_pages(self.file_bytes))
 
     def _need_folder(self, path: Path) -> None:
         if self._names.get(path, self) is not None:
@@ -396,11 +406,14 @@ def _survive_data(inode: _Inode, fate: Fate, rng: np.random.Generator) -> None:
         for sector in sorted(inode.dirty):
             if rng.random() < fate.keep:
                 part = slice(sector * SECTOR, (sector + 1) * SECTOR)
-                inode.stable[part] = inode.cache[part]
-        top = max(inode.size, inode.stable_size)
-        inode.stable[size : -(-top // SECTOR) * SECTOR] = 0
+                inode.stable[sector] = inode.cache[part].tobytes()
         inode.stable_size = size
-    fresh = np.zeros(inode.cache.size, np.uint8)  # lazily, unlike zeros_like
-    fresh[: inode.stable_size] = inode.stable[: inode.stable_size]
-    inode.cache, inode.size = fresh, inode.stable_size  # old views keep the dead process's pages
+    end = inode.stable_size
+    inode.stable = {s: data for s, data in inode.stable.items() if s * SECTOR < end}
+    if end % SECTOR and (last := inode.stable.get(end // SECTOR)) is not None:
+        inode.stable[end // SECTOR] = last[: end % SECTOR].ljust(SECTOR, b"\0")
+    fresh = _pages(inode.cache.size)  # old views keep the dead process's pages
+    for sector, data in inode.stable.items():
+        fresh[sector * SECTOR : (sector + 1) * SECTOR] = np.frombuffer(data, np.uint8)
+    inode.cache, inode.size = fresh, end
     inode.dirty.clear()

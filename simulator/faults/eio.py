@@ -10,7 +10,12 @@ from typing import ClassVar
 from megacontext.simulator.faults.base import At, Fault, Target
 from megacontext.simulator.faults.disk import Call
 
-__all__ = ["Eio", "io_error"]
+__all__ = ["Eio", "does_io", "io_error"]
+
+
+def does_io(call: Call) -> bool:
+    """Whether the call moves data or names; sizes, look-ups and maps cannot fail that way."""
+    return call.kind not in ("view", "size", "exists")
 
 
 def io_error(call: Call) -> bool:
@@ -20,9 +25,9 @@ def io_error(call: Call) -> bool:
 
 @dataclass(frozen=True)
 class Eio(Fault):
-    """EIO at the n-th call of the file layer, reads included."""
+    """EIO at the n-th call that does I/O, reads included."""
 
     name: ClassVar[str] = "eio"
 
     def strike(self, world: Target, nth: int, salt: int) -> None:
-        world.arm(self.name, At(nth, lambda call: True, io_error), fate=None)
+        world.arm(self.name, At(nth, does_io, io_error), fate=None)

@@ -1,0 +1,154 @@
+"""Many crashes of the storage: each run breaks one short life of a tree at one call.
+
+A life is a list of appends, commits, regists and reopenings on the simulated disk. A dry run
+counts its calls; then faults strike at drawn calls among them, the disk keeps what its fate says,
+and the tree that comes back is compared with what was written and what was promised.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from megacontext.core.rng import generator
+from megacontext.simulator.config import WorldConfig
+from megacontext.simulator.failures import Failure, attempt, quiet
+from megacontext.simulator.operations import Operation
+from megacontext.simulator.world import World
+
+__all__ = ["STORAGE_FAULTS", "CrashReport", "crash_run", "draw_life"]
+
+STORAGE_FAULTS = (
+    "kill",
+    "lost_sectors",
+    "torn_tail",
+    "lost_fsync",
+    "failed_fsync",
+    "bit_flip",
+    "enospc",
+    "eio",
+)
+
+_STRIKES_A_LIFE = 16
+
+
+@dataclass
+class CrashReport:
+    """Counts by fault.
+
+    Args:
+        runs: lives broken.
+        struck: of these, the fault really hit a call.
+        dropped: uncommitted tokens were lost, as they may be.
+        happened: everything else that was counted.
+    """
+
+    runs: Counter[str] = field(default_factory=Counter)
+    struck: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    happened: Counter[str] = field(default_factory=Counter)
+    failures: list[Failure] = field(default_factory=list)
+
+    def table(self) -> list[tuple[str, int, int, int, int]]:
+        """(fault, runs, struck, tails dropped, failures) for every fault."""
+        failed = Counter(
+            str(op[1]) for failure in self.failures for op in failure.operations if op[0] == "fault"
+        )
+        return [
+            (name, self.runs[name], self.struck[name], self.dropped[name], failed[name])
+            for name in STORAGE_FAULTS
+        ]
+
+
+def draw_life(seed: int, number: int) -> tuple[WorldConfig, list[Operation]]:
+    """A small tree and what happens to it."""
+    rng = generator(seed, "crash.life", number)
+    size = 1 << int(rng.integers(1, 5))
+    config = WorldConfig(
+        seed=number,
+        stream="uniform",
+        lens="static",
+        block_size=size,
+        max_levels=int(rng.integers(1, 4)),
+        w_max=1024,
+        storage="disk",
+        features={"resume": 0},
+    )
+    life: list[Operation] = []
+    for _ in range(int(rng.integers(3, 8))):
+        life.append(["append", int(rng.integers(1, 6 * size))])
+        kind = rng.random()
+        if kind < 0.6:
+            life.append(["commit"])
+        elif kind < 0.75:
+            life.append(["regist", int(rng.integers(0, 100))])
+        elif kind < 0.85:
+            life.append(["reopen"])
+    return config, [*life, ["commit"]]
+
+
+def _calls(config: WorldConfig, life: list[Operation]) -> int:
+    """File-layer calls of an undisturbed life, the tree's creation left out."""
+    world = World(config)
+    before = world.disk.calls
+    for operation in life:
+        world.do(operation)
+    return world.disk.calls - before
+
+
+def crash_run(
+    count: int,
+    seed: int = 0,
+    *,
+    max_failures: int = 5,
+    progress: Callable[[int], None] | None = None,
+) -> CrashReport:
+    """Break ``count`` lives; stops early after ``max_failures``."""
+    report = CrashReport()
+    done = number = 0
+    with quiet():
+        while done < count and len(report.failures) < max_failures:
+            config, life = draw_life(seed, number)
+            rng = generator(seed, "crash.strikes", number)
+            calls = _calls(config, life)
+            for _ in range(min(_STRIKES_A_LIFE, count - done)):
+                name = STORAGE_FAULTS[int(rng.integers(len(STORAGE_FAULTS)))]
+                part = 0.3 if name in ("lost_fsync", "failed_fsync", "enospc") else 0.8
+                nth = 1 + int(rng.integers(max(1, int(calls * part))))
+                _strike(config, life, name, nth, rng.integers(1 << 16, size=2).tolist(), report)
+                done += 1
+                if progress is not None:
+                    progress(done)
+            number += 1
+    return report
+
+
+def _strike(
+    config: WorldConfig,
+    life: list[Operation],
+    name: str,
+    nth: int,
+    salts: list[int],
+    report: CrashReport,
+) -> None:
+    """One broken life: the fault, whatever is left of the life, and a power cut at the end."""
+    fault: Operation = ["fault", name, nth, salts[0]]
+    at = salts[1] % len(life) if name == "bit_flip" else 0
+    end: Operation = ["crash", salts[1], (0, 50, 90)[salts[1] % 3]]
+    operations = [*life[:at], fault, *life[at:], end]
+    report.runs[name] += 1
+    world = World(config)
+    try:
+        for operation in operations:
+            world.do(operation)
+        world.finish()
+    except Exception:  # found again, and described, by attempt()
+        failure = attempt(config, operations)
+        assert failure is not None
+        report.failures.append(replace(failure, operations=operations))
+    seen = world.sometimes
+    hits = seen["killed"] + seen["error_reported"] + seen["bit_flip_detected"]
+    report.struck[name] += bool(hits + seen["bit_flip_harmless"])
+    report.dropped[name] += bool(seen["recovery_dropped_tail"])
+    report.happened.update(seen)
