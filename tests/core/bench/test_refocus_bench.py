@@ -12,4 +12,5 @@ def test_bench_reports_every_case():
     for case in report["cases"]:
         assert 0 < case["round_us_p50"] <= case["round_us_p99"]
         assert 0 < case["refocus_us_p50"] <= case["refocus_us_p99"]
+        assert 0 < case["round_cpu_us_p50"] <= case["refocus_cpu_us_p99"]
         assert case["rounds_per_refocus"] >= 1
