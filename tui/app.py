@@ -131,18 +131,27 @@ class InspectorApp(App[str]):
         return self._frame or self.session.frame()
 
     @property
+    def laid_out(self) -> bool:
+        """Whether there are panes to draw on: not before the first layout, nor while leaving."""
+        return bool(self.screen_stack) and bool(self.screen_stack[0].query("#right Pane"))
+
+    @property
     def panes(self) -> list[Pane]:
         """Every pane, hidden ones included."""
         return list(self.screen_stack[0].query(Pane))
 
     def tick(self) -> None:
         """Let time pass; redraw when something changed or the last frame was unfinished."""
+        if not self.laid_out:
+            return
         changed = self.session.tick()
         if changed or not self.shown.trail.complete:
             self.redraw()
 
     def redraw(self) -> None:
         """Build the frame of this moment and hand it to every pane."""
+        if not self.laid_out:
+            return
         before = self._frame
         frame = self._frame = self.session.frame()
         self._arrange(frame)

@@ -101,6 +101,8 @@ class DiffApp(InspectorApp):
 
     def redraw(self) -> None:
         """Bring the other side to the same history, then draw both."""
+        if not self.laid_out:
+            return
         follower = self.sessions[1] if self.session is self.sessions[0] else self.sessions[0]
         self._align(follower)
         before, frame = self._frame, self.session.frame()
