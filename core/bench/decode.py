@@ -108,9 +108,21 @@ class _History:
             self.frontier[at : at + 1] = children if level > 1 else [(0, index)]
 
     def _collapse(self, rng: np.random.Generator) -> None:
-        raw = [i for i, (level, _) in enumerate(self.frontier[:-4]) if level == 0]
-        at = int(rng.choice(raw))
-        self.frontier[at] = (1, self.frontier[at][1])
+        foldable = self.frontier[:-4]
+        raw = [i for i, (level, _) in enumerate(foldable) if level == 0]
+        groups = [
+            i
+            for i, (level, index) in enumerate(foldable)
+            if level > 0
+            and index % _BLOCK == 0
+            and foldable[i : i + _BLOCK] == [(level, index + j) for j in range(_BLOCK)]
+        ]
+        at = int(rng.choice(raw + groups))
+        level, index = self.frontier[at]
+        if level == 0:
+            self.frontier[at] = (1, index)
+        else:
+            self.frontier[at : at + _BLOCK] = [(level + 1, index // _BLOCK)]
 
     def layout(self) -> Layout:
         table = np.array(self.frontier, dtype=np.int64).reshape(-1, 2)

@@ -22,7 +22,7 @@ from megacontext.core.model.triton_ops import TritonOps, Tuning, triton_move
 
 __all__ = ["BUCKETS", "GraphRunner"]
 
-BUCKETS = (8, 32, 64, 96, 128, 256, 512)
+BUCKETS = (8, 32, 64, 80, 96, 128, 256, 512)
 """Rows that one graph computes; a batch is padded to the next of them."""
 
 

@@ -70,11 +70,13 @@ class TorchOps:
         cache.write_slots = slots
         cache.orders.index_copy_(0, slots, orders.int())
         group = weights.heads // weights.kv_heads
-        mask = visible(cache.orders[: cache.columns], orders)
-        self._mask = mask.repeat_interleave(group, dim=0)[None]  # [1, r * G, columns]
+        mask = visible(cache.orders[: cache.columns], orders).repeat_interleave(group, dim=0)
+        dtype = weights.embedding.dtype
+        # Additive, made once: attention would turn a boolean mask into this in every layer.
+        hidden = torch.full((), -torch.inf, dtype=dtype, device=cache.device)
+        self._mask = torch.where(mask, torch.zeros_like(hidden), hidden)  # [r * G, columns]
         angle = positions.float()[:, None] * cache.rotary.inv_freq
         angle = torch.cat((angle, angle), dim=-1)[:, None]  # [r, 1, D]
-        dtype = weights.embedding.dtype
         self._cos = (angle.cos() * weights.attention_scaling).to(dtype)
         self._sin = (angle.sin() * weights.attention_scaling).to(dtype)
 
@@ -108,7 +110,7 @@ class TorchOps:
             q,
             self._cache.keys[layer, None, :, :columns],
             self._cache.values[layer, None, :, :columns],
-            attn_mask=self._mask[None],
+            attn_mask=self._mask,
         )
         return out.view(heads, rows, -1, dim).transpose(0, 1).reshape(rows, -1)
 
