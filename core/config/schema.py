@@ -64,7 +64,7 @@ class LensConfig:
 
     kind: str = option(
         "auto",
-        "auto: the bundle's trained LensNet where the model has one, else similarity",
+        "auto: the bundle's trained LensNet where the model has one, else bm25",
         choices=(
             "auto",
             "lensnet",

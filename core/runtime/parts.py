@@ -134,9 +134,9 @@ def _resolve(config: Config, notes: list[str]) -> Config:
             notes.append("gists are untrained: the embedding of each block's rarest token")
     if lens.kind == "auto":
         trained = "lensnet" in bundled and gist.kind == "gistnet"
-        lens = replace(lens, kind="lensnet" if trained else "similarity")
-        if lens.kind == "similarity":
-            notes.append("the lens is untrained: similarity of index keys")
+        lens = replace(lens, kind="lensnet" if trained else "bm25")
+        if lens.kind == "bm25":
+            notes.append("the lens is untrained: BM25 between the newest tokens and each block")
     return replace(config, gist=gist, lens=lens)
 
 
