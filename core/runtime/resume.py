@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from megacontext.core.config import FocusConfig, build
+from megacontext.core.focus import Limits
 from megacontext.core.runtime.parts import Parts
+from megacontext.core.runtime.triggers import limits_for
 from megacontext.traces.errors import TraceError
 from megacontext.traces.reader import TraceReader
+from megacontext.traces.row import TraceRow
+from megacontext.traces.schema import Trigger
 
 __all__ = ["Resumed", "restore"]
 
@@ -22,10 +28,11 @@ class Resumed:
     """Where a run stands.
 
     ``rows`` whole rows of its trace; the history that its source gave, uint32 [n], and the
-    positions of these tokens, int64 [n].
+    positions of these tokens, int64 [n]; the limits that were in force, if any were changed.
     """
 
     rows: int = 0
+    focus: FocusConfig | None = None
     source_history: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint32))
     positions: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
@@ -56,7 +63,8 @@ def restore(parts: Parts, trace: Path) -> Resumed:
         if known < len(tokens):
             parts.tree.append(tokens[known:])
             parts.tree.commit()
-        parts.focus.rebuild(rows)
+        limits, focus = _recorded_limits(parts.config.focus, rows)
+        parts.focus.rebuild(rows, lambda row: limits[row.step, row.round])
         typed = [
             (int(a) - began, int(b) - began)
             for row in rows
@@ -66,7 +74,19 @@ def restore(parts: Parts, trace: Path) -> Resumed:
     keep = np.ones(len(tokens), bool)
     for start, stop in typed:
         keep[max(start, 0) : max(stop, 0)] = False
-    return Resumed(len(rows), tokens[keep], began + np.flatnonzero(keep))
+    return Resumed(len(rows), focus, tokens[keep], began + np.flatnonzero(keep))
+
+
+def _recorded_limits(
+    focus: FocusConfig, rows: list[TraceRow]
+) -> tuple[dict[tuple[int, int], Limits], FocusConfig]:
+    """Limits by (step, round), and what is in force at the end; ``knobs`` hold from their row."""
+    limits = {}
+    for row in rows:
+        if row.knobs is not None:
+            focus = build(FocusConfig, json.loads(row.knobs)["focus"], "knobs.focus")
+        limits[row.step, row.round] = limits_for(focus, Trigger(row.trigger))
+    return limits, focus
 
 
 def _check(parts: Parts, reader: TraceReader) -> None:

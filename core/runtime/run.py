@@ -102,6 +102,7 @@ def _drive(
                 ControlSteering(server, read_stdin=read_stdin) if server else LineSteering()
             )
             session = Session(parts, Recorder(writer), steering, progress)
+            session.focus_config = restored.focus or parts.config.focus
             session.warm_up()
             on_ready()
             rewind = Rewind(

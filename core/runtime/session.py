@@ -115,7 +115,9 @@ class Session:
             case Plant(name=name, tokens=tokens):
                 start = self.parts.focus.working_context.n_tokens
                 self.plant(name, start, start + len(tokens))
-                self.recorder.marker(f"needle planted @{start}-{start + len(tokens)} {name}".strip())
+                self.recorder.marker(
+                    f"needle planted @{start}-{start + len(tokens)} {name}".strip()
+                )
                 self.ingest(tokens)
             case Mark(text=text):
                 self.recorder.marker(text)
