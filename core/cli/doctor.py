@@ -22,7 +22,6 @@ app = typer.Typer(help="Say what works on this machine and what is missing.")
 
 EXTRAS = {
     "textual": "mc-tui",
-    "peft": "train lora (extra 'lora')",
     "ray": "batch --engine ray (extra 'ray')",
     "wandb": "training log to W&B (extra 'wandb')",
     "tensorboard": "training log to TensorBoard (extra 'tensorboard')",
