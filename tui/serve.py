@@ -31,8 +31,10 @@ def command_of(replay: Path | None, config: Path | None, attach: Path | None) ->
         raise ConfigError("serve needs exactly one of --replay, --config and --attach.")
     head = [sys.executable, "-m", "megacontext.tui.cli"]
     if replay is not None:
-        TraceReader.open(replay).close()  # a bad trace is a sentence here, not in the browser
-        return [*head, "replay", str(replay), "--theme", "dark", "--follow"]
+        reader = TraceReader.open(replay)  # a bad trace is a sentence here, not in the browser
+        follow = ["--follow"] if reader.being_written() else []
+        reader.close()
+        return [*head, "replay", str(replay), "--theme", "dark", *follow]
     if config is not None:
         return [*head, "live", "--config", str(config), "--theme", "dark"]
     return [*head, "live", "--attach", str(attach), "--theme", "dark"]

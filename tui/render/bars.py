@@ -25,8 +25,8 @@ def draw_title(frame: Frame, width: int, height: int) -> Canvas:
     x = canvas.text(x, 0, status.mode, Role.OK if ok else Role.ERROR, BOLD, bg=Role.SURFACE)
     x = canvas.text(x, 0, f" {frame.info.name} ", Role.TITLE, BOLD, bg=Role.SURFACE)
     if row is not None:
-        facts = f" step {row.step:,}/{frame.last_step:,}"
-        facts += f".{row.round}" if row.round else ""
+        within = f".{row.round}" if row.round else ""
+        facts = f" step {row.step:,}{within}/{frame.last_step:,}"
         facts += f"  tok {row.history:,}  {PHASE_WORDS.get(row.phase, '?')}"
         x = canvas.text(x, 0, facts, Role.TEXT, bg=Role.SURFACE)
     right = _activity(frame)
@@ -80,7 +80,8 @@ def story(frame: Frame) -> tuple[str, int]:
     if row.damaged:
         return row.damaged, int(Role.ERROR)
     parts = [_opening(row)]
-    act = row.latest_action()
+    chosen = [act for act in row.actions if act.node == frame.view.node]
+    act = chosen[-1] if chosen else row.latest_action()
     parts.append(_quiet(row) if act is None else _what(frame, row, act))
     if row.bad_scores:
         parts.append(f"{row.bad_scores:,} scores were no numbers and count as 0.")
