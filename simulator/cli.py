@@ -33,12 +33,22 @@ _JSON = typer.Option(False, "--json", help="Print one JSON object and nothing el
 _FAILURES = Path("runs/failures")
 
 
+def _whole(text: str) -> int:
+    """A seed from the command line."""
+    if not str(text).isdecimal():
+        raise ConfigError(f"seed is {text!r}; use a whole number from 0 to 2**63 - 1.")
+    return int(text)
+
+
+_SEED = typer.Option(0, parser=_whole, metavar="N", help="Of everything that is drawn.")
+
+
 @app.command()
 def run(
     stream: str = typer.Option("needle", help=f"One of {', '.join(STREAMS)}."),
     lens: str = typer.Option("noisy", help=f"One of {', '.join(LENSES)}."),
     allocator: str = typer.Option("greedy", help=f"One of {', '.join(ALLOCATORS)}."),
-    seed: int = typer.Option(0, help="Of everything that is drawn."),
+    seed: int = _SEED,
     out: Path | None = typer.Option(None, help="Record the run as this trace (*.arrow)."),
     blocks: int = typer.Option(256, min=1, help="Blocks to append, one refocus each."),
     block_size: int = typer.Option(32, help="K, tokens in a block."),
@@ -86,7 +96,7 @@ def run(
 @app.command(name="fuzz")
 def fuzz_command(
     minutes: float = typer.Option(5.0, min=0.0, help="How long."),
-    seed: int = typer.Option(0, min=0, help="Of the first world."),
+    seed: int = _SEED,
     worlds: int | None = typer.Option(None, min=1, help="Stop after this many worlds."),
     save: Path = typer.Option(_FAILURES, help="Folder for failing operation lists."),
     as_json: bool = _JSON,
@@ -169,7 +179,7 @@ def oracle(
     stream: list[str] = typer.Option([], help="Streams; may repeat. All of them by default."),
     lens: list[str] = typer.Option(["oracle", "noisy"], help="Lenses; may repeat."),
     allocator: list[str] = typer.Option(list(POLICIES), help="Allocators; may repeat."),
-    seed: int = typer.Option(0, min=0, help="Of the worlds."),
+    seed: int = _SEED,
     blocks: int = typer.Option(192, min=1, help="Blocks, one refocus each."),
     block_size: int = typer.Option(16, help="K."),
     levels: int = typer.Option(3, help="Levels of gists."),

@@ -1,0 +1,90 @@
+"""``megacontext sim``: one JSON object on stdout, one sentence for bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from megacontext.core.cli.app import guard
+from megacontext.simulator.cli import app
+from megacontext.simulator.config import WorldConfig
+from megacontext.simulator.failures import Failure
+from megacontext.traces.reader import TraceReader
+
+
+def sim(*arguments: str) -> int:
+    return guard(app, list(arguments))
+
+
+def test_run_records_a_trace_and_prints_one_object(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "t.arrow")
+    arguments = ["--stream", "needle", "--lens", "noisy", "--allocator", "greedy", "--seed", "7"]
+    assert sim("run", *arguments, "--out", out, "--blocks", "40", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["steps"] == 40
+    with TraceReader.open(Path(out)) as reader:
+        assert reader.num_rows == found["rounds"]
+
+
+def test_fuzz_prints_what_programs_read(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sim("fuzz", "--minutes", "1", "--worlds", "3", "--seed", "5", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {"steps_per_s", "worlds", "failures", "sometimes"} <= found.keys()
+    assert found["worlds"] == 3
+    assert found["failures"] == 0
+
+
+def test_replay_of_a_sound_list_is_quiet_success(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Failure(WorldConfig(), [["append", 8], ["refocus"]], "budget", "m").save(tmp_path)
+    assert sim("replay", str(path), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["fails"] is False
+
+
+def test_replay_of_a_failure_fails_in_the_same_way(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("megacontext.core.focus.memory.Memory.cooling", lambda *_: None)
+    monkeypatch.setattr("megacontext.core.focus.memory.Memory.armed_out", lambda *_: None)
+    assert sim("fuzz", "--minutes", "1", "--save", str(tmp_path), "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["failures"] == 1
+    file = found["saved"][0]["file"]
+    assert sim("replay", file, "--json") == 1
+    again = json.loads(capsys.readouterr().out)
+    assert again["same"]
+    assert again["operations"] <= 12
+
+
+def test_oracle_prints_the_interval(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--stream", "scan", "--lens", "oracle", "--allocator", "greedy"]
+    assert sim("oracle", *arguments, "--blocks", "30", "--json") == 0
+    runs = json.loads(capsys.readouterr().out)["runs"]
+    assert {run["lens"] for run in runs} == {"oracle", "random", "recency", "lru", "static"}
+    assert all(0 <= run["regret_low"] <= run["regret_high"] + 1e-9 for run in runs)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "--stream", "nedle"], "stream 'nedle' is unknown; did you mean 'needle'"),
+        (["run", "--lens", "x"], "lens 'x' is unknown"),
+        (["run", "--w-max", "10"], "w_max is 10"),
+        (["run", "--seed", "seven"], "seven"),
+        (["run", "--stream", "recorded"], "--recording"),
+        (["replay", "no-such-file.json"], "cannot be read"),
+        (["oracle", "--stream", "x"], "stream 'x' is unknown"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sim(*arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
