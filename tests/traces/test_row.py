@@ -221,6 +221,14 @@ def test_heat_is_the_best_score_of_each_bin(levels, tail, data):
     assert (heat_of(scores, levels, 4, history) == _slow_heat(scores, levels, 4, history)).all()
 
 
+@pytest.mark.parametrize("history", [256, 1024, 1000])
+def test_a_bin_that_ends_with_a_node_does_not_take_the_next_one(history):
+    levels = np.ones(history // 4, np.int8)
+    scores = np.linspace(-1, 1, len(levels)).astype(np.float16)
+    heat = heat_of(scores, levels, 4, history)
+    assert (heat == _slow_heat(scores, levels, 4, history)).all()
+
+
 def test_heat_without_scores_is_neutral():
     assert (heat_of(None, np.ones(4, np.int8), 4, 16) == 128).all()
     assert (heat_of(np.empty(0, np.float16), np.empty(0, np.int8), 4, 3) == 128).all()

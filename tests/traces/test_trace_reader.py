@@ -338,7 +338,8 @@ def test_an_earlier_overview_does_not_change_when_the_file_grows(tmp_path, meta,
             writer.put(arbitrary_row(step, nodes=1))
         reader.refresh()
         assert reader.overview().step.tolist() == list(range(1_500))
-        assert early.step.tolist() == [0]
+        assert reader.overview().history_tokens.tolist() == list(range(4, 6_001, 4))
+        assert (early.step.tolist(), early.history_tokens.tolist()) == ([0], [4])
 
 
 def test_another_file_under_the_name_is_noticed(tmp_path, write):
@@ -387,6 +388,24 @@ def test_text_is_found_across_tokens_rows_and_batches(write, arbitrary_row):
         assert reader.find("") is None
         assert reader.find("w199.3 ") == (799, 800)
         assert reader.find("w199.3 w") is None
+
+
+def test_text_is_found_across_groups_of_batches(write):
+    with TraceReader.open(write(140, flush_rows=1)) as reader:  # groups have 64 batches
+        for step in (62, 63, 64, 127, 128):
+            needle = f"w{step}.3 w{step + 1}.0"
+            at = 4 * step + 3
+            assert reader.find(needle) == (at, at + 2)
+            assert reader.find(needle, 560, backward=True) == (at, at + 2)
+
+
+def test_text_that_only_meets_across_lost_rows_is_not_found(write):
+    path = write(40)
+    _damage(path, 2, "marker")
+    with TraceReader.open(path) as reader:
+        assert reader.find("w15.3 ") == (63, 64)
+        assert reader.find("w15.3 w24.0") is None
+        assert reader.find("w24.0") == (96, 97)
 
 
 @settings(max_examples=60)
