@@ -15,6 +15,10 @@ the edit. Rows ``[0, clean)`` are known to be what a full recompute would give. 
 exact recompute of the rest, in window order and in place, ``refresh_chunk`` rows before each
 append, so that no step stalls; an edit that arrives meanwhile moves ``clean`` back to the first
 row that it changed. When ``clean`` reaches the end the window is exact again.
+
+Sampling the drift costs an exact recompute at that sync, the one stall that is left: choose
+``drift_every`` accordingly. Drift does not pile up from edit to edit, it follows from how well the
+gists of the moment stand in for what they cover, so a refresh lowers it less than a better gist.
 """
 
 from __future__ import annotations

@@ -39,6 +39,13 @@ def test_top_p_keeps_the_smallest_set_that_holds_the_mass(position, mass):
     assert drawn in likeliest.indices[:count]
 
 
+@pytest.mark.parametrize(("mass", "kept"), [(0.5, {0}), (0.7, {0, 1}), (0.95, {0, 1, 2})])
+def test_top_p_keeps_the_token_that_completes_the_mass(mass, kept):
+    values = torch.tensor([0.6, 0.3, 0.1]).log()
+    sampler = Sampler(temperature=1.0, top_p=mass)
+    assert {sampler.sample(values, p) for p in range(200)} == kept
+
+
 def test_frequencies_follow_the_probabilities():
     values = torch.tensor([0.5, 0.3, 0.2]).log()
     sampler = Sampler(temperature=1.0, seed=1)
