@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from textual.pilot import Pilot
@@ -16,6 +17,7 @@ from megacontext.tui.screens.help import help_text
 from megacontext.tui.themes import THEME_NAMES
 from megacontext.tui.widgets import (
     ActionsPane,
+    HeatPane,
     InspectorPane,
     MapPane,
     Scrubber,
@@ -334,3 +336,41 @@ async def test_the_diff_keeps_both_runs_at_the_same_history(fake, clock) -> None
             app.query_one(DifferencePane).render_line(y).text for y in range(4)
         )
         await pilot.press("right_square_bracket", "f", "enter", "1", "0", "q")
+
+
+async def test_the_screen_is_saved_as_svg(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    app = make()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("right_square_bracket", "x")
+        saved = tmp_path / "made-step17.svg"
+        await until(pilot, saved.exists)
+        assert "made-step17.svg" in app.shown.notice
+    assert "<svg" in saved.read_text()
+
+
+async def test_without_colours_scores_are_told_by_glyphs(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    app = make(theme="mc-ansi")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("end")
+        await pilot.pause()
+        assert app.no_color
+        seen = "".join(_text(app, HeatPane) + _text(app, WaterfallPane))
+        assert {"░", "█"} <= set(seen)
+
+
+async def test_the_picture_moves_with_playback(make: Make, clock) -> None:
+    app = make()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press("home", "space")
+        before = _text(app, MapPane)
+        clock.now += 10
+        app.tick()
+        await pilot.pause()
+        assert app.shown.playback.position == 40
+        assert _text(app, MapPane) != before

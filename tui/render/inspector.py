@@ -22,7 +22,6 @@ STATE_ROLE = np.array(
     [int(Role.BASE), level_role(2), level_role(1), level_role(0), level_role(2, 1)], np.int64
 )
 BECAUSE: dict[int, str] = {
-    Reason.SCORE: "beyond its threshold (opens above {up:.2f}, folds below {down:.2f})",
     Reason.HEADROOM: "by force, the next block needed the room",
     Reason.BUDGET_CUT: "by force, w_max was lowered",
     Reason.FORCED_OVERRIDE: "by force although it was cooling down, nothing else was left",
@@ -31,10 +30,14 @@ BECAUSE: dict[int, str] = {
     Reason.OPTIMUM: "part of the best assignment under the budget",
     Reason.POLICY: "the learned policy chose it",
 }
-PAIRED = (
-    "a swap, another span was folded to pay for it",
-    "a swap, it pays for one that opened",
-)
+BY_KIND: dict[int, tuple[str, str]] = {
+    Reason.SCORE: ("above tau_expand = {up:.2f}", "below −tau_collapse = {down:.2f}"),
+    Reason.PAIR: (
+        "a swap, another span was folded to pay for it",
+        "a swap, it pays for one that opened",
+    ),
+}
+"""Where opening and folding need different words."""
 NOT_BECAUSE: dict[int, str] = {
     Reason.BUDGET: "the budget was full and nothing else could be folded",
     Reason.COOLDOWN: "it changed less than cooldown_steps = {cooldown} refocuses ago",
@@ -52,8 +55,7 @@ def why(row: RowModel, node: Node, info: RunInfo) -> str:
         if act.node == node:
             done = "Opened" if act.kind == 0 else "Folded"
             because = BECAUSE.get(act.reason, REASON_WORDS.get(act.reason, "?"))
-            if act.reason == Reason.PAIR:
-                because = PAIRED[act.kind]
+            because = BY_KIND.get(act.reason, (because, because))[act.kind]
             because = because.format(up=info.tau_expand, down=-info.tau_collapse)
             return f"{done} in this step at {signed(act.score)}: {because}."
     for refused in row.refused:

@@ -35,7 +35,7 @@ class KnobsScreen(ModalScreen[dict[str, float] | None]):
             for name, words in KNOBS.items():
                 with Horizontal(classes="knob"):
                     yield Label(name, classes="knob-name", markup=False)
-                    yield Input(f"{self._values[name]:g}", id=name, type="number")
+                    yield Input(f"{self._values[name]:g}", id=name, type="number", compact=True)
                 yield Label(words, classes="dialog-hint", markup=False)
             yield Label("enter applies · tab next · esc cancels", classes="dialog-hint")
 
