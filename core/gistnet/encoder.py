@@ -58,8 +58,8 @@ class EncoderShape:
             raise ConfigError(
                 f"kv_heads: {self.kv_heads} does not divide heads {self.heads}; choose a divisor."
             )
-        if self.layers < 1:
-            raise ConfigError(f"layers: {self.layers} is below 1; use at least one layer.")
+        if self.layers < 0:
+            raise ConfigError(f"layers: {self.layers} is negative; use 0 for a bag of words.")
 
     @property
     def head_dim(self) -> int:
@@ -140,7 +140,7 @@ class Encoder(nn.Module):
 
     def init_weights(self, source: torch.Generator) -> None:
         """Matrices normal with std 1/sqrt(fan-in), residual outputs smaller by the depth."""
-        depth = (2 * self.shape.layers) ** -0.5
+        depth = max(1, 2 * self.shape.layers) ** -0.5
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 if parameter.ndim < 2:

@@ -29,10 +29,12 @@ class KeyConfig:
     """Sizes of the retriever.
 
     Attributes:
-        width, layers, heads, ffn: of its encoder.
+        width, layers, heads, ffn: of its encoder; 0 layers make a learned bag of words, which
+            trains in minutes on a CPU.
         context_dim, lexical_dim: the two parts of a key; their sum is ``key_dim``.
         queries: vectors per question; a block's similarity is the largest over them.
         query_tokens: newest tokens that form a question; fewer are padded on the left.
+        left_context: tokens before a block that its key sees, at most the GistNet's own.
     """
 
     width: int = 256
@@ -43,6 +45,7 @@ class KeyConfig:
     lexical_dim: int = 128
     queries: int = 2
     query_tokens: int = 32
+    left_context: int = 16
 
     def __post_init__(self) -> None:
         for name in ("context_dim", "lexical_dim", "queries", "query_tokens"):
@@ -75,6 +78,7 @@ class KeyTower(nn.Module):
         self.query_head = nn.Linear(2 * config.width, config.context_dim, bias=False)
         self.block_weight = nn.Linear(config.width, 1)
         self.query_weight = nn.Linear(config.width, config.queries)
+        self.rarity = nn.Linear(dim, 1, bias=False)  # of a token, whatever its context
         self.lexical = nn.Linear(dim, config.lexical_dim, bias=False)
         self.balance = nn.Parameter(torch.zeros(()))
         self.sharpness = nn.Parameter(torch.tensor(3.0))  # log of the inverse temperature
@@ -92,6 +96,7 @@ class KeyTower(nn.Module):
             for module in (self.block_weight, self.query_weight):
                 module.weight.copy_(torch.randn(module.weight.shape, generator=source) * 0.02)
                 module.bias.fill_(0.5)
+            self.rarity.weight.zero_()
 
     def keys(self, x_NTD: Tensor, own: int) -> Tensor:
         """Keys [N, V] of blocks: embeddings of left context and block; the last ``own`` count."""
@@ -137,7 +142,7 @@ class KeyTower(nn.Module):
         x_NTD = rms_normalized(x_NTD)
         h_NTD = self.encoder(self.input(x_NTD) + self.mark[mark].to(x_NTD.dtype))[:, -own:]
         share_NTM = attention(h_NTD).float()
-        weight_NTM = functional.softplus(weigh(h_NTD))
+        weight_NTM = functional.softplus(weigh(h_NTD) + self.rarity(x_NTD[:, -own:]))
         if real_NT is None:
             mean_ND = h_NTD.mean(dim=1)
         else:

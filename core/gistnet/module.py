@@ -2,9 +2,10 @@
 
 Shapes: N nodes, K children, C left context, T = C + K, D width of the base model, V key_dim.
 
-The output starts as the mean of the children (the control), because the head starts at zero and
-its output is added to that mean; training can only move away from it for a reason. Its root mean
-square is fixed to that of the token embeddings: a frozen model's input norms must not change.
+The head starts at zero and its output is added to a start that is already a gist: one of the
+children (``start: token``) or their mean (``start: mean``). A frozen model has only ever seen token
+embeddings, so one of them disturbs it far less than a mean of many. The root mean square is fixed
+to that of the token embeddings: a frozen model's input norms must not change.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ class GistNetConfig:
         pooling: ``mean`` of the block's states, a learned ``query`` that attends to them, the
             state of an appended ``cls`` vector, or ``mean_query``, the first two added.
         head: ``linear`` or ``mlp`` from the pooled state to the gist.
+        start: what the head's output is added to: one ``token``, picked by a learned score with
+            straight-through gradients (Bengio et al. 2013), or the children's ``mean``.
         gist_rms: root mean square of every gist.
         keys: the retriever behind the index keys.
     """
@@ -53,6 +56,7 @@ class GistNetConfig:
     norm_eps: float = 1e-5
     pooling: Literal["mean", "query", "cls", "mean_query"] = "mean_query"
     head: Literal["linear", "mlp"] = "linear"
+    start: Literal["token", "mean"] = "token"
     gist_rms: float = 0.02
     keys: KeyConfig = field(default_factory=KeyConfig)
 
@@ -60,6 +64,7 @@ class GistNetConfig:
         for name, allowed in (
             ("pooling", ("mean", "query", "cls", "mean_query")),
             ("head", ("linear", "mlp")),
+            ("start", ("token", "mean")),
         ):
             if getattr(self, name) not in allowed:
                 raise ConfigError(
@@ -87,6 +92,17 @@ class GistNetConfig:
         return asdict(self)
 
 
+def rarity_direction(embedding: Tensor, information: Tensor, ridge: float = 1e-2) -> Tensor:
+    """The direction [D] whose product with RMS-normalised embeddings best predicts
+    ``information`` [vocab] up to a constant (ridge regression, float64)."""
+    x = rms_normalized(embedding.detach().cpu().double())
+    y = information.detach().cpu().double()
+    x, y = x - x.mean(0), y - y.mean()
+    gram = x.T @ x + ridge * len(x) * torch.eye(x.shape[1], dtype=torch.float64)
+    direction: Tensor = torch.linalg.solve(gram, x.T @ y)
+    return direction.float()
+
+
 class GistNet(nn.Module):
     """The trained gister; see :class:`~megacontext.core.gistnet.gister.NetGister`."""
 
@@ -96,6 +112,8 @@ class GistNet(nn.Module):
         self.config = config
         self.encoder = Encoder(config.encoder_shape())
         self.level_embedding = nn.Parameter(torch.zeros(_LEVELS, dim))
+        # A level that was never trained makes plain starts: its gain is still 0.
+        self.level_gain = nn.Parameter(torch.tensor([0.0, 1.0] + [0.0] * (_LEVELS - 2)))
         self.pad = nn.Parameter(torch.zeros(dim))  # before the start of the history
         self.rec = nn.Parameter(torch.zeros(dim))  # asks the base model to spell a gist out
         if config.pooling in ("query", "mean_query"):
@@ -105,10 +123,12 @@ class GistNet(nn.Module):
         if config.head == "mlp":
             self.inner = nn.Linear(dim, 2 * dim, bias=False)
         self.head = nn.Linear(2 * dim if config.head == "mlp" else dim, dim, bias=False)
+        if config.start == "token":
+            self.pick = nn.Linear(dim, 1, bias=False)
         self.keys = KeyTower(dim, config.keys)
 
     def init_weights(self, seed: int) -> None:
-        """Random weights from ``seed``; gists are the children's mean until the head is trained."""
+        """Random weights from ``seed``; gists are the plain start until the head is trained."""
         source = torch.Generator().manual_seed(seed)
         self.encoder.init_weights(source)
         self.keys.init_weights(source)
@@ -126,6 +146,22 @@ class GistNet(nn.Module):
                     torch.randn(self.inner.weight.shape, generator=source) * std
                 )
             self.head.weight.zero_()
+            if self.config.start == "token":
+                self.pick.weight.copy_(
+                    torch.randn(self.pick.weight.shape, generator=source) * self.config.dim**-0.5
+                )
+
+    def fit_rarity(self, embedding: Tensor, information: Tensor) -> None:
+        """Let picks and key weights start from how rare a token is.
+
+        Args:
+            embedding: [vocab, D] input embeddings. information: [vocab], e.g. BM25's idf in nats.
+        """
+        rare = rarity_direction(embedding, information)
+        with torch.no_grad():
+            if self.config.start == "token":
+                self.pick.weight.copy_(3 * rare[None])
+            self.keys.rarity.weight.copy_(0.5 * rare[None])
 
     def adapter_parameters(self) -> list[nn.Parameter]:
         """What the first training stage may change: all but the encoder and the retriever."""
@@ -155,8 +191,18 @@ class GistNet(nn.Module):
         if self.config.head == "mlp":
             state_ND = functional.gelu(self.inner(state_ND))
         # The head's output is measured in units of the embeddings' RMS, like its input.
-        mean_ND = rms_normalized(x_NTD[:, -own:].float().mean(dim=1))
-        return rms_normalized(mean_ND + self.head(state_ND).float()) * self.config.gist_rms
+        start_ND = rms_normalized(self._start(x_NTD[:, -own:].float()))
+        moved_ND = start_ND + self.level_gain[level] * self.head(state_ND).float()
+        return rms_normalized(moved_ND) * self.config.gist_rms
+
+    def _start(self, x_NKD: Tensor) -> Tensor:
+        if self.config.start == "mean":
+            return x_NKD.mean(dim=1)
+        share_NK1 = self.pick(rms_normalized(x_NKD).to(self.pick.weight.dtype)).float().softmax(1)
+        best_NK1 = torch.zeros_like(share_NK1).scatter_(1, share_NK1.argmax(1, keepdim=True), 1.0)
+        # Forward one child, backward all of them.
+        picked: Tensor = ((best_NK1 + share_NK1 - share_NK1.detach()) * x_NKD).sum(dim=1)
+        return picked
 
     def _pooled(self, h_NKD: Tensor) -> Tensor:
         mean_ND = h_NKD.mean(dim=1)

@@ -34,6 +34,7 @@ from megacontext.core.training import checkpoint
 from megacontext.core.training.distributed import World, join_world
 from megacontext.core.training.gistnet_base import FrozenBase, block_inputs, divergence
 from megacontext.core.training.gistnet_judge import GistJudge, JudgeConfig
+from megacontext.core.training.gistnet_key_rows import information
 from megacontext.core.training.gistnet_tilings import GistRows, TilingMix
 from megacontext.core.training.mixture import TokenStreams
 from megacontext.core.training.trainer import LoopConfig, Trainer
@@ -85,6 +86,7 @@ class NetShape:
     block_size: int = 32
     pooling: Literal["mean", "query", "cls", "mean_query"] = "mean_query"
     head: Literal["linear", "mlp"] = "linear"
+    start: Literal["token", "mean"] = "token"
     init: Literal["base", "random"] = "base"
     keys: KeyConfig = field(default_factory=KeyConfig)
 
@@ -103,6 +105,7 @@ class NetShape:
             rope_theta=float(rope.get("rope_theta", 10_000.0)),
             pooling=self.pooling,
             head=self.head,
+            start=self.start,
             gist_rms=base.gist_rms(),
             keys=self.keys,
         )
@@ -115,6 +118,8 @@ class GistNetTraining:
     Attributes:
         base: folder or hub id of the frozen base model.
         shards, heldout: prepared text, see ``megacontext data prepare``.
+        dtype: of the frozen base and of the arithmetic; ``auto`` is bfloat16 on a GPU and float32
+            on a CPU. bfloat16 pays on CPUs with matrix units for it.
     """
 
     base: str
@@ -122,6 +127,7 @@ class GistNetTraining:
     heldout: str
     loop: LoopConfig
     phases: tuple[GistPhase, ...]
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     net: NetShape = NetShape()
     evaluation: JudgeConfig = field(default_factory=JudgeConfig)
 
@@ -178,6 +184,10 @@ class GistTask:
         self.net.encoder.requires_grad_(self._phase.train == "all")
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        with self.base.precision():
+            return self._loss(batch)
+
+    def _loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
         goals = self._phase.objectives
         x, own = block_inputs(self.base, self.net, batch["tokens"], batch["blocks"])
         rows, count = x.shape[:2]
@@ -199,7 +209,8 @@ class GistTask:
         return total, figures
 
     def evaluate(self) -> dict[str, float]:
-        return self.judge.judge(self.net)
+        with self.base.precision():
+            return self.judge.judge(self.net)
 
     def _reconstruction(self, gists_ND: Tensor, tokens_NK: Tensor) -> Tensor:
         """CE in nats per token of blocks spelled out behind their gists."""
@@ -251,9 +262,15 @@ def _picked(table_RXD: Tensor, index_RL: Tensor) -> Tensor:
 
 
 def make_gistnet(config: GistNetTraining, base: FrozenBase) -> GistNet:
-    """A fresh network: random, or started from the base model's lower layers."""
+    """A fresh network: random, or started from the base model's lower layers.
+
+    Its picks and key weights start from the tokens' inverse document frequencies.
+    """
     net = GistNet(config.net.resolve(base))
     net.init_weights(config.loop.seed)
+    streams = open_shards(Path(config.shards)).streams
+    idf = information(streams, base.base.vocab_size, net.config.block_size)
+    net.fit_rarity(base.embedding, torch.from_numpy(idf))
     if config.net.init == "base":
         copy_base_layers(net.encoder, base.module.state_dict())
     return net.to(base.device)
@@ -282,7 +299,8 @@ def train_gistnet(
     """
     world = join_world(device)
     torch.set_float32_matmul_precision("high")
-    frozen = FrozenBase(BaseModel.load(config.base, device=str(world.device)))
+    base = BaseModel.load(config.base, device=str(world.device), dtype=config.dtype)
+    frozen = FrozenBase(base)
     if init is None:
         net = make_gistnet(config, frozen)
     else:

@@ -6,6 +6,7 @@ Nothing here needs more of the base than Hugging Face's ``inputs_embeds`` and an
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -34,6 +35,12 @@ class FrozenBase:
     @property
     def device(self) -> torch.device:
         return self.embedding.device
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """bfloat16 arithmetic around a float32 network where the base itself is bfloat16."""
+        if self.embedding.dtype != torch.bfloat16:
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
 
     def gist_rms(self) -> float:
         """Root mean square of the token embeddings, the norm that gists are given."""

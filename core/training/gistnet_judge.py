@@ -38,8 +38,8 @@ class JudgeConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.length < 1024:
-            raise ConfigError(f"evaluation.length: {self.length} is below 1,024 tokens.")
+        if self.length < 2048:
+            raise ConfigError(f"evaluation.length: {self.length} is below 2,048 tokens.")
 
 
 def gist_table(
@@ -50,7 +50,7 @@ def gist_table(
     raw = base.embed(tokens_RT)
     x, _ = block_inputs(base, pad, tokens_RT, batch["blocks"])
     rows, count = x.shape[:2]
-    gists = _gists(net, x.flatten(0, 1), 1, pad).view(rows, count, -1)
+    gists = _gists(net, x.flatten(0, 1), 1, pad).view(rows, count, raw.shape[-1])
     coded = raw.shape[1] + count
     groups = int((batch["kept"][0] >= coded).sum())
     parts = [raw, gists.to(raw.dtype)]

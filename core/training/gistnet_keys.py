@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,7 @@ class KeyTraining:
         shards, heldout: prepared text.
         drop: share of input positions whose embedding is blanked in training, so that no single
             token may carry a match alone.
+        dtype: as for GistNet.
     """
 
     base: str
@@ -55,6 +57,7 @@ class KeyTraining:
     loop: LoopConfig
     phases: tuple[KeyPhase, ...]
     drop: float = 0.05
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     evaluation: KeyJudgeConfig = field(default_factory=KeyJudgeConfig)
 
     def __post_init__(self) -> None:
@@ -112,6 +115,10 @@ class KeyTask:
         """All weights of the tower train in every phase."""
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        with self._base.precision():
+            return self._loss(batch)
+
+    def _loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
         net = self._net
         tokens, goal = batch["tokens"], batch["goal"]
         samples, asks, blocks = goal.shape
@@ -139,7 +146,8 @@ class KeyTask:
         return loss, figures
 
     def evaluate(self) -> dict[str, float]:
-        return self.judge.judge(self._net)
+        with self._base.precision():
+            return self.judge.judge(self._net)
 
     def _dropped(self, x_NTD: Tensor) -> Tensor:
         """Blanks whole positions; which ones follows from the input, so a resumed run agrees."""
@@ -176,7 +184,8 @@ def train_keys(
     """
     world = join_world(device)
     torch.set_float32_matmul_precision("high")
-    frozen = FrozenBase(BaseModel.load(config.base, device=str(world.device)))
+    base = BaseModel.load(config.base, device=str(world.device), dtype=config.dtype)
+    frozen = FrozenBase(base)
     net = load_gistnet(Path(config.gistnet), frozen.embedding)[0].to(world.device)
     net.keys.requires_grad_(True)
     net.train()

@@ -15,7 +15,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -86,6 +86,7 @@ class LensNetTraining:
     Attributes:
         base: folder of the frozen base model; gistnet: folder of its GistNet.
         shards, heldout: prepared text.
+        dtype: as for GistNet.
     """
 
     base: str
@@ -94,6 +95,7 @@ class LensNetTraining:
     heldout: str
     loop: LoopConfig
     phases: tuple[LensPhase, ...]
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     net: LensShape = field(default_factory=LensShape)
     evaluation: LensJudgeConfig = field(default_factory=LensJudgeConfig)
 
@@ -153,6 +155,10 @@ class LensTask:
         self._phase = self._config.phases[phase]
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        with self._base.precision():
+            return self._loss(batch)
+
+    def _loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
         zero = torch.zeros((), device=batch["levels"].device)
         figures = dict.fromkeys(self.metric_names, zero)
         if "gold" in batch:
@@ -164,7 +170,8 @@ class LensTask:
         return total, figures
 
     def evaluate(self) -> dict[str, float]:
-        return self.judge.judge(self._lens)
+        with self._base.precision():
+            return self.judge.judge(self._lens)
 
     def _far(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         size = self._gistnet.config.block_size
@@ -285,7 +292,7 @@ def train_lensnet(
     """
     world = join_world(device)
     torch.set_float32_matmul_precision("high")
-    base = FrozenBase(BaseModel.load(config.base, device=str(world.device)))
+    base = FrozenBase(BaseModel.load(config.base, device=str(world.device), dtype=config.dtype))
     gistnet, name = load_gistnet(Path(config.gistnet), base.embedding)
     gister = NetGister(gistnet, base.embedding, name)
     shape: dict[str, Any] = vars(config.net)

@@ -34,6 +34,7 @@ def config(**change: object) -> GistNetConfig:
         "kv_heads": 2,
         "ffn": 48,
         "gist_rms": 0.03,
+        "start": "mean",
         "keys": KEYS,
     }
     return GistNetConfig(**{**fields, **change})  # type: ignore[arg-type]
