@@ -132,7 +132,7 @@ def fuzz_command(
 def _show_fuzz(report: FuzzReport, saved: list[dict[str, str]]) -> None:
     console = Console()
     table = Table("what", "value", title="sim fuzz")
-    for name in ("worlds", "steps", "rounds", "operations"):
+    for name in ("worlds", "steps", "rounds", "operations", "crashes"):
         table.add_row(name, f"{getattr(report, name):,}")
     table.add_row("steps/s", f"{report.steps_per_s:,.0f}")
     table.add_row("failures", str(len(report.failures)))

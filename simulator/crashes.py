@@ -7,17 +7,18 @@ and the tree that comes back is compared with what was written and what was prom
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 from megacontext.core.rng import generator
 from megacontext.simulator.config import WorldConfig
-from megacontext.simulator.failures import Failure, attempt, quiet
+from megacontext.simulator.failures import Failure, failure_of, quiet
 from megacontext.simulator.operations import Operation
 from megacontext.simulator.world import World
 
-__all__ = ["STORAGE_FAULTS", "CrashReport", "crash_run", "draw_life"]
+__all__ = ["STORAGE_FAULTS", "CrashReport", "broken_lives", "crash_run", "draw_life", "strike"]
 
 STORAGE_FAULTS = (
     "kill",
@@ -49,6 +50,12 @@ class CrashReport:
     dropped: Counter[str] = field(default_factory=Counter)
     happened: Counter[str] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        for counter in (self.runs, self.struck, self.dropped, self.happened):
+            counter.clear()
+        self.failures = []
 
     def table(self) -> list[tuple[str, int, int, int, int]]:
         """(fault, runs, struck, tails dropped, failures) for every fault."""
@@ -97,6 +104,23 @@ def _calls(config: WorldConfig, life: list[Operation]) -> int:
     return world.disk.calls - before
 
 
+def broken_lives(seed: int) -> Iterator[tuple[str, WorldConfig, list[Operation]]]:
+    """Without end: (fault, world, operations): the fault, the life, and a power cut at its end."""
+    for number in itertools.count():
+        config, life = draw_life(seed, number)
+        rng = generator(seed, "crash.strikes", number)
+        calls = _calls(config, life)
+        for _ in range(_STRIKES_A_LIFE):
+            name = STORAGE_FAULTS[int(rng.integers(len(STORAGE_FAULTS)))]
+            part = 0.3 if name in ("lost_fsync", "failed_fsync", "enospc") else 0.8
+            nth = 1 + int(rng.integers(max(1, int(calls * part))))
+            salt, other = rng.integers(1 << 16, size=2).tolist()
+            fault: Operation = ["fault", name, nth, salt]
+            at = other % len(life) if name == "bit_flip" else 0
+            end: Operation = ["crash", other, (0, 50, 90)[other % 3]]
+            yield name, config, [*life[:at], fault, *life[at:], end]
+
+
 def crash_run(
     count: int,
     seed: int = 0,
@@ -106,47 +130,28 @@ def crash_run(
 ) -> CrashReport:
     """Break ``count`` lives; stops early after ``max_failures``."""
     report = CrashReport()
-    done = number = 0
     with quiet():
-        while done < count and len(report.failures) < max_failures:
-            config, life = draw_life(seed, number)
-            rng = generator(seed, "crash.strikes", number)
-            calls = _calls(config, life)
-            for _ in range(min(_STRIKES_A_LIFE, count - done)):
-                name = STORAGE_FAULTS[int(rng.integers(len(STORAGE_FAULTS)))]
-                part = 0.3 if name in ("lost_fsync", "failed_fsync", "enospc") else 0.8
-                nth = 1 + int(rng.integers(max(1, int(calls * part))))
-                _strike(config, life, name, nth, rng.integers(1 << 16, size=2).tolist(), report)
-                done += 1
-                if progress is not None:
-                    progress(done)
-            number += 1
+        for done, (name, config, operations) in enumerate(broken_lives(seed)):
+            if done >= count or len(report.failures) >= max_failures:
+                break
+            strike(name, config, operations, report)
+            if progress is not None:
+                progress(done + 1)
     return report
 
 
-def _strike(
-    config: WorldConfig,
-    life: list[Operation],
-    name: str,
-    nth: int,
-    salts: list[int],
-    report: CrashReport,
+def strike(
+    name: str, config: WorldConfig, operations: list[Operation], report: CrashReport
 ) -> None:
-    """One broken life: the fault, whatever is left of the life, and a power cut at the end."""
-    fault: Operation = ["fault", name, nth, salts[0]]
-    at = salts[1] % len(life) if name == "bit_flip" else 0
-    end: Operation = ["crash", salts[1], (0, 50, 90)[salts[1] % 3]]
-    operations = [*life[:at], fault, *life[at:], end]
+    """Live one broken life and add what happened to ``report``."""
     report.runs[name] += 1
     world = World(config)
     try:
         for operation in operations:
             world.do(operation)
         world.finish()
-    except Exception:  # found again, and described, by attempt()
-        failure = attempt(config, operations)
-        assert failure is not None
-        report.failures.append(replace(failure, operations=operations))
+    except Exception as error:  # whatever it is, it is what this program looks for
+        report.failures.append(failure_of(config, operations, error))
     seen = world.sometimes
     hits = seen["killed"] + seen["error_reported"] + seen["bit_flip_detected"]
     report.struck[name] += bool(hits + seen["bit_flip_harmless"])

@@ -17,7 +17,7 @@ from megacontext.simulator.shrink import shrink
 from megacontext.simulator.world import World
 from megacontext.traces.errors import ConfigError
 
-__all__ = ["Failure", "attempt", "load_failure", "quiet", "shrink_failure"]
+__all__ = ["Failure", "attempt", "failure_of", "load_failure", "quiet", "shrink_failure"]
 
 VERSION = 1
 

@@ -6,10 +6,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, islice
 
 from megacontext.simulator.checks.invariant import InvariantError
 from megacontext.simulator.config import WorldConfig, draw_config
+from megacontext.simulator.crashes import CrashReport, broken_lives, strike
 from megacontext.simulator.drive import draw_operations
 from megacontext.simulator.failures import Failure, failure_of, quiet
 from megacontext.simulator.operations import Operation
@@ -19,6 +20,9 @@ __all__ = ["EXPECTED", "FuzzReport", "fuzz", "run_world", "seeds_from"]
 
 _REPEAT = 16
 """Every so many worlds one is run again and must give the same hash."""
+
+_LIVES = 4
+"""Broken lives of a tree after every world."""
 
 _WORLD_OPERATIONS = (40, 80, 160, 320)
 """Lengths of worlds in turn: short ones reach many configurations, long ones reach depth."""
@@ -73,9 +77,17 @@ class FuzzReport:
     steps: int = 0
     rounds: int = 0
     operations: int = 0
+    crashes: int = 0
     seconds: float = 0.0
     failures: list[Failure] = field(default_factory=list)
     sometimes: Counter[str] = field(default_factory=Counter)
+
+    def take(self, storage: CrashReport) -> None:
+        """Move what the crash runner found over here."""
+        self.crashes += storage.runs.total()
+        self.sometimes.update(storage.happened)
+        self.failures += storage.failures
+        storage.clear()
 
     @property
     def steps_per_s(self) -> float:
@@ -95,6 +107,7 @@ class FuzzReport:
             "steps": self.steps,
             "rounds": self.rounds,
             "operations": self.operations,
+            "crashes": self.crashes,
             "seconds": round(self.seconds, 2),
             "failures": len(self.failures),
             "sometimes": {name: self.sometimes[name] for name in sorted(self.sometimes)},
@@ -158,6 +171,8 @@ def fuzz(
         only: leave out the drawn worlds that it is False for.
     """
     report = FuzzReport()
+    storage = CrashReport()
+    lives = broken_lives(seed)
     started = time.perf_counter()
     with quiet():
         for world_seed in seeds_from(seed):
@@ -171,6 +186,9 @@ def fuzz(
                 continue
             length = _WORLD_OPERATIONS[report.worlds % len(_WORLD_OPERATIONS)]
             run_world(config, draw_operations(config, length), report)
+            for name, small, operations in islice(lives, _LIVES):
+                strike(name, small, operations, storage)
+            report.take(storage)
             if progress is not None:
                 progress(report)
             if len(report.failures) >= max_failures:

@@ -169,6 +169,8 @@ class Recorder:
             writer.close()
         with TraceReader.open(path, disk) as reader:
             again = list(reader.rows())
+        if len(again) != len(rows):
+            raise InvariantError("trace", f"{len(again)} of {len(rows)} rows after a slow disk")
         dropped = sum(
             have.scores is None and want.scores is not None
             for have, want in zip(again, rows, strict=True)

@@ -97,6 +97,7 @@ class RefocusChecker:
         self.round = -1
         self.last: dict[tuple[int, int], tuple[int, int]] = {}  # node -> (step, kind)
         self.spent: set[tuple[int, int]] = set()  # expanded by choice, not re-armed yet
+        self.waiting: set[tuple[int, int]] = set()  # those of them that are gists again
 
     # -- one refocus -------------------------------------------------------------------------
 
@@ -136,15 +137,13 @@ class RefocusChecker:
     # -- parts -------------------------------------------------------------------------------
 
     def _rearm(self, scores: np.ndarray) -> None:
-        if not self.spent:
+        if not self.waiting:
             return
         tau = np.float32(self.limits.tau_expand)  # a float16 threshold would be another number
-        for node in [
-            n
-            for n in self.spent
-            if (at := self.shadow.at(*n)) >= 0 and np.float32(scores[at]) < tau
-        ]:
-            self.spent.discard(node)
+        for node in list(self.waiting):
+            if np.float32(scores[self.shadow.at(*node)]) < tau:
+                self.waiting.discard(node)
+                self.spent.discard(node)
 
     def _scored_as_said(self, seen: RoundSeen) -> None:
         """Scores of actions are those of their nodes; single choices are beyond their threshold."""
@@ -210,6 +209,8 @@ class RefocusChecker:
                 self._unprotected(action)
                 self.shadow.collapse(level, index)
                 self._forget_below(level, index)
+                if (level, index) in self.spent:
+                    self.waiting.add((level, index))
                 free += gain
             else:
                 raise InvariantError("record", f"{action} is of no known kind")
@@ -258,10 +259,11 @@ class RefocusChecker:
 
     def _forget_below(self, level: int, index: int) -> None:
         """Nodes that a collapse swallows are forgotten: they are new when they come back."""
-        if self.spent and level > 1:
+        if level > 1 and self.spent:
             size = self.shadow.block_size
             for child in range(index * size, (index + 1) * size):
                 self.spent.discard((level - 1, child))
+                self.waiting.discard((level - 1, child))
 
     def cooling(self, kind: int, level: int, index: int) -> bool:
         """Whether ``kind`` on this node would flip its direction too early."""
@@ -281,10 +283,9 @@ class RefocusChecker:
     def _turned_down(self, seen: RoundSeen) -> None:
         if len(seen.rejected) > MAX_REJECTED:
             raise InvariantError("record", f"{len(seen.rejected)} rejected candidates in one row")
-        for candidate in seen.rejected:
-            reason = candidate[4]
+        for reason in {candidate[4] for candidate in seen.rejected}:
             if reason < int(Reason.BUDGET) and reason != int(Reason.COMPETITION):
-                raise InvariantError("record", f"rejected {candidate} has a reason of an action")
+                raise InvariantError("record", f"a rejected candidate has reason {_NAMES[reason]}")
             self.sometimes["reject_" + _NAMES[reason]] += 1
 
     def _unexplained(
