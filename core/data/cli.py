@@ -30,13 +30,31 @@ def prepare(
 
     Example: megacontext data prepare --config configs/data/corpora.yaml --jobs 8
     """
+    from rich.console import Console
+    from rich.progress import (
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TransferSpeedColumn,
+    )
+
     from megacontext.core.data.prepare import DataConfig
     from megacontext.core.data.prepare import prepare as run
     from megacontext.core.training.config import load
 
     settings = load(DataConfig, config, set_ or [])
     target = out or Path(settings.out)
-    manifest = run(settings, target, jobs=jobs)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.completed:,.0f} characters"),
+        TransferSpeedColumn(),
+        TimeElapsedColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("prepare", total=None)
+        manifest = run(settings, target, jobs=jobs, progress=lambda n: bar.advance(task, n))
     if json_:
         print(json.dumps(manifest, sort_keys=True))
     else:

@@ -10,40 +10,59 @@ from __future__ import annotations
 import numpy as np
 
 from megacontext.core.data.lexicon import Split, side
+from megacontext.core.data.wording import fragments
 
 __all__ = ["compose_question", "compose_statement"]
 
 Rng = np.random.Generator
 
-_SUBJECTS = """the {a} of {k};{k}'s {a};the {a} for {k};the {a} belonging to {k};the {a} {k} has;
+_SUBJECTS = fragments(
+    """the {a} of {k};{k}'s {a};the {a} for {k};the {a} belonging to {k};the {a} {k} has;
 the {a} that {k} uses;the {a} given to {k};the {a} under {k};the {a} from {k};the {a} at {k};
 the {a} with {k};the {a} we keep for {k};the {a} assigned to {k};the {a} tied to {k};
 the current {a} of {k};the old {a} of {k};the only {a} of {k};{k}, its {a},;the {a} in {k};
 the {a} known for {k};the {a} on {k};the exact {a} for {k};{a} of {k};{k} {a};the {k} {a}
-""".replace("\n", "").split(";")
-_LINKS = """is;was;is now;is still;has become;became;remains;reads;equals;will be;should be;must be;
+""",
+    ";",
+)
+_LINKS = fragments(
+    """is;was;is now;is still;has become;became;remains;reads;equals;will be;should be;must be;
 happens to be;is called;is known as;is given as;was found to be;appears as;stands at;is set to;
 was chosen to be;is said to be;is listed as;is just;is simply;is exactly;shows;says;came out as;
 was fixed as;turned out to be;is recorded as;is none other than;has been;counts as;is, we think,;
-is:;was:;means;seems to be;ought to be;had to be;is written""".replace("\n", "").split(";")
-_HAS = """has;got;keeps;took;holds;uses;carries;chose;received;was given;was issued;picked;wants;
+is:;was:;means;seems to be;ought to be;had to be;is written""",
+    ";",
+)
+_HAS = fragments(
+    """has;got;keeps;took;holds;uses;carries;chose;received;was given;was issued;picked;wants;
 bears;shows;wears;needs;owns;prefers;asked for;settled on;ended up with;goes by;came with;
 is listed with;is registered with;is marked with;is known for;lives with;answers to
-""".replace("\n", "").split(";")
-_ROLES = """as its {a};as the {a};for a {a};for the {a};as {a};by way of {a};in the {a} column;
+""",
+    ";",
+)
+_ROLES = fragments(
+    """as its {a};as the {a};for a {a};for the {a};as {a};by way of {a};in the {a} column;
 under {a};(the {a});as a kind of {a};when asked for the {a};in place of the old {a}
-""".replace("\n", "").split(";")
+""",
+    ";",
+)
 _BREAKS = [" - ", ": ", " | ", " / ", " = ", ", ", " -> ", "; ", " :: ", " => ", " ", " .. ", "\t"]
 _MARKS = ["", "", "", "", "- ", "* ", "> ", "1) ", "## ", "+ ", "~ ", "[x] "]
-_OPENINGS = """what is;what was;tell me;which is;give me;name;repeat;state;what would be;what about;
+_OPENINGS = fragments(
+    """what is;what was;tell me;which is;give me;name;repeat;state;what would be;what about;
 say;find;look up;recall;do you know;can you give;I am looking for;please state;write down;show me;
 how do you call;we need;what do we have for;what did they say about;quote;what exactly is;
-remind me of;have you got;read out""".replace("\n", "").split(";")
-_WHICH = """which {a} {h} {k}?;what {a} {h} {k}?;{k} {h} which {a}?;{k} {h} what {a}?;
+remind me of;have you got;read out""",
+    ";",
+)
+_WHICH = fragments(
+    """which {a} {h} {k}?;what {a} {h} {k}?;{k} {h} which {a}?;{k} {h} what {a}?;
 which {a} is with {k}?;for {k}, which {a}?;{k} and which {a}?;what {a} belongs with {k}?;
 what stands as {a} beside {k}?;by which {a} is {k} known?;which {a} can be tied to {k}?;
 what does {k} have as {a}?;what did {k} get as {a}?;what has {k} for a {a}?
-""".replace("\n", "").split(";")
+""",
+    ";",
+)
 _AUXILIARY = ["does", "did", "has", "had", "would", "should", "may", "will"]
 
 

@@ -18,56 +18,65 @@ __all__ = ["KEY_KINDS", "VALUE_KINDS", "Lexicon", "Split", "side"]
 Split = str  # "train" | "heldout"
 _HELDOUT_OF = 6  # one listed word or template in six is held out
 
-FIRST = """Ada Adam Agnes Aisha Alan Albert Alice Amara Amir Amos Ana Andre Anna Anton Arjun Astrid
-Aurora Barbara Beatrix Bella Benjamin Bruno Camila Carl Carmen Cecil Chloe Clara Claude Colin Cora
-Daniel Daphne David Diana Diego Dora Edgar Edith Eleanor Elias Elif Ella Emil Emma Enzo Erik Esther
-Eva Felix Fiona Flora Frank Freya George Gloria Grace Greta Gustav Hana Hannah Harold Hassan Hector
-Helen Henry Hilda Hugo Ida Igor Imani Ines Ingrid Irene Isaac Ivan Ivy Jack Jakob Jane Jasper Joan
-Jonas Jorge Josef Judith Julia Kai Karen Karim Kate Keiko Kenji Lara Laura Leah Leo Liam Lila Lina
-Lola Louis Lucia Luis Luna Maja Malik Marco Maria Marta Mateo Maya Mei Mila Mina Miriam Mona Nadia
-Naomi Nina Noah Nora Olaf Olga Oliver Omar Oscar Otto Pablo Paul Pedro Petra Philip Priya Quentin
-Rafael Rahul Rania Rebecca Rita Robin Rosa Ruth Salma Samuel Sara Selma Silas Simon Sofia Stefan
-Sven Tara Theo Thomas Tilda Tomas Ulla Uma Victor Viola Walter Wanda Xavier Yara Yusuf Zara Zoe""".split()
-LAST = """Abbott Almeida Anders Arora Baker Barros Becker Bianchi Blake Brandt Carver Castro Chen
-Cohen Costa Cruz Dahl Dalton Diaz Dietrich Dubois Eriksen Farrell Fischer Fontaine Garcia Grant
+
+def words(text: str) -> list[str]:
+    """The words of a list written as running text."""
+    return text.split()
+
+
+FIRST = words("""Ada Adam Agnes Aisha Alan Albert Alice Amara Amir Amos Ana Andre Anna Anton Arjun
+Astrid Aurora Barbara Beatrix Bella Benjamin Bruno Camila Carl Carmen Cecil Chloe Clara Claude Colin
+Cora Daniel Daphne David Diana Diego Dora Edgar Edith Eleanor Elias Elif Ella Emil Emma Enzo Erik
+Esther Eva Felix Fiona Flora Frank Freya George Gloria Grace Greta Gustav Hana Hannah Harold Hassan
+Hector Helen Henry Hilda Hugo Ida Igor Imani Ines Ingrid Irene Isaac Ivan Ivy Jack Jakob Jane Jasper
+Joan Jonas Jorge Josef Judith Julia Kai Karen Karim Kate Keiko Kenji Lara Laura Leah Leo Liam Lila
+Lina Lola Louis Lucia Luis Luna Maja Malik Marco Maria Marta Mateo Maya Mei Mila Mina Miriam Mona
+Nadia Naomi Nina Noah Nora Olaf Olga Oliver Omar Oscar Otto Pablo Paul Pedro Petra Philip Priya
+Quentin Rafael Rahul Rania Rebecca Rita Robin Rosa Ruth Salma Samuel Sara Selma Silas Simon Sofia
+Stefan Sven Tara Theo Thomas Tilda Tomas Ulla Uma Victor Viola Walter Wanda Xavier Yara Yusuf Zara
+Zoe""")
+LAST = words("""Abbott Almeida Anders Arora Baker Barros Becker Bianchi Blake Brandt Carver Castro
+Chen Cohen Costa Cruz Dahl Dalton Diaz Dietrich Dubois Eriksen Farrell Fischer Fontaine Garcia Grant
 Greene Haddad Hansen Hayes Hoffman Holm Hughes Ibarra Ito Jansen Jensen Kaplan Keller Khan Kimura
 Klein Koch Kovacs Kumar Lambert Larsen Lopez Lund Marsh Martin Mendes Meyer Moreau Morgan Nakamura
 Nielsen Novak Okafor Olsen Ortega Patel Pereira Petrov Pine Quinn Ramos Reyes Rossi Sato Schmidt
 Serrano Silva Singh Sorensen Stone Suzuki Tanaka Torres Turner Vance Vargas Vogel Wagner Walsh Weber
-Wells Wood Yamada Young Zhang Ziegler""".split()
-PLACES = """Aarhus Accra Athens Baku Bali Basel Beirut Bergen Berlin Bilbao Bogota Boston Brest
-Bristol Cairo Cardiff Chennai Chicago Colombo Cork Cusco Dakar Dallas Delhi Denver Dover Dublin
-Durban Essen Florence Geneva Genoa Ghent Glasgow Graz Hanoi Havana Helsinki Hobart Honolulu Istanbul
-Jakarta Kyoto Lagos Leeds Leipzig Lima Lisbon Ljubljana London Lyon Madrid Malmo Manila Memphis Milan
-Minsk Mombasa Montreal Mumbai Munich Nairobi Nantes Naples Odessa Osaka Oslo Oxford Palermo Paris
-Perth Porto Prague Quebec Quito Reno Riga Rome Rotterdam Salzburg Santiago Seoul Seville Sofia Split
-Sydney Tallinn Tampa Tokyo Toledo Toronto Trieste Tunis Turin Utrecht Venice Verona Vienna Vilnius
-Warsaw York Zagreb Zurich""".split()
-THINGS = """anchor apple archive attic badge barn basket bell bench bicycle blanket boat book bottle
-box bridge bucket cabin cabinet camera candle canoe car castle cellar chair chest clock coat compass
-copper corridor crate crown cup curtain desk diary dog door drawer drum engine envelope factory fence
-ferry field flag flute folder fountain freezer garden gate glove guitar hall hammer harbor hat helmet
-hotel jacket jar kettle key kitchen kite ladder lamp lantern ledger library lighthouse lock locker
-machine map market mask medal mill mirror museum needle notebook office orchard oven painting palace
-pantry parcel pencil piano pipe pocket pump radio ring river road robot rope saddle safe school scooter
-shed shelf ship shop statue stove suitcase sword table telescope temple tent ticket tower tractor train
-trunk tunnel umbrella vase vault violin wagon wallet warehouse watch well wheel window workshop""".split()
-QUALITIES = """amber ancient azure big black blue brass broken bronze brown coastal cold copper crimson
-dark distant dusty eastern empty fast fragile golden grand green grey hidden hollow iron ivory large
-little lower marble narrow new noisy northern old orange oval pale pink plain polished private purple
-quiet red round royal rusty scarlet sealed secret second sharp silent silver small smooth southern
-spare square steel stone striped tall tiny torn upper velvet violet warm western white wide wild
-wooden yellow young""".split()
-KINDS = """antelope badger basil beaver birch canary cedar cherry cobra cod coyote crab crane cricket
-daisy dolphin eagle falcon fern finch fox garlic gazelle ginger goose hawk hazel heron ibis iris jackal
-jasmine lemon lily lime linden lynx magpie mango maple marten melon mint moose moth nutmeg oak olive
-onyx opal orchid otter owl panda parrot peach pear pepper pine plum poppy quail quartz rabbit raven
-rose ruby sage salmon sapphire seal sparrow squid swan thyme tiger topaz trout tulip turtle viper
-walnut weasel willow wolf yew zebra""".split()
-MONTHS = """January February March April May June July August September October November
-December""".split()
-_ONSETS = "b bl br c ch cl cr d dr f fl fr g gl gr h j k kl kr l m n p pl pr qu r s sh sk sl sn sp st str t th tr v w z".split()
-_VOWELS = "a e i o u ai ea ee ia io oa oo ou".split()
+Wells Wood Yamada Young Zhang Ziegler""")
+PLACES = words("""Aarhus Accra Athens Baku Bali Basel Beirut Bergen Berlin Bilbao Bogota Boston
+Brest Bristol Cairo Cardiff Chennai Chicago Colombo Cork Cusco Dakar Dallas Delhi Denver Dover
+Dublin Durban Essen Florence Geneva Genoa Ghent Glasgow Graz Hanoi Havana Helsinki Hobart Honolulu
+Istanbul Jakarta Kyoto Lagos Leeds Leipzig Lima Lisbon Ljubljana London Lyon Madrid Malmo Manila
+Memphis Milan Minsk Mombasa Montreal Mumbai Munich Nairobi Nantes Naples Odessa Osaka Oslo Oxford
+Palermo Paris Perth Porto Prague Quebec Quito Reno Riga Rome Rotterdam Salzburg Santiago Seoul
+Seville Sofia Split Sydney Tallinn Tampa Tokyo Toledo Toronto Trieste Tunis Turin Utrecht Venice
+Verona Vienna Vilnius Warsaw York Zagreb Zurich""")
+THINGS = words("""anchor apple archive attic badge barn basket bell bench bicycle blanket boat book
+bottle box bridge bucket cabin cabinet camera candle canoe car castle cellar chair chest clock coat
+compass copper corridor crate crown cup curtain desk diary dog door drawer drum engine envelope
+factory fence ferry field flag flute folder fountain freezer garden gate glove guitar hall hammer
+harbor hat helmet hotel jacket jar kettle key kitchen kite ladder lamp lantern ledger library
+lighthouse lock locker machine map market mask medal mill mirror museum needle notebook office
+orchard oven painting palace pantry parcel pencil piano pipe pocket pump radio ring river road robot
+rope saddle safe school scooter shed shelf ship shop statue stove suitcase sword table telescope
+temple tent ticket tower tractor train trunk tunnel umbrella vase vault violin wagon wallet
+warehouse watch well wheel window workshop""")
+QUALITIES = words("""amber ancient azure big black blue brass broken bronze brown coastal cold
+copper crimson dark distant dusty eastern empty fast fragile golden grand green grey hidden hollow
+iron ivory large little lower marble narrow new noisy northern old orange oval pale pink plain
+polished private purple quiet red round royal rusty scarlet sealed secret second sharp silent silver
+small smooth southern spare square steel stone striped tall tiny torn upper velvet violet warm
+western white wide wild wooden yellow young""")
+KINDS = words("""antelope badger basil beaver birch canary cedar cherry cobra cod coyote crab crane
+cricket daisy dolphin eagle falcon fern finch fox garlic gazelle ginger goose hawk hazel heron ibis
+iris jackal jasmine lemon lily lime linden lynx magpie mango maple marten melon mint moose moth
+nutmeg oak olive onyx opal orchid otter owl panda parrot peach pear pepper pine plum poppy quail
+quartz rabbit raven rose ruby sage salmon sapphire seal sparrow squid swan thyme tiger topaz trout
+tulip turtle viper walnut weasel willow wolf yew zebra""")
+MONTHS = words("""January February March April May June July August September October November
+December""")
+_ONSETS = words("""b bl br c ch cl cr d dr f fl fr g gl gr h j k kl kr l m n p pl pr qu r s sh sk sl
+sn sp st str t th tr v w z""")
+_VOWELS = words("""a e i o u ai ea ee ia io oa oo ou""")
 _CODAS = ["", "", "", "b", "ck", "d", "ft", "g", "l", "ld", "m", "n", "nd", "ng", "nt", "p", "r"]
 _CODAS += ["rk", "rn", "s", "sk", "st", "t", "th", "x", "z"]
 

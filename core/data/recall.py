@@ -48,8 +48,8 @@ class RecallSample:
 
     ``tokens`` uint16 [length]; ``answer`` uint8 [length] is 2 where the answer has to be found
     (its first token that is no space, every token of a list of values), 1 on its other tokens
-    and the token that ends it, 0 elsewhere; ``facts`` token spans [start, stop) of planted statements (in a gappy
-    sample, clipped to what is left; (-1, -1) where nothing is left).
+    and the token that ends it, 0 elsewhere; ``facts`` token spans [start, stop) of planted
+    statements (in a gappy sample, clipped to what is left; (-1, -1) where nothing is left).
     """
 
     tokens: np.ndarray
@@ -68,7 +68,7 @@ class RecallOptions:
         scenes_max: most scenes in one sample.
         asked_max: most questions in one sample.
         interleaved: chance that a question stands in the middle instead of at the end.
-        canonical: only the canonical question format, one question, at the end.
+        canonical: one question in the canonical format, at the end.
         gappy: keep only some blocks of a longer history.
         stretch_max: a gappy history is up to this many times the window.
         fill: share of the window that statements and questions may take.
@@ -162,6 +162,8 @@ class RecallWriter:
             scene = make_scene(lexicon, rng, count, options.kind, options.canonical)
             pieces = [self._statement(text, scene.lines, rng) for text in scene.statements]
             share = asked_left if number == scenes - 1 else max(1, asked_left // 2)
+            if options.canonical and plan.final:
+                share = 0  # the later scenes are distractors
             chosen = rng.permutation(len(scene.asks))[:share]
             asks = [self._ask(scene.asks[int(i)], scene.kind, plan.facts) for i in chosen]
             needed = sum(len(p) for p in pieces) + sum(len(a.ids) for a in asks)
@@ -178,14 +180,14 @@ class RecallWriter:
                 order = len(plan.pieces)
                 plan.pieces.append(_Planted(ids, int(places[i] * 1e6), order, plan.facts + i))
             for ask in asks:
-                if not options.canonical and not options.gappy:
-                    if rng.random() < options.interleaved:
-                        latest = max(int(places[g - plan.facts] * 1e6) for g in ask.gold)
-                        ask.place = int(rng.integers(latest, 1_000_001))
-                        ask.order = len(plan.pieces)
-                        plan.pieces.append(ask)
-                        continue
-                plan.final.append(ask)
+                at_end = options.canonical or options.gappy
+                if at_end or rng.random() >= options.interleaved:
+                    plan.final.append(ask)
+                    continue
+                latest = max(int(places[g - plan.facts] * 1e6) for g in ask.gold)
+                ask.place = int(rng.integers(latest, 1_000_001))
+                ask.order = len(plan.pieces)
+                plan.pieces.append(ask)
             plan.facts += len(pieces)
             asked_left -= len(asks)
             if asked_left <= 0 and rng.random() < 0.5:
@@ -339,4 +341,3 @@ def _moved_ask(moved: np.ndarray, span: AskedSpan) -> AskedSpan:
     a, b = int(moved[span.answer_start]), int(moved[span.answer_stop - 1]) + 1
     start = int(moved[span.start])
     return AskedSpan(span.kind, start, a, b, span.gold, span.question, span.answer)
-

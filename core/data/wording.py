@@ -20,7 +20,14 @@ __all__ = [
     "STATEMENT_TAILS",
 ]
 
-ATTRIBUTES = """code;password;number;secret number;magic number;access code;passcode;PIN;colour;
+
+def fragments(text: str, separator: str = "\n") -> list[str]:
+    """The items of a list written as a text; around ``separator`` line ends do not count."""
+    return text.splitlines() if separator == "\n" else text.replace("\n", "").split(separator)
+
+
+ATTRIBUTES = fragments(
+    """code;password;number;secret number;magic number;access code;passcode;PIN;colour;
 nickname;locker number;ticket;badge number;birthday;home town;address;seat;budget;deadline;room;
 phone extension;price;weight;serial number;callsign;motto;token;account number;port;version;
 checksum;score;rating;owner;destination;species;title;label;reference;codename;alias;key;symbol;
@@ -33,9 +40,11 @@ keyword;watchword;signal;greeting;signature;recipe;ingredient;spice;dish;drink;i
 hobby;sport;vehicle;tool;weapon;treasure;gift;prize;wish;secret;clue;riddle;hint;mark;seal;stamp;
 date of arrival;date of birth;opening time;closing time;departure time;meeting point;place of birth;
 next appointment;area code;zip code;order number;batch;model;brand;material;pattern;shade;lot number
-""".replace("\n", "").split(";")
+""",
+    ";",
+)
 
-STATEMENTS = """the {a} of {k} is {v}
+STATEMENTS = fragments("""the {a} of {k} is {v}
 {k}'s {a} is {v}
 the {a} for {k} is {v}
 {k} has the {a} {v}
@@ -100,9 +109,9 @@ every visitor of {k} needs the {a} {v}
 {a} ({k}) = {v}
 {a}[{k}] = {v}
 {k}.{a} is {v}
-- {k} / {a}: {v}""".splitlines()
+- {k} / {a}: {v}""")
 
-QUESTIONS = """what is the {a} of {k}?
+QUESTIONS = fragments("""what is the {a} of {k}?
 what is {k}'s {a}?
 what is the {a} for {k}?
 which {a} does {k} have?
@@ -147,25 +156,44 @@ the {a} of {k} is what?
 {k} is associated with which {a}?
 of all things, what is the {a} of {k}?
 fill in the {a} of {k}:
-{a} of {k}?""".splitlines()
+{a} of {k}?""")
 
-STATEMENT_LEADS = """note that|remember that|for the record,|by the way,|keep in mind that|it is known that
-|as agreed,|please note:|important:|according to the file,|to be clear,|one more thing:|it turns out that
-|we were told that|do not forget:|FYI,|reminder:|update:|the list says that|as everybody knows,|so,|well,
-|listen:|in other news,|meanwhile,|in short,|he said that|she mentioned that|they confirmed that|P.S.
-|a small detail:|fact:|NOTE:|memo:|incidentally,|I should add that|let me repeat:|to this day,|officially,
+STATEMENT_LEADS = fragments(
+    """note that|remember that|for the record,|by the way,|
+keep in mind that|it is known that
+|as agreed,|please note:|important:|according to the file,|to be clear,|one more thing:|
+it turns out that
+|we were told that|do not forget:|FYI,|reminder:|update:|the list says that|as everybody knows,|
+so,|well,
+|listen:|in other news,|meanwhile,|in short,|he said that|she mentioned that|they confirmed that|
+P.S.
+|a small detail:|fact:|NOTE:|memo:|incidentally,|I should add that|let me repeat:|to this day,|
+officially,
 |it says here that|rumour has it that|this much is certain:|on that day,|strange as it sounds,
-""".replace("\n", "").split("|")
+""",
+    "|",
+)
 
-STATEMENT_TAILS = """, as far as we know|, remember it| for now|, and nothing else|, which will matter later|, so they say
-| at the moment|, as before| (do not lose it)|, which surprised nobody|, as the old note says|, at least on paper
+STATEMENT_TAILS = fragments(
+    """, as far as we know|, remember it| for now|, and nothing else|
+, which will matter later|, so they say
+| at the moment|, as before| (do not lose it)|, which surprised nobody|, as the old note says|
+, at least on paper
 |, and that is final| until further notice|, as you can see|, by the way|, according to the log
-""".replace("\n", "").split("|")
+""",
+    "|",
+)
 
-QUESTION_LEADS = """according to the text,|from the above,|looking back,|quick question:|one question:|just to check:
-|based on what was said,|in the text above,|remember:|think back:|so,|now then,|tell me,|sorry,|excuse me,|hm,|and
-|now|as stated earlier,|before we go on:|to sum up,|if you remember,|for the form:|again,|a last thing:
-""".replace("\n", "").split("|")
+QUESTION_LEADS = fragments(
+    """according to the text,|from the above,|looking back,|
+quick question:|one question:|just to check:
+|based on what was said,|in the text above,|remember:|think back:|so,|now then,|tell me,|sorry,|
+excuse me,|hm,|and
+|now|as stated earlier,|before we go on:|to sum up,|if you remember,|for the form:|again,|
+a last thing:
+""",
+    "|",
+)
 
 # Families with their own relation: (statements, questions, key kind, value kind).
 FAMILIES: dict[str, tuple[tuple[str, ...], tuple[str, ...], str, str]] = {
@@ -284,7 +312,7 @@ FAMILIES: dict[str, tuple[tuple[str, ...], tuple[str, ...], str, str]] = {
     ),
 }
 
-_CODE_FACTS = r"""{k} = {v}
+_CODE_FACTS = fragments(r"""{k} = {v}
 {k} = "{v}"
 {k} = '{v}'
 {k}: str = "{v}"
@@ -315,8 +343,8 @@ def {k}():\n    return "{v}"
 set({k}, {v})
 register("{k}", "{v}")
 @param {k} {v}
-:{k}: {v}""".splitlines()
-# Line ends are written as \\n above so that each template stays on one line.
+:{k}: {v}""")
+# Line ends are written as ``\n`` above so that each template stays on one line.
 CODE_FACTS = [line.replace("\\n", "\n").replace("\\t", "\t") for line in _CODE_FACTS]
 
 # (prompt ending where the answer starts, text behind the answer)

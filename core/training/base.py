@@ -6,13 +6,13 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.data import Dataset
 
 from megacontext.core.data.shards import open_shards
@@ -25,7 +25,7 @@ from megacontext.core.training.mixture import Mixture, Phase, TokenStreams
 from megacontext.core.training.trainer import LoopConfig, Trainer
 from megacontext.traces.errors import ConfigError, ModelError
 
-__all__ = ["BaseConfig", "BaseTask", "export_base", "load_weights", "train_base"]
+__all__ = ["BaseConfig", "BaseTask", "export_base", "judge_base", "load_weights", "train_base"]
 
 _SHARD_BYTES = 13_500 * 1024
 
@@ -49,11 +49,11 @@ class BaseConfig:
     heldout: str
     loop: LoopConfig
     phases: tuple[Phase, ...]
-    model: LlamaShape = LlamaShape()
+    model: LlamaShape = field(default_factory=LlamaShape)
     freeze: tuple[str, ...] = ()
     answer_weight: float = 3.0
     first_weight: float = 12.0
-    evaluation: HeldoutConfig = HeldoutConfig()
+    evaluation: HeldoutConfig = field(default_factory=HeldoutConfig)
 
     def __post_init__(self) -> None:
         if abs(sum(phase.share for phase in self.phases) - 1) > 1e-6:
@@ -70,8 +70,8 @@ class BaseConfig:
 def _weighted_nll(
     hidden_BTD: Tensor, head_VD: Tensor, targets_BT: Tensor, weights_BT: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    logits = F.linear(hidden_BTD, head_VD).float()
-    losses = F.cross_entropy(logits.flatten(0, 1), targets_BT.flatten(), reduction="none")
+    logits = functional.linear(hidden_BTD, head_VD).float()
+    losses = functional.cross_entropy(logits.flatten(0, 1), targets_BT.flatten(), reduction="none")
     weights = weights_BT.flatten()
     loss = (losses * weights).sum() / weights.sum()
     is_answer = (weights != 1.0).float()
@@ -83,7 +83,7 @@ def _weighted_nll(
 class BaseTask:
     """Next-token prediction on the mixture of real and recall text."""
 
-    figure = "heldout_nll"
+    figure = "score"
     metric_names: Sequence[str] = ("text_nll", "answer_nll")
 
     def __init__(self, config: BaseConfig, world: World) -> None:
@@ -156,7 +156,14 @@ def export_base(model: Llama, tokenizer_folder: Path, out: Path) -> None:
     """Write ``model`` as a bf16 Hugging Face Llama folder with its tokenizer, in files < 14 MiB."""
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = load_tokenizer(tokenizer_folder)
-    special = {n: tokenizer.token_to_id(t) for n, t in (("bos", BOS), ("eos", EOS), ("pad", PAD))}
+    special: dict[str, int] = {}
+    for name, token in (("bos", BOS), ("eos", EOS), ("pad", PAD)):
+        number = tokenizer.token_to_id(token)
+        if number is None:
+            raise ModelError(
+                f"tokenizer: {tokenizer_folder} has no {token}; add it and train again."
+            )
+        special[name] = number
     checkpoint.write_json(out / "config.json", hf_config(model.shape, special))
     generation = {f"{name}_token_id": value for name, value in special.items()}
     checkpoint.write_json(out / "generation_config.json", {**generation, "do_sample": False})
@@ -181,8 +188,8 @@ def _save_shards(state: Mapping[str, Tensor], out: Path) -> None:
         save_file(group, out / file, metadata={"format": "pt"})
         index.update(dict.fromkeys(group, file))
     total = sum(value.nbytes for value in state.values())
-    value = {"metadata": {"total_size": total}, "weight_map": index}
-    checkpoint.write_json(out / "model.safetensors.index.json", value)
+    listing = {"metadata": {"total_size": total}, "weight_map": index}
+    checkpoint.write_json(out / "model.safetensors.index.json", listing)
 
 
 def load_weights(model: Llama, folder: Path) -> None:
@@ -196,6 +203,38 @@ def load_weights(model: Llama, folder: Path) -> None:
         raise ModelError(f"--init: {folder} holds no safetensors weights; name an exported model.")
     state = {name: value for file in files for name, value in load_file(file).items()}
     load_hf_state(model, state)
+
+
+def read_shape(folder: Path) -> LlamaShape:
+    """The shape in an exported folder's ``config.json``."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ModelError(f"--model: {path} does not exist; name an exported base model folder.")
+    raw = json.loads(path.read_text(encoding="utf8"))
+    return LlamaShape(
+        dim=raw["hidden_size"],
+        layers=raw["num_hidden_layers"],
+        heads=raw["num_attention_heads"],
+        kv_heads=raw["num_key_value_heads"],
+        ffn=raw["intermediate_size"],
+        vocab_size=raw["vocab_size"],
+        window=raw["max_position_embeddings"],
+        rope_theta=raw["rope_parameters"]["rope_theta"],
+        norm_eps=raw["rms_norm_eps"],
+    )
+
+
+@torch.no_grad()
+def judge_base(
+    folder: Path, heldout: Path, config: HeldoutConfig, device: str = "auto"
+) -> dict[str, float]:
+    """Held-out figures of an exported base model, in float32."""
+    model = Llama(read_shape(folder))
+    load_weights(model, folder)
+    place = join_world(device).device
+    tokenizer = load_tokenizer(folder)
+    shards = open_shards(heldout, fingerprint(tokenizer))
+    return HeldoutSet(config, shards, tokenizer).judge(model.to(place).eval(), place)
 
 
 def train_base(

@@ -44,3 +44,28 @@ def base(
     else:
         for key, value in sorted(figures.items()):
             print(f"{key:28s} {value:8.4f}", file=sys.stdout)
+
+
+@app.command()
+def judge(
+    model: Annotated[Path, typer.Option(help="Exported base model folder.")],
+    heldout: Annotated[Path, typer.Option(help="Prepared held-out shards.")],
+    rows: Annotated[int, typer.Option(help="Text windows per domain.")] = 16,
+    length: Annotated[int, typer.Option(help="Tokens per text window.")] = 1024,
+    samples: Annotated[int, typer.Option(help="Recall samples per cell.")] = 48,
+    recall_length: Annotated[
+        list[int] | None, typer.Option(help="Recall window, repeatable.")
+    ] = None,
+    kind: Annotated[str, typer.Option(help="Scene kind of the recall text, or mixed.")] = "mixed",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Print a base model's held-out NLL by domain and its in-window recall, as JSON.
+
+    Example: megacontext train judge --model core/pretrained/demo/base --heldout .local/heldout
+    """
+    from megacontext.core.training.base import judge_base
+    from megacontext.core.training.heldout import HeldoutConfig
+
+    lengths = tuple(recall_length or (1024, 2048, 4096))
+    config = HeldoutConfig(rows, length, samples, lengths, kind=kind, batch_tokens=8192)
+    print(json.dumps(judge_base(model, heldout, config, device), sort_keys=True))

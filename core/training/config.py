@@ -58,7 +58,7 @@ class Schedule:
             raise ConfigError(f"schedule.decay: {self.decay} is outside 0 to 1.")
 
     def factor(self, step: int, progress: float) -> float:
-        """Learning-rate factor for the step numbered ``step`` (from 0) at ``progress`` in [0, 1]."""
+        """Learning-rate factor of step ``step`` (from 0) at ``progress`` in [0, 1]."""
         warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
         left = 1.0 - min(1.0, max(0.0, progress))
         if self.decay <= 0 or left >= self.decay:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
+from torch.nn import functional
 
 from megacontext.core.data.recall import RecallOptions, RecallWriter
 from megacontext.core.data.shards import ShardSet
@@ -78,6 +78,7 @@ class HeldoutSet:
             "heldout_nll",
             *(cell.name for cell in self._cells),
             "recall",
+            "score",
         ]
 
     def _windows(self, domain: str) -> Tensor:
@@ -117,7 +118,11 @@ class HeldoutSet:
         )
 
     def judge(self, forward: Forward, device: torch.device) -> dict[str, float]:
-        """All figures; ``heldout_nll`` is the mean over domains, ``recall`` over held-out cells."""
+        """All figures; ``heldout_nll`` is the mean over domains, ``recall`` over held-out cells.
+
+        ``score`` (lower is better) weighs both: a base that reads better text but finds no
+        facts is of no use here.
+        """
         figures: dict[str, float] = {}
         for domain, rows in self._texts.items():
             figures[f"nll_{domain}"] = self.nll(forward, rows, device)
@@ -126,6 +131,7 @@ class HeldoutSet:
             figures[cell.name] = float(self.accuracy(forward, cell, device).mean())
         unseen = [v for k, v in figures.items() if k.startswith("recall_heldout")]
         figures["recall"] = float(np.mean(unseen))
+        figures["score"] = figures["heldout_nll"] + 1 - figures["recall"]
         return figures
 
     def nll(self, forward: Forward, rows: Tensor, device: torch.device) -> float:
@@ -135,7 +141,9 @@ class HeldoutSet:
         for start in range(0, len(rows), step):
             part = rows[start : start + step].to(device)
             logits = forward(part[:, :-1]).float()
-            losses = F.cross_entropy(logits.flatten(0, 1), part[:, 1:].flatten(), reduction="sum")
+            losses = functional.cross_entropy(
+                logits.flatten(0, 1), part[:, 1:].flatten(), reduction="sum"
+            )
             total, count = total + float(losses), count + part[:, 1:].numel()
         return total / count
 

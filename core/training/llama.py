@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from megacontext.traces.errors import ConfigError
 
@@ -94,13 +94,14 @@ class Layer(nn.Module):
         h_BTD = self.input_layernorm(x_BTD)
 
         def heads(projection: nn.Linear, count: int) -> Tensor:
-            return projection(h_BTD).view(rows, length, count, shape.head_dim).transpose(1, 2)
+            flat: Tensor = projection(h_BTD)
+            return flat.view(rows, length, count, shape.head_dim).transpose(1, 2)
 
         q_BHTE = _rotate(heads(self.q_proj, shape.heads), cos_TE, sin_TE)
         k_BGTE = _rotate(heads(self.k_proj, shape.kv_heads), cos_TE, sin_TE)
         v_BGTE = heads(self.v_proj, shape.kv_heads)
         groups = shape.heads // shape.kv_heads
-        out_BHTE = F.scaled_dot_product_attention(
+        out_BHTE = functional.scaled_dot_product_attention(
             q_BHTE.to(v_BGTE.dtype),
             k_BGTE.to(v_BGTE.dtype).repeat_interleave(groups, dim=1),
             v_BGTE.repeat_interleave(groups, dim=1),
@@ -108,15 +109,16 @@ class Layer(nn.Module):
         )
         x_BTD = x_BTD + self.o_proj(out_BHTE.transpose(1, 2).reshape(rows, length, shape.dim))
         h_BTD = self.post_attention_layernorm(x_BTD)
-        inner = F.silu(self.gate_proj(h_BTD)) * self.up_proj(h_BTD)
-        return x_BTD + self.down_proj(inner)
+        inner = functional.silu(self.gate_proj(h_BTD)) * self.up_proj(h_BTD)
+        out_BTD: Tensor = x_BTD + self.down_proj(inner)
+        return out_BTD
 
 
 class Llama(nn.Module):
     """Decoder-only model with tied input and output embeddings."""
 
-    cos_TE: Tensor
-    sin_TE: Tensor
+    rope_cos: Tensor  # [window, E]
+    rope_sin: Tensor
 
     def __init__(self, shape: LlamaShape) -> None:
         super().__init__()
@@ -127,8 +129,8 @@ class Llama(nn.Module):
         exponents = torch.arange(0, shape.head_dim, 2, dtype=torch.float32) / shape.head_dim
         angles = torch.arange(shape.window).float()[:, None] / shape.rope_theta ** exponents[None]
         angles = torch.cat((angles, angles), dim=-1)
-        self.register_buffer("cos_TE", angles.cos(), persistent=False)
-        self.register_buffer("sin_TE", angles.sin(), persistent=False)
+        self.register_buffer("rope_cos", angles.cos(), persistent=False)
+        self.register_buffer("rope_sin", angles.sin(), persistent=False)
 
     def init_weights(self, seed: int) -> None:
         """Normal weights of std 0.02 (depth-scaled on the residual outputs), from ``seed``."""
@@ -154,7 +156,7 @@ class Llama(nn.Module):
         x_BTD = self.embed(tokens_BT)
         if torch.is_autocast_enabled(x_BTD.device.type):
             x_BTD = x_BTD.to(torch.get_autocast_dtype(x_BTD.device.type))
-        cos_TE, sin_TE = self.cos_TE[:length], self.sin_TE[:length]
+        cos_TE, sin_TE = self.rope_cos[:length], self.rope_sin[:length]
         for layer in self.layers:
             x_BTD = layer(x_BTD, cos_TE, sin_TE)
         normed: Tensor = self.norm(x_BTD)
@@ -162,7 +164,7 @@ class Llama(nn.Module):
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
         """Next-token logits [B, T, V]."""
-        return F.linear(self.hidden(tokens_BT), self.embed.weight)
+        return functional.linear(self.hidden(tokens_BT), self.embed.weight)
 
 
 def hf_config(shape: LlamaShape, special: Mapping[str, int]) -> dict[str, object]:

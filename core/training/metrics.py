@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from megacontext.traces.errors import ConfigError
 
-__all__ = ["Metrics", "MetricSink", "TensorBoardSink", "WandbSink", "make_sinks"]
+__all__ = ["MetricSink", "Metrics", "TensorBoardSink", "WandbSink", "make_sinks"]
 
 Row = Mapping[str, float | int | str]
 

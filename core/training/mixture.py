@@ -123,7 +123,7 @@ class Mixture(Dataset[dict[str, Tensor]]):
         self._weights = np.array([1.0, answer_weight, first_weight], np.float32)
         self._writer = RecallWriter(tokenizer, "train", seed, block_size)
         self._bos = tokenizer.token_to_id(BOS)
-        weights = phase.weights or {d: 1.0 for d in streams.domains}
+        weights = phase.weights or dict.fromkeys(streams.domains, 1.0)
         self._domains = list(weights)
         self._shares = np.array(list(weights.values())) / sum(weights.values())
 

@@ -50,7 +50,8 @@ def orthogonalize(updates_NRC: Tensor, steps: int = 5) -> Tensor:
         x = a * x + (b * gram + c * gram @ gram) @ x
     if tall:
         x = x.mT
-    return x.to(updates_NRC.dtype)
+    result: Tensor = x.to(updates_NRC.dtype)
+    return result
 
 
 class Optimizer:
@@ -95,7 +96,7 @@ class Optimizer:
     def step(self, factor: float) -> Tensor:
         """One update at ``factor`` times the peak rates; returns the gradient norm before it."""
         gradients = self.gradients()
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         if self.config.clip > 0:
             torch._foreach_mul_(gradients, (self.config.clip / (norm + 1e-6)).clamp(max=1.0))
         self.step_count += 1

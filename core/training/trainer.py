@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,10 +41,19 @@ class DivergedError(MegaContextError):
 class Task(Protocol):
     """What is trained. ``phases`` shares sum to 1; metric names are fixed in advance."""
 
-    model: nn.Module
-    figure: str  # the evaluation metric that picks the best checkpoint; lower is better
-    metric_names: Sequence[str]
-    eval_names: Sequence[str]
+    @property
+    def model(self) -> nn.Module: ...
+
+    @property
+    def figure(self) -> str:
+        """The evaluation metric that picks the best checkpoint; lower is better."""
+        ...
+
+    @property
+    def metric_names(self) -> Sequence[str]: ...
+
+    @property
+    def eval_names(self) -> Sequence[str]: ...
 
     def shares(self) -> Sequence[float]:
         """The share of the budget of each phase."""
@@ -72,8 +81,8 @@ class LoopConfig:
     """Loop settings shared by all trainers."""
 
     budget: Budget
-    schedule: Schedule = Schedule()
-    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: Schedule = field(default_factory=Schedule)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     seed: int = 0
     accumulation: int = 1
     workers: int = 0
@@ -210,7 +219,7 @@ class Trainer:
         for part in range(count):
             with self._autocast():
                 loss, extra = self.task.loss({k: v[part] for k, v in moved.items()})
-            (loss / count).backward()
+            (loss / count).backward()  # type: ignore[no-untyped-call]
             total += loss.detach() / count
             for key, value in extra.items():
                 figures[key] = figures.get(key, torch.zeros_like(value)) + value.detach() / count

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from megacontext.core.data.prepare import DataConfig, prepare
 from megacontext.core.data.readers import Source
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from megacontext.core.training.base import export_base, load_weights
 from megacontext.core.training.llama import Llama, LlamaShape
 from megacontext.traces.errors import ConfigError

@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import torch
+
 from megacontext.core.training import checkpoint
 from megacontext.core.training.base import BaseConfig, BaseTask, train_base
 from megacontext.core.training.config import Budget, Schedule, load
@@ -25,7 +26,7 @@ ROOT = Path(__file__).parents[3]
 
 def _rows(out: Path) -> list[dict[str, str]]:
     with (out / "metrics.csv").open(encoding="utf8", newline="") as file:
-        keep = {"step", "loss", "norm", "text_nll", "answer_nll", "heldout_nll", "tokens"}
+        keep = {"step", "loss", "norm", "text_nll", "answer_nll", "heldout_nll", "score", "tokens"}
         return [{k: v for k, v in row.items() if k in keep} for row in csv.DictReader(file)]
 
 
@@ -86,13 +87,13 @@ def test_nan_stops_the_run_names_the_step_and_keeps_the_last_good_checkpoint(
     assert all(bool(v.isfinite().all()) for v in checkpoint.read(kept).model.values())
 
 
-def test_best_names_the_checkpoint_with_the_lowest_heldout_nll(
+def test_best_names_the_checkpoint_with_the_lowest_heldout_score(
     base_config: Path, tmp_path: Path
 ) -> None:
     train_base(load(BaseConfig, base_config), tmp_path, device="cpu")
     best = checkpoint.find(tmp_path, "best")
     assert best is not None
-    figures = {int(r["step"]): float(r["heldout_nll"]) for r in _rows(tmp_path) if r["heldout_nll"]}
+    figures = {int(r["step"]): float(r["score"]) for r in _rows(tmp_path) if r["score"]}
     assert int(best.name.removeprefix("step-")) == min(figures, key=lambda s: figures[s])
 
 
@@ -179,5 +180,7 @@ def test_two_processes_train_like_one_that_sees_all_rows(base_config: Path, tmp_
         for out in ("one", "two")
     ]
     assert states[0]["tokens"] == states[1]["tokens"]
-    one, two = ([float(r["norm"]) for r in _rows(tmp_path / o) if r["norm"]] for o in ("one", "two"))
+    one, two = (
+        [float(r["norm"]) for r in _rows(tmp_path / o) if r["norm"]] for o in ("one", "two")
+    )
     assert two == pytest.approx(one, rel=2e-3)

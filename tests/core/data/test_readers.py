@@ -1,0 +1,82 @@
+"""Readers: fixed order, one-sentence refusals."""
+
+from __future__ import annotations
+
+import json
+import lzma
+from pathlib import Path
+
+import pytest
+
+from megacontext.core.data.readers import Document, Source, read
+from megacontext.traces.errors import SourceError
+
+
+def test_json_lines_are_read_plain_and_compressed(tmp_path: Path) -> None:
+    records = [{"doc": "a", "domain": "prose", "text": "Ä one"}, {"text": "two"}]
+    data = "\n".join(json.dumps(r, ensure_ascii=False) for r in records).encode()
+    (tmp_path / "x.jsonl").write_bytes(data)
+    (tmp_path / "x.jsonl.xz").write_bytes(lzma.compress(data))
+    plain = list(read(Source("jsonl", str(tmp_path / "x.jsonl"))))
+    packed = list(read(Source("jsonl", str(tmp_path / "x.jsonl.xz"))))
+    assert plain == [Document("a", "prose", "Ä one"), Document("x.jsonl:2", "text", "two")]
+    assert [d.text for d in packed] == [d.text for d in plain]
+
+
+def test_a_folder_becomes_one_document_with_a_header_per_file_in_path_order(tmp_path: Path) -> None:
+    for name in ("b.py", "a.py", "sub/c.py", "note.txt", ".hidden/d.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"# {name}\n", encoding="utf8")
+    (document,) = read(Source("folder", str(tmp_path)))
+    headers = [line for line in document.text.splitlines() if line.startswith("# ====")]
+    assert headers == [f"# ==== {tmp_path.name}/{n} ====" for n in ("a.py", "b.py", "sub/c.py")]
+
+
+def test_a_folder_stops_at_its_largest_size(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.py").write_text("x = 1\n" * 100, encoding="utf8")
+    (document,) = read(Source("folder", str(tmp_path), max_chars=1400))
+    assert len(document.text) <= 1400
+    assert "b.py" in document.text
+    assert "c.py" not in document.text
+
+
+def test_installed_packages_are_read_by_import_name_and_missing_ones_refused() -> None:
+    (document,) = read(Source("packages", names=("megacontext.traces",), domain="code"))
+    assert "# ==== megacontext.traces/errors.py ====" in document.text
+    with pytest.raises(SourceError, match=r"sources\.names: no package 'no_such_package'"):
+        list(read(Source("packages", names=("no_such_package",))))
+    assert list(read(Source("packages", names=("no_such_package",), missing_ok=True))) == []
+
+
+@pytest.mark.parametrize("kind", ["text", "jsonl"])
+def test_text_that_is_not_utf8_is_refused_with_file_and_place(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "latin.txt"
+    path.write_bytes(b'{"text": "caf\xe9"}')
+    with pytest.raises(SourceError, match=r"latin\.txt.* is not UTF-8"):
+        list(read(Source(kind, str(path))))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b'{"txt": 1}\n', "line 1 of .* has no `text` string"),
+        (b'{"text": "ok"}\n{"text": \n', "damaged behind line 2"),
+    ],
+)
+def test_bad_records_are_refused_with_their_line(tmp_path: Path, data: bytes, message: str) -> None:
+    (tmp_path / "x.jsonl").write_bytes(data)
+    with pytest.raises(SourceError, match=message):
+        list(read(Source("jsonl", str(tmp_path / "x.jsonl"))))
+
+
+def test_a_truncated_archive_is_refused(tmp_path: Path) -> None:
+    packed = lzma.compress(b'{"text": "one"}\n' * 50_000)
+    (tmp_path / "x.jsonl.xz").write_bytes(packed[: len(packed) // 2])
+    with pytest.raises(SourceError, match="damaged"):
+        list(read(Source("jsonl", str(tmp_path / "x.jsonl.xz"))))
+
+
+def test_a_missing_path_is_refused() -> None:
+    with pytest.raises(SourceError, match=r"sources\.path: /nowhere does not exist"):
+        list(read(Source("text", "/nowhere")))

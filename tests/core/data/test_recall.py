@@ -1,0 +1,153 @@
+"""Recall text: answers stand in their facts, spans point at them, splits never mix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from megacontext.core.data import wording
+from megacontext.core.data.grammar import compose_question, compose_statement
+from megacontext.core.data.lexicon import FIRST, KINDS, PLACES, THINGS, Lexicon, side
+from megacontext.core.data.prepare import encode_document
+from megacontext.core.data.recall import RecallOptions, RecallSample, RecallWriter
+from megacontext.core.data.scenes import KINDS as SCENES
+from megacontext.core.data.tokenizer import load_tokenizer
+from megacontext.core.rng import generator
+
+ROOT = Path(__file__).parents[3]
+TOKENIZER = load_tokenizer(ROOT / "core/pretrained/demo/base")
+FILLER = encode_document(
+    TOKENIZER,
+    "\n".join(
+        path.read_text(encoding="utf8") for path in sorted((ROOT / "core" / "data").glob("*.py"))
+    ),
+)
+WRITERS = {split: RecallWriter(TOKENIZER, split, 11) for split in ("train", "heldout")}
+
+
+def _text(tokens: np.ndarray) -> str:
+    return str(TOKENIZER.decode(tokens.tolist(), skip_special_tokens=False))
+
+
+def _samples(split: str, length: int, count: int, **options: object) -> list[RecallSample]:
+    chosen = RecallOptions(**options)  # type: ignore[arg-type]
+    return [WRITERS[split].sample(FILLER, length, chosen, i, length) for i in range(count)]
+
+
+@pytest.mark.parametrize("split", ["train", "heldout"])
+@pytest.mark.parametrize("gappy", [False, True])
+@pytest.mark.parametrize("canonical", [False, True])
+def test_every_answer_is_in_its_facts_before_the_question(
+    split: str, gappy: bool, canonical: bool
+) -> None:
+    for sample in _samples(split, 1024, 25, gappy=gappy, canonical=canonical):
+        assert len(sample.tokens) == 1024
+        assert sample.asked
+        for span in sample.asked:
+            assert _text(sample.tokens[span.answer_start : span.answer_stop]).strip(' "') == (
+                span.answer
+            ) or span.answer in _text(sample.tokens[span.answer_start : span.answer_stop])
+            facts = [sample.facts[g] for g in span.gold]
+            assert all(0 <= a < b <= span.start for a, b in facts)
+            planted = "".join(_text(sample.tokens[a:b]) for a, b in facts)
+            for part in span.answer.split(", ") if span.kind == "values" else [span.answer]:
+                assert part in planted
+
+
+def test_canonical_samples_end_with_the_documented_question_format() -> None:
+    for sample in _samples("heldout", 512, 20, canonical=True):
+        (span,) = sample.asked
+        text = _text(sample.tokens[span.start :])
+        assert text == f"\nQuestion: {span.question}\nAnswer: {span.answer}\n"
+
+
+def test_answer_marks_cover_the_answer_and_its_end_and_name_what_has_to_be_found() -> None:
+    for sample in _samples("train", 1024, 20):
+        marked = np.zeros(1024, bool)
+        for span in sample.asked:
+            marked[span.answer_start : span.answer_stop + 1] = True
+            inside = sample.answer[span.answer_start : span.answer_stop]
+            first = int(np.argmax(inside == 2))
+            assert inside[first] == 2
+            assert not _text(sample.tokens[span.answer_start : span.answer_start + first]).strip()
+        np.testing.assert_array_equal(sample.answer > 0, marked)
+
+
+def test_gappy_windows_are_whole_blocks_of_the_history_and_the_end_of_it() -> None:
+    sample = WRITERS["train"].sample(
+        np.arange(1000, 7000, dtype=np.uint16) % 8000,  # a filler that tells where it comes from
+        1024,
+        RecallOptions(gappy=True, canonical=True, facts_max=2, scenes_max=1, stretch_max=5),
+        3,
+    )
+    jumps = np.flatnonzero(np.diff(sample.tokens.astype(int)) > 1)
+    jumps = jumps[sample.tokens[jumps] >= 1000]
+    assert len(jumps) > 5
+    history = sample.tokens[sample.tokens >= 1000].astype(int)
+    assert history.max() - history.min() > 2 * 1024
+    assert sample.asked[0].answer_stop == 1024 - 1
+
+
+def test_the_same_counters_give_the_same_sample_and_others_another() -> None:
+    again = RecallWriter(TOKENIZER, "train", 11)
+    options = RecallOptions(gappy=True)
+    one, two, other = (
+        w.sample(FILLER, 512, options, counter)
+        for w, counter in ((WRITERS["train"], 4), (again, 4), (again, 5))
+    )
+    np.testing.assert_array_equal(one.tokens, two.tokens)
+    assert one.asked == two.asked
+    assert not np.array_equal(one.tokens, other.tokens)
+
+
+@pytest.mark.parametrize("items", [wording.STATEMENTS, wording.QUESTIONS, FIRST, PLACES, THINGS])
+def test_both_sides_of_the_split_have_items(items: list[str]) -> None:
+    sides = [side(item) for item in items]
+    assert 0.05 < sides.count("heldout") / len(sides) < 0.35
+
+
+@pytest.mark.parametrize("split", ["train", "heldout"])
+def test_a_lexicon_draws_only_from_its_side(split: str) -> None:
+    lexicon = Lexicon(split, ("river", "stone", "window", "market", "silver", "garden", "people"))
+    for i in range(60):
+        rng = generator(1, "test", i)
+        assert side(lexicon.pick(rng, KINDS)) == split
+        assert side(lexicon.made_up(rng)) == split
+        assert side(compose_statement(rng, split)) == split
+        assert side(compose_question(rng, split)) == split
+
+
+def test_heldout_statements_never_use_a_training_template_or_name() -> None:
+    train_names = {name for name in FIRST if side(name) == "train"}
+    seen = 0
+    for i in range(60):
+        scene = WRITERS["heldout"].scene(3, "chat", i)
+        for text in scene.statements:
+            seen += 1
+            assert text.split(":")[0].split(" ")[0] not in train_names
+    assert seen > 100
+
+
+def test_composed_wording_is_wide() -> None:
+    rng = generator(2, "wide")
+    assert len({compose_statement(rng, "train") for _ in range(2000)}) > 1000
+    assert len({compose_question(rng, "train") for _ in range(2000)}) > 500
+
+
+@pytest.mark.parametrize("kind", list(SCENES))
+def test_every_kind_of_scene_has_questions_whose_gold_statements_hold_the_answer(kind: str) -> None:
+    for i in range(40):
+        scene = WRITERS["train"].scene(5, kind, i, 7, canonical=False)
+        assert scene.asks
+        for ask in scene.asks:
+            gold = "\n".join(scene.statements[g] for g in ask.gold)
+            parts = ask.answer.split(", ") if kind == "values" else [ask.answer]
+            assert all(part in gold for part in parts), (scene, ask)
+            assert ask.answer not in ask.prompt or kind in ("random", "pairs", "relation", "code")
+
+
+def test_distractors_of_a_scene_share_the_wording_and_differ_in_key() -> None:
+    scene = WRITERS["heldout"].scene(6, "relation", 5)
+    assert len(set(scene.statements)) == len(scene.statements) > 3
