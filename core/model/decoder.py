@@ -32,7 +32,7 @@ def pick_runner(base: BaseModel, cache: SlottedCache, kind: RunnerKind = "auto")
         raise ModelError(f"runner is '{kind}', use {', '.join(RUNNER_KINDS)}")
     if kind == "hf":
         return HFRunner(base, cache)
-    reason = unsupported(base) or cache.rotary.reason
+    reason = unsupported(base) or cache.rotary.reason or _partly_rotated(base, cache)
     graphs = no_graphs(base)
     if kind == "torch" and reason is None:
         return LlamaRunner(base, cache)
@@ -45,6 +45,12 @@ def pick_runner(base: BaseModel, cache: SlottedCache, kind: RunnerKind = "auto")
     raise ModelError(
         f"runner is '{kind}' but {reason or graphs}, use runner auto for model '{base.name}'"
     )
+
+
+def _partly_rotated(base: BaseModel, cache: SlottedCache) -> str | None:
+    _, _, head_dim = base.kv_shape
+    width = 2 * len(cache.rotary.inv_freq)
+    return None if width in (0, head_dim) else f"it rotates {width} of {head_dim} dimensions"
 
 
 def no_graphs(base: BaseModel) -> str | None:

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from megacontext.core.model import BaseModel, KVWindow
+from megacontext.traces.errors import ModelError
 
 W_MAX = 64
 
@@ -37,6 +38,20 @@ def test_cuda_graphs_need_a_gpu_and_auto_falls_back(tiny_model):
     assert "transformers forward of GPT2LMHeadModel" in described
     assert "kv exact" in described
     assert "runs in kv mode exact" in described
+
+
+def test_wrapped_linear_layers_go_through_the_transformers_forward(tiny_module):
+    class Doubled(torch.nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    module = tiny_module("llama")
+    wrapped = Doubled(32, 32, bias=False)
+    module.model.layers[1].self_attn.q_proj = wrapped
+    window = KVWindow(BaseModel.from_module(module), W_MAX)
+    assert "transformers forward" in window.describe()
+    with pytest.raises(ModelError, match="runner is 'torch' but its linear layers are wrapped"):
+        KVWindow(BaseModel.from_module(module), W_MAX, runner="torch")
 
 
 def test_fusing_the_weights_changes_no_parameter(tiny_module):
