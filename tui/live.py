@@ -7,7 +7,7 @@ from pathlib import Path
 
 from megacontext.traces.control import ControlClient, ControlError, socket_path
 from megacontext.traces.errors import ConfigError
-from megacontext.tui.engine import EngineControl, EngineProcess, engine_command
+from megacontext.tui.engine import EngineControl, EngineError, EngineProcess, engine_command
 from megacontext.tui.launch import require_terminal, show
 from megacontext.tui.live_source import LiveSource, identity
 from megacontext.tui.source import Control
@@ -36,7 +36,7 @@ def start_and_watch(config: Path, out: Path | None, overrides: list[str], *, the
 
     Raises:
         ConfigError: the config file is missing.
-        EngineError: the engine cannot be started.
+        EngineError: the engine cannot be started, or died while it was watched.
     """
     require_terminal()
     if not config.is_file():
@@ -49,9 +49,12 @@ def start_and_watch(config: Path, out: Path | None, overrides: list[str], *, the
     if left == "detach" and engine.running:
         again = f"mc-tui live --attach {trace}"
         return f"The engine runs on (process {engine.pid}); {again} returns to it."
+    died = engine.problem()
     if left != "stop" or not engine.wait():
         engine.terminate()
         engine.wait()
+    if died:
+        raise EngineError(f"{died.rstrip('.')}. The whole log is {engine.log}.")
     return f"Trace: {trace}. mc-tui replay {trace} opens it again."
 
 

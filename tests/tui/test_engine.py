@@ -13,7 +13,14 @@ from megacontext.traces.errors import ConfigError
 from megacontext.traces.made import MadeRun
 from megacontext.traces.meta import TraceMeta
 from megacontext.traces.writer import TraceWriter
-from megacontext.tui.engine import EngineControl, EngineProcess, engine_command, last_line
+from megacontext.tui import live
+from megacontext.tui.engine import (
+    EngineControl,
+    EngineError,
+    EngineProcess,
+    engine_command,
+    last_line,
+)
 from megacontext.tui.live import connector, trace_of
 from megacontext.tui.live_source import LiveSource
 from megacontext.tui.session import Session
@@ -196,3 +203,28 @@ def test_nothing_listens_without_an_engine(tmp_path: Path) -> None:
     assert connector(tmp_path / "run.arrow")() is None
     with pytest.raises(ControlError):
         ControlClient.connect(tmp_path / "run.arrow")
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_leaving_tells_the_trace_or_why_the_engine_died(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("seed: 0\n")
+    script = f"import sys; print('error: no such key.'); sys.exit({code})"
+
+    def watch(source: LiveSource, **_: object) -> str:
+        assert source.engine is not None
+        assert source.engine.wait(30)
+        return ""
+
+    monkeypatch.setattr(live, "require_terminal", lambda: None)
+    monkeypatch.setattr(live, "show", watch)
+    monkeypatch.setattr(live, "engine_command", lambda *_: [sys.executable, "-c", script])
+    trace = tmp_path / "runs" / "t.arrow"
+    if code:
+        with pytest.raises(EngineError, match="exit code 3.*no such key"):
+            live.start_and_watch(config, trace, [], theme="")
+    else:
+        assert str(trace) in live.start_and_watch(config, trace, [], theme="")
+    assert trace.with_name("t.arrow.log").exists()

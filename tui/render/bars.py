@@ -46,9 +46,9 @@ def _activity(frame: Frame) -> str:
         parts.append("ENGINE PAUSED")
     if status.growing:
         parts.append("● REC")
-    if play.following:
+    if play.following and not status.problem:
         parts.append("FOLLOW")
-    else:
+    elif not play.following:
         parts.append(("▶ " if play.playing else "‖ ") + f"{play.factor:g}×")
     return "  ".join(parts)
 
