@@ -40,7 +40,14 @@ from megacontext.core.training.mixture import TokenStreams
 from megacontext.core.training.trainer import LoopConfig, Trainer
 from megacontext.traces.errors import ConfigError
 
-__all__ = ["GistNetTraining", "GistPhase", "GistTask", "NetShape", "train_gistnet"]
+__all__ = [
+    "GistNetTraining",
+    "GistPhase",
+    "GistTask",
+    "NetShape",
+    "make_gistnet",
+    "train_gistnet",
+]
 
 
 @dataclass(frozen=True)
@@ -261,17 +268,17 @@ def _picked(table_RXD: Tensor, index_RL: Tensor) -> Tensor:
     return table_RXD.gather(1, index_RL[..., None].expand(-1, -1, table_RXD.shape[-1]))
 
 
-def make_gistnet(config: GistNetTraining, base: FrozenBase) -> GistNet:
+def make_gistnet(shape: NetShape, shards: Path, seed: int, base: FrozenBase) -> GistNet:
     """A fresh network: random, or started from the base model's lower layers.
 
-    Its picks and key weights start from the tokens' inverse document frequencies.
+    Its picks and key weights start from the inverse document frequencies in ``shards``.
     """
-    net = GistNet(config.net.resolve(base))
-    net.init_weights(config.loop.seed)
-    streams = open_shards(Path(config.shards)).streams
+    net = GistNet(shape.resolve(base))
+    net.init_weights(seed)
+    streams = open_shards(shards).streams
     idf = information(streams, base.base.vocab_size, net.config.block_size)
     net.fit_rarity(base.embedding, torch.from_numpy(idf))
-    if config.net.init == "base":
+    if shape.init == "base":
         copy_base_layers(net.encoder, base.module.state_dict())
     return net.to(base.device)
 
@@ -302,7 +309,7 @@ def train_gistnet(
     base = BaseModel.load(config.base, device=str(world.device), dtype=config.dtype)
     frozen = FrozenBase(base)
     if init is None:
-        net = make_gistnet(config, frozen)
+        net = make_gistnet(config.net, Path(config.shards), config.loop.seed, frozen)
     else:
         net = load_gistnet(init, frozen.embedding)[0].to(world.device)
         net.requires_grad_(True)

@@ -20,6 +20,7 @@ from megacontext.core.gistnet.module import GistNet
 from megacontext.core.model.base import BaseModel
 from megacontext.core.training import checkpoint
 from megacontext.core.training.distributed import World, join_world
+from megacontext.core.training.gistnet import NetShape, make_gistnet
 from megacontext.core.training.gistnet_base import FrozenBase, block_inputs
 from megacontext.core.training.gistnet_key_judge import KeyJudge, KeyJudgeConfig, question_inputs
 from megacontext.core.training.gistnet_key_rows import KeyMix, KeyRows, information
@@ -43,7 +44,9 @@ class KeyTraining:
     """Everything the retriever is made from.
 
     Attributes:
-        base: folder of the frozen base model; gistnet: folder of the GistNet to complete.
+        base: folder of the frozen base model.
+        gistnet: folder of the GistNet to complete; empty: a fresh one of the sizes in ``net``,
+            whose gists are untrained picks.
         shards, heldout: prepared text.
         drop: share of input positions whose embedding is blanked in training, so that no single
             token may carry a match alone.
@@ -51,11 +54,12 @@ class KeyTraining:
     """
 
     base: str
-    gistnet: str
     shards: str
     heldout: str
     loop: LoopConfig
     phases: tuple[KeyPhase, ...]
+    gistnet: str = ""
+    net: NetShape = field(default_factory=NetShape)
     drop: float = 0.05
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     evaluation: KeyJudgeConfig = field(default_factory=KeyJudgeConfig)
@@ -186,7 +190,10 @@ def train_keys(
     torch.set_float32_matmul_precision("high")
     base = BaseModel.load(config.base, device=str(world.device), dtype=config.dtype)
     frozen = FrozenBase(base)
-    net = load_gistnet(Path(config.gistnet), frozen.embedding)[0].to(world.device)
+    if config.gistnet:
+        net = load_gistnet(Path(config.gistnet), frozen.embedding)[0].to(world.device)
+    else:
+        net = make_gistnet(config.net, Path(config.shards), config.loop.seed, frozen)
     net.keys.requires_grad_(True)
     net.train()
     task = KeyTask(config, frozen, net, world)

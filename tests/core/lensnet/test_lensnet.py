@@ -17,6 +17,7 @@ from megacontext.core.lensnet.bench import bench_lens
 from megacontext.core.lensnet.features import node_similarity, shared_with_neighbours
 from megacontext.core.lensnet.lens import NetLens, legal_scores, save_lensnet
 from megacontext.core.lensnet.module import LensNet, LensNetConfig
+from megacontext.core.lensnet.sight import Stored, lens_pass
 from megacontext.core.tree import Tree, TreeSpec
 from megacontext.traces.errors import ConfigError, ModelError
 
@@ -183,3 +184,63 @@ def test_bench_reports_a_time_per_round() -> None:
     figures = bench_lens(entries=64, dim=128, repeats=2)
     assert figures["entries"] == 64
     assert float(figures["lens_ms_p50"]) > 0
+
+
+def test_padded_buffers_give_the_same_scores() -> None:
+    """What a captured pass computes on a GPU, without one."""
+    maker = gister()
+    net = lensnet().eval()
+    tree = planted(maker, history(K * K * 3 + 40))
+    seen = looking(tree, history(20, 2))
+    n1, n2 = tree.n_nodes(1), tree.n_nodes(2)
+    entries = torch.from_numpy(
+        np.stack([np.asarray(a, np.int64) for a in (seen.levels, seen.index, seen.starts)])
+    )
+    counts = torch.tensor([tree.n_tokens, n1, n2, 2])
+    question = torch.full((KEYS.query_tokens,), VOCAB)
+    question[-20:] = torch.from_numpy(history(20, 2).astype(np.int64))
+    hidden = torch.randn((2, DIM), generator=torch.Generator().manual_seed(5))
+
+    def run(rows: int, wide: int, states: int) -> torch.Tensor:
+        def grown(values: np.ndarray) -> torch.Tensor:
+            buffer = torch.full((rows, values.shape[1]), 7.0)
+            buffer[: len(values)] = torch.from_numpy(np.array(values, np.float32))
+            return buffer
+
+        stored = Stored(
+            grown(tree.keys(1, 0, n1)), (grown(tree.gists(1, 0, n1)), grown(tree.gists(2, 0, n2)))
+        )
+        padded = torch.zeros((3, wide), dtype=torch.int64)
+        padded[0] = -1
+        padded[:, : entries.shape[1]] = entries
+        late = torch.full((states, DIM), 3.0)
+        late[-2:] = hidden
+        with torch.no_grad():
+            scores = lens_pass(
+                maker.net.keys,
+                net,
+                maker.table,
+                stored,
+                padded,
+                counts,
+                question,
+                late,
+                torch.zeros(wide),
+            )
+        return scores[: entries.shape[1]]
+
+    exact = run(n1, entries.shape[1], 2)
+    torch.testing.assert_close(run(64, 40, 4), exact, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.gpu
+def test_replayed_pass_on_a_gpu_agrees_with_the_cpu() -> None:
+    net = GistNet(GistNetConfig(DIM, K, C, 1, 4, 2, 48, gist_rms=0.03, keys=KEYS))
+    net.init_weights(0)
+    there = NetLens(lensnet(), NetGister(net, TABLE.cuda()))
+    maker = gister()
+    here = NetLens(lensnet(), maker)
+    tree = planted(maker, history(K * K * 6))
+    for question in range(3):
+        asked = looking(tree, history(20, question))
+        np.testing.assert_allclose(there.score(asked), here.score(asked), atol=1e-3)

@@ -180,7 +180,8 @@ def test_raw_window_costs_nothing_and_controls_stand_beside_the_gists(
 ) -> None:
     streams = TokenStreams(open_shards(shards))
     judge = GistJudge(JudgeConfig(rows=1, scored=16), base, streams, K)
-    net = make_gistnet(gist_settings(base_folder, shards), base)
+    settings = gist_settings(base_folder, shards)
+    net = make_gistnet(settings.net, shards, 1, base)
     window = streams.window(generator(0, "test"), "code", 8 * K).astype(np.int64)
     tokens = torch.from_numpy(window)[None]
     none = np.empty(0, np.int64)
@@ -202,7 +203,7 @@ def test_steps_on_one_batch_reduce_every_objective(
     base: FrozenBase, base_folder: Path, shards: Path
 ) -> None:
     config = gist_settings(base_folder, shards)
-    net = make_gistnet(config, base)
+    net = make_gistnet(config.net, shards, 1, base)
     task = GistTask(config, base, net, join_world("cpu"))
     for phase in (0, 1):
         task.enter_phase(phase)
