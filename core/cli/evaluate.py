@@ -1,0 +1,243 @@
+"""``megacontext eval``: recall, NLL and the suite of both. Thin over ``core.evaluation``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from megacontext.core.config import Config, load_config
+from megacontext.traces.errors import ConfigError, SourceError
+
+app = typer.Typer(
+    help="Measure recall and NLL beside controls at the same budget: recall, nll, suite.",
+    no_args_is_help=True,
+)
+
+_CONFIG = typer.Option(..., help="YAML config of a run.")
+_SET = typer.Option([], "--set", help="Override: key.path=value; may repeat.")
+_SEED = typer.Option(None, min=0, help="Replaces the config's seed.")
+_JSON = typer.Option(False, "--json", help="Print one JSON object.")
+_OUT = typer.Option(None, "--out", help="Folder for every single result (Parquet) and the table.")
+_MODE = typer.Option("fast", help="fast: build the window at the question; stream: read it all.")
+
+
+@contextmanager
+def bar(what: str, console: Console) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on a terminal; gives the callback (done, total) that moves it."""
+    columns = (
+        TextColumn("[progress.description]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    hidden = not console.is_terminal or console.quiet
+    with Progress(*columns, console=console, disable=hidden) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _load(config: Path, set_: list[str], seed: int | None) -> Config:
+    extra = [] if seed is None else [f"seed={seed}"]
+    return load_config(config, [*set_, *extra])
+
+
+def _stream(mode: str) -> bool:
+    if mode not in ("fast", "stream"):
+        raise ConfigError(f"--mode is {mode!r}; use fast or stream.")
+    return mode == "stream"
+
+
+def _names(text: str | None, default: list[str]) -> list[str]:
+    from megacontext.core.evaluation.contenders import check_names
+
+    return check_names(default if text is None else [n.strip() for n in text.split(",")])
+
+
+def _numbers(text: str, option: str) -> tuple[int, ...]:
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"{option} is {text!r}; write whole numbers joined by commas.") from None
+    if min(numbers) < 1:
+        raise ConfigError(f"{option} is {text!r}; the numbers must be at least 1.")
+    return numbers
+
+
+def _quiet_libraries() -> None:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+@app.command()
+def recall(
+    config: Path = _CONFIG,
+    tasks: Path | None = typer.Option(
+        None, help="JSON lines with history, question, answer and optionally gold [start, end]."
+    ),
+    make: Path | None = typer.Option(None, help="Write tasks to this file instead."),
+    set_: list[str] = _SET,
+    limit: int | None = typer.Option(None, min=1, help="Only the first so many tasks."),
+    seed: int | None = _SEED,
+    contenders: str | None = typer.Option(None, help="Names joined by commas."),
+    mode: str = _MODE,
+    template: str | None = typer.Option(
+        None, help=r"Prompt with {question}; default '\nQuestion: {question}\nAnswer:'."
+    ),
+    out: Path | None = _OUT,
+    as_json: bool = _JSON,
+    text: Path | None = typer.Option(None, help="--make: haystacks, JSON lines with a text."),
+    times: str = typer.Option("4,16,64", help="--make: lengths in multiples of w_max."),
+    samples: int = typer.Option(20, min=1, help="--make: tasks of each length."),
+    kinds: str | None = typer.Option(None, help="--make: kinds joined by commas."),
+    facts: int = typer.Option(4, min=1, help="--make: same-worded facts in a scene."),
+    per_history: int = typer.Option(10, min=1, help="--make: questions about one history."),
+) -> None:
+    """Questions about facts far outside the window, beside controls at the same budget.
+
+    Example: megacontext eval recall --tasks tasks.jsonl --config configs/demo.yaml --json
+
+    Tasks are made by: megacontext eval recall --make tasks.jsonl --config configs/demo.yaml
+    """
+    if (tasks is None) == (make is None):
+        raise ConfigError("Give either --tasks FILE to read or --make FILE to write, not both.")
+    loaded = _load(config, set_, seed)
+    console = Console(stderr=True, quiet=as_json)
+    _quiet_libraries()
+    if make is not None:
+        chosen = () if kinds is None else tuple(k.strip() for k in kinds.split(","))
+        _make(make, loaded, text, _numbers(times, "--times"), samples, chosen, facts, per_history)
+        return
+    from megacontext.core.evaluation.kit import Kit
+    from megacontext.core.evaluation.recall import (
+        RECALL_CONTENDERS,
+        evaluate_recall,
+        summarize_recall,
+    )
+    from megacontext.core.evaluation.tables import recall_table, write_results
+    from megacontext.core.evaluation.tasks import TEMPLATE, load_tasks
+
+    stream, names = _stream(mode), _names(contenders, RECALL_CONTENDERS)
+    if template is not None and "{question}" not in template:
+        raise ConfigError(f"--template is {template!r}; it must hold {{question}}.")
+    assert tasks is not None
+    loaded_tasks = load_tasks(tasks, limit)
+    kit = Kit.load(loaded)
+    for note in kit.notes:
+        console.print(f"note: {note}")
+    with bar("answers", console) as progress:
+        results = evaluate_recall(
+            kit,
+            loaded_tasks,
+            names,
+            stream=stream,
+            template=template or TEMPLATE,
+            progress=progress,
+        )
+    figures = summarize_recall(results)
+    table = recall_table(figures)
+    if out is not None:
+        write_results(out, "recall", results, table)
+    _show(figures, table, as_json)
+
+
+def _make(
+    path: Path,
+    config: Config,
+    text: Path | None,
+    times: tuple[int, ...],
+    samples: int,
+    kinds: tuple[str, ...],
+    facts: int,
+    per_history: int,
+) -> None:
+    from megacontext.core.evaluation.haystack import texts_from
+    from megacontext.core.evaluation.making import MakeOptions, make_tasks, tokenizer_of
+    from megacontext.core.evaluation.tasks import write_tasks
+
+    options = MakeOptions(config.w_max, times, samples, kinds, facts, per_history, config.seed)
+    made = make_tasks(options, tokenizer_of(config), texts_from(text), config.block_size)
+    try:
+        write_tasks(path, made)
+    except OSError as error:
+        raise SourceError(f"--make {path} cannot be written ({error.strerror}).") from error
+    print(f"{path}: {len(made)} tasks.")
+
+
+@app.command()
+def nll(
+    config: Path = _CONFIG,
+    text: Path = typer.Option(..., help="JSON lines with a text (and doc, domain)."),
+    set_: list[str] = _SET,
+    w_max: str | None = typer.Option(None, help="Budgets joined by commas; default: the config's."),
+    limit: int | None = typer.Option(None, min=1, help="Only the first so many texts."),
+    pieces: int = typer.Option(4, min=1, help="Windows taken from each text."),
+    horizon: int = typer.Option(64, min=1, help="Scored tokens at each window's end."),
+    length: int = typer.Option(0, min=0, help="Tokens of a window; 0: the trained window."),
+    seed: int | None = _SEED,
+    contenders: str | None = typer.Option(None, help="Names joined by commas."),
+    mode: str = _MODE,
+    out: Path | None = _OUT,
+    as_json: bool = _JSON,
+) -> None:
+    """NLL of the next tokens against the whole history in the window, beside controls.
+
+    Example: megacontext eval nll --text texts.jsonl --config configs/demo.yaml --w-max 512,1024
+    """
+    loaded = _load(config, set_, seed)
+    console = Console(stderr=True, quiet=as_json)
+    _quiet_libraries()
+    from megacontext.core.evaluation.kit import Kit
+    from megacontext.core.evaluation.nll import (
+        NLL_CONTENDERS,
+        NLLOptions,
+        evaluate_nll,
+        summarize_nll,
+    )
+    from megacontext.core.evaluation.tables import nll_table, write_results
+    from megacontext.core.evaluation.tasks import load_texts
+
+    stream, names = _stream(mode), _names(contenders, NLL_CONTENDERS)
+    for name in ("full", "oracle"):
+        if name in names:
+            raise ConfigError(f"--contenders: {name!r} takes no part in nll; leave it out.")
+    budgets = (loaded.w_max,) if w_max is None else _numbers(w_max, "--w-max")
+    texts = load_texts(text, limit)
+    kit = Kit.load(loaded)
+    for note in kit.notes:
+        console.print(f"note: {note}")
+    options = NLLOptions(budgets, horizon, pieces, length)
+    with bar("windows", console) as progress:
+        found = evaluate_nll(kit, texts, names, options, stream=stream, progress=progress)
+    figures = summarize_nll(found, loaded.seed)
+    table = nll_table(figures)
+    if out is not None:
+        write_results(out, "nll", found, table)
+    _show(figures, table, as_json)
+
+
+def _show(figures: Mapping[str, Any], table: list[dict[str, str]], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(figures, allow_nan=False))
+        return
+    shown = Table(*table[0], box=None)
+    for row in table:
+        shown.add_row(*(escape(cell) for cell in row.values()))
+    Console().print(shown)

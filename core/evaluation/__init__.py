@@ -1,0 +1,1 @@
+"""Evaluation against controls at the same budget: recall, NLL, and the suite of both."""

@@ -1,0 +1,124 @@
+"""The contenders by name: ours and the controls, all at the same budget."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Protocol
+
+from megacontext.core.config import Config
+from megacontext.core.evaluation.fixed import (
+    FixedSeat,
+    Pick,
+    best_blocks,
+    newest_blocks,
+    sink_and_newest,
+)
+from megacontext.core.evaluation.focused import Asked, FocusedSeat, GoldLens, StillLens
+from megacontext.core.evaluation.held import HeldWindow, OtherGists
+from megacontext.core.evaluation.kit import History, Kit
+from megacontext.core.focus.actions import F32, I64
+from megacontext.core.lenses import Lens, make_lens
+from megacontext.core.tree.spec import U32
+from megacontext.traces.errors import ConfigError
+
+__all__ = ["CONTENDERS", "Seat", "check_names", "sample_config", "take_seat"]
+
+CONTENDERS = {
+    "ours": "the configured gists, lens and allocator",
+    "recency": "sliding window: the first block and the newest raw blocks",
+    "random": "ours with random scores",
+    "bm25": "raw blocks that BM25 finds, the newest blocks, no gists",
+    "oracle": "ours with a lens that knows where the answer is",
+    "gists": "gists without a lens",
+    "mean": "ours with mean-pooled gists in the window",
+    "delete": "the newest raw blocks",
+    "full": "the whole history in the window, while it fits the trained window",
+}
+_FOCUSED = ("ours", "random", "oracle", "gists", "mean")
+
+
+class Seat(Protocol):
+    """A contender that has read some history."""
+
+    def read(self, tokens: U32) -> None:
+        """More history."""
+        ...
+
+    def ask(self, prompt: U32, limit: int, stop: str) -> Asked:
+        """A greedy answer to the prompt."""
+        ...
+
+    def measure(self, tokens: U32) -> F32:
+        """NLL of the next tokens in nats."""
+        ...
+
+
+def check_names(names: list[str]) -> list[str]:
+    """``names`` without repeats.
+
+    Raises:
+        ConfigError: a name that no contender has.
+    """
+    for name in names:
+        if name not in CONTENDERS:
+            raise ConfigError(
+                f"--contenders: {name!r} is unknown; use some of {', '.join(CONTENDERS)}."
+            )
+    return list(dict.fromkeys(names))
+
+
+def take_seat(
+    name: str, kit: Kit, config: Config, history: History, read: int, gold: I64, *, stream: bool
+) -> Seat:
+    """The contender ``name`` after the first ``read`` tokens of ``history``.
+
+    Args:
+        config: of the kit, with the budget and the seed of this sample.
+        gold: token spans I64[m, 2] of the answer, may be empty.
+        stream: the model reads the whole history, block by block. Otherwise the working context
+            starts cold over it (newest blocks raw, then gists), and the window is built once,
+            when it is needed: by the first token decoded or measured, or at once for a lens that
+            reads the model's hidden states.
+    """
+    if name not in _FOCUSED:
+        window = kit.window(kit.base.window if name == "full" else config.w_max)
+        query, tokens = config.lens.query_tokens, history.tokens[:read]
+        pick = _pick(name, config, history)
+        return FixedSeat(window, kit.base.tokenizer, config.block_size, tokens, pick, query, gold)
+    parts = kit.parts(config, history, 0 if stream else read, _lens(name, kit, gold))
+    if name == "mean":
+        assert isinstance(parts.window, HeldWindow)
+        tree = kit.tree(history.mean_gister, history.tokens[: 0 if stream else read])
+        parts.window.gists = OtherGists(tree)
+    sees_model = name in ("ours", "mean") and kit.lens_reads_model
+    seat = FocusedSeat(parts, gold, held=not (stream or sees_model))
+    if stream and read:
+        seat.read(history.tokens[:read])
+    return seat
+
+
+def sample_config(config: Config, number: int) -> Config:
+    """The config of sample ``number``: lenses and allocators that draw, draw anew."""
+    return replace(config, seed=config.seed + number)
+
+
+def _pick(name: str, config: Config, history: History) -> Pick:
+    match name:
+        case "recency":
+            return sink_and_newest
+        case "bm25":
+            return best_blocks(history, config.focus.protected_blocks)
+        case _:
+            return newest_blocks
+
+
+def _lens(name: str, kit: Kit, gold: I64) -> Lens:
+    match name:
+        case "random":
+            return make_lens("random")
+        case "oracle":
+            return GoldLens(gold)
+        case "gists":
+            return StillLens()
+        case _:
+            return kit.fresh_lens()

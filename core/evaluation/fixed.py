@@ -1,0 +1,139 @@
+"""Contenders without a tree: some raw blocks in the window, the rest of the history is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from megacontext.core.evaluation.focused import Asked
+from megacontext.core.evaluation.kit import History
+from megacontext.core.focus.actions import F32, I64
+from megacontext.core.model import KVWindow
+from megacontext.core.model.layout import Layout
+from megacontext.core.model.tokenizer import Tokenizer
+from megacontext.core.runtime.nll import token_nll
+from megacontext.core.tree.spec import U32
+
+__all__ = ["FixedSeat", "Pick", "best_blocks", "newest_blocks", "sink_and_newest"]
+
+Pick = Callable[[int, int, str], I64]
+"""(complete blocks, how many fit, text of the newest tokens) -> block numbers, ascending."""
+
+
+def newest_blocks(blocks: int, fit: int, query: str) -> I64:
+    """Far history dropped."""
+    return np.arange(max(0, blocks - fit), blocks)
+
+
+def sink_and_newest(blocks: int, fit: int, query: str) -> I64:
+    """A sliding window with sink tokens: first and newest blocks (Xiao et al., 2024)."""
+    kept = newest_blocks(blocks, fit, query)
+    if len(kept) and fit > 1:
+        kept[0] = 0
+    return kept
+
+
+def best_blocks(history: History, recent: int) -> Pick:
+    """BM25 picks blocks; the ``recent`` newest stay, and newer ones fill what is left."""
+
+    def pick(blocks: int, fit: int, query: str) -> I64:
+        kept = np.zeros(blocks, bool)
+        kept[max(0, blocks - min(recent, fit)) :] = True
+        scores = history.search.scores(query)[:blocks]
+        # Ties and blocks without a word of the query: the newest first.
+        order = np.lexsort((-np.arange(len(scores)), -scores))
+        order = order[~kept[: len(scores)][order]]
+        kept[order[: max(0, fit - int(kept.sum()))]] = True
+        return np.flatnonzero(kept)
+
+    return pick
+
+
+class _Tokens:
+    """No gists; a window of raw tokens asks for none."""
+
+    def __call__(self, level: int, index: I64) -> F32:
+        raise AssertionError(f"a window of raw blocks asked for gists of level {level}")
+
+
+class FixedSeat:
+    """One contender over one history; the same interface as ``FocusedSeat``.
+
+    Args:
+        window: an empty window; its ``w_max`` is the budget.
+        tokens: the history read so far.
+        query_tokens: newest tokens whose text is the query.
+        gold: token spans I64[m, 2] of the answer, may be empty.
+    """
+
+    def __init__(
+        self,
+        window: KVWindow,
+        tokenizer: Tokenizer,
+        block_size: int,
+        tokens: U32,
+        pick: Pick,
+        query_tokens: int,
+        gold: I64,
+    ) -> None:
+        self._window = window
+        self._tokenizer = tokenizer
+        self._size = block_size
+        self._tokens = tokens
+        self._pick = pick
+        self._query_tokens = query_tokens
+        self._gold = gold
+        self._blocks = np.empty(0, np.int64)
+
+    def read(self, tokens: U32) -> None:
+        """More history."""
+        self._tokens = np.concatenate([self._tokens, tokens])
+
+    def ask(self, prompt: U32, limit: int, stop: str) -> Asked:
+        """A greedy answer."""
+        self.read(prompt)
+        self._build(limit, self._tokenizer.decode(prompt))
+        window, stream = self._window, self._tokenizer.stream()
+        text = ""
+        for _ in range(limit):
+            assert window.last is not None
+            token = int(window.last.logits[-1].argmax())
+            window.append([token])
+            text += stream.push([token])[0]
+            if token == self._tokenizer.eos_id or (stop and stop in text):
+                break
+        gold_raw = self._gold_raw() if len(self._gold) else None
+        return Asked(text.partition(stop)[0] if stop else text, gold_raw, None)
+
+    def measure(self, tokens: U32) -> F32:
+        """NLL F32[t] in nats of the next tokens; the window slides at every block."""
+        found: list[F32] = []
+        for start in range(0, len(tokens), self._size):
+            part = tokens[start : start + self._size]
+            query = self._tokenizer.decode(self._tokens[-self._query_tokens :])
+            self._build(len(part), query)
+            assert self._window.last is not None
+            found.append(token_nll(self._window.last.logits[-1:], part[:1]))
+            forward = self._window.append(part)
+            if len(part) > 1:
+                found.append(token_nll(forward.logits[:-1], part[1:]))
+            self.read(part)
+        return np.concatenate(found)
+
+    def _build(self, room: int, query: str) -> None:
+        """Fill the window with ``room`` entries left."""
+        total = len(self._tokens)
+        blocks, tail = divmod(total, self._size)
+        fit = max(0, (self._window.w_max - room - tail) // self._size)
+        self._blocks = self._pick(blocks, min(fit, blocks), query)
+        layout = Layout(
+            np.zeros(len(self._blocks), np.int8), self._blocks, total - tail, total, self._size
+        )
+        self._window.sync(layout, _Tokens(), lambda start, stop: self._tokens[start:stop])
+
+    def _gold_raw(self) -> bool:
+        first, last = self._gold[:, 0] // self._size, (self._gold[:, 1] - 1) // self._size
+        needed = np.concatenate([np.arange(a, b + 1) for a, b in zip(first, last, strict=True)])
+        closed = len(self._tokens) // self._size
+        return bool(np.isin(needed, np.append(self._blocks, closed)).all())

@@ -1,0 +1,229 @@
+"""The model, gister and windows that all contenders of an evaluation share."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+
+from megacontext.core.allocators import make_allocator
+from megacontext.core.config import Config, allocator_options, dump_config, parse_config
+from megacontext.core.evaluation.bm25 import BlockSearch
+from megacontext.core.evaluation.held import HeldWindow
+from megacontext.core.evaluation.memo import MemoGister
+from megacontext.core.focus import Focus, WorkingContext
+from megacontext.core.focus.actions import I64
+from megacontext.core.gistnet.mean import MeanGister
+from megacontext.core.lenses import Lens, make_lens
+from megacontext.core.model import BaseModel, Sampler
+from megacontext.core.model.tokenizer import Tokenizer
+from megacontext.core.runtime.parts import Parts, build_parts, lens_options
+from megacontext.core.runtime.triggers import limits_for
+from megacontext.core.tree import Gister, Tree, TreeSpec
+from megacontext.core.tree.spec import U32
+from megacontext.traces.errors import ModelError
+from megacontext.traces.schema import Trigger
+
+__all__ = ["History", "Kit", "token_spans"]
+
+_HISTORIES = 16
+
+
+def token_spans(offsets: I64, spans: tuple[tuple[int, int], ...]) -> I64:
+    """Token spans I64[m, 2] that cover character ``spans``; ``offsets`` I64[n, 2] of the tokens."""
+    marks = np.array(spans, np.int64).reshape(-1, 2)
+    first = np.searchsorted(offsets[:, 1], marks[:, 0], side="right")
+    last = np.searchsorted(offsets[:, 0], marks[:, 1], side="left")
+    return np.stack([first, last], axis=1)
+
+
+@dataclass
+class History:
+    """A tokenized text, what its blocks say, and the gists made of it so far.
+
+    ``offsets`` I64[n, 2] are the character spans of the tokens.
+    """
+
+    tokens: U32
+    offsets: I64
+    block_size: int
+    tokenizer: Tokenizer
+    gister: MemoGister
+    mean_gister: MemoGister
+
+    @cached_property
+    def search(self) -> BlockSearch:
+        """BM25 over the complete blocks."""
+        size = self.block_size
+        whole = len(self.tokens) // size
+        blocks = self.tokens[: whole * size].reshape(whole, size).tolist()
+        return BlockSearch([self.tokenizer.decode(block) for block in blocks])
+
+
+@dataclass
+class Kit:
+    """Built once per evaluation.
+
+    Attributes:
+        config: the resolved config, greedy sampling, tree in memory.
+        notes: sentences a user should see.
+    """
+
+    config: Config
+    base: BaseModel
+    gister: Gister
+    lens: Lens
+    pieces: list[str]
+    notes: list[str]
+    _windows: dict[int, HeldWindow] = field(default_factory=dict)
+    _histories: OrderedDict[str, History] = field(default_factory=OrderedDict)
+
+    @classmethod
+    def load(cls, config: Config) -> Kit:
+        """Load what the config names.
+
+        Raises:
+            ModelError: the model, GistNet or LensNet cannot serve this config.
+        """
+        config = replace(
+            config,
+            tree=replace(config.tree, storage="ram", path=None),
+            sampling=replace(config.sampling, temperature=0.0),
+            trace=replace(config.trace, delta_nll_every=0),
+            kv=replace(config.kv, drift_every=0),
+        )
+        parts = build_parts(config)
+        return cls(parts.config, parts.base, parts.gister, parts.lens, parts.pieces, parts.notes)
+
+    def with_w_max(self, w_max: int) -> Config:
+        """The config under another budget.
+
+        Raises:
+            ConfigError: the budget is too small for the tree's levels.
+            ModelError: it is beyond the trained window.
+        """
+        if w_max > self.base.window:
+            raise ModelError(
+                f"w_max is {w_max} but model '{self.base.name}' was trained on "
+                f"{self.base.window} positions; use at most {self.base.window}."
+            )
+        return parse_config(dump_config(self.config), [f"w_max={w_max}"])
+
+    def window(self, w_max: int) -> HeldWindow:
+        """An empty window; there is one per budget, so the one handed out before is void."""
+        if w_max not in self._windows:
+            kv = self.config.kv
+            self._windows[w_max] = HeldWindow(
+                self.base,
+                w_max,
+                kv.mode,
+                kv.positions,
+                refresh_every=kv.refresh_every,
+                refresh_chunk=kv.refresh_chunk,
+            )
+        window = self._windows[w_max]
+        window.start_over()
+        return window
+
+    def history(self, text: str) -> History:
+        """The history of ``text``; the newest few are kept with their gists."""
+        found = self._histories.pop(text, None)
+        if found is None:
+            hf = self.base.tokenizer.hf
+            if not getattr(hf, "is_fast", False):
+                raise ModelError(
+                    f"the tokenizer of model '{self.base.name}' gives no character offsets; use "
+                    "a model with a tokenizer.json."
+                )
+            made = hf(text, add_special_tokens=False, return_offsets_mapping=True)
+            offsets = np.array(made["offset_mapping"], np.int64).reshape(-1, 2)
+            found = self.history_of(np.array(made["input_ids"], np.uint32), offsets)
+        self._histories[text] = found
+        if len(self._histories) > _HISTORIES:
+            self._histories.popitem(last=False)
+        return found
+
+    def history_of(self, tokens: U32, offsets: I64 | None = None) -> History:
+        """A history of tokens alone."""
+        return History(
+            tokens,
+            np.empty((0, 2), np.int64) if offsets is None else offsets,
+            self.config.block_size,
+            self.base.tokenizer,
+            MemoGister(self.gister),
+            MemoGister(self.mean_gister),
+        )
+
+    @cached_property
+    def mean_gister(self) -> Gister:
+        """The untrained control."""
+        if type(self.gister) is MeanGister:  # other untrained gisters derive from it
+            return self.gister
+        table = self.base.embedding_matrix.detach().float().cpu().numpy()
+        return MeanGister(table, seed=self.config.seed)
+
+    @property
+    def lens_reads_model(self) -> bool:
+        """Whether the configured lens needs hidden states or attention of a filled window."""
+        net = getattr(self.lens, "net", None)
+        return self.lens.name == "attention" or bool(net is not None and net.config.hidden_states)
+
+    def fresh_lens(self) -> Lens:
+        """The configured lens with nothing remembered of another history."""
+        if self.config.lens.kind == "lensnet":
+            from megacontext.core.gistnet.gister import NetGister
+            from megacontext.core.lensnet import NetLens
+
+            assert isinstance(self.lens, NetLens)
+            assert isinstance(self.gister, NetGister)
+            return NetLens(self.lens.net, self.gister)
+        return make_lens(self.config.lens.kind, lens_options(self.config, self.gister))
+
+    def tree(self, gister: Gister, tokens: U32) -> Tree:
+        """A tree in memory over ``tokens``."""
+        spec = TreeSpec(
+            block_size=self.config.block_size,
+            max_levels=self.config.tree.max_levels,
+            dim=gister.dim,
+            key_dim=gister.key_dim,
+            dtype=self.config.tree.dtype,
+            model=self.base.name,
+            gist_checkpoint=gister.checkpoint_id,
+            vocab_size=self.base.vocab_size,
+        )
+        tree = Tree.create(spec, gister)
+        if len(tokens):
+            tree.append(tokens)
+        return tree
+
+    def parts(self, config: Config, history: History, read: int, lens: Lens) -> Parts:
+        """Parts of a session over the first ``read`` tokens of ``history``, cold-started.
+
+        Raises:
+            BudgetError: the history is too long for this budget and number of levels.
+        """
+        context = WorkingContext(
+            config.block_size, config.tree.max_levels, config.w_max, config.focus.protected_blocks
+        )
+        if read:
+            context.cold_start(read)
+        focus = Focus(
+            context,
+            make_allocator(config.allocator.kind, allocator_options(config.allocator)),
+            limits_for(config.focus, Trigger.BLOCK_CLOSED),
+            config.seed,
+        )
+        return Parts(
+            config=config,
+            base=self.base,
+            gister=history.gister,
+            tree=self.tree(history.gister, history.tokens[:read]),
+            focus=focus,
+            lens=lens,
+            window=self.window(config.w_max),
+            sampler=Sampler(),
+            pieces=self.pieces,
+            notes=[],
+        )

@@ -1,0 +1,230 @@
+"""Recall tasks made here: facts in held-out wording, planted in real text.
+
+Several facts of different scenes share one history, and each scene is asked about once, so that
+a history's gists serve several tasks. All facts of a scene have the same wording: each is a
+distractor of the others. Keys, values and wording are from the split that no training text uses
+(see :mod:`megacontext.core.data.lexicon`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from megacontext.core.config import Config
+from megacontext.core.data.recall import RecallWriter
+from megacontext.core.data.scenes import Ask, Scene
+from megacontext.core.evaluation.haystack import boundaries, haystack
+from megacontext.core.evaluation.tasks import RecallTask, Text
+from megacontext.core.model import loading
+from megacontext.core.rng import generator
+from megacontext.core.runtime.bundle import DEMO, bundle_folder
+from megacontext.traces.errors import ConfigError, ModelError, SourceError
+
+__all__ = ["KINDS", "MakeOptions", "make_tasks", "tokenizer_of"]
+
+Rng = np.random.Generator
+
+
+@dataclass(frozen=True)
+class MakeOptions:
+    """What to make.
+
+    Attributes:
+        w_max: the budget that ``times`` multiplies, in tokens.
+        times: lengths of the histories in multiples of ``w_max``.
+        samples: tasks of each length, spread evenly over ``kinds``.
+        kinds: names of ``KINDS``.
+        facts: same-worded facts in a scene.
+        per_history: questions about one history.
+        seed: everything follows from it.
+    """
+
+    w_max: int
+    times: tuple[int, ...] = (4, 16, 64)
+    samples: int = 20
+    kinds: tuple[str, ...] = ()
+    facts: int = 4
+    per_history: int = 10
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A scene of :mod:`megacontext.core.data.scenes`, more facts, and which asks will do."""
+
+    scene: str
+    crowd: int = 1
+    alone: bool = False
+    accepts: Callable[[Ask], bool] = lambda ask: True
+
+
+KINDS: dict[str, _Kind] = {
+    "passkey": _Kind("relation", alone=True, accepts=lambda ask: ask.answer.isdigit()),
+    "key_value": _Kind("relation"),
+    "multi_key": _Kind("relation", crowd=4),
+    "multi_value": _Kind("values"),
+    "variables": _Kind("chain"),
+    "pairs": _Kind("pairs", crowd=2),
+    "conversation": _Kind("chat"),
+    "definition": _Kind("code"),
+    "common_word": _Kind(""),
+}
+"""RULER's tasks and three of our own; ``pairs`` is multi-query associative recall (MQAR).
+
+``common_word`` asks for the most frequent word of a list of words. Nothing is gold there: it
+needs all of the history.
+"""
+DEFAULT_KINDS = tuple(kind for kind in KINDS if kind != "common_word")
+
+
+def tokenizer_of(config: Config) -> Tokenizer:
+    """The tokenizer of the config's model, without loading the model.
+
+    Raises:
+        ModelError: no readable tokenizer, or one that is not of the fast kind.
+    """
+    path = str(bundle_folder() / "base") if config.model.path == DEMO else config.model.path
+    source, local = loading.find_model(path)
+    hf = loading.load_tokenizer(source, local=local)
+    if not getattr(hf, "is_fast", False):
+        raise ModelError(f"model.path {path!r} has no tokenizer.json; use a model that has one.")
+    backend: Tokenizer = hf.backend_tokenizer
+    return backend
+
+
+def make_tasks(
+    options: MakeOptions, tokenizer: Tokenizer, texts: Sequence[Text], block_size: int = 32
+) -> list[RecallTask]:
+    """The tasks; those of one history follow each other, lengths take turns.
+
+    Raises:
+        ConfigError: an unknown kind or an impossible number.
+        SourceError: the texts are too short.
+    """
+    kinds = options.kinds or DEFAULT_KINDS
+    for kind in kinds:
+        if kind not in KINDS:
+            raise ConfigError(f"--kinds: {kind!r} is unknown; use some of {', '.join(KINDS)}.")
+    if min(options.samples, options.facts, options.per_history, *options.times) < 1:
+        raise ConfigError(
+            f"--samples {options.samples}, --facts {options.facts}, --per-history "
+            f"{options.per_history} and --times {list(options.times)} must be at least 1."
+        )
+    writer = RecallWriter(tokenizer, "heldout", options.seed, block_size)
+    made: list[RecallTask] = []
+    for first in range(0, options.samples, options.per_history):
+        wanted = [
+            kinds[number % len(kinds)]
+            for number in range(first, min(options.samples, first + options.per_history))
+        ]
+        for times in options.times:
+            made += _history(options, writer, tokenizer, texts, times, first, wanted)
+    return made
+
+
+def _history(
+    options: MakeOptions,
+    writer: RecallWriter,
+    tokenizer: Tokenizer,
+    texts: Sequence[Text],
+    times: int,
+    first: int,
+    kinds: list[str],
+) -> list[RecallTask]:
+    """Tasks about one history of ``times`` * w_max tokens."""
+    rng = generator(options.seed, "eval.tasks", times, first)
+    tokens = times * options.w_max
+    words = [kind for kind in kinds if kind == "common_word"]
+    made = [_common_word(writer, tokenizer, tokens, times, rng) for _ in words]
+    asked = [
+        (kind, *_scene(writer, options.facts, kind, times, first + number))
+        for number, kind in enumerate(kinds)
+        if kind != "common_word"
+    ]
+    if not asked:
+        return made
+    planted = sum(len(text) for _, scene, _ in asked for text in scene.statements)
+    # About 3.5 characters a token; what is too long is cut to the token below.
+    for chars in (tokens * 3, tokens * 5, tokens * 9):
+        filler = haystack(texts, max(0, chars - planted), options.seed, first * 1000 + times)
+        filler, short = _cut(tokenizer, filler, tokens - planted // 3)
+        if not short:
+            break
+    # The newest window's worth of text holds no asked fact: recency alone cannot answer.
+    last = max(1, int(len(filler) * (1 - 1.25 * options.w_max / tokens)))
+    return made + _plant(filler, last, asked, times, rng)
+
+
+def _cut(tokenizer: Tokenizer, text: str, tokens: int) -> tuple[str, bool]:
+    """The first ``tokens`` tokens of ``text``, and whether it has fewer."""
+    encoding = tokenizer.encode(text)
+    if len(encoding.ids) < tokens:
+        return text, True
+    return text[: encoding.offsets[max(0, tokens - 1)][1]], False
+
+
+def _scene(
+    writer: RecallWriter, facts: int, kind: str, times: int, number: int
+) -> tuple[Scene, Ask]:
+    """A scene in held-out wording and the question to ask about it."""
+    wanted = KINDS[kind]
+    count = 1 if wanted.alone else facts * wanted.crowd
+    for attempt in range(1000):
+        scene = writer.scene(count, wanted.scene, times, number, attempt)
+        for ask in scene.asks:
+            if wanted.accepts(ask) and "\n" not in ask.answer:
+                return scene, ask
+    raise SourceError(f"--kinds: no {kind} scene could be made; leave it out.")
+
+
+def _plant(
+    filler: str, last: int, asked: list[tuple[str, Scene, Ask]], times: int, rng: Rng
+) -> list[RecallTask]:
+    """All scenes in one text; facts at line and sentence ends before ``last``, in order."""
+    places = boundaries(filler)
+    places = places[places <= last]
+    if len(places) == 0:
+        places = np.arange(0, last + 1, 80)
+    pieces: list[tuple[int, int, int, str]] = []  # place, scene, statement, text
+    for at, (_, scene, _) in enumerate(asked):
+        chosen = np.sort(rng.choice(places, len(scene.statements)))
+        for i, text in enumerate(scene.statements):
+            pieces.append((int(chosen[i]), at, i, text))
+    parts: list[str] = []
+    spans: dict[tuple[int, int], tuple[int, int]] = {}
+    cursor = length = 0
+    for place, at, i, text in sorted(pieces, key=lambda p: p[:3]):
+        parts += [filler[cursor:place], "\n", text, "\n"]
+        length += place - cursor + 1
+        spans[at, i] = (length, length + len(text))
+        length += len(text) + 1
+        cursor = place
+    history = "".join([*parts, filler[cursor:]])
+    return [
+        RecallTask(
+            history,
+            ask.question or ask.prompt,
+            ask.answer,
+            tuple(spans[at, i] for i in ask.gold),
+            kind,
+            times,
+        )
+        for at, (kind, _, ask) in enumerate(asked)
+    ]
+
+
+def _common_word(
+    writer: RecallWriter, tokenizer: Tokenizer, tokens: int, times: int, rng: Rng
+) -> RecallTask:
+    """A list of words in which one is three times as frequent as any other."""
+    words = list(dict.fromkeys(writer.lexicon.word(rng) for _ in range(200)))
+    weights = np.ones(len(words))
+    weights[0] = 3.0
+    picks = rng.choice(len(words), tokens, p=weights / weights.sum())
+    text, _ = _cut(tokenizer, " ".join(words[int(i)] for i in picks), tokens)
+    question = "Which word is the most frequent one in the list above?"
+    return RecallTask(text, question, words[0], (), "common_word", times)

@@ -1,0 +1,152 @@
+"""Recall: questions about facts far outside the window, for ours and the controls.
+
+Two modes. ``stream`` is the session as it runs: the model reads the whole history block by block,
+with a refocus at each. ``fast`` differs in three ways and is otherwise the same code: the tree is
+built without the model reading the history; the working context starts cold over it (newest
+blocks raw, then level-1 gists, then the coarsest that fit), so the question's refocuses begin
+from there and not from where earlier text had moved the focus; and the window is computed once,
+from scratch, after them. A lens that reads the model's hidden states or attention gets that
+window before the question and follows it by the session's own edits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from megacontext.core.evaluation.contenders import sample_config, take_seat
+from megacontext.core.evaluation.kit import Kit, token_spans
+from megacontext.core.evaluation.statistics import wilson
+from megacontext.core.evaluation.tasks import TEMPLATE, RecallTask, prompt_of
+
+__all__ = ["RECALL_CONTENDERS", "Result", "evaluate_recall", "is_right", "summarize_recall"]
+
+RECALL_CONTENDERS = ["ours", "recency", "random", "bm25", "oracle", "gists", "full"]
+_SPACE = re.compile(r"\s+")
+_QUOTES = "\"'`“”‘’"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One contender on one task (``task``: its number)."""
+
+    task: int
+    contender: str
+    kind: str
+    times: int
+    right: bool
+    text: str
+    gold_raw: bool | None
+    refocuses: int | None
+
+
+def _normalized(text: str) -> str:
+    return _SPACE.sub(" ", text).strip().lstrip(_QUOTES).casefold()
+
+
+def is_right(text: str, answer: str) -> bool:
+    """Whether ``text`` starts with ``answer``; case, white space and opening quotes aside.
+
+    A longer word or number that merely starts with the answer is wrong.
+    """
+    said, wanted = _normalized(text), _normalized(answer).rstrip(_QUOTES + ".")
+    if not said.startswith(wanted):
+        return False
+    rest = said[len(wanted) :]
+    return not (wanted[-1:].isalnum() and rest[:1].isalnum())
+
+
+def evaluate_recall(
+    kit: Kit,
+    tasks: Sequence[RecallTask],
+    contenders: Sequence[str],
+    *,
+    stream: bool = False,
+    template: str = TEMPLATE,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Result]:
+    """Every contender on every task that it can take part in.
+
+    ``oracle`` needs ``gold``, ``full`` a history that fits the trained window.
+
+    Raises:
+        BudgetError: a history is too long for the budget and number of levels.
+    """
+    results: list[Result] = []
+    done, total = 0, len(tasks) * len(contenders)
+    for number, task in enumerate(tasks):
+        history = kit.history(task.history)
+        gold = token_spans(history.offsets, task.gold)
+        encode = kit.base.tokenizer.encode
+        prompt = encode(prompt_of(task.question, template))
+        limit = max(16, len(encode(" " + task.answer)) + 6)
+        stop = "" if "\n" in task.answer.strip() else "\n"
+        config = sample_config(kit.config, number)
+        whole = len(history.tokens) + len(prompt) + limit
+        for name in contenders:
+            apart = (name == "oracle" and not len(gold)) or (
+                name == "full" and whole > kit.base.window
+            )
+            if not apart:
+                seat = take_seat(
+                    name, kit, config, history, len(history.tokens), gold, stream=stream
+                )
+                asked = seat.ask(prompt, limit, stop)
+                right = is_right(asked.text, task.answer)
+                results.append(
+                    Result(
+                        number,
+                        name,
+                        task.kind,
+                        task.times,
+                        right,
+                        asked.text,
+                        asked.gold_raw,
+                        asked.refocuses,
+                    )
+                )
+            done += 1
+            progress(done, total)
+    return results
+
+
+def summarize_recall(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
+    """Figures by contender, in order of appearance, with ``by_times`` and ``by_kind`` where known.
+
+    ``gold_expanded`` is the share of tasks with known gold whose gold was all raw when the answer
+    began; ``refocuses`` the mean number from the question's first token until it was, over these.
+    """
+    table: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(r.contender for r in results):
+        own = [r for r in results if r.contender == name]
+        table[name] = _figures(own)
+        for key, values in (
+            ("by_times", {r.times for r in own if r.times}),
+            ("by_kind", {r.kind for r in own if r.kind}),
+        ):
+            if values:
+                field = key.removeprefix("by_")
+                table[name][key] = {
+                    str(v): _figures([r for r in own if getattr(r, field) == v])
+                    for v in sorted(values, key=lambda v: (isinstance(v, str), v))
+                }
+    return table
+
+
+def _figures(results: Sequence[Result]) -> dict[str, Any]:
+    right, count = sum(r.right for r in results), len(results)
+    known = [r for r in results if r.gold_raw is not None]
+    expanded = sum(bool(r.gold_raw) for r in known)
+    took = [r.refocuses for r in results if r.refocuses is not None]
+    return {
+        "accuracy": right / count,
+        "interval": list(wilson(right, count)),
+        "count": count,
+        "gold_expanded": expanded / len(known) if known else None,
+        "gold_interval": list(wilson(expanded, len(known))) if known else None,
+        "refocuses": float(np.mean(took)) if took else None,
+    }

@@ -1,0 +1,110 @@
+"""Results as tables: rows of texts for people, Parquet for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from megacontext.traces.errors import StorageError
+
+__all__ = ["markdown", "nll_table", "recall_table", "share", "write_parquet", "write_results"]
+
+Rows = list[dict[str, str]]
+
+
+def share(value: float | None, interval: Sequence[float] | None = None) -> str:
+    """A share in percent with its interval."""
+    if value is None:
+        return "–"
+    spread = "" if interval is None else f" [{interval[0]:.0%}, {interval[1]:.0%}]"
+    return f"{value:.1%}{spread}"
+
+
+def _nats(value: float | None, interval: Sequence[float] | None = None) -> str:
+    if value is None:
+        return "–"
+    spread = "" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]"
+    return f"{value:.3f}{spread}"
+
+
+def recall_table(figures: Mapping[str, Mapping[str, Any]]) -> Rows:
+    """One row per contender, one column per length of history where lengths are known."""
+    rows: Rows = []
+    for name, own in figures.items():
+        row = {"contender": name, "accuracy": share(own["accuracy"], own["interval"])}
+        by_times = own.get("by_times", {})
+        if len(by_times) > 1:
+            for times, cell in by_times.items():
+                row[f"{times}×"] = share(cell["accuracy"], cell["interval"])
+        row["gold expanded"] = share(own["gold_expanded"], own["gold_interval"])
+        row["refocuses"] = "–" if own["refocuses"] is None else f"{own['refocuses']:.2f}"
+        row["tasks"] = str(own["count"])
+        rows.append(row)
+    columns = dict.fromkeys(column for row in rows for column in row)
+    return [{column: row.get(column, "–") for column in columns} for row in rows]
+
+
+def nll_table(figures: Mapping[str, Mapping[str, Any]]) -> Rows:
+    """One row per budget and contender."""
+    return [
+        {
+            "W_max": w_max,
+            "contender": name,
+            "ΔNLL": _nats(cell["delta_nll"], cell["interval"]),
+            "p95": _nats(cell["delta_nll_p95"]),
+            "recovered gain": _nats(cell["recovered_gain"], cell["recovered_gain_interval"]),
+            "windows": str(cell["count"]),
+            "texts": str(cell["documents"]),
+        }
+        for w_max in next(iter(figures.values()))["by_w_max"]
+        for name, own in figures.items()
+        for cell in (own["by_w_max"][w_max],)
+    ]
+
+
+def markdown(rows: Rows) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
+    lines += ["| " + " | ".join(c.replace("|", "\\|") for c in r.values()) + " |" for r in rows]
+    return "\n".join(lines) + "\n"
+
+
+def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """One Parquet file, replaced as a whole; nested values become JSON.
+
+    Raises:
+        StorageError: the disk is full or the folder cannot be written.
+    """
+    columns = dict.fromkeys(name for row in rows for name in row)
+    table = pa.table({c: pa.array([_plain(row.get(c)) for row in rows]) for c in columns})
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, part)
+        os.replace(part, path)  # noqa: PTH105
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written ({error.strerror or error}).") from error
+
+
+def _plain(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, (dict, list, tuple)) else value
+
+
+def write_results(folder: Path, name: str, results: Iterable[Any], table: Rows) -> None:
+    """Every single result (dataclasses) and the table, in ``folder``.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    write_parquet(folder / f"{name}.parquet", [asdict(result) for result in results])
+    try:
+        (folder / f"{name}.md").write_text(markdown(table), encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written ({error.strerror}).") from error
