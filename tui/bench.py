@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import gc
 import os
 import pty
 import select
@@ -106,6 +107,7 @@ async def _draw(trace: Path, seeks: int, frames: int, seed: int) -> dict[str, fl
     targets = random.integers(0, source.num_rows, seeks).tolist()
     seek_s, frame_s = [], []
     async with app.run_test(size=(WIDTH, HEIGHT)) as pilot:
+        gc.freeze()  # as the command line does before it shows anything
         for row in targets:
             start = time.perf_counter()
             app.session.play(partial(Playback.seek, row=row))
@@ -188,13 +190,14 @@ class _Terminal:
 
 
 _TIMED_START = """
-import sys, time
+import gc, sys, time
 from pathlib import Path
 from megacontext.tui.app import InspectorApp
 from megacontext.tui.file_source import FileSource
 from megacontext.tui.playback import Playback
 source = FileSource(Path(sys.argv[1]), mode=sys.argv[2])
 app = InspectorApp(source)
+gc.freeze()
 opened = time.perf_counter()
 def painted():
     Path(sys.argv[3]).write_text(str(time.perf_counter() - opened))

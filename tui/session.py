@@ -34,7 +34,7 @@ TEXT_TOKENS = 1024
 class _Slices:
     """Time that one frame or tick may spend on reading, seconds."""
 
-    frame_s: float = 0.008
+    frame_s: float = 0.005
     life_s: float = 0.02
 
 

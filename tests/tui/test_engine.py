@@ -223,7 +223,7 @@ def test_leaving_tells_the_trace_or_why_the_engine_died(
     monkeypatch.setattr(live, "engine_command", lambda *_: [sys.executable, "-c", script])
     trace = tmp_path / "runs" / "t.arrow"
     if code:
-        with pytest.raises(EngineError, match="exit code 3.*no such key"):
+        with pytest.raises(EngineError, match=r"exit code 3.*no such key"):
             live.start_and_watch(config, trace, [], theme="")
     else:
         assert str(trace) in live.start_and_watch(config, trace, [], theme="")
