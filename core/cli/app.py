@@ -20,6 +20,8 @@ COMMANDS = {
     "sim": "",
     "data": "megacontext.core.data.cli:app",
     "train": "megacontext.core.training.cli:app",
+    "eval": "megacontext.core.cli.evaluate:app",
+    "batch": "megacontext.core.cli.batch:app",
     "bench": "megacontext.core.cli.bench:app",
     "doctor": "megacontext.core.cli.doctor:app",
 }
