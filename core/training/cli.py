@@ -39,6 +39,8 @@ def base(
 
     settings = load(BaseConfig, config, set_ or [])
     figures = train_base(settings, out, device=device, resume=resume, init=init, export=export)
+    if not figures:  # a process beside the main one
+        return
     if json_:
         print(json.dumps(figures, sort_keys=True))
     else:
