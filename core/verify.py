@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from megacontext.core.allocators import make_allocator
-from megacontext.core.config import Config, FocusConfig, build, parse_config
+from megacontext.core.config import FocusConfig, allocator_options, build, parse_config
 from megacontext.core.focus import Focus, Limits, RoundResult, WorkingContext
 from megacontext.core.runtime.triggers import limits_for
 from megacontext.traces.errors import MegaContextError, PlanError, TraceError
@@ -237,18 +237,11 @@ def _setup_of(reader: TraceReader) -> _Setup:
     config = parse_config(reader.meta.config, where="mc.config")
     return _Setup(
         config.allocator.kind,
-        _options(config),
+        allocator_options(config.allocator),
         config.tree.max_levels,
         config.focus.protected_blocks,
         config.focus,
     )
-
-
-def _options(config: Config) -> dict[str, Any]:
-    own = config.allocator
-    if own.kind == "stochastic_greedy":
-        return {"temperature": own.temperature, "top_k": own.top_k}
-    return {"path": own.path} if own.kind in ("learned", "transformer") else {}
 
 
 def _first_difference(name: str, mine: np.ndarray, recorded: np.ndarray) -> str:

@@ -7,6 +7,7 @@ from megacontext.core.config.load import (
     parse_config,
     smallest_w_max,
 )
+from megacontext.core.config.options import allocator_options
 from megacontext.core.config.schema import (
     AllocatorConfig,
     Config,
@@ -35,6 +36,7 @@ __all__ = [
     "TraceConfig",
     "TreeConfig",
     "TriggersConfig",
+    "allocator_options",
     "build",
     "dump_config",
     "load_config",

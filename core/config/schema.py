@@ -98,7 +98,7 @@ class AllocatorConfig:
         ),
     )
     temperature: float = option(
-        0.1, "stochastic_greedy: of the draw among top_k", low=1e-3, high=10
+        0.1, "of the draw (stochastic_greedy) or the competition (slot)", low=1e-3, high=10
     )
     top_k: int = option(8, "stochastic_greedy: candidates in the draw", low=1, high=1024)
     path: str | None = option(None, "learned: policy checkpoint folder")

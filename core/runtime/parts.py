@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from megacontext.core.allocators import make_allocator
-from megacontext.core.config import Config
+from megacontext.core.config import Config, allocator_options
 from megacontext.core.focus import Focus, WorkingContext
 from megacontext.core.gistnet.mean import MeanGister
 from megacontext.core.gistnet.token import TokenGister
@@ -83,7 +83,7 @@ def _over(config: Config, base: BaseModel, gister: Gister, tree: Tree, notes: li
         context.cold_start(tree.n_tokens)
     focus = Focus(
         context,
-        make_allocator(config.allocator.kind, allocator_options(config)),
+        make_allocator(config.allocator.kind, allocator_options(config.allocator)),
         limits_for(config.focus, Trigger.BLOCK_CLOSED),
         config.seed,
     )
@@ -192,16 +192,6 @@ def _tree(config: Config, base: BaseModel, gister: Gister, progress: Progress | 
     if path.is_dir() and any(path.iterdir()):
         return Tree.open(path, gister, expect=spec, progress=progress)
     return Tree.create(spec, gister, path)
-
-
-def allocator_options(config: Config) -> dict[str, Any]:
-    """What the configured policy takes beside the limits."""
-    kind, own = config.allocator.kind, config.allocator
-    if kind == "stochastic_greedy":
-        return {"temperature": own.temperature, "top_k": own.top_k}
-    if kind in ("learned", "transformer"):
-        return {"path": own.path}
-    return {}
 
 
 def lens_options(config: Config, gister: Gister) -> dict[str, Any]:
