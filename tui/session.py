@@ -82,6 +82,8 @@ class Session:
         now = self.clock()
         elapsed, self._ticked = now - self._ticked, now
         changed = self.source.refresh()
+        if self.source.num_rows < self.playback.count:
+            self._start_over()
         before = self.playback
         if before.count == 0 and self.source.num_rows:
             self.notice = ""  # whatever it said about waiting
@@ -91,6 +93,12 @@ class Session:
         if answers:
             self.notice = " ".join(answers)
         return self._read_life() or changed or bool(answers) or self.playback != before
+
+    def _start_over(self) -> None:
+        """Another, shorter trace has taken the file's name: show that one from its end."""
+        self.playback = Playback(speed=self.playback.speed).grow(self.source.num_rows).end()
+        self.view, self._scan, self.mine = ViewState(), None, []
+        self.notice = "Another run has taken this trace's name; this is its newest step."
 
     def _read_life(self) -> bool:
         """Spend this tick's share on the selected node's life; True when something was read."""

@@ -223,3 +223,15 @@ def test_tiny_traces_take_every_command(fake, clock, rows: int) -> None:
     ):
         command()
         assert session.frame().playback.position == 0
+
+
+def test_a_shorter_run_under_the_same_name_is_shown_from_its_end(fake, clock) -> None:
+    source = fake(mode="FOLLOW", visible=40)
+    session = Session(source, clock, unhurried=True)
+    session.focus_latest()
+    session.tick()
+    source.visible = 7
+    assert session.tick()
+    assert session.playback.position == 6
+    assert session.frame().view.node is None
+    assert "taken this trace's name" in session.notice

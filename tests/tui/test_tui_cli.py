@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from megacontext.traces.errors import ConfigError
+from megacontext.tui.capture import SHOTS
 from megacontext.tui.launch import TerminalError, is_first_run, pick_theme
 from megacontext.tui.serve import HOST, command_of
 
@@ -177,3 +178,16 @@ def _see(tmux, wanted: str, but_not: str = "\0") -> str:
         if wanted in screen and but_not not in screen:
             return screen
     raise AssertionError(f"{wanted!r} never came:\n{screen}")
+
+
+@pytest.mark.slow
+def test_the_documentations_pictures_can_be_made_again(small_trace: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "megacontext.tui.capture", str(small_trace), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert {path.stem for path in tmp_path.glob("*.svg")} == {shot.name for shot in SHOTS}

@@ -32,7 +32,7 @@ def draw_title(frame: Frame, width: int, height: int) -> Canvas:
     right = _activity(frame)
     start = width - len(right) - 1
     if start > x:
-        role = Role.WARN if status.paused or not ok else Role.OK
+        role = Role.ERROR if not ok else Role.WARN if status.paused else Role.OK
         canvas.text(start, 0, right, role, bg=Role.SURFACE)
     return canvas
 
