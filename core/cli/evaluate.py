@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,12 @@ def bar(what: str, console: Console) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, disable=hidden) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def tables() -> Console:
+    """Where tables go: as wide as the terminal, and wide enough for them in a file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
 
 
 def _load(config: Path, set_: list[str], seed: int | None) -> Config:
@@ -233,6 +240,46 @@ def nll(
     _show(figures, table, as_json)
 
 
+@app.command()
+def suite(
+    config: Path = _CONFIG,
+    out: Path = typer.Option(..., help="Folder for suite.parquet and suite.md."),
+    set_: list[str] = _SET,
+    quick: bool = typer.Option(False, "--quick", help="A fixed subset for two CPU cores."),
+    text: Path | None = typer.Option(
+        None, help="Texts for NLL and haystacks, JSON lines; default: the Python library."
+    ),
+    samples: int | None = typer.Option(None, min=1, help="Recall tasks of each length."),
+    kinds: str | None = typer.Option(None, help="Kinds of recall tasks joined by commas."),
+    seed: int | None = _SEED,
+    as_json: bool = _JSON,
+) -> None:
+    """All measures beside their targets: one Parquet file and one Markdown table.
+
+    Example: megacontext eval suite --config configs/demo.yaml --quick --out runs/suite
+    """
+    loaded = _load(config, set_, seed)
+    console = Console(stderr=True, quiet=as_json)
+    _quiet_libraries()
+    from megacontext.core.evaluation.haystack import in_parts, texts_from
+    from megacontext.core.evaluation.suite import FULL, QUICK, run_suite, suite_table
+    from megacontext.core.evaluation.tables import write_results
+
+    options = QUICK if quick else FULL
+    options = replace(options, samples=samples or options.samples)
+    if kinds is not None:
+        options = replace(options, kinds=tuple(k.strip() for k in kinds.split(",")))
+    haystacks = texts_from(text)
+    texts = in_parts(haystacks, 8) if text is None else haystacks
+    with bar("suite", console) as progress:
+        rows = run_suite(
+            loaded, haystacks, texts, options, lambda what, done, total: progress(done, total)
+        )
+    table = suite_table(rows)
+    write_results(out, "suite", rows, table)
+    _show({"rows": [asdict(row) for row in rows]}, table, as_json)
+
+
 def _show(figures: Mapping[str, Any], table: list[dict[str, str]], as_json: bool) -> None:
     if as_json:
         print(json.dumps(figures, allow_nan=False))
@@ -240,4 +287,4 @@ def _show(figures: Mapping[str, Any], table: list[dict[str, str]], as_json: bool
     shown = Table(*table[0], box=None)
     for row in table:
         shown.add_row(*(escape(cell) for cell in row.values()))
-    Console().print(shown)
+    tables().print(shown)

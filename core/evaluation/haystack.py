@@ -13,7 +13,7 @@ from megacontext.core.rng import generator
 from megacontext.core.sources.python import python_texts
 from megacontext.traces.errors import SourceError
 
-__all__ = ["haystack", "library_texts", "texts_from"]
+__all__ = ["boundaries", "haystack", "in_parts", "library_texts", "texts_from"]
 
 
 def library_texts() -> list[Text]:
@@ -21,6 +21,16 @@ def library_texts() -> list[Text]:
     return [
         Text(name, domain, "".join(python_texts(PythonSource(package=name, max_tokens=0))))
         for name, domain in (("stdlib", "code"), ("pydoc", "docs"))
+    ]
+
+
+def in_parts(texts: Sequence[Text], count: int) -> list[Text]:
+    """Every text in ``count`` equal parts: so many documents for a bootstrap."""
+    return [
+        Text(f"{text.name}/{part}", text.domain, text.text[part * width : (part + 1) * width])
+        for text in texts
+        for width in (len(text.text) // count,)
+        for part in range(count)
     ]
 
 

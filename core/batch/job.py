@@ -1,0 +1,67 @@
+"""What a worker process does with one job."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+
+from megacontext.core.batch.plan import Job
+from megacontext.core.config import Config, parse_config
+from megacontext.core.runtime.bundle import DEMO, bundle_parts
+from megacontext.traces.errors import MegaContextError
+from megacontext.traces.reader import TraceReader
+
+__all__ = ["JobResult", "is_finished", "run_job"]
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """``error`` is one sentence, empty if the job ended well."""
+
+    name: str
+    error: str
+
+
+def run_job(job: Job) -> JobResult:
+    """Run one job; a failure is a sentence, never an exception.
+
+    The trace is written beside its final name and moved there when it is whole.
+    """
+    from megacontext.core.runtime.run import run
+
+    part = job.trace.with_suffix(".part.arrow")
+    try:
+        job.trace.parent.mkdir(parents=True, exist_ok=True)
+        run(parse_config(job.config), part, control=False, read_stdin=False)
+        os.replace(part, job.trace)  # noqa: PTH105
+    except MegaContextError as error:
+        return JobResult(job.name, str(error))
+    except Exception as error:  # a bug in one job must not cost the others; it is listed
+        return JobResult(job.name, f"{type(error).__name__}: {error}")
+    return JobResult(job.name, "")
+
+
+def is_finished(job: Job) -> bool:
+    """Whether the job's trace is there, complete, and of the same resolved config."""
+    if not job.trace.is_file():
+        return False
+    try:
+        with TraceReader.open(job.trace) as reader:
+            recorded = parse_config(reader.meta.config)
+            wanted = _made_plain(parse_config(job.config), recorded)
+            return reader.finished and recorded == wanted
+    except MegaContextError:
+        return False  # another version's trace, or a damaged one: run again
+
+
+def _made_plain(wanted: Config, recorded: Config) -> Config:
+    """A trace records what an ``auto`` kind came to; it counts while it would again."""
+    trained = bundle_parts() if wanted.model.path == DEMO else []
+    gist, lens = wanted.gist, wanted.lens
+    same = (recorded.gist.kind == "gistnet") == ("gistnet" in trained)
+    if gist.kind == "auto" and same:
+        gist = replace(gist, kind=recorded.gist.kind)
+    same = (recorded.lens.kind == "lensnet") == ("lensnet" in trained and gist.kind == "gistnet")
+    if lens.kind == "auto" and same:
+        lens = replace(lens, kind=recorded.lens.kind)
+    return replace(wanted, gist=gist, lens=lens)

@@ -1,0 +1,100 @@
+"""A batch from plan to table: run what is not finished, measure every trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from megacontext.core.batch.engines import ENGINES
+from megacontext.core.batch.job import is_finished
+from megacontext.core.batch.plan import Job, Plan
+from megacontext.core.evaluation.tables import write_parquet
+from megacontext.traces.errors import ConfigError, MegaContextError
+from megacontext.traces.metrics import metrics_of
+from megacontext.traces.reader import TraceReader
+
+__all__ = ["BatchReport", "run_batch"]
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """What a batch did.
+
+    Attributes:
+        parquet: one row per job: its columns, ``status`` (done, failed), ``error``, metrics.
+        rows: the same rows.
+        resumed: jobs that an earlier run had finished.
+        failed: a sentence for each job that failed.
+    """
+
+    parquet: Path
+    rows: list[dict[str, Any]]
+    resumed: int
+    failed: dict[str, str]
+
+
+def run_batch(
+    plan: Plan,
+    engine: str = "local",
+    workers: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> BatchReport:
+    """Run the jobs whose traces are not finished; failures are listed, not fatal.
+
+    The table is written after every job, so a killed batch leaves what it has.
+
+    Raises:
+        ConfigError: an unknown engine, or one whose package is missing.
+        StorageError: the table cannot be written.
+    """
+    if engine not in ENGINES:
+        raise ConfigError(f"--engine is {engine!r}; use one of {', '.join(ENGINES)}.")
+    done: dict[str, dict[str, Any]] = {}
+    failed: dict[str, str] = {}
+    for job in plan.jobs:
+        if is_finished(job):
+            done[job.name] = _metrics(job)
+    resumed, target = len(done), plan.out / "metrics.parquet"
+    waiting = {job.name: job for job in plan.jobs if job.name not in done}
+    progress(resumed, len(plan.jobs))
+    for result in ENGINES[engine](list(waiting.values()), workers) if waiting else ():
+        if result.error:
+            failed[result.name] = result.error
+        else:
+            try:
+                done[result.name] = _metrics(waiting[result.name])
+            except MegaContextError as error:
+                failed[result.name] = str(error)
+        progress(len(done) + len(failed), len(plan.jobs))
+        write_parquet(target, _rows(plan, done, failed))
+    rows = _rows(plan, done, failed)
+    write_parquet(target, rows)
+    return BatchReport(target, rows, resumed, failed)
+
+
+def _metrics(job: Job) -> dict[str, Any]:
+    with TraceReader.open(job.trace) as reader:
+        return metrics_of(reader)
+
+
+def _rows(
+    plan: Plan, done: Mapping[str, dict[str, Any]], failed: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Rows of the jobs that ended, in the plan's order."""
+    return [
+        {
+            "job": job.name,
+            "config": job.source,
+            "seed": job.seed,
+            "override": job.override,
+            "stream": job.stream,
+            "status": "failed" if job.name in failed else "done",
+            "error": failed.get(job.name, ""),
+            "trace": str(job.trace),
+            **done.get(job.name, {}),
+        }
+        for job in plan.jobs
+        if job.name in done or job.name in failed
+    ]

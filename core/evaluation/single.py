@@ -1,0 +1,73 @@
+"""One block replaced: what its gist costs beside its mean and beside nothing in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from megacontext.core.evaluation.kit import History, Kit
+from megacontext.core.evaluation.nll import Piece
+from megacontext.core.evaluation.tasks import Text
+from megacontext.core.model.layout import Layout
+from megacontext.core.model.window import VectorSource
+from megacontext.core.rng import generator
+from megacontext.core.runtime.nll import full_history_nll, token_nll
+from megacontext.core.tree import Gister
+
+__all__ = ["evaluate_single"]
+
+SINGLE = ("gist", "mean", "delete")
+
+
+def evaluate_single(
+    kit: Kit,
+    texts: Sequence[Text],
+    pieces: int,
+    horizon: int = 64,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Piece]:
+    """NLL of the ``horizon`` tokens right behind a block that is one gist, its mean, or gone.
+
+    All other tokens are raw. A piece is a quarter of the trained window; texts shorter than that
+    are left out.
+    """
+    size, length = kit.config.block_size, kit.base.window // 4
+    blocks = length // size
+    read = blocks * size
+    found: list[Piece] = []
+    for number, text in enumerate(texts):
+        tokens = kit.base.tokenizer.encode(text.text)
+        fit = min(pieces, len(tokens) // (read + horizon))
+        for at in range(fit):
+            rng = generator(kit.config.seed, "eval.single", number, at)
+            start = int(rng.integers(len(tokens) - read - horizon + 1))
+            own = tokens[start : start + read + horizon]
+            full = float(full_history_nll(kit.base, own, horizon).mean())
+            piece = Piece(text.name, text.domain, start, read, full)
+            history = kit.history_of(own[:read])
+            for kind in SINGLE:
+                piece.nll[kind] = _nll(kit, history, own, kind, blocks)
+            found.append(piece)
+            progress(len(found), len(texts) * pieces)
+    return found
+
+
+def _nll(kit: Kit, history: History, tokens: np.ndarray, kind: str, blocks: int) -> float:
+    """Mean NLL of what follows ``blocks`` blocks, the last of them replaced."""
+    size = kit.config.block_size
+    read, last = blocks * size, blocks - 1
+    levels = np.zeros(blocks, np.int8)
+    levels[last] = 1
+    index = np.arange(blocks)
+    if kind == "delete":
+        levels, index = levels[:last], index[:last]
+    gister: Gister = history.mean_gister if kind == "mean" else history.gister
+    vectors: VectorSource = kit.tree(gister, tokens[:read]).gist_rows
+    window = kit.window(kit.base.window)
+    layout = Layout(levels, index, read, read, size)
+    window.sync(layout, vectors, lambda start, stop: tokens[start:stop])
+    assert window.last is not None
+    first = token_nll(window.last.logits[-1:], tokens[read : read + 1])
+    forward = window.append(tokens[read:])
+    return float(np.append(first, token_nll(forward.logits[:-1], tokens[read + 1 :])).mean())
