@@ -91,11 +91,16 @@ class InspectorApp(App[str]):
             self.register_theme(known)
         self.theme = theme
         self.source = source
-        self.session: Session = Session(source, clock, unhurried=unhurried)
+        self._session = Session(source, clock, unhurried=unhurried)
         self.session.notice = notice
         self._hint = hint
         self._ticking = ticking
         self._frame: Frame | None = None
+
+    @property
+    def session(self) -> Session:
+        """The viewer's state."""
+        return self._session
 
     # -- layout -------------------------------------------------------------------------------
     def compose(self) -> ComposeResult:

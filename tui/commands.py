@@ -4,15 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from megacontext.tui.playback import Playback
+from megacontext.tui.session import Session
 from megacontext.tui.view import ViewState
 
-if TYPE_CHECKING:
-    from megacontext.tui.app import InspectorApp
+__all__ = ["BY_ID", "COMMANDS", "FOOTER", "Command", "Viewer", "key_label"]
 
-__all__ = ["BY_ID", "COMMANDS", "FOOTER", "Command", "key_label"]
+
+class Viewer(Protocol):
+    """What commands act on: the app."""
+
+    @property
+    def session(self) -> Session: ...
+
+    def ask_search(self) -> None: ...
+
+    def search_again(self, direction: int) -> None: ...
+
+    def ask_goto(self) -> None: ...
+
+    def ask_text(self) -> None: ...
+
+    def ask_knobs(self) -> None: ...
+
+    def back_out(self) -> None: ...
+
+    def engine_pause(self) -> None: ...
+
+    def engine_refocus(self) -> None: ...
+
+    def export(self) -> None: ...
+
+    def next_theme(self) -> None: ...
+
+    def show_help(self) -> None: ...
+
+    def leave(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -32,7 +61,7 @@ class Command:
     key: str
     help: str
     group: str
-    action: Callable[[InspectorApp], None]
+    action: Callable[[Viewer], None]
     live: bool = False
 
 
@@ -58,15 +87,15 @@ def key_label(key: str) -> str:
     return " ".join(_KEY_LABELS.get(part, part) for part in key.split(","))
 
 
-def _play(change: Callable[[Playback], Playback]) -> Callable[[InspectorApp], None]:
+def _play(change: Callable[[Playback], Playback]) -> Callable[[Viewer], None]:
     return lambda app: app.session.play(change)
 
 
-def _look(change: Callable[[ViewState], ViewState]) -> Callable[[InspectorApp], None]:
+def _look(change: Callable[[ViewState], ViewState]) -> Callable[[Viewer], None]:
     return lambda app: app.session.look(change)
 
 
-def _maximize(number: int) -> Callable[[InspectorApp], None]:
+def _maximize(number: int) -> Callable[[Viewer], None]:
     return _look(lambda v: replace(v, maximized=0 if v.maximized == number else number))
 
 
