@@ -8,7 +8,9 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from megacontext.simulator.checks.invariant import InvariantError
 from megacontext.simulator.config import WorldConfig
@@ -112,17 +114,32 @@ def failure_of(config: WorldConfig, done: list[Operation], error: Exception) -> 
 def shrink_failure(failure: Failure, max_tries: int = 3000) -> Failure:
     """The shortest list of the simplest operations that fails in the same way."""
 
-    def fails(operations: list[Operation]) -> bool:
-        again = attempt(failure.config, operations)
+    def fails(config: WorldConfig, operations: list[Operation]) -> bool:
+        again = attempt(config, operations)
         return again is not None and again.kind == failure.kind
 
+    config = failure.config
     with quiet():
-        if not fails(list(failure.operations)):
+        if not fails(config, failure.operations):
             return failure
-        short = shrink(failure.operations, fails, simpler, max_tries)
-        last = attempt(failure.config, short)
+        for change in _PLAINER:
+            plainer = replace(config, **change)
+            if fails(plainer, failure.operations):
+                config = plainer
+        short = shrink(failure.operations, partial(fails, config), simpler, max_tries)
+        last = attempt(config, short)
     assert last is not None
     return replace(last, commit=failure.commit)
+
+
+_PLAINER: tuple[dict[str, Any], ...] = (
+    {"storage": "ram", "record": False},
+    {"record": False},
+    {"stream": "uniform"},
+    {"lens": "static"},
+    {"allocator": "greedy"},
+)
+"""Configurations that are quicker to run and easier to read, tried before the operations."""
 
 
 def load_failure(path: Path) -> Failure:

@@ -548,7 +548,7 @@ def hunt_lives(canary: Canary) -> Catch | None:
 def shrunk(canary: Canary, caught: Failure) -> Failure:
     with pytest.MonkeyPatch.context() as m:
         canary.plant(m)
-        return shrink_failure(caught, max_tries=600)
+        return shrink_failure(caught, max_tries=250)
 
 
 @pytest.mark.parametrize(
