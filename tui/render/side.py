@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from megacontext.tui.frame import Frame
-from megacontext.tui.model import F64, RowModel
+from megacontext.tui.model import F64, STAGES, RowModel
 from megacontext.tui.palette import Role, level_role
 from megacontext.tui.render.canvas import BOLD, UNDERLINE, Canvas
 from megacontext.tui.render.marks import (
@@ -56,7 +56,20 @@ def draw_budget(frame: Frame, width: int, height: int) -> Canvas:
         canvas.text(x, y, f"{name:<5}", Role.DIM)
         canvas.text(x + 5, y, spark(values, max(cell - 13, 4)), level_role(0, 2))
         canvas.text(x + cell - 7, y, f"{now:>6}", Role.TEXT)
+    _stages(canvas, 2 - (-len(lines) // columns), row)
     return canvas
+
+
+def _stages(canvas: Canvas, y: int, row: RowModel) -> None:
+    """Where this step's time went, as far as there is room; the longest stage stands out."""
+    longest = max(row.stage_us)
+    x = 0
+    for name, us in zip(STAGES, row.stage_us, strict=True):
+        label = f"{name} {micros(us)}  "
+        if x + len(label) - 2 > canvas.width:
+            x, y = 0, y + 1
+        x = canvas.text(x, y, f"{name} ", Role.DIM)
+        x = canvas.text(x, y, f"{micros(us)}  ", Role.TEXT if us < longest else Role.MARKER)
 
 
 def _mix_bar(canvas: Canvas, row: RowModel) -> None:
