@@ -1,4 +1,4 @@
-"""Held-out figures of a GistNet: what coarse blocks cost beside their mean and beside nothing.
+"""Held-out figures of a GistNet: what coarse blocks cost beside a token, their mean and nothing.
 
 All contenders stand at the same places of the same windows and are scored on the same tokens:
 next-token NLL of tokens that are raw in every window, minus that under the full raw window.
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from megacontext.core.gistnet.encoder import rms_normalized
+from megacontext.core.gistnet.lexical import LexicalKeys
 from megacontext.core.gistnet.module import GistNet
 from megacontext.core.rng import generator
 from megacontext.core.training.gistnet_base import FrozenBase, block_inputs
@@ -24,7 +25,7 @@ from megacontext.traces.errors import ConfigError
 __all__ = ["KINDS", "SETTINGS", "GistJudge", "JudgeConfig", "gist_table"]
 
 SETTINGS = ("single", "few", "many", "old", "upper")
-KINDS = ("gist", "mean", "delete")
+KINDS = ("gist", "token", "mean", "delete")
 _HORIZON = 64
 
 
@@ -43,28 +44,47 @@ class JudgeConfig:
 
 
 def gist_table(
-    base: FrozenBase, net: GistNet | None, tokens_RT: Tensor, batch: dict[str, Tensor], pad: GistNet
+    base: FrozenBase, net: GistNet, tokens_RT: Tensor, batch: dict[str, Tensor], kind: str
 ) -> Tensor:
-    """Embeddings [R, T + N + M, D] that ``kept`` picks from; ``net`` None: the mean control."""
-    size = pad.config.block_size
+    """Embeddings [R, T + N + M, D] that ``kept`` picks from.
+
+    Args:
+        net: the GistNet; its block size and norm serve the controls too.
+        kind: ``gist``, or a control: the rarest ``token`` of a block or the children's ``mean``.
+    """
+    size = net.config.block_size
     raw = base.embed(tokens_RT)
-    x, _ = block_inputs(base, pad, tokens_RT, batch["blocks"])
+    x, own = block_inputs(base, net, tokens_RT, batch["blocks"])
     rows, count = x.shape[:2]
-    gists = _gists(net, x.flatten(0, 1), 1, pad).view(rows, count, raw.shape[-1])
+    if kind == "gist":
+        gists = net(x.flatten(0, 1), 1)
+    elif kind == "token":
+        weights = torch.from_numpy(LexicalKeys(len(base.embedding)).weights).to(x.device)
+        best = weights[own.flatten(0, 1)].argmax(1)
+        gists = x.flatten(0, 1)[:, -size:][torch.arange(rows * count, device=x.device), best]
+    else:
+        gists = rms_normalized(x.flatten(0, 1)[:, -size:].float().mean(1)) * net.config.gist_rms
+    gists = gists.view(rows, count, raw.shape[-1])
     coded = raw.shape[1] + count
     groups = int((batch["kept"][0] >= coded).sum())
     parts = [raw, gists.to(raw.dtype)]
     if groups:
         children = gists[:, -groups * size :].reshape(-1, size, gists.shape[-1])
-        parts.append(_gists(net, children, 2, pad).view(rows, groups, -1).to(raw.dtype))
+        upper = _upper(net, children, kind).view(rows, groups, -1)
+        parts.append(upper.to(raw.dtype))
     return torch.cat(parts, dim=1)
 
 
-def _gists(net: GistNet | None, x_NTD: Tensor, level: int, pad: GistNet) -> Tensor:
-    if net is not None:
-        return net(x_NTD, level)  # type: ignore[no-any-return]
-    mean = x_NTD[:, -pad.config.block_size :].float().mean(1)
-    return rms_normalized(mean) * pad.config.gist_rms
+def _upper(net: GistNet, children_NKD: Tensor, kind: str) -> Tensor:
+    """Level-2 gists [N, D] of one kind."""
+    if kind == "gist":
+        gists: Tensor = net(children_NKD, 2)
+        return gists
+    mean_N1D = children_NKD.float().mean(1, keepdim=True)
+    if kind == "mean":
+        return rms_normalized(mean_N1D[:, 0]) * net.config.gist_rms
+    farthest = (children_NKD.float() - mean_N1D).square().sum(-1).argmax(1)
+    return children_NKD[torch.arange(len(children_NKD), device=children_NKD.device), farthest]
 
 
 class GistJudge:
@@ -153,8 +173,8 @@ class GistJudge:
         answer = tokens.gather(1, target)
         full = _nll(base.logits_at(raw, target - 1), answer)
         costs = {}
-        for kind, chosen in (("gist", net), ("mean", None)):
-            table = gist_table(base, chosen, tokens, batch, net)
+        for kind in KINDS[:-1]:
+            table = gist_table(base, net, tokens, batch, kind)
             window = table.gather(1, _wide(batch["kept"], table))
             costs[kind] = _nll(base.logits_at(window, batch["predictor"]), answer) - full
         bare = raw.gather(1, _wide(batch["kept_raw"], raw))
