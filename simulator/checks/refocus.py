@@ -22,6 +22,9 @@ Action = tuple[int, int, int, float, int, bool, int]
 
 _EXPAND = int(ActionKind.EXPAND)
 _COLLAPSE = int(ActionKind.COLLAPSE)
+_NEW_EVIDENCE = np.float32(0.1)
+"""A gist that was expanded by choice may be so again once its score differed by so much from the
+score it was expanded at, or was below the threshold."""
 _BY_SCORE = int(Reason.SCORE)
 _FORCED_SAMPLE = 8
 """The order of forced collapses is checked at every so many refocuses; it is a slow check."""
@@ -96,7 +99,8 @@ class RefocusChecker:
         self.step = -1
         self.round = -1
         self.last: dict[tuple[int, int], tuple[int, int]] = {}  # node -> (step, kind)
-        self.spent: set[tuple[int, int]] = set()  # expanded by choice, not re-armed yet
+        # Expanded by choice and not re-armed yet, with the score that was the reason.
+        self.spent: dict[tuple[int, int], float] = {}
         self.waiting: set[tuple[int, int]] = set()  # those of them that are gists again
 
     # -- one refocus -------------------------------------------------------------------------
@@ -141,9 +145,10 @@ class RefocusChecker:
             return
         tau = np.float32(self.limits.tau_expand)  # a float16 threshold would be another number
         for node in list(self.waiting):
-            if np.float32(scores[self.shadow.at(*node)]) < tau:
+            score = np.float32(scores[self.shadow.at(*node)])
+            if score < tau or abs(score - np.float32(self.spent[node])) >= _NEW_EVIDENCE:
                 self.waiting.discard(node)
-                self.spent.discard(node)
+                del self.spent[node]
 
     def _scored_as_said(self, seen: RoundSeen) -> None:
         """Scores of actions are those of their nodes; single choices are beyond their threshold."""
@@ -255,14 +260,14 @@ class RefocusChecker:
         if kind == _EXPAND:
             if (level, index) in self.spent:
                 raise InvariantError("rearming", f"{action} expands a node that was never re-armed")
-            self.spent.add((level, index))
+            self.spent[level, index] = action[3]
 
     def _forget_below(self, level: int, index: int) -> None:
         """Nodes that a collapse swallows are forgotten: they are new when they come back."""
         if level > 1 and self.spent:
             size = self.shadow.block_size
             for child in range(index * size, (index + 1) * size):
-                self.spent.discard((level - 1, child))
+                self.spent.pop((level - 1, child), None)
                 self.waiting.discard((level - 1, child))
 
     def cooling(self, kind: int, level: int, index: int) -> bool:

@@ -468,7 +468,7 @@ CANARIES = [
     Canary("never disarmed", never_disarmed),
     Canary("re-armed by any score", rearmed_by_any_score),
     Canary("resume forgets", resume_forgets),
-    Canary("actions in wrong order", result_with(actions=lambda r: r.actions[::-1])),
+    Canary("actions in wrong order", result_with(actions=lambda r: r.actions[::-1].copy())),
     Canary("stale budget_used", result_with(budget_used=lambda r: r.budget_used + 1)),
     Canary("scores of other nodes", result_with(scores=lambda r: np.roll(r.scores, 1))),
     Canary("NaN kept", not_a_number_kept),
@@ -553,7 +553,10 @@ def shrunk(canary: Canary, caught: Failure) -> Failure:
 
 @pytest.mark.parametrize(
     "canary",
-    [pytest.param(canary, id=canary.name.replace(" ", "-")) for canary in CANARIES],
+    [
+        pytest.param(c, id=c.name.replace(" ", "-"), marks=[pytest.mark.slow] if c.slow else [])
+        for c in CANARIES
+    ],
 )
 def test_the_fuzz_loop_finds_a_planted_bug(canary: Canary) -> None:
     assert hunt(canary) is not None, f"{canary.name} survived {MAX_STEPS} steps"
