@@ -8,7 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["FEATURES", "node_features", "node_similarity", "shared_with_neighbours"]
+__all__ = [
+    "FEATURES",
+    "before_question",
+    "node_features",
+    "node_similarity",
+    "shared_with_neighbours",
+]
 
 FEATURES = (
     "similarity",  # largest over the descendants' keys, in [-1, 1]
@@ -22,6 +28,16 @@ FEATURES = (
     "raw",  # 1 for a raw block
     "surprisal",  # mean surprisal of the span's tokens in nats; 0 if unknown
 )
+
+
+def before_question(blocks: Tensor, n_tokens: Tensor, asked: Tensor, block_size: int) -> Tensor:
+    """Similarities [..., n] of blocks, 0 for those that hold the question: they match it best.
+
+    Args:
+        n_tokens, asked: int[..., 1], length of the history and how many newest tokens ask.
+    """
+    number = torch.arange(blocks.shape[-1], device=blocks.device)
+    return torch.where(number < (n_tokens - asked) // block_size, blocks, 0.0)
 
 
 def shared_with_neighbours(similarity: Tensor, share: float) -> Tensor:
@@ -84,7 +100,7 @@ def node_features(
     mean = only.sum(dim=1, keepdim=True) / count
     spread = torch.where(keep, (similarity - mean) ** 2, 0.0).sum(dim=1, keepdim=True) / count
     best = torch.where(keep, similarity, -2.0).amax(dim=1, keepdim=True)
-    order = torch.where(keep, similarity, -2.0).argsort(dim=1, descending=True)
+    order = torch.where(keep, similarity, -2.0).argsort(dim=1, descending=True, stable=True)
     rank = torch.empty_like(order)
     places = torch.arange(order.shape[1], device=order.device).expand_as(order)
     rank.scatter_(1, order, places)

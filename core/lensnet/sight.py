@@ -18,6 +18,7 @@ from torch import Tensor
 
 from megacontext.core.gistnet.keys import KeyTower
 from megacontext.core.lensnet.features import (
+    before_question,
     node_features,
     node_similarity,
     shared_with_neighbours,
@@ -70,6 +71,7 @@ def lens_pass(
     queries_MV = tower.queries(asked[None], real[None])[0].float()
     number = torch.arange(len(stored.keys), device=entries.device)
     blocks = (stored.keys @ queries_MV.T).amax(dim=1)
+    blocks = before_question(blocks, counts[:1], real.sum(), size)
     blocks = torch.where(number < counts[1], blocks, -2.0)
     shared = shared_with_neighbours(blocks, NEIGHBOUR_SHARE)
     highest = len(stored.gists)

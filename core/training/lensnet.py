@@ -184,6 +184,7 @@ class LensTask:
             batch["questions"],
             batch["levels"],
             batch["index"],
+            batch["n_tokens"],
             None,
         )
         logits = seen.scores(self._lens)
@@ -224,6 +225,7 @@ class LensTask:
             history[:, -self._gistnet.config.keys.query_tokens :],
             batch["levels"],
             batch["index"],
+            batch["n_tokens"],
             hidden[:, :-horizon] if shown else None,
         )
         logits = seen.scores(self._lens)

@@ -11,7 +11,11 @@ import torch
 from torch import Tensor
 
 from megacontext.core.gistnet.module import GistNet
-from megacontext.core.lensnet.features import node_features, shared_with_neighbours
+from megacontext.core.lensnet.features import (
+    before_question,
+    node_features,
+    shared_with_neighbours,
+)
 from megacontext.core.lensnet.module import LensNet, TailQueries
 from megacontext.core.lensnet.sight import NEIGHBOUR_SHARE
 from megacontext.core.training.gistnet_base import FrozenBase, block_inputs
@@ -86,22 +90,29 @@ def view(
     questions_RQ: Tensor,
     levels_RN: Tensor,
     index_RN: Tensor,
+    n_tokens_R: Tensor,
     hidden_RHD: Tensor | None,
 ) -> View:
-    """What LensNet sees of each state. ``levels_RN`` is -1 where a row is padding."""
+    """What LensNet sees of each state.
+
+    Args:
+        questions_RQ: the newest tokens. levels_RN: -1 where a row is padding.
+        n_tokens_R: lengths of the histories, the open block's tokens among them.
+    """
     size, config = net.config.block_size, lens.config
     asked, real = question_inputs(base, net, questions_RQ)
     queries = net.keys.queries(asked, real).float()
     with torch.autocast(queries.device.type, enabled=False):
         blocks = (memory.keys.float() @ queries.transpose(1, 2)).amax(2)
+    asks = real.sum(1, keepdim=True)
+    blocks = before_question(blocks, n_tokens_R[:, None], asks, size)
     valid = levels_RN >= 0
     levels = levels_RN.clamp(min=0)
     shared = shared_with_neighbours(blocks, NEIGHBOUR_SHARE)
     own = over_frontier(blocks, levels, index_RN, size)
     near = over_frontier(shared, levels, index_RN, size)
     width = torch.where(levels == 2, size * size, size)
-    count = torch.full((len(levels),), memory.keys.shape[1] * size, device=levels.device)
-    features = node_features(own, near, levels, index_RN * width, count, size, valid=valid)
+    features = node_features(own, near, levels, index_RN * width, n_tokens_R, size, valid=valid)
     dim = memory.gists.shape[-1]
     one = memory.gists.gather(1, _wide(index_RN.clamp(max=memory.gists.shape[1] - 1), dim))
     gists = one

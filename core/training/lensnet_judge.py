@@ -149,6 +149,7 @@ class LensJudge:
             torch.from_numpy(self._far[number]["questions"])[None].to(device),
             torch.from_numpy(levels)[None].to(device),
             torch.from_numpy(index)[None].to(device),
+            torch.from_numpy(self._far[number]["n_tokens"])[None].to(device),
             None,
         )
         found = seen.similarity if who == "similarity" else seen.scores(lens)
@@ -176,6 +177,7 @@ class LensJudge:
                 tokens[:, :-horizon][:, -self._gistnet.config.keys.query_tokens :],
                 batch["levels"],
                 batch["index"],
+                batch["n_tokens"],
                 hidden[:, :-horizon],
             )
             raw = self._base.embed(tokens)

@@ -130,7 +130,8 @@ def window_entries(level: np.ndarray, block_size: int, extra: int) -> np.ndarray
 class LensRows(Dataset[dict[str, Tensor]]):
     """Item ``step``: a far or a near batch with a leading [accumulation].
 
-    Both: ``tokens`` int32[R, ...], ``levels``, ``index`` int64[R, N] (padding -1 in ``levels``).
+    Both: ``n_tokens`` int64[R], ``tokens`` int32[R, ...], ``levels`` and ``index`` int64[R, N]
+    (padding: level -1).
     Far: ``questions`` int32[R, q], ``gold`` float32[R, B] share of each block, all zero where
     nothing is asked. Near: ``tokens``
     hold the horizon too; ``windows`` int64[R, C + 1, L] rows of the window as it is and with one
@@ -199,6 +200,7 @@ class LensRows(Dataset[dict[str, Tensor]]):
         return {
             "tokens": tokens[: mix.far_blocks * size],
             "questions": tokens[-self._query :],
+            "n_tokens": np.array(len(tokens)),
             "gold": gold_share(facts, mix.far_blocks, size),
             "levels": levels,
             "index": index,
@@ -233,6 +235,7 @@ class LensRows(Dataset[dict[str, Tensor]]):
             row[: len(window)] = window
         return {
             "tokens": tokens,
+            "n_tokens": np.array(mix.near_blocks * size),
             "levels": levels,
             "index": index,
             "windows": padded,

@@ -14,7 +14,11 @@ from megacontext.core.gistnet.gister import NetGister
 from megacontext.core.gistnet.keys import KeyConfig
 from megacontext.core.gistnet.module import GistNet, GistNetConfig
 from megacontext.core.lensnet.bench import bench_lens
-from megacontext.core.lensnet.features import node_similarity, shared_with_neighbours
+from megacontext.core.lensnet.features import (
+    before_question,
+    node_similarity,
+    shared_with_neighbours,
+)
 from megacontext.core.lensnet.lens import NetLens, legal_scores, save_lensnet
 from megacontext.core.lensnet.module import LensNet, LensNetConfig
 from megacontext.core.lensnet.sight import Stored, lens_pass
@@ -110,6 +114,12 @@ def test_question_ranks_the_gist_over_a_planted_block_first() -> None:
         scores = NetLens(net, maker).score(asked)
         hits += int(np.argmax(scores) == gold)
     assert hits >= 8
+
+
+def test_blocks_that_hold_the_question_do_not_match_it() -> None:
+    similarity = torch.full((6,), 0.5)
+    rest = before_question(similarity, torch.tensor([50]), torch.tensor(12), K)
+    assert rest.tolist() == [0.5, 0.5, 0.5, 0.5, 0, 0]
 
 
 def test_hidden_states_count_and_may_be_absent() -> None:
