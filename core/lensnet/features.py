@@ -10,6 +10,7 @@ from torch import Tensor
 
 __all__ = [
     "FEATURES",
+    "HIGHEST_TRAINED",
     "before_question",
     "node_features",
     "node_similarity",
@@ -22,12 +23,15 @@ FEATURES = (
     "behind_best",  # similarity minus the frontier's largest
     "log_rank",  # log of the rank by similarity over the frontier
     "neighbour",  # largest similarity with the spans' neighbours shared in
-    "log_width",  # log of the span in blocks
+    "log_width",  # log of the span in blocks, of level 2 at most
     "log_distance",  # log of the distance to the cursor in blocks
     "log_age",  # log of the entry's distance from the start of the history in blocks
     "raw",  # 1 for a raw block
     "surprisal",  # mean surprisal of the span's tokens in nats; 0 if unknown
 )
+
+HIGHEST_TRAINED = 2
+"""Training histories have two levels; higher nodes look like level 2 apart from their gists."""
 
 
 def before_question(blocks: Tensor, n_tokens: Tensor, asked: Tensor, block_size: int) -> Tensor:
@@ -104,7 +108,7 @@ def node_features(
     rank = torch.empty_like(order)
     places = torch.arange(order.shape[1], device=order.device).expand_as(order)
     rank.scatter_(1, order, places)
-    width = block_size ** (levels.clamp(min=1) - 1).to(similarity.dtype)
+    width = block_size ** (levels.clamp(1, HIGHEST_TRAINED) - 1).to(similarity.dtype)
     distance = (n_tokens[:, None] - starts).clamp(min=0) / block_size
     columns = (
         similarity * 4,

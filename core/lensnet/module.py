@@ -17,12 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from megacontext.core.gistnet.encoder import rms_normalized
-from megacontext.core.lensnet.features import FEATURES
+from megacontext.core.lensnet.features import FEATURES, HIGHEST_TRAINED
 from megacontext.traces.errors import ConfigError
 
 __all__ = ["LensNet", "LensNetConfig", "TailQueries"]
 
-_LEVELS = 25
 _TOKEN, _HIDDEN, _NEAR_GIST, _COVER_GIST, _KEY = range(5)
 
 
@@ -122,7 +121,7 @@ class LensNet(nn.Module):
         self.hidden_input = nn.Linear(config.dim, width, bias=False)
         self.key_input = nn.Linear(config.key_dim, width, bias=False)
         self.feature_input = nn.Linear(len(FEATURES), width)
-        self.level_embedding = nn.Parameter(torch.zeros(_LEVELS, width))
+        self.level_embedding = nn.Parameter(torch.zeros(HIGHEST_TRAINED + 1, width))
         self.kind_embedding = nn.Parameter(torch.zeros(5, width))
         self.reading = nn.ModuleList(_Cross(width, config.heads) for _ in range(config.layers))
         self.answering = nn.ModuleList(_Cross(width, config.heads) for _ in range(config.layers))
@@ -174,7 +173,7 @@ class LensNet(nn.Module):
     ) -> Tensor:
         """The scores before the final tanh, [B, N]."""
         nodes = self.node_input(rms_normalized(gists_BND)) + self.feature_input(features_BNF)
-        nodes = nodes + self.level_embedding[levels_BN]
+        nodes = nodes + self.level_embedding[levels_BN.clamp(max=HIGHEST_TRAINED)]
         asks = self._queries(tail)
         for read, answer in zip(self.reading, self.answering, strict=True):
             asks = read(asks, nodes, valid_BN)

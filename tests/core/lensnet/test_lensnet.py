@@ -15,7 +15,9 @@ from megacontext.core.gistnet.keys import KeyConfig
 from megacontext.core.gistnet.module import GistNet, GistNetConfig
 from megacontext.core.lensnet.bench import bench_lens
 from megacontext.core.lensnet.features import (
+    FEATURES,
     before_question,
+    node_features,
     node_similarity,
     shared_with_neighbours,
 )
@@ -120,6 +122,22 @@ def test_blocks_that_hold_the_question_do_not_match_it() -> None:
     similarity = torch.full((6,), 0.5)
     rest = before_question(similarity, torch.tensor([50]), torch.tensor(12), K)
     assert rest.tolist() == [0.5, 0.5, 0.5, 0.5, 0, 0]
+
+
+def test_level_three_node_over_a_match_is_scored_like_a_level_two_node() -> None:
+    levels = torch.tensor([[3, 2, 1]])
+    starts = torch.tensor([[0, K**3, K**3 + K**2]])
+    same = torch.zeros(1, 3)
+    total = torch.tensor([2 * K**3])
+    features = node_features(same, same, levels, starts, total, K)
+    width = features[0, :, FEATURES.index("log_width")]
+    assert width[0] == width[1] > width[2]
+    net = lensnet()
+    assert len(net.level_embedding) == 3
+    blocks = torch.zeros(2 * K * K)
+    blocks[K + 3] = 1
+    found = node_similarity(blocks, levels[0], torch.tensor([0, K, K * K + K]), K, 3)
+    assert found.tolist() == [1, 0, 0]
 
 
 def test_hidden_states_count_and_may_be_absent() -> None:
