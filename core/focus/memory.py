@@ -1,18 +1,21 @@
 """What a focus remembers between refocuses, all of it a function of the recorded rows.
 
 * *Flips*: nodes expanded or collapsed within the longest cooldown.
-* *Arms*: a gist expanded by choice is disarmed, and armed again only when, as a gist, it scores
-  below ``tau_expand``. While it is expanded it waits in a set of inner nodes; when it comes back
-  into the frontier it carries a flag; when its own parent swallows it, it is forgotten. So the
-  memory is never larger than the frontier.
+* *Arms*: a gist expanded by choice is disarmed, and armed again only when, as a gist, it is seen
+  with new evidence: a score below ``tau_expand``, or one that differs by ``NEW_EVIDENCE`` from
+  the score it was expanded at. (The first alone is not enough: a gist of 32,768 tokens hardly
+  ever scores low, and would stay shut when the question comes.) While it is expanded it waits
+  among the inner nodes; when it comes back into the frontier it carries a flag; when its own
+  parent swallows it, it is forgotten. So the memory is never larger than the frontier.
 
-Why forgetting keeps liveness: with fixed scores an armed node that was expanded once stays
-disarmed while it is known, and it is forgotten only by a collapse of an ancestor. Let e(L) be
-the most expansions by choice of one level-L node. A node of the coarsest level is never
-forgotten: e(max) <= 1. A level-L node is expanded once, and once more after each return of its
-parent's children, which only an expansion of an ancestor brings: e(L) <= 1 + sum of e(M), M > L,
-so e(L) <= 2**(max - L). Expansions are finite, each collapse undoes one or uses up an original
-node, and the forced ones stop with the appends: a fixed point comes in bounded time.
+Why forgetting keeps liveness: with fixed scores evidence is never new, so an armed node that was
+expanded once stays disarmed while it is known, and it is forgotten only by a collapse of an
+ancestor. Let e(L) be the most expansions by choice of one level-L node. A node of the coarsest
+level is never forgotten: e(max) <= 1. A level-L node is expanded once, and once more after each
+return of its parent's children, which only an expansion of an ancestor brings:
+e(L) <= 1 + sum of e(M), M > L, so e(L) <= 2**(max - L). Expansions are finite, each collapse
+undoes one or uses up an original node, and the forced ones stop with the appends: a fixed point
+comes in bounded time.
 """
 
 from __future__ import annotations
@@ -26,28 +29,33 @@ from megacontext.core.focus.constraints import Cooling
 from megacontext.core.focus.plan import Splice
 from megacontext.core.focus.view import MAX_COOLDOWN
 
-__all__ = ["Memory", "flips_of"]
+__all__ = ["NEW_EVIDENCE", "Memory", "flips_of"]
+
+NEW_EVIDENCE = 0.1
+"""Change of a gist's score since its expansion that lets it expand again."""
 
 
 class Memory:
     """Cooldowns, arms and ages along a frontier that grows and is edited.
 
     Attributes:
-        disarmed: bool[n], gists that may not expand before they scored low once.
+        disarmed: bool[n], gists that may not expand before their score was another one once.
         born: I64[n], refocus at which an entry came into the frontier.
     """
 
     def __init__(self, entries: int = 0, step: int = 0) -> None:
         self.disarmed: Bools = np.zeros(entries, np.bool_)
         self.born: I64 = np.full(entries, step, np.int64)
+        self._fired_at: F32 = np.zeros(entries, np.float32)
         self._any_disarmed = False
-        self._expanded: set[tuple[int, int]] = set()
+        self._expanded: dict[tuple[int, int], float] = {}
         self._flips: deque[tuple[int, Cooling]] = deque()
 
     def grow(self, entries: int, step: int) -> None:
         """``entries`` new frontier entries at the end, first seen by refocus ``step``."""
         if entries:
             self.disarmed = np.concatenate([self.disarmed, np.zeros(entries, np.bool_)])
+            self._fired_at = np.concatenate([self._fired_at, np.zeros(entries, np.float32)])
             self.born = np.concatenate([self.born, np.full(entries, step, np.int64)])
 
     def armed_out(self) -> Bools | None:
@@ -55,9 +63,10 @@ class Memory:
         return self.disarmed if self._any_disarmed else None
 
     def rearm(self, scores: F32, tau_expand: float) -> None:
-        """Arm the gists that score below ``tau_expand``; ``scores`` F32[n]."""
+        """Arm the gists that show new evidence; ``scores`` F32[n]."""
         if self._any_disarmed:
-            self.disarmed = self.disarmed & (scores >= np.float32(tau_expand))
+            same = np.abs(scores - self._fired_at) < np.float32(NEW_EVIDENCE)
+            self.disarmed = self.disarmed & same & (scores >= np.float32(tau_expand))
             self._any_disarmed = bool(self.disarmed.any())
 
     def cooling(self, step: int, cooldown_steps: int) -> Cooling | None:
@@ -77,23 +86,29 @@ class Memory:
         """Take over an applied plan; ``levels`` and ``starts`` are the frontier after it."""
         for splice in splices:
             self.disarmed = splice.carry(self.disarmed, False)  # type: ignore[assignment]
+            self._fired_at = splice.carry(self._fired_at, 0.0)  # type: ignore[assignment]
             self.born = splice.carry(self.born, step)  # type: ignore[assignment]
         flips = flips_of(actions)
         self._flips.append((step, flips))
         while self._flips[0][0] < step - MAX_COOLDOWN:
             self._flips.popleft()
-        for kind, level, index in zip(
-            flips.kinds.tolist(), flips.levels.tolist(), flips.index.tolist(), strict=True
+        for kind, level, index, score in zip(
+            flips.kinds.tolist(),
+            flips.levels.tolist(),
+            flips.index.tolist(),
+            actions["score"].tolist(),
+            strict=True,
         ):
             if kind == EXPAND:
-                self._expanded.add((level, index))
+                self._expanded[level, index] = score
             elif (level, index) in self._expanded:
-                self._expanded.remove((level, index))
+                fired_at = self._expanded.pop((level, index))
                 start = index * size**level
                 at = int(starts.searchsorted(start))
                 # A later action of the plan may have swallowed it: then it is forgotten.
                 if at < len(levels) and starts[at] == start and levels[at] == level:
                     self.disarmed[at] = True
+                    self._fired_at[at] = fired_at
                     self._any_disarmed = True
 
 

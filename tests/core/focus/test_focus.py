@@ -1,5 +1,7 @@
 """What one refocus does, step by step."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -127,15 +129,27 @@ def test_an_expanded_node_must_score_low_as_a_gist_before_it_expands_again():
     assert seen(once(focus, [0.9, 0, 0]).actions) == [(0, 1, 0)]
 
 
-@pytest.mark.parametrize("score", [0.25, None])
-def test_only_a_score_below_the_threshold_arms_again(score):
+@pytest.mark.parametrize(
+    ("score", "arms"), [(0.85, False), (None, False), (0.75, True), (0.1, True)]
+)
+def test_only_new_evidence_arms_again(score, arms):
     focus = focus_on([1, 0, 0], cooldown_steps=0, max_levels=1, tau_expand=0.25)
     once(focus, [0.9, 0, 0])
     once(focus, [-0.9, 0, 0])
+    # n_diff 0: the round only looks, so that the next one decides.
+    focus.limits = replace(focus.limits, n_diff=0)
     once(focus, None if score is None else [score, 0, 0])
-    assert len(once(focus, [0.9, 0, 0]).actions) == 0
+    focus.limits = replace(focus.limits, n_diff=4)
+    assert len(once(focus, [0.9, 0, 0]).actions) == arms
+
+
+def test_a_score_below_the_threshold_arms_even_if_it_is_near():
+    focus = focus_on([1, 0, 0], cooldown_steps=0, max_levels=1, tau_expand=0.25)
+    once(focus, [0.3, 0, 0])
+    once(focus, [-0.9, 0, 0])
+    assert len(once(focus, [0.3, 0, 0]).actions) == 0
     once(focus, [0.249, 0, 0])
-    assert len(once(focus, [0.9, 0, 0]).actions) == 1
+    assert len(once(focus, [0.3, 0, 0]).actions) == 1
 
 
 def test_a_node_swallowed_in_the_plan_that_made_it_disarms_no_other():

@@ -58,8 +58,8 @@ class Naive:
         self.nodes = []
         self.n_tokens = 0
         self.flips = {}  # node -> (step, kind)
-        self.armed_out = set()  # gists of the frontier that may not expand
-        self.opened = set()  # inner nodes that were expanded
+        self.armed_out = {}  # gists of the frontier that may not expand, and why they once did
+        self.opened = {}  # inner nodes that were expanded, and their score then
 
     def width(self, level):
         return self.size ** max(level, 1)
@@ -95,8 +95,9 @@ class Naive:
 
     def score(self, scores, tau):
         for node, score in zip(self.nodes, scores, strict=True):
-            if score < tau:
-                self.armed_out.discard(node)
+            fired_at = self.armed_out.get(node)
+            if fired_at is not None and (score < tau or abs(score - fired_at) >= np.float32(0.1)):
+                del self.armed_out[node]
 
     def do(self, action, step, cooldown, w_max):
         node = (int(action["level"]), int(action["index"]))
@@ -112,7 +113,7 @@ class Naive:
             assert node not in self.armed_out, "expanded without being armed again"
             at = self.nodes.index(node)
             self.nodes[at : at + 1] = children
-            self.opened.add(node)
+            self.opened[node] = np.float32(action["score"])
         else:
             end = (index + 1) * self.width(level)
             closed = self.n_tokens // self.size
@@ -120,10 +121,10 @@ class Naive:
             at = self.nodes.index(children[0])
             assert self.nodes[at : at + len(children)] == children, "complete siblings"
             self.nodes[at : at + len(children)] = [node]
-            self.armed_out -= set(children)
+            for child in children:
+                self.armed_out.pop(child, None)
             if node in self.opened:
-                self.opened.remove(node)
-                self.armed_out.add(node)
+                self.armed_out[node] = self.opened.pop(node)
         last = self.flips.get(node)
         if last is not None and last[1] != kind and last[0] + cooldown >= step:
             assert forced, "flipped in cooldown by choice"
@@ -261,7 +262,7 @@ class FocusMachine(RuleBasedStateMachine):
                 self.collapsed.add((int(action["level"]), int(action["index"])))
         for turned in result.rejected[result.rejected["reason"] == Reason.NOT_REARMED]:
             node = (int(turned["level"]), int(turned["index"]))
-            assert node in before | self.naive.armed_out, "armed, but turned down"
+            assert node in before | set(self.naive.armed_out), "armed, but turned down"
         assert voluntary <= limits.n_diff
         assert result.settled == (voluntary == 0)
         assert len(result.rejected) <= MAX_REJECTED

@@ -122,7 +122,7 @@ def test_similarity_finds_a_match_under_any_depth_of_gists(levels):
     window = seen(levels, tree=tree, query_tokens=np.arange(3, dtype=np.uint32))
     scores = lens.score(window)
     holding = (window.starts <= 5 * SIZE) & (window.stops > 5 * SIZE)
-    assert scores[holding] > 0.9
+    assert scores[holding] > 0.85
     assert (scores <= 1).all()
 
 
@@ -171,7 +171,7 @@ def test_noise_rarely_reaches_the_bar_and_many_clear_matches_pass_together():
     assert 0 < sum(lifted) <= 25
     blocks = random.normal(size=1000).astype("f4")
     blocks[100:120] = 12
-    assert (match_strength(blocks)[100:120] == 1).all()
+    assert (match_strength(blocks)[100:120] > 0.9).all()
     assert np.count_nonzero(match_strength(blocks, mark=4.0) >= BAR) == 0
 
 
@@ -234,14 +234,14 @@ def test_bm25_finds_rare_words_and_grows_with_the_history():
     tokens = random.integers(0, 40, 64 * SIZE).astype(np.uint32)
     tokens[7 * SIZE + 1] = 999
     tokens[50 * SIZE + 1] = 777
-    lens = BM25()
+    lens = BM25(mark=1.0)
     tree = FakeTree(tokens=tokens)
     query = np.array([3, 999, 777], np.uint32)
     early = lens.score(seen([1] * 31 + [0], tree=tree, query_tokens=query))
     assert np.argmax(early) == 7
     late = lens.score(seen([2] * 4 + [1] * 47 + [0], tree=tree, query_tokens=query))
     assert set(np.flatnonzero(late > 0.5).tolist()) >= {1, 4 + 50 - 16}
-    whole = BM25().score(seen([2] * 4 + [1] * 47 + [0], tree=tree, query_tokens=query))
+    whole = BM25(mark=1.0).score(seen([2] * 4 + [1] * 47 + [0], tree=tree, query_tokens=query))
     assert np.array_equal(late, whole)
     shorter = lens.score(seen([1] * 31 + [0], tree=tree, query_tokens=query))
     assert np.array_equal(shorter, early)
