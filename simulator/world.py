@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from megacontext.core.allocators import make_allocator
-from megacontext.core.focus import Focus, Limits, RoundResult, WorkingContext, smallest_w_max
+from megacontext.core.focus import Focus, Limits, RoundResult, WorkingContext
 from megacontext.core.tree import TreeSpec
 from megacontext.simulator.checks.frontier import Shadow, check_arrays
 from megacontext.simulator.checks.invariant import InvariantError
 from megacontext.simulator.checks.refocus import Action, RefocusChecker, RoundSeen, Rules
 from megacontext.simulator.config import WorldConfig
-from megacontext.simulator.faults import FAULTS, At, Fate, Killed, SimDisk
+from megacontext.simulator.faults import FAULTS, Fate, Killed, SimDisk
 from megacontext.simulator.lenses import LensView, make_lens
 from megacontext.simulator.operations import Operation
 from megacontext.simulator.recording import Recorder
@@ -30,7 +30,8 @@ from megacontext.simulator.rows import make_row
 from megacontext.simulator.settle import Settling
 from megacontext.simulator.storage import DIM, KEY_DIM, TreeSide
 from megacontext.simulator.streams import StreamSpec, Truth, make_stream
-from megacontext.traces.errors import BudgetError, MegaContextError, StorageError, TraceError
+from megacontext.simulator.struck import Struck
+from megacontext.traces.errors import MegaContextError, StorageError, TraceError
 from megacontext.traces.files import OS_FILES
 from megacontext.traces.row import TraceRow
 from megacontext.traces.schema import Trigger
@@ -42,7 +43,7 @@ _VOCAB = 4096
 Watch = Callable[["World", RoundResult, Truth], None]
 
 
-class World:
+class World(Struck):
     """See the module's docstring.
 
     Args:
@@ -140,65 +141,6 @@ class World:
     def hash(self) -> str:
         """Hex digest of all rounds so far: frontier, scores, actions, rejections."""
         return self._hash.hexdigest()
-
-    @property
-    def recorder(self) -> Recorder:
-        if self._recorder is None:
-            self._recorder = Recorder(self.config, self.disk, self.sometimes)
-        return self._recorder
-
-    # -- faults ------------------------------------------------------------------------------
-
-    def arm(self, name: str, hook: At, fate: Fate | None) -> None:
-        """From now on ``hook`` sees every call; ``fate`` is what a crash by it leaves."""
-        self.disk.hooks.append(hook)
-        self._armed[name] = fate
-
-    def lied(self) -> None:
-        """A sync did nothing: until the next recovery a commit proves nothing."""
-        self.side.lying = True
-
-    def fail_gister(self, nth: int, nan: bool) -> None:
-        self.side.gister.fail_in, self.side.gister.nan = nth, nan
-
-    def flip_a_bit(self, salt: int) -> None:
-        if self._armed:
-            return
-        if self._recorder is not None and self._recorder.files is self.disk:
-            self._recorder.flip_a_bit(salt)
-        self.side.flip_a_bit(salt)
-
-    @property
-    def w_max(self) -> int:
-        """The budget in force."""
-        return self.checker.w_max
-
-    def write_behind_a_gate(self, rows: int, queue_rows: int) -> None:
-        self.recorder.write_behind_a_gate(rows, queue_rows)
-
-    def open_second_writer(self) -> None:
-        if not self._armed:
-            self.side.open_second_writer()
-            if self._recorder is not None:
-                self._recorder.second_writer()
-
-    def set_budget(self, w_max: int) -> bool:
-        """Change ``w_max`` as far as is legal; False where the product refused."""
-        config = self.config
-        least = smallest_w_max(config.block_size, config.max_levels, config.protected_blocks)
-        w_max = max(least, w_max)
-        before = self.context.w_max
-        try:
-            self.focus.set_w_max(w_max)
-        except BudgetError:
-            if w_max >= before:
-                raise
-            self.sometimes["budget_refused"] += 1
-            return False
-        if w_max < self.shadow.cost:
-            self.sometimes["budget_cut_below_cost"] += 1
-        self.checker.w_max = w_max
-        return True
 
     # -- operations ----------------------------------------------------------------------------
 
