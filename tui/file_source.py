@@ -94,6 +94,7 @@ class FileSource:
 
     def _open(self) -> None:
         self._reader = TraceReader.open(self.path)
+        self.info = run_info(self._reader.meta, self.path.name)
         self._take_overview(self._reader)
 
     # -- growing ------------------------------------------------------------------------------
@@ -110,7 +111,6 @@ class FileSource:
         return self._scalars
 
     def _take_overview(self, reader: TraceReader) -> None:
-        self.info = run_info(reader.meta, self.path.name)
         o = reader.overview()
         latency = o.us_gist + o.us_lens + o.us_alloc + o.us_kv + o.us_decode + o.us_record
         self._scalars = Scalars(
@@ -150,6 +150,7 @@ class FileSource:
             grown, self._problem = 0, f"The trace can no longer be read: {error}"
         if self._reader.generation != generation:
             self._rows.clear()
+            self.info = run_info(self._reader.meta, self.path.name)
         if grown:
             self._take_overview(self._reader)
         return bool(grown) or self.status() != before
