@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import fcntl
 import gc
+import multiprocessing
 import os
 import pty
 import select
@@ -23,6 +24,7 @@ import threading
 import time
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -232,9 +234,9 @@ def _wait_for(note: Path) -> float:
 
 def _keys_while_growing(trace: Path, growing: Path, keys: int) -> dict[str, float]:
     """Press a key again and again while large rows arrive; time until its effect is painted."""
-    stop = threading.Event()
-    started = threading.Event()
-    writer = threading.Thread(target=_append, args=(trace, growing, stop, started))
+    processes = multiprocessing.get_context("spawn")  # an engine would be one of its own, too
+    stop, started = processes.Event(), processes.Event()
+    writer = processes.Process(target=_append, args=(trace, growing, stop, started))
     writer.start()
     started.wait(60)
     terminal = _Terminal.start([str(growing), "FOLLOW", str(growing.with_suffix(".txt"))])
@@ -255,7 +257,7 @@ def _keys_while_growing(trace: Path, growing: Path, keys: int) -> dict[str, floa
     return _percentiles("key_to_paint_ms", taken, 50, 95)
 
 
-def _append(trace: Path, growing: Path, stop: threading.Event, started: threading.Event) -> None:
+def _append(trace: Path, growing: Path, stop: Event, started: Event) -> None:
     """Append the last rows of ``trace`` to ``growing`` at 20 rows/s until told to stop."""
     reader = TraceReader.open(trace)
     first = max(reader.num_rows - 1000, 0)
