@@ -45,9 +45,15 @@ class _LazyGroup(TyperGroup):
         if target is None:
             return None
         module, _, attribute = target.partition(":")
-        command: Any = typer.main.get_command(getattr(importlib.import_module(module), attribute))
-        command.name = cmd_name
-        return command
+        found: typer.Typer = getattr(importlib.import_module(module), attribute)
+        if len(found.registered_commands) == 1 and found.registered_callback is None:
+            command: Any = typer.main.get_command(found)  # one command is no group
+            command.name = cmd_name
+            return command
+        parent = typer.Typer(add_completion=False)
+        parent.add_typer(found, name=cmd_name)
+        group: Any = typer.main.get_command(parent)
+        return group.commands[cmd_name]
 
 
 app = typer.Typer(

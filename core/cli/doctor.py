@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-app = typer.Typer(help="Say what works on this machine and what is missing.")
+app = typer.Typer(add_completion=False)
 
 EXTRAS = {
     "textual": "mc-tui",
@@ -107,7 +107,7 @@ def _run(check: Callable[[], Check]) -> Check:
         return Check(check.__name__.strip("_"), "failed", f"{type(error).__name__}: {error}")
 
 
-@app.callback(invoke_without_command=True)
+@app.command()
 def doctor(
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ) -> None:

@@ -11,10 +11,10 @@ from rich.console import Console
 
 from megacontext.core.cli.progress import token_progress
 
-app = typer.Typer(help="Run one session, headless: progress bar, summary table, trace.")
+app = typer.Typer(add_completion=False)
 
 
-@app.callback(invoke_without_command=True)
+@app.command()
 def run(
     config: Path = typer.Option(..., help="YAML config, or a trace to repeat its run."),
     set_: list[str] = typer.Option([], "--set", help="Override: key.path=value; may repeat."),

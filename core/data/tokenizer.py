@@ -100,10 +100,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
     """
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():
-        raise ModelError(
-            f"tokenizer: {file} does not exist; name a folder with tokenizer.json or train one "
-            "with `megacontext data tokenizer`."
-        )
+        raise ModelError(f"tokenizer: {file} does not exist; name a folder with tokenizer.json.")
     try:
         tokenizer = Tokenizer.from_str(file.read_text(encoding="utf8"))
     except (ValueError, Exception) as error:  # the library raises bare Exception

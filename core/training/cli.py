@@ -9,14 +9,12 @@ from typing import Annotated
 
 import typer
 
+from megacontext.core.training.gistnet_cli import register
+
 __all__ = ["app"]
 
 app = typer.Typer(help="Train a base model, GistNet or LensNet.", no_args_is_help=True)
-
-
-@app.callback()
-def _group() -> None:
-    """Keeps ``base`` a subcommand while it is the only one."""
+register(app)
 
 
 @app.command()

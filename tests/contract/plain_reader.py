@@ -61,7 +61,7 @@ def apply_action(levels: list[int], action: dict, block: int) -> list[int]:
         change = block - 1
     else:
         assert levels[position : position + len(children)] == children
-        new = levels[:position] + [level] + levels[position + len(children) :]
+        new = [*levels[:position], level, *levels[position + len(children) :]]
         change = 1 - block
     assert action["cost"] == change
     return new
