@@ -39,8 +39,8 @@ _MODE = typer.Option("fast", help="fast: build the window at the question; strea
 
 
 @contextmanager
-def bar(what: str, console: Console) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on a terminal; gives the callback (done, total) that moves it."""
+def bar(what: str, console: Console) -> Iterator[Callable[..., None]]:
+    """A progress bar on a terminal; gives what moves it: (done, total, new description)."""
     columns = (
         TextColumn("[progress.description]{task.description}"),
         BarColumn(),
@@ -51,7 +51,9 @@ def bar(what: str, console: Console) -> Iterator[Callable[[int, int], None]]:
     hidden = not console.is_terminal or console.quiet
     with Progress(*columns, console=console, disable=hidden) as progress:
         task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+        yield lambda done, total, now=what: progress.update(
+            task, completed=done, total=total, description=now
+        )
 
 
 def tables() -> Console:
@@ -272,9 +274,7 @@ def suite(
     haystacks = texts_from(text)
     texts = in_parts(haystacks, 8) if text is None else haystacks
     with bar("suite", console) as progress:
-        rows = run_suite(
-            loaded, haystacks, texts, options, lambda what, done, total: progress(done, total)
-        )
+        rows = run_suite(loaded, haystacks, texts, options, progress)
     table = suite_table(rows)
     write_results(out, "suite", rows, table)
     _show({"rows": [asdict(row) for row in rows]}, table, as_json)

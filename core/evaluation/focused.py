@@ -32,16 +32,20 @@ class Asked:
     refocuses: int | None
 
 
-@dataclass(frozen=True)
+@dataclass
 class GoldLens:
-    """The oracle with the truth built in: 1 for every node that overlaps ``spans`` I64[m, 2]."""
+    """The oracle with the truth built in: 1 for every node that overlaps ``spans`` I64[m, 2].
+
+    It knows no more than the others before the question: ``asked`` is set when it comes.
+    """
 
     spans: I64
+    asked: bool = False
     name: str = "oracle"
 
     def score(self, observation: Observation) -> F32:
         """See :class:`~megacontext.core.lenses.base.Lens`."""
-        return Oracle().score(replace(observation, wanted=self.spans))
+        return Oracle().score(replace(observation, wanted=self.spans if self.asked else None))
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,9 @@ class FocusedSeat:
 
     def ask(self, prompt: U32, limit: int, stop: str) -> Asked:
         """The question's refocuses, then a greedy answer."""
+        lens = self._session.parts.lens
+        if isinstance(lens, GoldLens):
+            lens.asked = True
         self._ledger.watch()
         outcome = self._session.run([Question(prompt, "", "", limit, stop)])
         reached = self._ledger.reached if self._session.gold_raw else None

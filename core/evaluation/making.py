@@ -9,12 +9,13 @@ distractor of the others. Keys, values and wording are from the split that no tr
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from megacontext.core.config import Config
+from megacontext.core.data.lexicon import THINGS, side
 from megacontext.core.data.recall import RecallWriter
 from megacontext.core.data.scenes import Ask, Scene
 from megacontext.core.evaluation.haystack import boundaries, haystack
@@ -115,6 +116,9 @@ def make_tasks(
             f"{options.per_history} and --times {list(options.times)} must be at least 1."
         )
     writer = RecallWriter(tokenizer, "heldout", options.seed, block_size)
+    if not any(side(word) == "heldout" for word in writer.lexicon.words):
+        # A vocabulary of bytes or of another script has no words to draw.
+        writer.lexicon = replace(writer.lexicon, words=tuple(THINGS))
     made: list[RecallTask] = []
     for first in range(0, options.samples, options.per_history):
         wanted = [
@@ -147,24 +151,23 @@ def _history(
     ]
     if not asked:
         return made
-    planted = sum(len(text) for _, scene, _ in asked for text in scene.statements)
-    # About 3.5 characters a token; what is too long is cut to the token below.
-    for chars in (tokens * 3, tokens * 5, tokens * 9):
-        filler = haystack(texts, max(0, chars - planted), options.seed, first * 1000 + times)
-        filler, short = _cut(tokenizer, filler, tokens - planted // 3)
-        if not short:
+    statements = [f"\n{text}\n" for _, scene, _ in asked for text in scene.statements]
+    left = tokens - sum(len(tokenizer.encode(text).ids) for text in statements)
+    newest = options.w_max * 5 // 4
+    if left < newest * 6 // 5:
+        raise ConfigError(
+            f"--times {times}: the {len(statements)} facts of --per-history {options.per_history} "
+            f"questions leave {max(left, 0)} of {tokens} tokens for text; lower --per-history, "
+            "--facts or raise --times."
+        )
+    # Texts have 3 to 4 characters a token, some less: what is too long is cut to the token.
+    for chars in (left * 5, left * 9):
+        text = haystack(texts, chars, options.seed, first * 1000 + times)
+        ends = [stop for _, stop in tokenizer.encode(text).offsets[:left]]
+        if len(ends) == left:
             break
-    # The newest window's worth of text holds no asked fact: recency alone cannot answer.
-    last = max(1, int(len(filler) * (1 - 1.25 * options.w_max / tokens)))
-    return made + _plant(filler, last, asked, times, rng)
-
-
-def _cut(tokenizer: Tokenizer, text: str, tokens: int) -> tuple[str, bool]:
-    """The first ``tokens`` tokens of ``text``, and whether it has fewer."""
-    encoding = tokenizer.encode(text)
-    if len(encoding.ids) < tokens:
-        return text, True
-    return text[: encoding.offsets[max(0, tokens - 1)][1]], False
+    # The newest window's worth of text holds no fact: recency alone cannot answer.
+    return made + _plant(text[: ends[-1]], ends[-min(newest, len(ends))], asked, times, rng)
 
 
 def _scene(
@@ -225,6 +228,7 @@ def _common_word(
     weights = np.ones(len(words))
     weights[0] = 3.0
     picks = rng.choice(len(words), tokens, p=weights / weights.sum())
-    text, _ = _cut(tokenizer, " ".join(words[int(i)] for i in picks), tokens)
+    text = " ".join(words[int(i)] for i in picks)
+    text = text[: tokenizer.encode(text).offsets[tokens - 1][1]]
     question = "Which word is the most frequent one in the list above?"
     return RecallTask(text, question, words[0], (), "common_word", times)

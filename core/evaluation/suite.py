@@ -31,7 +31,7 @@ from megacontext.core.runtime.summary import summarize
 
 __all__ = ["FULL", "QUICK", "Row", "SuiteOptions", "run_suite", "suite_table"]
 
-Progress = Callable[[str, int, int], None]
+Progress = Callable[[int, int, str], None]
 _RECALL = ["ours", "recency", "random", "bm25", "gists", "oracle"]
 
 
@@ -71,7 +71,7 @@ def run_suite(
     haystacks: Sequence[Text],
     texts: Sequence[Text],
     options: SuiteOptions,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = lambda done, total, what: None,
 ) -> list[Row]:
     """All rows; see the module.
 
@@ -95,7 +95,7 @@ def _recall(
     backend = kit.base.tokenizer.hf.backend_tokenizer
     tasks = make_tasks(made, backend, haystacks, kit.config.block_size)
     results = evaluate_recall(
-        kit, tasks, _RECALL, progress=lambda done, total: progress("recall", done, total)
+        kit, tasks, _RECALL, progress=lambda done, total: progress(done, total, "recall")
     )
     rows: list[Row] = []
     for name, own in summarize_recall(results).items():
@@ -139,13 +139,14 @@ def _judged(row: Row, target: str, met: bool) -> Row:
 
 
 def _nll(kit: Kit, texts: Sequence[Text], options: SuiteOptions, progress: Progress) -> list[Row]:
-    budgets = tuple(w for w in options.w_max if w < kit.base.window - 64)
+    fits = tuple(w for w in options.w_max if w < kit.base.window - 64)
+    budgets = fits or (kit.config.w_max,)
     pieces = evaluate_nll(
         kit,
         texts,
         NLL_CONTENDERS,
         NLLOptions(budgets, pieces=options.pieces),
-        progress=lambda done, total: progress("NLL", done, total),
+        progress=lambda done, total: progress(done, total, "NLL"),
     )
     rows: list[Row] = []
     for name, own in summarize_nll(pieces, kit.config.seed).items():
@@ -178,7 +179,7 @@ def _single(
         kit,
         texts,
         4 * options.pieces,
-        progress=lambda done, total: progress("single gists", done, total),
+        progress=lambda done, total: progress(done, total, "single gists"),
     )
     if not pieces:
         return []
@@ -205,7 +206,7 @@ def _session(config: Config, options: SuiteOptions, progress: Progress) -> list[
             trace,
             control=False,
             read_stdin=False,
-            progress=lambda read: progress("session", min(read, tokens), tokens),
+            progress=lambda read: progress(min(read, tokens), tokens, "session"),
         )
         outcome: Outcome = result.outcome
         summary = summarize(trace, outcome, result.seconds)

@@ -1,0 +1,104 @@
+"""A tiny random Llama with a byte-level tokenizer, and recall tasks over random words."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from megacontext.core.config import parse_config
+from megacontext.core.evaluation.kit import Kit
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {"<eos>": 0} | {letter: i + 1 for i, letter in enumerate(alphabet)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>").save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(vocab),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        eos_token_id=0,
+        bos_token_id=0,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def config_text(model_folder):
+    return f"""
+seed: 3
+threads: 1
+w_max: 128
+block_size: 8
+model: {{path: {model_folder}, dtype: float32}}
+gist: {{kind: mean}}
+lens: {{kind: similarity}}
+tree: {{max_levels: 3}}
+"""
+
+
+@pytest.fixture(scope="session")
+def kit(config_text):
+    return Kit.load(parse_config(config_text))
+
+
+@pytest.fixture
+def config_file(tmp_path, config_text):
+    path = tmp_path / "eval.yaml"
+    path.write_text(config_text)
+    return path
+
+
+def words(seed, count):
+    rng = np.random.default_rng(seed)
+    return " ".join("".join(rng.choice(list("abcdefgh"), 4)) for _ in range(count))
+
+
+@pytest.fixture(scope="session")
+def fact_task():
+    """A task record: about 1,600 tokens, the fact near the start."""
+    before, after = words(1, 40), words(2, 280)
+    fact = "the zulu code is 5731"
+    history = f"{before} {fact}. {after}"
+    start = history.index(fact)
+    return {
+        "history": history,
+        "question": "what is the zulu code?",
+        "answer": "5731",
+        "gold": [start, start + len(fact)],
+    }
+
+
+@pytest.fixture
+def tasks_file(tmp_path, fact_task):
+    path = tmp_path / "tasks.jsonl"
+    short = {"history": words(3, 20), "question": "which word?", "answer": "none"}
+    path.write_text(json.dumps(fact_task) + "\n\n" + json.dumps(short) + "\n")
+    return path
+
+
+@pytest.fixture
+def texts_file(tmp_path):
+    path = tmp_path / "texts.jsonl"
+    records = [
+        {"doc": "one", "domain": "a", "text": words(4, 230)},
+        {"doc": "two", "domain": "b", "text": words(5, 120)},
+        {"doc": "short", "domain": "b", "text": "too short"},
+    ]
+    path.write_text("".join(json.dumps(r) + "\n" for r in records))
+    return path
