@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from megacontext.core.cli.app import app as root
 from megacontext.core.cli.app import guard
 from megacontext.simulator.cli import app
 from megacontext.simulator.config import WorldConfig
@@ -28,6 +29,7 @@ def test_run_records_a_trace_and_prints_one_object(
     assert found["steps"] == 40
     with TraceReader.open(Path(out)) as reader:
         assert reader.num_rows == found["rounds"]
+    assert guard(root, ["trace", "verify", out]) == 0
 
 
 def test_fuzz_prints_what_programs_read(capsys: pytest.CaptureFixture[str]) -> None:
