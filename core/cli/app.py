@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 from importlib.metadata import entry_points
 from typing import Any
@@ -98,5 +99,6 @@ def guard(run: Any, arguments: list[str]) -> int:
 
 
 def main() -> None:
-    """Entry point of ``megacontext``."""
+    """Entry point of ``megacontext``. SIGTERM ends a run as ctrl+c does: with a finished trace."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(guard(app, sys.argv[1:]))

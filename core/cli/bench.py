@@ -84,7 +84,7 @@ def tui(
     Example: megacontext bench tui
     """
     found = {e.name: e for e in entry_points(group="megacontext.benches")}
-    _show("tui", found["tui"].load()(rows=rows, entries=entries, trace=trace), as_json)
+    _show("tui", found["tui"].load()(rows=rows, entries=entries, path=trace), as_json)
 
 
 @app.command("make-trace")
