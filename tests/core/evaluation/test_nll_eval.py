@@ -53,6 +53,41 @@ def test_every_piece_is_measured_at_every_budget(kit, texts_file):
     assert pieces == evaluate_nll(kit, texts, names, options)
 
 
+def test_contenders_and_full_read_the_same_tokens(kit, texts_file, monkeypatch):
+    """One token off and every figure would be of another place."""
+    read = []
+
+    class Watching:
+        def __init__(self, tokens):
+            self.tokens = list(tokens)
+
+        def read(self, tokens):
+            self.tokens += list(tokens)
+
+        def measure(self, tokens):
+            read.append((self.tokens, list(tokens)))
+            return np.zeros(len(tokens))
+
+    def take(name, kit, config, history, count, gold, *, stream):
+        return Watching(history.tokens[:count])
+
+    whole = []
+
+    def full(base, tokens, last):
+        whole.append((list(tokens[:-last]), list(tokens[-last:])))
+        return np.zeros(last)
+
+    monkeypatch.setitem(evaluate_nll.__globals__, "take_seat", take)
+    monkeypatch.setitem(evaluate_nll.__globals__, "full_history_nll", full)
+    (text, *_) = load_texts(texts_file)
+    options = NLLOptions((96,), horizon=30, pieces=2, length=317, lead=3)
+    evaluate_nll(kit, [text], ["ours"], options)
+    assert read == whole
+    assert len(read) == 2
+    document = list(kit.base.tokenizer.encode(text.text))
+    assert read[0][0] + read[0][1] == document[: 280 + 30]
+
+
 def test_mean_gists_differ_from_other_gists_alone(kit, config_text, texts_file):
     from megacontext.core.config import parse_config
     from megacontext.core.evaluation.kit import Kit
