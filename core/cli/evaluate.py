@@ -26,7 +26,7 @@ from megacontext.core.config import Config, load_config
 from megacontext.traces.errors import ConfigError, SourceError
 
 app = typer.Typer(
-    help="Measure recall and NLL beside controls at the same budget: recall, nll, suite.",
+    help="Measure recall and NLL beside controls at the same budget: recall, tasks, nll, suite.",
     no_args_is_help=True,
 )
 
@@ -98,10 +98,9 @@ def _quiet_libraries() -> None:
 @app.command()
 def recall(
     config: Path = _CONFIG,
-    tasks: Path | None = typer.Option(
-        None, help="JSON lines with history, question, answer and optionally gold [start, end]."
+    tasks: Path = typer.Option(
+        ..., help="JSON lines with history, question, answer and optionally gold [start, end]."
     ),
-    make: Path | None = typer.Option(None, help="Write tasks to this file instead."),
     set_: list[str] = _SET,
     limit: int | None = typer.Option(None, min=1, help="Only the first so many tasks."),
     seed: int | None = _SEED,
@@ -112,28 +111,14 @@ def recall(
     ),
     out: Path | None = _OUT,
     as_json: bool = _JSON,
-    text: Path | None = typer.Option(None, help="--make: haystacks, JSON lines with a text."),
-    times: str = typer.Option("4,16,64", help="--make: lengths in multiples of w_max."),
-    samples: int = typer.Option(20, min=1, help="--make: tasks of each length."),
-    kinds: str | None = typer.Option(None, help="--make: kinds joined by commas."),
-    facts: int = typer.Option(4, min=1, help="--make: same-worded facts in a scene."),
-    per_history: int = typer.Option(10, min=1, help="--make: questions about one history."),
 ) -> None:
     """Questions about facts far outside the window, beside controls at the same budget.
 
     Example: megacontext eval recall --tasks tasks.jsonl --config configs/demo.yaml --json
-
-    Tasks are made by: megacontext eval recall --make tasks.jsonl --config configs/demo.yaml
     """
-    if (tasks is None) == (make is None):
-        raise ConfigError("Give either --tasks FILE to read or --make FILE to write, not both.")
     loaded = _load(config, set_, seed)
     console = Console(stderr=True, quiet=as_json)
     _quiet_libraries()
-    if make is not None:
-        chosen = () if kinds is None else tuple(k.strip() for k in kinds.split(","))
-        _make(make, loaded, text, _numbers(times, "--times"), samples, chosen, facts, per_history)
-        return
     from megacontext.core.evaluation.kit import Kit
     from megacontext.core.evaluation.recall import (
         RECALL_CONTENDERS,
@@ -146,7 +131,6 @@ def recall(
     stream, names = _stream(mode), _names(contenders, RECALL_CONTENDERS)
     if template is not None and "{question}" not in template:
         raise ConfigError(f"--template is {template!r}; it must hold {{question}}.")
-    assert tasks is not None
     loaded_tasks = load_tasks(tasks, limit)
     kit = Kit.load(loaded)
     for note in kit.notes:
@@ -167,27 +151,49 @@ def recall(
     _show(figures, table, as_json)
 
 
-def _make(
-    path: Path,
-    config: Config,
-    text: Path | None,
-    times: tuple[int, ...],
-    samples: int,
-    kinds: tuple[str, ...],
-    facts: int,
-    per_history: int,
+@app.command("tasks")
+def make(
+    config: Path = _CONFIG,
+    out: Path = typer.Option(..., "--out", help="File of JSON lines to write."),
+    set_: list[str] = _SET,
+    text: Path | None = typer.Option(
+        None, help="Haystacks, JSON lines with a text; default: the Python library."
+    ),
+    times: str = typer.Option("4,16,64", help="Lengths of history in multiples of w_max."),
+    samples: int = typer.Option(20, min=1, help="Tasks of each length."),
+    kinds: str | None = typer.Option(None, help="Kinds joined by commas; default: all but one."),
+    facts: int = typer.Option(4, min=1, help="Same-worded facts in a scene."),
+    per_history: int = typer.Option(10, min=1, help="Questions about one history."),
+    seed: int | None = _SEED,
 ) -> None:
+    """Make recall tasks: facts in wording that no training text has, planted in real text.
+
+    Kinds: passkey, key_value, multi_key, multi_value, variables, pairs, conversation,
+    definition, and, on demand, common_word.
+
+    Example: megacontext eval tasks --config configs/demo.yaml --out tasks.jsonl --times 16
+    """
+    loaded = _load(config, set_, seed)
+    _quiet_libraries()
     from megacontext.core.evaluation.haystack import texts_from
     from megacontext.core.evaluation.making import MakeOptions, make_tasks, tokenizer_of
     from megacontext.core.evaluation.tasks import write_tasks
 
-    options = MakeOptions(config.w_max, times, samples, kinds, facts, per_history, config.seed)
-    made = make_tasks(options, tokenizer_of(config), texts_from(text), config.block_size)
+    options = MakeOptions(
+        loaded.w_max,
+        _numbers(times, "--times"),
+        samples,
+        () if kinds is None else tuple(k.strip() for k in kinds.split(",")),
+        facts,
+        per_history,
+        loaded.seed,
+    )
+    made = make_tasks(options, tokenizer_of(loaded), texts_from(text), loaded.block_size)
     try:
-        write_tasks(path, made)
+        write_tasks(out, made)
     except OSError as error:
-        raise SourceError(f"--make {path} cannot be written ({error.strerror}).") from error
-    print(f"{path}: {len(made)} tasks.")
+        raise SourceError(f"--out {out} cannot be written ({error.strerror}).") from error
+    print(f"{out}: {len(made)} tasks.")
 
 
 @app.command()

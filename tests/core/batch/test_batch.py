@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -204,3 +205,8 @@ def test_worker_processes_do_what_one_process_does(batch_file, tmp_path, here):
     assert found.resumed == 4
     for one, other in zip(expected, found.rows, strict=True):
         assert one["nll"] == other["nll"]
+
+
+def test_the_example_batch_is_legal():
+    plan = load_plan(Path(__file__).parents[3] / "configs" / "batch" / "lenses.yaml")
+    assert len(plan.jobs) == 16

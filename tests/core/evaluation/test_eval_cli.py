@@ -56,6 +56,9 @@ def test_nll_prints_one_object_of_contenders(capsys, config_file, texts_file):
     assert figures["delete"]["recovered_gain"] in (0.0, None)
 
 
+ONE = ["--times", "8", "--samples", "1", "--kinds", "passkey"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -63,24 +66,9 @@ def test_nll_prints_one_object_of_contenders(capsys, config_file, texts_file):
         (["recall", "--tasks", "TASKS", "--mode", "slow"], "--mode is 'slow'"),
         (["recall", "--tasks", "TASKS", "--template", "x"], "--template"),
         (["recall", "--tasks", "missing.jsonl"], "missing.jsonl"),
-        (["recall"], "--tasks FILE"),
-        (["recall", "--tasks", "TASKS", "--make", "x"], "not both"),
         (["recall", "--tasks", "TASKS", "--set", "nope=1"], "Unknown key nope"),
-        (
-            [
-                "recall",
-                "--make",
-                "/no/such/t.jsonl",
-                "--times",
-                "8",
-                "--samples",
-                "1",
-                "--kinds",
-                "passkey",
-            ],
-            "/no/such",
-        ),
-        (["recall", "--make", "x.jsonl", "--times", "a"], "--times is 'a'"),
+        (["tasks", "--out", "/no/such/t.jsonl", *ONE], "/no/such"),
+        (["tasks", "--out", "x.jsonl", "--times", "a"], "--times is 'a'"),
         (["nll", "--text", "TEXTS", "--contenders", "full"], "'full' takes no part"),
         (["nll", "--text", "TEXTS", "--w-max", "0"], "at least 1"),
         (["nll", "--text", "TEXTS", "--w-max", "4096"], "4096"),
@@ -103,7 +91,7 @@ def test_tasks_are_made_from_a_text_and_read_back(capsys, config_file, tmp_path)
     made = tmp_path / "made.jsonl"
     code, said = call(
         capsys,
-        *("recall", "--make", made, "--config", config_file, "--text", texts, "--times", "8"),
+        *("tasks", "--out", made, "--config", config_file, "--text", texts, "--times", "8"),
         *("--samples", 2, "--kinds", "passkey", "--facts", 1),
     )
     assert (code, "2 tasks" in said.out) == (0, True)
