@@ -25,7 +25,7 @@ from megacontext.core.rng import generator
 from megacontext.core.runtime.bundle import DEMO, bundle_folder
 from megacontext.traces.errors import ConfigError, ModelError, SourceError
 
-__all__ = ["KINDS", "MakeOptions", "make_tasks", "tokenizer_of"]
+__all__ = ["DEFAULT_KINDS", "KINDS", "MakeOptions", "make_tasks", "tokenizer_of"]
 
 Rng = np.random.Generator
 

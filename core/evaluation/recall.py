@@ -53,7 +53,8 @@ def is_right(text: str, answer: str) -> bool:
 
     A longer word or number that merely starts with the answer is wrong.
     """
-    said, wanted = _normalized(text), _normalized(answer).rstrip(_QUOTES + ".")
+    said, wanted = _normalized(text), _normalized(answer)
+    wanted = wanted.rstrip(_QUOTES + ".") or wanted
     if not said.startswith(wanted):
         return False
     rest = said[len(wanted) :]

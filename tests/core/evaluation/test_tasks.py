@@ -91,6 +91,7 @@ def test_a_question_with_its_own_prompt_is_taken_as_it_is():
         (" Ada, then", "Ada.", True),
         (" the Ada", "Ada", False),
         ("", "Ada", False),
+        (" no", "...", False),
         (" $5.00", "$5.00", True),
         (" a/b.txt", "a/b.txt", True),
     ],
