@@ -89,6 +89,9 @@ class TraceReader:
                 for key, value in metadata.items()
             }
             self.meta = TraceMeta.from_metadata(self.schema_metadata, name)
+        except OSError as error:
+            self.close()
+            raise TraceError(f"{name} cannot be read: {error.strerror or error}.") from error
         except BaseException:
             self.close()
             raise
@@ -111,11 +114,13 @@ class TraceReader:
         return stat.st_dev, stat.st_ino
 
     def _scan(self) -> int:
-        size, footer = data_end(self._open_handle)
         try:
+            size, footer = data_end(self._open_handle)
             found = scan(self._open_handle, self._end, size, footer)
         except TraceError as error:
             raise TraceError(f"{self.path} is no trace: {error}") from error
+        except OSError as error:
+            raise TraceError(f"{self.path} cannot be read: {error.strerror or error}.") from error
         self._blocks += found.blocks
         counts = np.array([block.rows for block in found.blocks], np.int64)
         self._starts = np.concatenate([self._starts, self._starts[-1] + np.cumsum(counts)])

@@ -246,6 +246,8 @@ class TraceWriter:
         # Unlinked while still held: whoever opened the old lock file sees that it lost its name.
         try:
             self._files.unlink(lock_path(self.path))
+        except OSError as error:
+            self.error = self.error or error  # raised from close, if nothing failed before
         finally:
             self._lock.release()
 

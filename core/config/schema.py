@@ -108,8 +108,8 @@ class AllocatorConfig:
 class QuestionConfig:
     """Limits of a refocus that a question, a turn end or a surprise triggers."""
 
-    n_diff: int = option(24, "voluntary actions a round", low=0, high=4096)
-    rounds: int = option(4, "rounds", low=1, high=32)
+    n_diff: int = option(8, "voluntary actions a round", low=0, high=4096)
+    rounds: int = option(6, "rounds", low=1, high=32)
 
 
 @dataclass(frozen=True)

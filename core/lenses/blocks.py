@@ -11,7 +11,7 @@ __all__ = ["log_distance", "match_strength", "pool_blocks", "recency_prior", "sh
 
 BAR = 0.3
 """Strength of a block that just reaches the bar; above the default ``tau_expand`` of 0.2."""
-STRONG = 0.6
+STRONG = 0.2
 """Strength of a match that its neighbours share."""
 
 

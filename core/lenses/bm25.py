@@ -33,7 +33,7 @@ class BM25:
     """
 
     k1: float = 1.2
-    mark: float = 1.5
+    mark: float = 2.5
     name: str = "bm25"
     _postings: Postings = field(default_factory=Postings, repr=False)
 

@@ -101,7 +101,7 @@ class CtxFile:
 
     @classmethod
     def open(cls, files: FileLayer, path: Path, write: bool, fix: str) -> CtxFile:
-        """Open the newest commit whose data are intact; changes nothing on disk.
+        """Open the newest commit whose data are intact; a writer syncs it, nothing is changed.
 
         Args:
             fix: what the user can do about a damaged file, the end of the sentence.
@@ -134,6 +134,10 @@ class CtxFile:
         except BaseException:
             handle.close()
             raise
+        if write:
+            # A killed process may have left this header in the page cache alone; what is reported
+            # as committed from here on must survive a power cut.
+            handle.datasync()
         file.fell_back = newest if newest is not file._header else None
         file.damaged_slots = slots.damaged
         return file

@@ -10,14 +10,7 @@ from megacontext.simulator.failures import attempt, load_failure
 
 FOLDER = Path(__file__).parents[1] / "regressions"
 
-OPEN = {
-    "killed-before-slot-sync": (
-        "core/tree/ctxfile.py: a process killed between the write and the sync of a header slot "
-        "leaves the slot in the page cache; the next process adopts it, calls its tokens committed "
-        "(commit() returns at once because count equals header.count) and a power cut loses them; "
-        "open, or the first commit after it, has to datasync the file"
-    ),
-}
+OPEN: dict[str, str] = {}
 """Failures that still fail, with what is wrong; strict, so a fix shows at once."""
 
 

@@ -55,13 +55,6 @@ def sweep(life: str) -> set[str]:
     raise AssertionError("the sweep never ended")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason=(
-        "traces: TraceWriter.close lets the OSError of unlinking its lock file through "
-        "(_release), and TraceReader that of reading the index (_load, _scan)"
-    ),
-)
 @pytest.mark.parametrize("life", ["write", "read"])
 def test_an_io_error_at_any_call_of_a_trace_is_a_sentence(life: str) -> None:
     assert sweep(life) <= {"TraceError"}
