@@ -278,7 +278,7 @@ def suite(
     if kinds is not None:
         options = replace(options, kinds=tuple(k.strip() for k in kinds.split(",")))
     haystacks = texts_from(text)
-    texts = in_parts(haystacks, 8) if text is None else haystacks
+    texts = in_parts(haystacks, 4 if quick else 8) if text is None else haystacks
     with bar("suite", console) as progress:
         rows = run_suite(loaded, haystacks, texts, options, progress)
     table = suite_table(rows)
