@@ -27,9 +27,10 @@ def evaluate_single(
     horizon: int = 64,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Piece]:
-    """NLL of the ``horizon`` tokens right behind a block that is one gist, its mean, or gone.
+    """NLL of the next ``horizon`` tokens where one block is a gist, its mean, or gone.
 
-    All other tokens are raw. A piece is a quarter of the trained window; texts shorter than that
+    It is the newest block that is not protected, so that every scored token is predicted from a
+    raw one; all other tokens are raw. A piece is a quarter of the trained window; texts shorter than that
     are left out.
     """
     size, length = kit.config.block_size, kit.base.window // 4
@@ -54,14 +55,14 @@ def evaluate_single(
 
 
 def _nll(kit: Kit, history: History, tokens: np.ndarray, kind: str, blocks: int) -> float:
-    """Mean NLL of what follows ``blocks`` blocks, the last of them replaced."""
+    """Mean NLL of what follows ``blocks`` blocks, the newest unprotected of them replaced."""
     size = kit.config.block_size
-    read, last = blocks * size, blocks - 1
+    read, at = blocks * size, blocks - 1 - max(1, kit.config.focus.protected_blocks)
     levels = np.zeros(blocks, np.int8)
-    levels[last] = 1
+    levels[at] = 1
     index = np.arange(blocks)
     if kind == "delete":
-        levels, index = levels[:last], index[:last]
+        levels, index = np.delete(levels, at), np.delete(index, at)
     gister: Gister = history.mean_gister if kind == "mean" else history.gister
     vectors: VectorSource = kit.tree(gister, tokens[:read]).gist_rows
     window = kit.window(kit.base.window)
