@@ -30,8 +30,8 @@ def evaluate_single(
     """NLL of the next ``horizon`` tokens where one block is a gist, its mean, or gone.
 
     It is the newest block that is not protected, so that every scored token is predicted from a
-    raw one; all other tokens are raw. A piece is a quarter of the trained window; texts shorter than that
-    are left out.
+    raw one; all other tokens are raw. A piece is a quarter of the trained window; texts shorter
+    than that are left out.
     """
     size, length = kit.config.block_size, kit.base.window // 4
     blocks = length // size
