@@ -14,7 +14,7 @@ from rich.table import Table
 
 from megacontext.core.cli.evaluate import bar, tables
 
-app = typer.Typer(help="Many runs: configs x seeds x overrides x streams, one table of metrics.")
+app = typer.Typer(add_completion=False)
 
 _SHOWN = (
     "history_tokens",
@@ -29,7 +29,7 @@ _SHOWN = (
 )
 
 
-@app.callback(invoke_without_command=True)
+@app.command()
 def batch(
     config: Path = typer.Option(..., help="YAML with configs, seeds, overrides, streams, out."),
     workers: int = typer.Option(0, min=0, help="Processes; 0: as many as cores."),

@@ -19,7 +19,8 @@ def rows_of(path):
         return list(reader.rows())
 
 
-def test_a_plain_reader_finds_every_invariant_held(config, tmp_path, plain):
+def test_a_plain_reader_finds_every_invariant_held(config_text, tmp_path, plain):
+    config = parse_config(config_text, ["lens.kind=random"])
     result = run(config, tmp_path / "t.arrow", control=False)
     assert plain.check_trace(result.trace) >= 1500 // 8
     rows = rows_of(result.trace)
