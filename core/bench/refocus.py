@@ -18,6 +18,7 @@ __all__ = ["bench"]
 
 BLOCK_SIZE = 32
 MAX_LEVELS = 4
+HISTORY = 1 << 20
 
 
 def bench(
@@ -25,6 +26,7 @@ def bench(
     allocators: Sequence[str] = ("greedy", "stochastic_greedy", "slot", "optimal"),
     seed: int = 0,
     refocuses: int = 200,
+    windows: Sequence[int] = (8192,),
 ) -> dict[str, Any]:
     """p50 and p99 in microseconds of one round and of one refocus (all of its rounds).
 
@@ -40,18 +42,26 @@ def bench(
         entries: frontier nodes to start from.
         allocators: kinds to measure.
         refocuses: how many to time for each case.
+        windows: budgets W_max in entries; each is a session over 1,048,576 tokens, started cold.
     """
     report: dict[str, Any] = {"block_size": BLOCK_SIZE, "refocuses": refocuses, "cases": []}
     for count in entries:
         for kind in allocators:
             for scores in ("random", "drifting"):
-                case = {"entries": count, "allocator": kind, "scores": scores}
-                report["cases"].append(case | _measure(count, kind, scores, seed, refocuses))
+                case = {"nodes": count, "allocator": kind, "scores": scores}
+                focus = _start(count, kind, seed)
+                report["cases"].append(case | _measure(focus, scores, seed, refocuses))
+    for w_max in windows:
+        for kind in allocators:
+            for scores in ("random", "drifting"):
+                focus = _session(w_max, kind, seed)
+                nodes = len(focus.working_context)
+                case = {"w_max": w_max, "nodes": nodes, "allocator": kind, "scores": scores}
+                report["cases"].append(case | _measure(focus, scores, seed, refocuses))
     return report
 
 
-def _measure(count: int, kind: str, scores: str, seed: int, refocuses: int) -> dict[str, float]:
-    focus = _start(count, kind, seed)
+def _measure(focus: Focus, scores: str, seed: int, refocuses: int) -> dict[str, float]:
     rounds: list[tuple[int, int]] = []  # wall and CPU time in ns
     totals: list[tuple[int, int]] = []
     for step in range(refocuses):
@@ -92,6 +102,13 @@ def _start(count: int, kind: str, seed: int) -> Focus:
         max_levels=MAX_LEVELS,
         w_max=cost + 2 * BLOCK_SIZE,
     )
+    return Focus(context, make_allocator(kind), Limits(), seed)
+
+
+def _session(w_max: int, kind: str, seed: int) -> Focus:
+    """A session's window of ``w_max`` entries over a long history: newest blocks raw."""
+    context = WorkingContext(BLOCK_SIZE, MAX_LEVELS, w_max, protected_blocks=2)
+    context.cold_start(HISTORY)
     return Focus(context, make_allocator(kind), Limits(), seed)
 
 

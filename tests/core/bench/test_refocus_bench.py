@@ -4,11 +4,16 @@ from megacontext.core.bench.refocus import bench
 
 
 def test_bench_reports_every_case():
-    report = bench(entries=(64,), allocators=("greedy", "optimal"), refocuses=5)
-    cases = [(case["entries"], case["allocator"], case["scores"]) for case in report["cases"]]
+    kinds = ("greedy", "optimal")
+    report = bench(entries=(64,), allocators=kinds, refocuses=5, windows=(256,))
+    cases = [(case.get("w_max"), case["allocator"], case["scores"]) for case in report["cases"]]
     assert cases == [
-        (64, kind, scores) for kind in ("greedy", "optimal") for scores in ("random", "drifting")
+        (w_max, kind, scores)
+        for w_max in (None, 256)
+        for kind in kinds
+        for scores in ("random", "drifting")
     ]
+    assert [case["nodes"] for case in report["cases"][:4]] == [64] * 4
     for case in report["cases"]:
         assert 0 < case["round_us_p50"] <= case["round_us_p99"]
         assert 0 < case["refocus_us_p50"] <= case["refocus_us_p99"]
