@@ -25,6 +25,12 @@ from megacontext.traces.schema import Trigger
 __all__ = ["Parts", "build_parts"]
 
 
+_UNTRAINED_GISTS = {
+    "token": "the embedding of each block's rarest token",
+    "mean": "the mean of each block's embeddings",
+}
+
+
 @dataclass
 class Parts:
     """Everything a session drives. ``notes`` are sentences a user should see."""
@@ -130,13 +136,13 @@ def _resolve(config: Config, notes: list[str]) -> Config:
     gist, lens = config.gist, config.lens
     if gist.kind == "auto":
         gist = replace(gist, kind="gistnet" if "gistnet" in bundled else "token")
-        if gist.kind == "token":
-            notes.append("gists are untrained: the embedding of each block's rarest token")
     if lens.kind == "auto":
         trained = "lensnet" in bundled and gist.kind == "gistnet"
         lens = replace(lens, kind="lensnet" if trained else "bm25")
-        if lens.kind == "bm25":
-            notes.append("the lens is untrained: BM25 between the newest tokens and each block")
+    if gist.kind in _UNTRAINED_GISTS:
+        notes.append(f"gists are untrained: {_UNTRAINED_GISTS[gist.kind]}")
+    if lens.kind != "lensnet":
+        notes.append(f"the lens is untrained: {lens.kind}")
     return replace(config, gist=gist, lens=lens)
 
 

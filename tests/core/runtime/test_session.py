@@ -3,8 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from megacontext.core.config import parse_config
+from megacontext.core.config import load_config, parse_config
 from megacontext.core.runtime.run import run
+from megacontext.core.verify import verify
 from megacontext.traces.reader import TraceReader
 from megacontext.traces.schema import CLOCK_COLUMNS, Phase, Trigger
 
@@ -128,3 +129,12 @@ def test_delta_nll_differs_once_far_history_is_gists(config_text, tmp_path):
     rows = rows_of(run(config, tmp_path / "t.arrow", control=False).trace)
     measured = [row.delta_nll for row in rows if row.delta_nll is not None]
     assert max(map(abs, measured)) > 1e-3
+
+
+def test_a_trace_repeats_its_own_run(config_text, tmp_path):
+    config = parse_config(config_text, ["source.max_tokens=300", "sampling.temperature=1"])
+    first = run(config, tmp_path / "a.arrow", control=False).trace
+    again = run(load_config(first), tmp_path / "b.arrow", control=False).trace
+    assert verify(first, again).problems == []
+    other = run(replace(config, seed=4), tmp_path / "c.arrow", control=False).trace
+    assert verify(first, other).problems != []
