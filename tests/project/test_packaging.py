@@ -26,6 +26,21 @@ def test_every_package_is_listed():
     assert set(setuptools_config()["packages"]) == packages_on_disk()
 
 
+def test_the_bundle_and_the_styles_are_package_data():
+    patterns = setuptools_config()["package-data"]
+    folders = {"megacontext.core": ROOT / "core", "megacontext.tui": ROOT / "tui"}
+    shipped = {
+        path.relative_to(ROOT).as_posix()
+        for package, folder in folders.items()
+        for pattern in patterns[package]
+        for path in folder.glob(pattern)
+        if path.is_file()
+    }
+    assert {"core/pretrained/demo/base/config.json", "tui/app.tcss"} <= shipped
+    weights = (ROOT / "core/pretrained/demo/base").glob("*.safetensors")
+    assert {path.relative_to(ROOT).as_posix() for path in weights} <= shipped
+
+
 def test_only_megacontext_reaches_site_packages():
     assert all(name.startswith("megacontext.") for name in setuptools_config()["packages"])
     assert all(name.startswith("megacontext.") for name in setuptools_config()["package-dir"])
