@@ -33,6 +33,7 @@ class ModelConfig:
         "auto: bfloat16 on a GPU, float32 on a CPU",
         choices=("auto", "float32", "bfloat16"),
     )
+    adapter: str | None = option(None, "LoRA adapter folder, merged into the weights")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from megacontext.core.model import loading
+from megacontext.core.model.adapter import merge_adapter, read_adapter
 from megacontext.core.model.tokenizer import Tokenizer
 from megacontext.traces.errors import ModelError
 
@@ -57,6 +59,7 @@ class BaseModel:
         device: str = "auto",
         dtype: str = "auto",
         needed_window: int | None = None,
+        adapter: str | None = None,
     ) -> Self:
         """Load a local folder or a hub id.
 
@@ -65,10 +68,12 @@ class BaseModel:
             device: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.
             dtype: ``auto`` (bfloat16 on a GPU, float32 on a CPU), ``float32`` or ``bfloat16``.
             needed_window: rows that the model must hold, W_max.
+            adapter: folder of a LoRA adapter to merge into the weights.
 
         Raises:
             ModelError: missing or unreadable files, another model's tokenizer, no decoder-only
-                model, a trained window below ``needed_window``, too little memory, no GPU.
+                model, a trained window below ``needed_window``, too little memory, no GPU, or
+                another model's adapter.
         """
         target = loading.pick_device(device)
         kind = loading.pick_dtype(dtype, target)
@@ -80,6 +85,8 @@ class BaseModel:
         loading.check_tokenizer(path_or_id, len(tokenizer), int(text.vocab_size))
         loading.check_memory(path_or_id, config, kind, target, loading.available_bytes(target))
         module = loading.load_module(source, config, kind, target, local=local)
+        if adapter is not None:
+            merge_adapter(module, read_adapter(Path(adapter)))
         return cls(module, tokenizer, path_or_id)
 
     @classmethod

@@ -71,6 +71,7 @@ def build_parts(config: Config, progress: Progress | None = None) -> Parts:
         device=config.device,
         dtype=config.model.dtype,
         needed_window=config.w_max,
+        adapter=config.model.adapter,
     )
     gister = _gister(config, base)
     tree = _tree(config, base, gister, progress)

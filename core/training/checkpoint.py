@@ -20,7 +20,7 @@ from torch import Tensor
 
 from megacontext.traces.errors import StorageError
 
-__all__ = ["Checkpoint", "find", "mark", "read", "write", "write_json"]
+__all__ = ["Checkpoint", "check_shapes", "find", "mark", "read", "write", "write_json"]
 
 
 @dataclass(frozen=True)
@@ -109,3 +109,19 @@ def read(folder: Path) -> Checkpoint:
             f"checkpoint: {folder} is incomplete or damaged ({error}); resume from an older "
             "step folder or start again."
         ) from error
+
+
+def check_shapes(folder: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Refuse a checkpoint whose tensors are not those of the model.
+
+    Raises:
+        StorageError: a tensor is missing, is unknown or has another shape.
+    """
+    for name in sorted(expected.keys() | found.keys()):
+        own = tuple(expected[name].shape) if name in expected else None
+        theirs = tuple(found[name].shape) if name in found else None
+        if own != theirs:
+            raise StorageError(
+                f"--resume: {folder} has {name} {theirs or 'not at all'} and the model has it "
+                f"{own or 'not at all'}; set the sizes of that run, or choose another --out folder."
+            )

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from megacontext.core.training.gistnet_cli import register
+from megacontext.core.training import gistnet_cli, lora_cli
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Train a base model, GistNet or LensNet.", no_args_is_help=True)
-register(app)
+app = typer.Typer(
+    help="Train a base model, GistNet, its keys, LensNet, or a LoRA adapter.",
+    no_args_is_help=True,
+)
+gistnet_cli.register(app)
+lora_cli.register(app)
 
 
 @app.command()
@@ -34,16 +37,10 @@ def base(
     """
     from megacontext.core.training.base import BaseConfig, train_base
     from megacontext.core.training.config import load
+    from megacontext.core.training.report import show
 
     settings = load(BaseConfig, config, set_ or [])
-    figures = train_base(settings, out, device=device, resume=resume, init=init, export=export)
-    if not figures:  # a process beside the main one
-        return
-    if json_:
-        print(json.dumps(figures, sort_keys=True))
-    else:
-        for key, value in sorted(figures.items()):
-            print(f"{key:28s} {value:8.4f}", file=sys.stdout)
+    show(train_base(settings, out, device=device, resume=resume, init=init, export=export), json_)
 
 
 @app.command()

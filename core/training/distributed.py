@@ -9,8 +9,11 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.utils.data import Dataset
 
-__all__ = ["World", "join_world"]
+from megacontext.traces.errors import ConfigError
+
+__all__ = ["RankRows", "World", "join_world"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,14 @@ class World:
             tensor.copy_(flat[offset : offset + tensor.numel()].view_as(tensor))
             offset += tensor.numel()
 
+    def mean(self, value: Tensor) -> float:
+        """The mean of a scalar over all processes; each sees another part of the batch."""
+        if self.size > 1:
+            value = value.detach().clone().to(torch.float64)
+            dist.all_reduce(value)
+            value /= self.size
+        return float(value)
+
     def agree(self, value: float) -> float:
         """The main process's ``value`` on every process (clocks differ; decisions must not)."""
         if self.size == 1:
@@ -48,6 +59,28 @@ class World:
     def leave(self) -> None:
         if self.size > 1:
             dist.destroy_process_group()
+
+
+class RankRows(Dataset[dict[str, Tensor]]):
+    """This process's share of every batch of ``whole``, whose tensors are [accumulation, R, ...].
+
+    All processes make the same R rows and keep R / size of them, so that many processes train on
+    what one would have seen.
+    """
+
+    def __init__(
+        self, whole: Dataset[dict[str, Tensor]], world: World, rows: int, key: str
+    ) -> None:
+        if rows % world.size:
+            raise ConfigError(
+                f"{key}: {rows} rows cannot be shared by {world.size} processes; choose a multiple."
+            )
+        self._whole = whole
+        count = rows // world.size
+        self._part = slice(world.rank * count, (world.rank + 1) * count)
+
+    def __getitem__(self, step: int) -> dict[str, Tensor]:
+        return {name: value[:, self._part] for name, value in self._whole[step].items()}
 
 
 def join_world(device: str = "auto") -> World:

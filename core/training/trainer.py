@@ -141,7 +141,11 @@ class Trainer:
     def run(self, resume: bool = False) -> dict[str, float]:
         """Train to the end of the budget; returns the final held-out figures.
 
+        Args:
+            resume: continue from the latest checkpoint; without one, start.
+
         Raises:
+            StorageError: the checkpoint is damaged or belongs to a model of another shape.
             DivergedError: the loss is no finite number; the last good checkpoint is kept.
         """
         if resume:
@@ -197,7 +201,7 @@ class Trainer:
                     "tokens_per_s": speed,
                     "loss": value,
                     "norm": float(norm),
-                    **{key: float(value) for key, value in figures.items()},
+                    **{key: self.world.mean(figure) for key, figure in figures.items()},
                 }
                 self._log(metrics, row)
             if self._due(self.config.eval_steps, self.config.eval_minutes, last_eval):
@@ -242,7 +246,7 @@ class Trainer:
                 f"loss: not finite at step {bad}; lower optimizer.lr and resume from "
                 f"{kept if kept else 'the start (no checkpoint was written yet)'}."
             )
-        return self.world.agree(float(loss))
+        return self.world.mean(loss)
 
     def _due(self, steps: int, minutes: float, last: float) -> bool:
         if steps:
@@ -301,11 +305,7 @@ class Trainer:
             return
         found = checkpoint.read(folder)
         parameters = dict(self.task.model.named_parameters())
-        if parameters.keys() != found.model.keys():
-            odd = sorted(parameters.keys() ^ found.model.keys())[0]
-            raise MegaContextError(
-                f"--resume: {folder} belongs to another model ({odd}); use another --out folder."
-            )
+        checkpoint.check_shapes(folder, found.model, parameters)
         with torch.no_grad():
             for name, parameter in parameters.items():
                 parameter.copy_(found.model[name])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from megacontext.core.data.prepare import DataConfig, prepare
 from megacontext.core.data.readers import Source
@@ -53,3 +56,51 @@ def base_config(shards: Path, tmp_path: Path) -> Path:
     path = tmp_path / "base.yaml"
     path.write_text(yaml.safe_dump(value), encoding="utf8")
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random two-layer Llama with the bundle's tokenizer, as a model folder."""
+    folder = tmp_path_factory.mktemp("tiny-base")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        vocab_size=8192,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(TOKENIZER / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lora_fields(shards: Path, tiny_base: Path) -> dict[str, Any]:
+    """Configuration of a tiny adapter: 4 steps, two phases, a checkpoint every 2 steps."""
+    windows = {"length": 256, "rows": 2, "scored": 16, "gists": [1, 3], "tail": 2, "recall": 0.0}
+    return {
+        "base": str(tiny_base),
+        "shards": str(shards),
+        "heldout": str(shards),
+        "gister": "token",
+        "lora": {"rank": 2, "alpha": 4, "targets": ["q_proj", "down_proj"]},
+        "guard": {"rows": 1, "length": 64},
+        "loop": {
+            "seed": 5,
+            "budget": {"steps": 4},
+            "schedule": {"warmup_steps": 1},
+            "optimizer": {"kind": "adamw", "adam_lr": 0.003},
+            "checkpoint_steps": 2,
+            "log_every": 1,
+        },
+        "phases": [
+            {"share": 0.5, "windows": windows},
+            {"share": 0.5, "windows": {**windows, "recall": 0.5}},
+        ],
+        "evaluation": {"batches": 1, "windows": windows},
+    }

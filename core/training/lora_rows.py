@@ -1,0 +1,147 @@
+"""Batches for the LoRA adapter: real and recall text under random mixed tilings.
+
+Rows of one step have the same numbers of gists, so their windows have one length; where the gists
+stand differs by row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from megacontext.core.data.recall import RecallOptions, RecallWriter
+from megacontext.core.rng import generator
+from megacontext.core.training.gistnet_tilings import RowTiling, stack_tilings, tile
+from megacontext.core.training.mixture import TokenStreams
+from megacontext.traces.errors import ConfigError
+
+__all__ = ["MixedRows", "WindowMix"]
+
+Rng = np.random.Generator
+
+
+@dataclass(frozen=True)
+class WindowMix:
+    """Which windows a phase draws.
+
+    Attributes:
+        length: T, tokens of history per row.
+        rows: rows per micro-batch, over all processes.
+        scored: raw tokens scored per row, those behind the first gist.
+        gists: fewest and most level-1 gists of a row.
+        groups: most level-2 gists of a row; drawn with chance ``group_chance``.
+        tail: newest blocks that stay raw, at least.
+        recall: share of rows that are recall text.
+    """
+
+    length: int = 2048
+    rows: int = 16
+    scored: int = 512
+    gists: tuple[int, ...] = (8, 48)
+    groups: int = 0
+    group_chance: float = 0.0
+    tail: int = 4
+    recall: float = 0.2
+
+    def __post_init__(self) -> None:
+        if len(self.gists) != 2 or not 0 < self.gists[0] <= self.gists[1]:
+            raise ConfigError(f"windows.gists: {list(self.gists)} should be [fewest, most] from 1.")
+        for name in ("group_chance", "recall"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"windows.{name}: {getattr(self, name)} is outside 0 to 1.")
+
+    def check(self, block_size: int) -> None:
+        """Refuse windows that blocks of ``block_size`` cannot tile."""
+        free = self.length // block_size - self.tail
+        if self.length % block_size or free < 2:
+            raise ConfigError(
+                f"windows.length: {self.length} is no multiple of block size {block_size} above "
+                f"{self.tail} blocks of tail; choose a longer one."
+            )
+        if self.groups * block_size > free - 2:
+            raise ConfigError(
+                f"windows.groups: {self.groups} groups of {block_size} blocks do not fit "
+                f"{free} blocks; lower it or lengthen the windows."
+            )
+
+
+class MixedRows(Dataset[dict[str, Tensor]]):
+    """Item ``step``: ``tokens`` int32 [accumulation, R, T] and the tensors of ``stack_tilings``."""
+
+    def __init__(
+        self,
+        mix: WindowMix,
+        streams: TokenStreams,
+        writer: RecallWriter,
+        *,
+        block_size: int,
+        seed: int,
+        phase: int,
+        accumulation: int = 1,
+    ) -> None:
+        mix.check(block_size)
+        self._mix, self._streams, self._writer = mix, streams, writer
+        self._block_size, self._seed, self._phase = block_size, seed, phase
+        self._accumulation = accumulation
+
+    def __getitem__(self, step: int) -> dict[str, Tensor]:
+        parts = [self._micro(step * self._accumulation + i) for i in range(self._accumulation)]
+        return {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
+
+    def _micro(self, step: int) -> dict[str, Tensor]:
+        mix = self._mix
+        rng = generator(self._seed, f"lora.step.{self._phase}", step)
+        count = int(rng.integers(mix.gists[0], mix.gists[1] + 1))
+        groups = 0
+        if mix.groups and rng.random() < mix.group_chance:
+            groups = int(rng.integers(1, mix.groups + 1))
+        tokens, rows = [], []
+        for row in range(mix.rows):
+            draw = generator(self._seed, f"lora.row.{self._phase}", step, row)
+            tokens.append(self._text(draw, step, row))
+            rows.append(self._tiling(draw, count, groups))
+        stacked = torch.from_numpy(np.stack(tokens).astype(np.int32))
+        return {"tokens": stacked, **stack_tilings(rows)}
+
+    def _text(self, rng: Rng, step: int, row: int) -> np.ndarray:
+        domain = self._streams.domains[int(rng.integers(len(self._streams.domains)))]
+        text = self._streams.window(rng, domain, self._mix.length)
+        if rng.random() >= self._mix.recall:
+            return text
+        options = RecallOptions(facts_max=8, scenes_max=3)
+        # Phases share no counters with each other through the writer's own seed.
+        return self._writer.sample(
+            text, self._mix.length, options, step * 64 + self._phase, row
+        ).tokens
+
+    def _tiling(self, rng: Rng, count: int, groups: int) -> RowTiling:
+        mix, size = self._mix, self._block_size
+        free = mix.length // size - mix.tail
+        chosen = np.sort(rng.permutation(free // size)[:groups])
+        inside = (chosen[:, None] * size + np.arange(size)).ravel()
+        candidates = np.setdiff1d(np.arange(free), inside)
+        # One block in front of the tail stays raw: there is always something to score.
+        count = min(count, free - groups * size - 1)
+        form = rng.random()
+        if form < 0.4:  # scattered
+            gists = rng.choice(candidates, count, replace=False)
+        elif form < 0.7:  # the oldest, as a working context has them
+            gists = candidates[:count]
+        else:  # one run somewhere
+            first = int(rng.integers(len(candidates) - count + 1))
+            gists = candidates[first : first + count]
+        row = tile(mix.length, size, np.sort(gists), chosen)
+        later = np.flatnonzero(row.predictor >= int(np.argmax(row.kept >= mix.length)))
+        pick = np.sort(rng.choice(later, mix.scored, replace=len(later) < mix.scored))
+        return RowTiling(
+            row.blocks,
+            row.kept,
+            row.kept_raw,
+            row.target[pick],
+            row.predictor[pick],
+            row.predictor_raw[pick],
+        )
