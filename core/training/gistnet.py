@@ -7,6 +7,11 @@ Each phase has its own tilings and its own mix of objectives:
 * ``delta_nll``: KL to the full-context teacher on raw tokens, weighted to tokens that need the
   context that the gists stand for, plus cross-entropy. Tokens that a window without the gists
   predicts as well teach nothing about gists, so they weigh little.
+* ``children``: a level-2 gist knows its children: from it and a place, the child at that place is
+  told from all other blocks of the batch (contrastive, over the gists' directions).
+
+Every block and every group of a batch's rows is encoded, whatever its tilings use: shapes never
+change, and the rest serves as the far past of other rows.
 """
 
 from __future__ import annotations
@@ -35,7 +40,7 @@ from megacontext.core.training.distributed import World, join_world
 from megacontext.core.training.gistnet_base import FrozenBase, block_inputs, divergence
 from megacontext.core.training.gistnet_judge import GistJudge, JudgeConfig
 from megacontext.core.training.gistnet_key_rows import information
-from megacontext.core.training.gistnet_tilings import GistRows, TilingMix
+from megacontext.core.training.gistnet_rows import GistRows, TilingMix
 from megacontext.core.training.mixture import TokenStreams
 from megacontext.core.training.trainer import LoopConfig, Trainer
 from megacontext.traces.errors import ConfigError
@@ -72,7 +77,7 @@ class GistPhase:
     tilings: TilingMix = field(default_factory=TilingMix)
 
     def __post_init__(self) -> None:
-        known = {"pooling_mse", "reconstruction", "delta_nll"}
+        known = {"pooling_mse", "reconstruction", "delta_nll", "children"}
         for name in self.objectives:
             if name not in known:
                 raise ConfigError(
@@ -150,17 +155,54 @@ class GistNetTraining:
                 )
 
 
+class ChildProbe(nn.Module):
+    """Asks a level-2 gist for its child at a place; used in training alone.
+
+    Shapes: M groups, K places, N candidates, D width.
+    """
+
+    def __init__(self, dim: int, places: int) -> None:
+        super().__init__()
+        self.read = nn.Linear(dim, dim, bias=False)
+        self.place = nn.Parameter(torch.zeros(places, dim))
+        self.sharpness = nn.Parameter(torch.tensor(2.0))  # log of the inverse temperature
+        with torch.no_grad():
+            self.read.weight.copy_(torch.eye(dim))
+
+    def forward(self, upper_MD: Tensor, gists_ND: Tensor) -> Tensor:
+        """CE in nats of picking each group's K children; group m's are candidates m K to m K + K.
+
+        A candidate is known by how it differs from the mean of all: what blocks share says nothing.
+        """
+        places = len(self.place)
+        gists = rms_normalized(gists_ND.detach())
+        gists = gists - gists.mean(0)
+        asked = self.read(rms_normalized(upper_MD))[:, None] + self.place
+        asked = functional.normalize(asked.flatten(0, 1).float(), dim=-1)
+        logits = asked @ functional.normalize(gists.float(), dim=-1).T
+        goal = torch.arange(len(upper_MD) * places, device=upper_MD.device)
+        return functional.cross_entropy(logits * self.sharpness.clamp(max=4.0).exp(), goal)
+
+
 class GistTask:
     """The gist encoder; the retriever's weights stay as they are."""
 
     figure = "gist_dnll"
-    metric_names: Sequence[str] = ("kl", "ce", "reconstruction", "kl_deleted", "kept_gain")
+    metric_names: Sequence[str] = (
+        "kl",
+        "ce",
+        "reconstruction",
+        "children",
+        "kl_deleted",
+        "kept_gain",
+    )
 
     def __init__(self, config: GistNetTraining, base: FrozenBase, net: GistNet, world: World):
         # Batches are made in forked workers; the tokenizer's own threads would not survive that.
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         self.config, self.base, self.net, self._world = config, base, net, world
-        self.model: nn.Module = net
+        self.probe = ChildProbe(net.config.dim, net.config.block_size).to(base.device)
+        self.model: nn.Module = nn.ModuleDict({"net": net, "probe": self.probe})
         net.keys.requires_grad_(False)
         tokenizer = load_tokenizer(Path(config.base))
         mark = fingerprint(tokenizer)
@@ -195,25 +237,37 @@ class GistTask:
             return self._loss(batch)
 
     def _loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
-        goals = self._phase.objectives
-        x, own = block_inputs(self.base, self.net, batch["tokens"], batch["blocks"])
-        rows, count = x.shape[:2]
+        goals, size = self._phase.objectives, self.net.config.block_size
+        tokens = batch["tokens"]
+        rows, count = len(tokens), tokens.shape[1] // size
+        every = torch.arange(count, device=tokens.device).expand(rows, -1)
+        x, own = block_inputs(self.base, self.net, tokens, every)
         gists = self.net(x.flatten(0, 1), 1)
-        zero = torch.zeros((), device=gists.device)
-        figures = dict.fromkeys(self.metric_names, zero)
-        total = zero
+        figures = dict.fromkeys(self.metric_names, torch.zeros((), device=gists.device))
+        total = figures["kl"]
         if "pooling_mse" in goals:
-            mean = rms_normalized(x.flatten(0, 1)[:, -own.shape[-1] :].float().mean(1))
+            mean = rms_normalized(x.flatten(0, 1)[:, -size:].float().mean(1))
             scale = self.net.config.gist_rms
             total = total + goals["pooling_mse"] * ((gists / scale - mean) ** 2).mean()
         if "reconstruction" in goals:
             figures["reconstruction"] = self._reconstruction(gists, own.flatten(0, 1))
             total = total + goals["reconstruction"] * figures["reconstruction"]
+        by_row = gists.view(rows, count, -1)
+        groups = count // size
+        children = by_row[:, : groups * size].reshape(rows * groups, size, gists.shape[-1])
+        upper = self.net(children, 2) if groups and self._reads_groups() else children[:, 0]
+        if "children" in goals and groups:
+            figures["children"] = self.probe(upper, children.flatten(0, 1))
+            total = total + goals["children"] * figures["children"]
         if "delta_nll" in goals:
-            loss, more = self._continuation(batch, gists.view(rows, count, -1))
+            loss, more = self._continuation(batch, by_row, upper.view(rows, groups, -1))
             total = total + goals["delta_nll"] * loss
             figures.update(more)
         return total, figures
+
+    def _reads_groups(self) -> bool:
+        mix = self._phase.tilings
+        return bool(mix.groups or mix.far or "children" in self._phase.objectives)
 
     def evaluate(self) -> dict[str, float]:
         with self.base.precision():
@@ -232,40 +286,28 @@ class GistTask:
         return functional.cross_entropy(logits.flatten(0, 1), tokens.flatten())
 
     def _continuation(
-        self, batch: dict[str, Tensor], gists_RND: Tensor
+        self, batch: dict[str, Tensor], gists_RBD: Tensor, upper_RGD: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        size = self.net.config.block_size
         raw = self.base.embed(batch["tokens"])
-        # Table positions behind the encoded blocks are level-2 gists; there may be none.
-        coded = raw.shape[1] + gists_RND.shape[1]
-        groups = int((batch["kept"][0] >= coded).sum())
-        table = [raw, gists_RND.to(raw.dtype)]
-        if groups:
-            children = gists_RND[:, -groups * size :].reshape(-1, size, gists_RND.shape[-1])
-            upper = self.net(children, 2).view(len(raw), groups, -1)
-            table.append(upper.to(raw.dtype))
-        target = batch["target"]
+        table = torch.cat((raw, gists_RBD.to(raw.dtype), upper_RGD.to(raw.dtype)), dim=1)
+        table = table.flatten(0, 1)
+        target = batch["target"].long()
         with torch.no_grad():
             teacher = self.base.logits_at(raw, target - 1)
-            bare = _picked(raw, batch["kept_raw"])
-            without = divergence(teacher, self.base.logits_at(bare, batch["predictor_raw"]))
-        student = self.base.logits_at(
-            _picked(torch.cat(table, dim=1), batch["kept"]), batch["predictor"]
-        )
+            bare = functional.embedding(batch["bare"].long(), table)
+            without = divergence(teacher, self.base.logits_at(bare, batch["predictor_raw"].long()))
+        window = functional.embedding(batch["window"].long(), table)
+        student = self.base.logits_at(window, batch["predictor"].long())
         kl = divergence(teacher, student)
         need = self._phase.need
         weight = (1 - need) + need * (without / without.mean().clamp(min=1e-6)).clamp(max=20.0)
         weight = weight / weight.mean()
-        tokens = batch["tokens"].long().gather(1, target)
-        ce = functional.cross_entropy(student.flatten(0, 1), tokens.flatten())
+        answer = batch["tokens"].long().gather(1, target)
+        ce = functional.cross_entropy(student.flatten(0, 1), answer.flatten())
         mean_kl = kl.mean()
         gain = 1 - mean_kl.detach() / without.mean().clamp(min=1e-6)
         figures = {"kl": mean_kl, "ce": ce, "kl_deleted": without.mean(), "kept_gain": gain}
         return (kl * weight).mean() + self._phase.cross_entropy * ce, figures
-
-
-def _picked(table_RXD: Tensor, index_RL: Tensor) -> Tensor:
-    return table_RXD.gather(1, index_RL[..., None].expand(-1, -1, table_RXD.shape[-1]))
 
 
 def make_gistnet(shape: NetShape, shards: Path, seed: int, base: FrozenBase) -> GistNet:
@@ -307,7 +349,8 @@ def train_gistnet(
     world = join_world(device)
     torch.set_float32_matmul_precision("high")
     base = BaseModel.load(config.base, device=str(world.device), dtype=config.dtype)
-    frozen = FrozenBase(base)
+    mix = config.phases[-1].tilings
+    frozen = FrozenBase(base, (mix.rows, mix.length))
     if init is None:
         net = make_gistnet(config.net, Path(config.shards), config.loop.seed, frozen)
     else:
@@ -315,6 +358,9 @@ def train_gistnet(
         net.requires_grad_(True)
         net.train()
         config = replace(config, net=replace(config.net, block_size=net.config.block_size))
+    if world.device.type == "cuda":
+        for layer in net.encoder.layers:
+            layer.compile(dynamic=False)
     task = GistTask(config, frozen, net, world)
     trainer = Trainer(task, config.loop, out, world)
 

@@ -16,21 +16,33 @@ from torch.nn import functional
 
 from megacontext.core.gistnet.module import GistNet
 from megacontext.core.model.base import BaseModel
+from megacontext.core.training.llama import Llama, LlamaShape, load_hf_state
 
-__all__ = ["FrozenBase", "block_inputs", "divergence"]
+__all__ = ["FrozenBase", "block_inputs", "divergence", "llama_hidden", "plain_llama"]
 
 
 class FrozenBase:
-    """Gradients pass through it to its inputs; its weights take none."""
+    """Gradients pass through it to its inputs; its weights take none.
 
-    def __init__(self, base: BaseModel) -> None:
+    Args:
+        compiled: rows of this shape [R, T] run through compiled layers on a GPU, where the model
+            is a plain Llama; other shapes and other models run as they are.
+    """
+
+    def __init__(self, base: BaseModel, compiled: tuple[int, int] | None = None) -> None:
         self.module: Any = base.module
         self.base = base
         self.embedding: Tensor = base.embedding_matrix
         self._body: Any = base.module.base_model
         self._head: Tensor = base.module.get_output_embeddings().weight
+        self._compiled = compiled
+        self._llama: Llama | None = None
         if self.embedding.is_cuda:
             _fuse_norms(base.module)
+            if compiled is not None:
+                self._llama = plain_llama(base)
+        if self._llama is not None:
+            self._llama.compile_layers()
 
     @property
     def device(self) -> torch.device:
@@ -52,9 +64,12 @@ class FrozenBase:
 
     def hidden(self, x_RLD: Tensor) -> Tensor:
         """Last hidden states [R, L, D] after the final norm, causal over each row."""
+        x_RLD = x_RLD.to(self.embedding.dtype)
         # The base has its own precision; autocast would only add casts.
         with torch.autocast(x_RLD.device.type, enabled=False):
-            out = self._body(inputs_embeds=x_RLD.to(self.embedding.dtype), use_cache=False)
+            if self._llama is not None and tuple(x_RLD.shape[:2]) == self._compiled:
+                return llama_hidden(self._llama, x_RLD)
+            out = self._body(inputs_embeds=x_RLD, use_cache=False)
         hidden: Tensor = out.last_hidden_state
         return hidden
 
@@ -67,6 +82,52 @@ class FrozenBase:
         hidden = self.hidden(x_RLD)
         index = where_RS[..., None].expand(-1, -1, hidden.shape[-1])
         return self.logits(hidden.gather(1, index))
+
+
+def llama_hidden(model: Llama, x_RLD: Tensor) -> Tensor:
+    """Last hidden states [R, L, D] after the final norm, from input embeddings."""
+    length = x_RLD.shape[1]
+    cos_TE, sin_TE = model.rope_cos[:length], model.rope_sin[:length]
+    for layer in model.layers:
+        x_RLD = layer(x_RLD, cos_TE, sin_TE)
+    normed: Tensor = model.norm(x_RLD)
+    return normed
+
+
+def plain_llama(base: BaseModel) -> Llama | None:
+    """The same model without caches and masks, or None where it is more than a plain Llama."""
+    theirs: Any = base.config
+    rope = getattr(theirs, "rope_parameters", None) or {}
+    head_dim = getattr(theirs, "head_dim", None) or 0
+    if (
+        getattr(theirs, "model_type", "") != "llama"
+        or rope.get("rope_type", "default") != "default"
+        or getattr(theirs, "attention_bias", False)
+        or getattr(theirs, "mlp_bias", False)
+        or getattr(theirs, "hidden_act", "silu") != "silu"
+        or head_dim * theirs.num_attention_heads not in (0, theirs.hidden_size)
+    ):
+        return None
+    shape = LlamaShape(
+        dim=theirs.hidden_size,
+        layers=theirs.num_hidden_layers,
+        heads=theirs.num_attention_heads,
+        kv_heads=theirs.num_key_value_heads,
+        ffn=theirs.intermediate_size,
+        vocab_size=theirs.vocab_size,
+        window=theirs.max_position_embeddings,
+        rope_theta=float(rope.get("rope_theta", 10_000.0)),
+        norm_eps=theirs.rms_norm_eps,
+    )
+    model = Llama(shape)
+    load_hf_state(model, base.module.state_dict())
+    model.to(base.embedding_matrix.device, base.embedding_matrix.dtype)
+    # Angles need the full precision that the weights do not have.
+    fresh = Llama(LlamaShape(**{**vars(shape), "layers": 0}))
+    model.rope_cos, model.rope_sin = (
+        rope.to(base.embedding_matrix.device) for rope in (fresh.rope_cos, fresh.rope_sin)
+    )
+    return model.eval().requires_grad_(False)
 
 
 def _fuse_norms(module: Any) -> None:

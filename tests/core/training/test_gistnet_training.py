@@ -101,8 +101,8 @@ def gist_settings(base_folder: Path, shards: Path, **change: Any) -> GistNetTrai
             },
             {
                 "share": 0.5,
-                "objectives": {"delta_nll": 1.0, "reconstruction": 0.1},
-                "tilings": {**tilings, "length": 1280, "rows": 1, "groups": 1, "group_chance": 1.0},
+                "objectives": {"delta_nll": 1.0, "reconstruction": 0.1, "children": 0.1},
+                "tilings": {**tilings, "length": 1280, "groups": 1, "group_chance": 1.0, "far": 40},
             },
         ],
         "evaluation": {"rows": 1, "scored": 16},
