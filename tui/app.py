@@ -18,6 +18,7 @@ from textual.widgets import Footer
 from megacontext.tui.commands import BY_ID, COMMANDS, FOOTER, Command, key_label
 from megacontext.tui.frame import Frame
 from megacontext.tui.goto import GOTO_HELP, go_to
+from megacontext.tui.pace import Pace
 from megacontext.tui.screens import ChoiceScreen, HelpScreen, HintScreen, KnobsScreen, PromptScreen
 from megacontext.tui.session import Session
 from megacontext.tui.source import Control, Source
@@ -95,6 +96,7 @@ class InspectorApp(App[str]):
         self.session.notice = notice
         self._hint = hint
         self._ticking = ticking
+        self._pace = Pace()
         self._frame: Frame | None = None
 
     @property
@@ -124,7 +126,7 @@ class InspectorApp(App[str]):
         if self._hint:
             self.push_screen(HintScreen())
         if self._ticking:
-            self.set_interval(1 / TICKS_PER_S, self.tick)
+            self.set_interval(1 / TICKS_PER_S, self._timer)
 
     def on_resize(self) -> None:
         self.call_after_refresh(self.redraw)
@@ -144,6 +146,10 @@ class InspectorApp(App[str]):
     def panes(self) -> list[Pane]:
         """Every pane, hidden ones included."""
         return list(self.screen_stack[0].query(Pane))
+
+    def _timer(self) -> None:
+        if not self.session.only_follows or self._pace.due():
+            self.tick()
 
     def tick(self) -> None:
         """Let time pass; redraw when something changed or the last frame was unfinished."""

@@ -7,22 +7,11 @@ in a second one that runs on a real pseudo-terminal of 200 x 60 cells.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import gc
 import multiprocessing
-import os
-import pty
-import select
-import signal
-import struct
-import subprocess
 import sys
 import tempfile
-import termios
-import threading
 import time
-from dataclasses import dataclass
 from functools import partial
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -37,6 +26,7 @@ from megacontext.traces.writer import TraceWriter
 from megacontext.tui.app import InspectorApp
 from megacontext.tui.file_source import FileSource
 from megacontext.tui.playback import Playback
+from megacontext.tui.terminal import PseudoTerminal
 
 __all__ = ["LIMITS", "bench"]
 
@@ -136,61 +126,6 @@ def _paint(app: InspectorApp) -> None:
                 pane.render_line(y)
 
 
-@dataclass
-class _Terminal:
-    """``mc-tui replay`` on a pseudo-terminal."""
-
-    process: subprocess.Popen[bytes]
-    master: int
-
-    @classmethod
-    def start(cls, arguments: list[str]) -> _Terminal:
-        master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", HEIGHT, WIDTH, 0, 0))
-        process = subprocess.Popen(
-            [sys.executable, "-c", _TIMED_START, *arguments],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            start_new_session=True,
-            env=os.environ | {"TERM": "xterm-256color", "COLORTERM": "truecolor"},
-        )
-        os.close(slave)
-        return cls(process, master)
-
-    def read_until(self, wanted: bytes, timeout_s: float) -> float:
-        """Seconds until ``wanted`` was painted."""
-        start, seen = time.perf_counter(), b""
-        while wanted not in seen:
-            left = timeout_s - (time.perf_counter() - start)
-            ready, _, _ = select.select([self.master], [], [], max(left, 0))
-            if not ready:
-                raise MegaContextError(f"the inspector did not paint {wanted!r}; run it by hand.")
-            seen = seen[-4096:] + os.read(self.master, 1 << 16)
-        return time.perf_counter() - start
-
-    def drain(self) -> None:
-        while select.select([self.master], [], [], 0)[0]:
-            os.read(self.master, 1 << 16)
-
-    def resident_mb(self) -> float:
-        """The process's peak resident memory, mapped files included."""
-        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-        return float("nan")
-
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        threading.Thread(target=self._swallow, daemon=True).start()
-        self.process.wait(10)
-
-    def _swallow(self) -> None:
-        with contextlib.suppress(OSError):  # the terminal's other end is closed
-            while self.process.poll() is None:
-                self.drain()
-
-
 _TIMED_START = """
 import gc, sys, time
 from pathlib import Path
@@ -208,14 +143,20 @@ app.run()
 """
 
 
+def _start(trace: Path, mode: str, note: Path) -> PseudoTerminal:
+    """The app on a pseudo-terminal; ``note`` gets the seconds from open to the first paint."""
+    command = [sys.executable, "-c", _TIMED_START, str(trace), mode, str(note)]
+    return PseudoTerminal.start(command, (WIDTH, HEIGHT))
+
+
 def _terminal(trace: Path, growing: Path, keys: int) -> dict[str, float]:
     note = growing.with_suffix(".txt")
-    terminal = _Terminal.start([str(trace), "REPLAY", str(note)])
+    terminal = _start(trace, "REPLAY", note)
     try:
         terminal.read_until(b"fixed scale", 30)
         figures = {"first_paint_s": round(_wait_for(note), 3)}
         for _ in range(20):  # read here and there, as a person does
-            os.write(terminal.master, b"\x1b[1;2C]f,.")
+            terminal.type(b"\x1b[1;2C]f,.")
             time.sleep(0.05)
             terminal.drain()
         figures["resident_mb"] = round(terminal.resident_mb(), 1)
@@ -239,14 +180,14 @@ def _keys_while_growing(trace: Path, growing: Path, keys: int) -> dict[str, floa
     writer = processes.Process(target=_append, args=(trace, growing, stop, started))
     writer.start()
     started.wait(60)
-    terminal = _Terminal.start([str(growing), "FOLLOW", str(growing.with_suffix(".txt"))])
+    terminal = _start(growing, "FOLLOW", growing.with_suffix(".txt"))
     taken = []
     try:
         terminal.read_until(b"fixed scale", 30)
         time.sleep(1.0)
         for press in range(keys):
             terminal.drain()
-            os.write(terminal.master, b"y")
+            terminal.type(b"y")
             wanted = b"this step" if press % 2 == 0 else b"fixed scale"
             taken.append(terminal.read_until(wanted, 10))
             time.sleep(0.13)

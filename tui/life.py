@@ -97,6 +97,10 @@ class LifeScan:
         """Rows read so far."""
         return len(self._score)
 
+    def covers(self, count: int) -> bool:
+        """Whether all of ``count`` rows were read."""
+        return self._low < 0 and self._high >= count
+
     def advance(self, count: int, enough: Callable[[], bool]) -> bool:
         """Read rows of a trace of ``count`` rows until ``enough()``; True when all are read.
 
@@ -111,7 +115,7 @@ class LifeScan:
             self._take(self._read(number))
             if enough():
                 break
-        return self._low < 0 and self._high >= count
+        return self.covers(count)
 
     def _take(self, row: RowModel) -> None:
         self._score[row.number] = row.score_of(self.node)
@@ -120,7 +124,7 @@ class LifeScan:
 
     def life(self, count: int) -> NodeLife:
         """What is known so far."""
-        complete = self._low < 0 and self._high >= count
+        complete = self.covers(count)
         if self._built and self._built[:2] == (len(self._score), complete):
             return self._built[2]
         rows = sorted(self._score)

@@ -112,6 +112,13 @@ class Session:
         self._scan.advance(count, lambda: self.clock() > deadline)
         return self._scan.known != known
 
+    @property
+    def only_follows(self) -> bool:
+        """Whether all there is to do is to show rows as they arrive."""
+        node, scan, count = self.view.node, self._scan, self.source.num_rows
+        read = node is None or (scan is not None and scan.node == node and scan.covers(count))
+        return read and self.playback.following and self.source.status().growing
+
     # -- the frame ----------------------------------------------------------------------------
     @property
     def row(self) -> RowModel | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from megacontext.traces.errors import ConfigError
+
 app = typer.Typer(
-    help="Measure: refocus, tree, trace, decode, tui; make-trace makes a large trace.",
+    help="Measure: refocus, tree, trace, decode, tui, attached; make-trace makes a large trace.",
     no_args_is_help=True,
 )
 
@@ -83,8 +85,22 @@ def tui(
 
     Example: megacontext bench tui
     """
-    found = {e.name: e for e in entry_points(group="megacontext.benches")}
-    _show("tui", found["tui"].load()(rows=rows, entries=entries, path=trace), as_json)
+    _show("tui", _load("tui")(rows=rows, entries=entries, path=trace), as_json)
+
+
+@app.command()
+def attached(
+    pairs: int = typer.Option(5, min=1, help="Runs of either kind, in turn."),
+    tokens: int = typer.Option(6_000, min=320, help="Tokens decoded in a run."),
+    set_: list[str] = typer.Option([], "--set", help="Override: key.path=value; may repeat."),
+    as_json: bool = _JSON,
+) -> None:
+    """Decode speed with an inspector attached against headless, and CPU seconds of both.
+
+    Example: megacontext bench attached --set device=cpu
+    """
+    bench = _load("attached")
+    _show("attached", bench(pairs=pairs, tokens=tokens, overrides=tuple(set_)), as_json)
 
 
 @app.command("make-trace")
@@ -103,6 +119,15 @@ def make_trace(
 
     make(out, rows=rows, tokens=tokens, entries=entries, seed=seed)
     print(out)
+
+
+def _load(name: str) -> Callable[..., dict[str, Any]]:
+    """The benchmark that another part of the distribution registered as ``name``."""
+    found = {e.name: e for e in entry_points(group="megacontext.benches")}
+    if name not in found:
+        raise ConfigError(f"bench {name} is not registered; install again with `pip install -e .`.")
+    bench: Callable[..., dict[str, Any]] = found[name].load()
+    return bench
 
 
 def _show(name: str, figures: dict[str, Any], as_json: bool) -> None:

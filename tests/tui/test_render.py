@@ -143,7 +143,7 @@ def test_the_log_says_why_candidates_were_turned_down(session: Session) -> None:
     row = next(n for n in range(session.source.num_rows) if session.source.row(n).refused)
     session.play(lambda play: play.seek(row))
     frame = session.frame()
-    refused = [line for line in log_lines(frame) if not line.applied]
+    refused = [line for line in log_lines(frame, 40) if not line.applied]
     assert refused
     text = "\n".join(draw_actions(frame, 60, 40).lines())
     assert "✗" in text

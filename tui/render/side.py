@@ -115,11 +115,13 @@ class LogLine(NamedTuple):
     current: bool
 
 
-def log_lines(frame: Frame) -> list[LogLine]:
-    """The log, newest row first. One list for drawing and for clicking."""
+def log_lines(frame: Frame, count: int) -> list[LogLine]:
+    """The log's first ``count`` lines, newest row first. One list for drawing and for clicking."""
     lines: list[LogLine] = []
     for row in reversed(frame.trail.rows):
-        if row is None or len(lines) > 400:
+        if len(lines) >= count:
+            break
+        if row is None:
             continue
         now = frame.row is not None and row.number == frame.row.number
         lines += [
@@ -130,16 +132,16 @@ def log_lines(frame: Frame) -> list[LogLine]:
             LogLine(row.number, row.step, r.kind, r.node, r.score, r.reason, False, False, now)
             for r in (row.refused if now else ())
         ]
-    return lines
+    return lines[:count]
 
 
 def draw_actions(frame: Frame, width: int, height: int) -> Canvas:
     """What was opened and folded, why, and which candidates of this row were turned down."""
     canvas = Canvas(width, height)
-    lines = log_lines(frame)
+    lines = log_lines(frame, height)
     if not lines and frame.row is not None:
         canvas.text(0, 0, "No action so far.", Role.DIM)
-    for y, line in enumerate(lines[:height]):
+    for y, line in enumerate(lines):
         _log_line(canvas, y, line, selected=line.node == frame.view.node)
     return canvas
 

@@ -32,7 +32,7 @@ class ActionsPane(Pane):
 
     def on_click(self, event: events.Click) -> None:
         offset = event.get_content_offset(self)
-        lines = log_lines(self.frame) if self.frame is not None else []
+        lines = log_lines(self.frame, self.size.height) if self.frame is not None else []
         if offset is not None and offset.y < len(lines):
             line = lines[offset.y]
             self.post_message(self.Picked(line.row, line.node))
