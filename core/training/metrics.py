@@ -1,86 +1,18 @@
-"""Where training figures go: CSV and Arrow always, other sinks when asked for.
-
-A sink takes one flat row at a time. ``MetricSink`` itself does nothing, so callers never test
-whether logging is on; sinks import their library when they are made, not before.
-"""
+"""Where training figures go: CSV and Arrow always, other sinks when asked for."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
-from megacontext.traces.errors import ConfigError
+from megacontext.core.training.sinks import MetricSink
 
-__all__ = ["MetricSink", "Metrics", "TensorBoardSink", "WandbSink", "make_sinks"]
+__all__ = ["Metrics"]
 
 Row = Mapping[str, float | int | str]
-
-
-class MetricSink:
-    """A sink that drops everything; the base of all others."""
-
-    def write(self, step: int, row: Row) -> None:
-        """Take the figures of one step."""
-
-    def close(self) -> None:
-        """Flush and let go; called once."""
-
-
-def _library(name: str, extra: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise ConfigError(
-            f"sinks: {extra!r} needs a package that is not installed; "
-            f"run `pip install 'megacontext[{extra}]'`."
-        ) from error
-
-
-class TensorBoardSink(MetricSink):
-    """Scalars for TensorBoard under ``folder``."""
-
-    def __init__(self, folder: Path) -> None:
-        self._writer = _library("torch.utils.tensorboard", "tensorboard").SummaryWriter(str(folder))
-
-    def write(self, step: int, row: Row) -> None:
-        for key, value in row.items():
-            if not isinstance(value, str):
-                self._writer.add_scalar(key, value, step)
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-class WandbSink(MetricSink):
-    """Weights & Biases, offline unless the environment says otherwise."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        module = _library("wandb", "wandb")
-        self._run = module.init(project="megacontext", dir=str(folder), mode="offline")
-
-    def write(self, step: int, row: Row) -> None:
-        self._run.log(dict(row), step=step)
-
-    def close(self) -> None:
-        self._run.finish()
-
-
-_SINKS = {"tensorboard": TensorBoardSink, "wandb": WandbSink}
-
-
-def make_sinks(names: Sequence[str], folder: Path) -> list[MetricSink]:
-    """Sinks by name (``tensorboard``, ``wandb``), each writing below ``folder``."""
-    unknown = [name for name in names if name not in _SINKS]
-    if unknown:
-        options = ", ".join(_SINKS)
-        raise ConfigError(f"sinks: {unknown[0]!r} is unknown; choose from {options}.")
-    return [_SINKS[name](folder / name) for name in names]
 
 
 class Metrics:
@@ -101,10 +33,13 @@ class Metrics:
         if self._path.is_file() and step > 0:
             with self._path.open(encoding="utf8", newline="") as file:
                 self._rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
-        with self._path.open("w", encoding="utf8", newline="") as file:
-            writer = csv.DictWriter(file, self._columns, restval="")
+        # Replaced whole: a kill here leaves the curve that was.
+        partial = self._path.with_suffix(".tmp")
+        with partial.open("w", encoding="utf8", newline="") as file:
+            writer = csv.DictWriter(file, self._columns, restval="", extrasaction="ignore")
             writer.writeheader()
             writer.writerows(self._rows)
+        partial.replace(self._path)
 
     def write(self, step: int, row: Row) -> None:
         """Append one row; values that are None-like are left empty."""

@@ -23,13 +23,15 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from megacontext.core.training import checkpoint
 from megacontext.core.training.config import Budget, Schedule
 from megacontext.core.training.distributed import World
-from megacontext.core.training.metrics import Metrics, make_sinks
+from megacontext.core.training.metrics import Metrics
 from megacontext.core.training.optimizers import Optimizer, OptimizerConfig
+from megacontext.core.training.sinks import make_sinks
 from megacontext.traces.errors import MegaContextError
 
 __all__ = ["DivergedError", "LoopConfig", "Task", "Trainer"]
 
 Batch = dict[str, Tensor]
+_LOOK_EVERY = 16  # steps between looks at a shared clock
 
 
 class DivergedError(MegaContextError):
@@ -118,6 +120,7 @@ class Trainer:
         self.best = math.inf
         self.after_save: Callable[[Path, bool], None] | None = None  # (folder, is it the best)
         self._started = time.monotonic()
+        self._seen_s, self._next_look = 0.0, 0
         # The first step with a non-finite loss or gradient, found without waiting for the device.
         self._bad_step = torch.full((), -1, dtype=torch.int64, device=world.device)
         ends = [sum(task.shares()[: i + 1]) for i in range(len(task.shares()))]
@@ -130,8 +133,20 @@ class Trainer:
         budget = self.config.budget
         if budget.steps:
             return self.step / budget.steps
-        spent = self.elapsed_s + time.monotonic() - self._started
-        return min(1.0, self.world.agree(spent) / (budget.max_minutes * 60))
+        return min(1.0, (self.elapsed_s + self._clock()) / (budget.max_minutes * 60))
+
+    def _clock(self) -> float:
+        """Seconds since the start; equal on all processes.
+
+        Many processes look at the main one's clock every few steps only: each look waits for
+        the device.
+        """
+        if self.world.size == 1:
+            return time.monotonic() - self._started
+        if self.step >= self._next_look:
+            self._seen_s = self.world.agree(time.monotonic() - self._started)
+            self._next_look = self.step + _LOOK_EVERY
+        return self._seen_s
 
     def _phase_at(self, progress: float) -> int:
         return next(i for i, end in enumerate(self._phase_ends) if progress < end)
@@ -154,7 +169,7 @@ class Trainer:
         names += [*self.task.metric_names, *self.task.eval_names]
         metrics = None
         if self.world.is_main:
-            sinks = make_sinks(self.config.sinks, self.out)
+            sinks = make_sinks(self.config.sinks, self.out, self.step)
             metrics = Metrics(self.out, names, sinks, self.step)
         try:
             while (progress := self.progress()) < 1.0:
@@ -179,7 +194,7 @@ class Trainer:
             pin_memory=self.world.device.type == "cuda",
         )
         mark, marked_tokens = time.monotonic(), self.tokens
-        last_eval = last_save = time.monotonic()
+        last_eval = last_save = self._clock()
         for batch in loader:
             progress = self.progress()
             if progress >= 1.0 or self._phase_at(progress) != phase:
@@ -207,12 +222,13 @@ class Trainer:
             if self._due(self.config.eval_steps, self.config.eval_minutes, last_eval):
                 self._check(loss)
                 self._save(self._evaluate(metrics))
-                last_eval = last_save = mark = time.monotonic()
-                marked_tokens = self.tokens
+                self._next_look = self.step  # judging took a while
+                last_eval = last_save = self._clock()
+                mark, marked_tokens = time.monotonic(), self.tokens
             elif self._due(self.config.checkpoint_steps, self.config.checkpoint_minutes, last_save):
                 self._check(loss)
                 self._save({})
-                last_save = time.monotonic()
+                last_save = self._clock()
 
     def _one_step(self, batch: Batch, factor: float) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         self.optimizer.zero_grad()
@@ -253,7 +269,7 @@ class Trainer:
             return self.step % steps == 0
         if not minutes:
             return False
-        return self.world.agree(time.monotonic() - last) >= minutes * 60
+        return self._clock() - last >= minutes * 60
 
     # -- judging and keeping ----------------------------------------------------------------
 
