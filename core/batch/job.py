@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from megacontext.core.batch.plan import Job
-from megacontext.core.config import Config, parse_config
-from megacontext.core.runtime.bundle import DEMO, bundle_parts
+from megacontext.core.config import parse_config
+from megacontext.core.runtime.bundle import resolve_kinds
 from megacontext.traces.errors import MegaContextError
 from megacontext.traces.reader import TraceReader
 
@@ -48,20 +48,7 @@ def is_finished(job: Job) -> bool:
     try:
         with TraceReader.open(job.trace) as reader:
             recorded = parse_config(reader.meta.config)
-            wanted = _made_plain(parse_config(job.config), recorded)
-            return reader.finished and recorded == wanted
+            # A trace records what an ``auto`` kind came to; it counts while it would again.
+            return reader.finished and recorded == resolve_kinds(parse_config(job.config))
     except MegaContextError:
         return False  # another version's trace, or a damaged one: run again
-
-
-def _made_plain(wanted: Config, recorded: Config) -> Config:
-    """A trace records what an ``auto`` kind came to; it counts while it would again."""
-    trained = bundle_parts() if wanted.model.path == DEMO else []
-    gist, lens = wanted.gist, wanted.lens
-    same = (recorded.gist.kind == "gistnet") == ("gistnet" in trained)
-    if gist.kind == "auto" and same:
-        gist = replace(gist, kind=recorded.gist.kind)
-    same = (recorded.lens.kind == "lensnet") == ("lensnet" in trained and gist.kind == "gistnet")
-    if lens.kind == "auto" and same:
-        lens = replace(lens, kind=recorded.lens.kind)
-    return replace(wanted, gist=gist, lens=lens)

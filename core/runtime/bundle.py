@@ -1,10 +1,14 @@
-"""The bundled model: where it lies and which parts are there."""
+"""The bundled model: where it lies, which parts are there, and what ``auto`` comes to with them."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-__all__ = ["DEMO", "bundle_folder", "bundle_parts"]
+from megacontext.core.config import Config
+from megacontext.traces.errors import ModelError
+
+__all__ = ["DEMO", "bundle_folder", "bundle_parts", "resolve_kinds"]
 
 DEMO = "demo"
 """The name of the bundled model in ``model.path``."""
@@ -21,3 +25,24 @@ def bundle_parts() -> list[str]:
     """Which of base, gistnet and lensnet the bundle holds."""
     folder = bundle_folder()
     return [part for part, file in _FILES.items() if (folder / part / file).is_file()]
+
+
+def resolve_kinds(config: Config) -> Config:
+    """``auto`` kinds made plain: trained parts where the bundle has them, else controls.
+
+    Raises:
+        ModelError: the bundled model is asked for and not there.
+    """
+    bundled = bundle_parts() if config.model.path == DEMO else []
+    if config.model.path == DEMO and "base" not in bundled:
+        raise ModelError(
+            f"model.path is 'demo' but {bundle_folder()} holds no model; reinstall megacontext or "
+            "set model.path to a model folder."
+        )
+    gist, lens = config.gist, config.lens
+    if gist.kind == "auto":
+        gist = replace(gist, kind="gistnet" if "gistnet" in bundled else "token")
+    if lens.kind == "auto":
+        trained = "lensnet" in bundled and gist.kind == "gistnet"
+        lens = replace(lens, kind="lensnet" if trained else "bm25")
+    return replace(config, gist=gist, lens=lens)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from megacontext.core.gistnet.mean import MeanGister
 from megacontext.core.gistnet.token import TokenGister
 from megacontext.core.lenses import Lens, make_lens
 from megacontext.core.model import BaseModel, KVWindow, Sampler
-from megacontext.core.runtime.bundle import DEMO, bundle_folder, bundle_parts
+from megacontext.core.runtime.bundle import DEMO, bundle_folder, bundle_parts, resolve_kinds
 from megacontext.core.runtime.triggers import limits_for
 from megacontext.core.tree import Gister, Progress, Tree, TreeSpec
 from megacontext.traces.errors import ModelError, StorageError
@@ -62,8 +62,8 @@ def build_parts(config: Config, progress: Progress | None = None) -> Parts:
         ModelError: the model, GistNet or LensNet cannot serve this config.
         StorageError: the tree is damaged, foreign or in use.
     """
-    notes: list[str] = []
-    config = _resolve(config, notes)
+    config = resolve_kinds(config)
+    notes = _untrained(config)
     # Two OpenMP programs on the same cores wait for each other: leave room for the inspector.
     torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 2) // 2))
     base = BaseModel.load(
@@ -126,25 +126,14 @@ def _raw_pieces(base: BaseModel) -> list[str]:
     return [piece or "" for piece in hf.convert_ids_to_tokens(list(range(base.vocab_size)))]
 
 
-def _resolve(config: Config, notes: list[str]) -> Config:
-    """``auto`` kinds made plain: trained parts where the bundle has them, else controls."""
-    bundled = bundle_parts() if config.model.path == DEMO else []
-    if config.model.path == DEMO and "base" not in bundled:
-        raise ModelError(
-            f"model.path is 'demo' but {bundle_folder()} holds no model; reinstall megacontext or "
-            "set model.path to a model folder."
-        )
-    gist, lens = config.gist, config.lens
-    if gist.kind == "auto":
-        gist = replace(gist, kind="gistnet" if "gistnet" in bundled else "token")
-    if lens.kind == "auto":
-        trained = "lensnet" in bundled and gist.kind == "gistnet"
-        lens = replace(lens, kind="lensnet" if trained else "bm25")
-    if gist.kind in _UNTRAINED_GISTS:
-        notes.append(f"gists are untrained: {_UNTRAINED_GISTS[gist.kind]}")
-    if lens.kind != "lensnet":
-        notes.append(f"the lens is untrained: {lens.kind}")
-    return replace(config, gist=gist, lens=lens)
+def _untrained(config: Config) -> list[str]:
+    """What a user should know about the parts of a resolved config."""
+    notes = []
+    if config.gist.kind in _UNTRAINED_GISTS:
+        notes.append(f"gists are untrained: {_UNTRAINED_GISTS[config.gist.kind]}")
+    if config.lens.kind != "lensnet":
+        notes.append(f"the lens is untrained: {config.lens.kind}")
+    return notes
 
 
 def _gister(config: Config, base: BaseModel) -> Gister:
