@@ -1,12 +1,14 @@
 """Synthetic recall text: facts planted in real text and asked for later.
 
 A sample is a window of exactly ``length`` tokens: filler from real documents, planted statements
-at line and sentence ends, questions directly followed by their short answers. Two layouts:
+at line and sentence ends, questions directly followed by their short answers. Three layouts:
 
 * *full*: one contiguous window.
 * *gappy*: a long history of which only some K-aligned blocks are kept, the blocks of the asked
   facts among them, plus the recent tail. That is what a base model sees under MegaContext when
   far history is left out: seams every K tokens, contiguous packed positions.
+* *coarse*: the same with the other blocks as single tokens in their place
+  (:mod:`megacontext.core.data.kept`), as in a window with token gists.
 
 The canonical question format, for evaluation by greedy decoding up to the line end, is
 ``"\\nQuestion: {question}\\nAnswer:"`` with the answer ``" {answer}\\n"``.
@@ -19,6 +21,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from tokenizers import Tokenizer
 
+from megacontext.core.data.kept import coarse_mask, gappy_mask, rarest_in_blocks
 from megacontext.core.data.lexicon import Lexicon, Split
 from megacontext.core.data.scenes import Ask, Scene, make_scene
 from megacontext.core.rng import generator
@@ -46,10 +49,17 @@ class AskedSpan:
 class RecallSample:
     """One window.
 
-    ``tokens`` uint16 [length]; ``answer`` uint8 [length] is 2 where the answer has to be found
-    (its first token that is no space, every token of a list of values), 1 on its other tokens
-    and the token that ends it, 0 elsewhere; ``facts`` token spans [start, stop) of planted
-    statements (in a gappy sample, clipped to what is left; (-1, -1) where nothing is left).
+    ``tokens`` uint16 [length]; ``answer`` uint8 [length]:
+
+    * 2 where the answer has to be looked up: up to its first token that is no space, every token
+      of a list of values, and tokens that no earlier pair of tokens foretells, as where a value
+      is cut into other tokens than in its statement;
+    * 1 on the answer's other tokens and on the token that ends it;
+    * 3 on what cannot be foretold: coarse entries, and answers whose fact did not fit;
+    * 0 elsewhere.
+
+    ``facts`` token spans [start, stop) of planted statements (clipped to what is left; (-1, -1)
+    where nothing is left).
     """
 
     tokens: np.ndarray
@@ -70,6 +80,7 @@ class RecallOptions:
         interleaved: chance that a question stands in the middle instead of at the end.
         canonical: one question in the canonical format, at the end.
         gappy: keep only some blocks of a longer history.
+        coarse: as ``gappy``, with the other blocks as one token each, or one for many.
         stretch_max: a gappy history is up to this many times the window.
         fill: share of the window that statements and questions may take.
     """
@@ -81,6 +92,7 @@ class RecallOptions:
     interleaved: float = 0.4
     canonical: bool = False
     gappy: bool = False
+    coarse: bool = False
     stretch_max: int = 6
     fill: float = 0.5
 
@@ -137,7 +149,7 @@ class RecallWriter:
         """One sample of exactly ``length`` tokens.
 
         Args:
-            filler: real text, at least ``length`` tokens (a gappy sample uses as much as there
+            filler: real text, at least ``length`` tokens (a patchwork uses as much as there
                 is, up to ``stretch_max * length``).
         """
         rng = generator(self._seed, f"recall.sample.{self._split}", *counters)
@@ -145,8 +157,8 @@ class RecallWriter:
         text = self._tokenizer.decode(filler[start : start + 96].tolist())
         words = tuple(w for w in text.split() if len(w) < 20)[1:-1]
         plan = self._plan(rng, length, options, replace(self.lexicon, text=words))
-        if options.gappy:
-            return self._gappy(rng, plan, filler, length, options)
+        if options.gappy or options.coarse:
+            return self._patchwork(rng, plan, filler, length, options)
         body = filler[: length - plan.size()]
         tokens, facts, asked = self._lay_out(rng, plan, body)
         return self._finish(tokens, facts, asked)
@@ -180,7 +192,7 @@ class RecallWriter:
                 order = len(plan.pieces)
                 plan.pieces.append(_Planted(ids, int(places[i] * 1e6), order, plan.facts + i))
             for ask in asks:
-                at_end = options.canonical or options.gappy
+                at_end = options.canonical or options.gappy or options.coarse
                 if at_end or rng.random() >= options.interleaved:
                     plan.final.append(ask)
                     continue
@@ -252,10 +264,10 @@ class RecallWriter:
             position += len(piece.ids)
         return np.concatenate(parts), facts, asked
 
-    def _gappy(
+    def _patchwork(
         self, rng: Rng, plan: _Plan, filler: np.ndarray, length: int, options: RecallOptions
     ) -> RecallSample:
-        """Keep the gold blocks, other blocks in runs, and the tail with the questions."""
+        """Blocks of a longer history, the asked facts' among them, and the tail with questions."""
         block = self._block_size
         final = sum(len(p.ids) for p in plan.final)
         most = min(len(filler), length * int(rng.integers(2, options.stretch_max + 1)))
@@ -263,7 +275,7 @@ class RecallWriter:
         recent = int(rng.integers(1, max(2, length // (4 * block)))) * block
         tail_start = (len(tokens) - final - recent) // block * block
         blocks = tail_start // block
-        wanted = (length - (len(tokens) - tail_start)) // block
+        room = length - (len(tokens) - tail_start)
         golden = {
             b
             for span in asked
@@ -271,44 +283,67 @@ class RecallWriter:
             for b in range(facts[g][0] // block, (facts[g][1] - 1) // block + 1)
             if b < blocks
         }
-        kept = np.zeros(blocks, bool)
-        kept[list(golden)] = True
-        while int(kept.sum()) < wanted and not kept.all():
-            start = int(rng.integers(blocks))
-            kept[start : start + int(rng.integers(1, 5))] = True
-        # Runs may overshoot: drop blocks that no question needs.
-        spare = np.array([b for b in np.flatnonzero(kept) if int(b) not in golden], np.int64)
-        extra = int(kept.sum()) - wanted
-        if extra > 0:
-            kept[rng.permutation(spare)[:extra]] = False
-        mask = np.concatenate([np.repeat(kept, block), np.ones(len(tokens) - tail_start, bool)])
-        # The window's exact length: the oldest kept tokens go first, or older tail tokens.
+        mask = np.ones(len(tokens), bool)
+        gist = np.zeros(len(tokens), bool)
+        if options.coarse:
+            history = slice(0, blocks * block)
+            mask[history], gist[history] = coarse_mask(rng, tokens[history], block, golden, room)
+        else:
+            kept = gappy_mask(rng, blocks, golden, room // block)
+            mask[: blocks * block] = np.repeat(kept, block)
+        # The window's exact length: the oldest kept tokens go first. What is missing in front
+        # are gists of a still older history, or older tail tokens.
         index = np.flatnonzero(mask)
         index = index[max(0, len(index) - length) :]
-        if len(index) < length:
+        short = length - len(index)
+        older = np.empty(0, np.uint16)
+        if options.coarse:
+            rare = filler[rarest_in_blocks(filler, block)]
+            older = rare[rng.integers(len(rare), size=short)]
+        elif short:
             more = np.flatnonzero(~mask)
-            index = np.sort(np.concatenate([index, more[len(more) - (length - len(index)) :]]))
+            index = np.sort(np.concatenate([index, more[len(more) - short :]]))
         moved = np.full(len(tokens) + 1, -1, np.int64)
-        moved[index] = np.arange(len(index))
+        moved[index] = np.arange(len(index)) + len(older)
+        silent = np.concatenate([np.ones(len(older), bool), gist[index]])
+        answerable = []
+        for ask in asked:
+            moved_ask = _moved_ask(moved, ask)
+            if all((moved[slice(*facts[g])] >= 0).all() for g in ask.gold):
+                answerable.append(moved_ask)
+            else:  # more facts were asked for than fit: their answers teach nothing
+                silent[moved_ask.answer_start : moved_ask.answer_stop + 1] = True
         return self._finish(
-            tokens[index],
+            np.concatenate([older, tokens[index]]),
             [_moved_span(moved, *fact) for fact in facts],
-            [_moved_ask(moved, span) for span in asked],
+            answerable,
+            silent,
         )
 
     def _finish(
-        self, tokens: np.ndarray, facts: list[tuple[int, int]], asked: list[AskedSpan]
+        self,
+        tokens: np.ndarray,
+        facts: list[tuple[int, int]],
+        asked: list[AskedSpan],
+        silent: np.ndarray | None = None,
     ) -> RecallSample:
         answer = np.zeros(len(tokens), np.uint8)
+        wide = tokens.astype(np.int64)
+        pairs = wide[:-1] * (1 << 16) + wide[1:]  # pairs[i] ends at token i + 1
         for span in asked:
             # The token behind the answer tells the model where to stop.
             answer[span.answer_start : span.answer_stop + 1] = 1
             found = span.answer_start
             while found < span.answer_stop - 1 and int(tokens[found]) in self._blank:
                 found += 1
-            answer[found] = 2
-            if span.kind == "values":
-                answer[found : span.answer_stop] = 2
+            answer[span.answer_start : found + 1] = 2
+            first = span.answer_stop if span.kind == "values" else found + 1
+            answer[span.answer_start : first] = 2
+            for at in range(first, span.answer_stop):
+                if pairs[at - 1] not in pairs[: max(0, span.start - 1)]:
+                    answer[at] = 2
+        if silent is not None:
+            answer[silent] = 3
         return RecallSample(tokens.astype(np.uint16), answer, tuple(facts), tuple(asked))
 
 

@@ -362,13 +362,13 @@ KINDS: dict[str, Maker] = {
     "random": _random,
 }
 WEIGHTS = {
-    "relation": 0.48,
+    "relation": 0.40,
     "code": 0.14,
-    "chain": 0.05,
-    "values": 0.05,
-    "pairs": 0.06,
+    "chain": 0.08,
+    "values": 0.10,
+    "pairs": 0.08,
     "chat": 0.08,
-    "random": 0.14,
+    "random": 0.12,
 }
 
 

@@ -74,8 +74,8 @@ def _weighted_nll(
     losses = functional.cross_entropy(logits.flatten(0, 1), targets_BT.flatten(), reduction="none")
     weights = weights_BT.flatten()
     loss = (losses * weights).sum() / weights.sum()
-    is_answer = (weights != 1.0).float()
-    text = (losses * (1 - is_answer)).sum() / (1 - is_answer).sum().clamp(min=1)
+    is_text, is_answer = (weights == 1.0).float(), (weights > 1.0).float()
+    text = (losses * is_text).sum() / is_text.sum().clamp(min=1)
     answer = (losses * is_answer).sum() / is_answer.sum().clamp(min=1)
     return loss, text, answer
 

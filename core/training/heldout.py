@@ -22,6 +22,7 @@ from megacontext.core.training.mixture import TokenStreams
 
 __all__ = ["HeldoutConfig", "HeldoutSet", "RecallCell"]
 
+LAYOUTS = ("full", "gappy", "coarse")  # see megacontext.core.data.recall
 Forward = Callable[[Tensor], Tensor]  # tokens [B, T] to logits [B, T, V]
 
 
@@ -30,8 +31,8 @@ class HeldoutConfig:
     """How much is judged.
 
     ``rows`` windows of ``length`` tokens per domain; ``recall_samples`` samples for every pair of
-    ``recall_lengths`` and layout (full, gappy) in held-out wording, and one cell in training
-    wording; ``facts`` and ``kind`` as in recall text.
+    ``recall_lengths`` and layout (full, gappy, coarse) in held-out wording, and one cell in
+    training wording; ``facts`` and ``kind`` as in recall text.
     """
 
     rows: int = 16
@@ -64,12 +65,12 @@ class HeldoutSet:
         self._seed = seed
         self._texts = {d: self._windows(d) for d in self._streams.domains}
         self._cells = [
-            self.cell(length, gappy=gappy, split="heldout", kind=config.kind)
+            self.cell(length, layout=layout, split="heldout", kind=config.kind)
             for length in config.recall_lengths
-            for gappy in (False, True)
+            for layout in LAYOUTS
         ]
         shortest = min(config.recall_lengths)
-        self._cells.append(self.cell(shortest, gappy=False, split="train", kind=config.kind))
+        self._cells.append(self.cell(shortest, layout="full", split="train", kind=config.kind))
 
     @property
     def names(self) -> list[str]:
@@ -89,7 +90,7 @@ class HeldoutSet:
         return torch.from_numpy(np.stack(rows).astype(np.int64))
 
     def cell(
-        self, length: int, *, gappy: bool, split: str, kind: str, samples: int = 0
+        self, length: int, *, layout: str, split: str, kind: str, samples: int = 0
     ) -> RecallCell:
         """Single-question samples in the canonical format, fillers from all domains in turn."""
         options = RecallOptions(
@@ -97,21 +98,22 @@ class HeldoutSet:
             facts_max=self._config.facts,
             scenes_max=2,
             canonical=True,
-            gappy=gappy,
+            gappy=layout == "gappy",
+            coarse=layout == "coarse",
         )
+        number = LAYOUTS.index(layout)
         tokens, answers = [], []
         for i in range(samples or self._config.recall_samples):
             domain = self._streams.domains[i % len(self._streams.domains)]
-            rng = generator(self._seed, "heldout.recall", i, length, int(gappy))
-            filler = self._streams.window(rng, domain, length * (6 if gappy else 1))
-            sample = self._writers[split].sample(filler, length, options, i, length, int(gappy))
+            rng = generator(self._seed, "heldout.recall", i, length, number)
+            filler = self._streams.window(rng, domain, length * (6 if number else 1))
+            sample = self._writers[split].sample(filler, length, options, i, length, number)
             # Position t predicts token t + 1; the closing token is not part of the answer.
             answer = np.zeros(length, bool)
             for span in sample.asked:
                 answer[span.answer_start - 1 : span.answer_stop - 1] = True
             tokens.append(sample.tokens.astype(np.int64))
             answers.append(answer)
-        layout = "gappy" if gappy else "full"
         name = f"recall_{split}_{layout}_{length}" + ("" if kind == "mixed" else f"_{kind}")
         return RecallCell(
             name, torch.from_numpy(np.stack(tokens)), torch.from_numpy(np.stack(answers))

@@ -36,6 +36,7 @@ class Phase:
         batch_tokens: tokens per optimizer step, over all processes.
         recall: share of rows that are recall text.
         gappy: share of the recall rows that are gappy windows.
+        coarse: share of the recall rows that are windows with coarse entries.
         gappy_text: share of the plain rows that are gappy windows.
         packed: share of rows made of 2 or 4 shorter windows, so that short ones stay in practice.
         facts_max, scenes_max, asked_max, fill: see :class:`RecallOptions`.
@@ -47,6 +48,7 @@ class Phase:
     batch_tokens: int = 131_072
     recall: float = 0.25
     gappy: float = 0.3
+    coarse: float = 0.0
     gappy_text: float = 0.04
     packed: float = 0.0
     facts_max: int = 12
@@ -56,9 +58,14 @@ class Phase:
     weights: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("recall", "gappy", "gappy_text", "packed"):
+        for name in ("recall", "gappy", "coarse", "gappy_text", "packed"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"phases.{name}: {getattr(self, name)} is outside 0 to 1.")
+        if self.gappy + self.coarse > 1:
+            raise ConfigError(
+                f"phases.coarse: {self.coarse} and gappy {self.gappy} add up to more than 1; "
+                "lower one of them."
+            )
         if self.batch_tokens < self.length or self.batch_tokens % self.length:
             raise ConfigError(
                 f"phases.batch_tokens: {self.batch_tokens} is no multiple of length {self.length}."
@@ -120,7 +127,7 @@ class Mixture(Dataset[dict[str, Tensor]]):
         self._phase, self._number, self._streams, self._seed = phase, number, streams, seed
         self._rows = range(rank, rows, world)
         self._accumulation, self._block = accumulation, block_size
-        self._weights = np.array([1.0, answer_weight, first_weight], np.float32)
+        self._weights = np.array([1.0, answer_weight, first_weight, 0.0], np.float32)
         self._writer = RecallWriter(tokenizer, "train", seed, block_size)
         self._bos = tokenizer.token_to_id(BOS)
         weights = phase.weights or dict.fromkeys(streams.domains, 1.0)
@@ -160,11 +167,14 @@ class Mixture(Dataset[dict[str, Tensor]]):
         phase = self._phase
         domain = self._domains[int(rng.choice(len(self._domains), p=self._shares))]
         is_recall = rng.random() < phase.recall
-        gappy = rng.random() < (phase.gappy if is_recall else phase.gappy_text)
-        text = self._streams.window(rng, domain, length * 6 if gappy else length)
+        form = rng.random()
+        gappy = form < (phase.gappy if is_recall else phase.gappy_text)
+        coarse = is_recall and phase.gappy <= form < phase.gappy + phase.coarse
+        text = self._streams.window(rng, domain, length * 6 if gappy or coarse else length)
         if is_recall:
             options = RecallOptions(
                 gappy=gappy,
+                coarse=coarse,
                 facts_max=phase.facts_max,
                 scenes_max=phase.scenes_max,
                 asked_max=phase.asked_max,

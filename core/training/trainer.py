@@ -119,6 +119,7 @@ class Trainer:
         self.elapsed_s = 0.0
         self.best = math.inf
         self.after_save: Callable[[Path, bool], None] | None = None  # (folder, is it the best)
+        self._judged: tuple[int, dict[str, float]] | None = None  # the newest evaluation
         self._started = time.monotonic()
         self._seen_s, self._next_look = 0.0, 0
         # The first step with a non-finite loss or gradient, found without waiting for the device.
@@ -174,12 +175,12 @@ class Trainer:
         try:
             while (progress := self.progress()) < 1.0:
                 self._run_phase(self._phase_at(progress), metrics)
-            figures = self._evaluate(metrics)
-            self._save(figures)
+            if self._judged is None or self._judged[0] != self.step:
+                self._save(self._evaluate(metrics))
         finally:
             if metrics is not None:
                 metrics.close()
-        return figures
+        return self._judged[1] if self._judged else {}
 
     def _run_phase(self, phase: int, metrics: Metrics | None) -> None:
         self.phase = phase
@@ -276,6 +277,7 @@ class Trainer:
     def _evaluate(self, metrics: Metrics | None) -> dict[str, float]:
         """Figures of the main process; the others wait at the next collective."""
         if not self.world.is_main:
+            self._judged = (self.step, {})
             return {}
         self.task.model.eval()
         # Evaluation has other shapes than training: running it eagerly saves the compile.
@@ -283,6 +285,7 @@ class Trainer:
             figures = self.task.evaluate()
         self.task.model.train()
         self._log(metrics, {"phase": self.phase, "tokens": self.tokens, **figures})
+        self._judged = (self.step, figures)
         return figures
 
     def _log(self, metrics: Metrics | None, row: Mapping[str, float]) -> None:

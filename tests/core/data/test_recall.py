@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -37,12 +38,13 @@ def _samples(split: str, length: int, count: int, **options: object) -> list[Rec
 
 
 @pytest.mark.parametrize("split", ["train", "heldout"])
-@pytest.mark.parametrize("gappy", [False, True])
+@pytest.mark.parametrize("layout", ["full", "gappy", "coarse"])
 @pytest.mark.parametrize("canonical", [False, True])
 def test_every_answer_is_in_its_facts_before_the_question(
-    split: str, gappy: bool, canonical: bool
+    split: str, layout: str, canonical: bool
 ) -> None:
-    for sample in _samples(split, 1024, 25, gappy=gappy, canonical=canonical):
+    options = {"gappy": layout == "gappy", "coarse": layout == "coarse", "canonical": canonical}
+    for sample in _samples(split, 1024, 25, **options):
         assert len(sample.tokens) == 1024
         assert sample.asked
         for span in sample.asked:
@@ -71,7 +73,9 @@ def test_answer_marks_cover_the_answer_and_its_end_and_name_what_has_to_be_found
             inside = sample.answer[span.answer_start : span.answer_stop]
             first = int(np.argmax(inside == 2))
             assert inside[first] == 2
-            assert not _text(sample.tokens[span.answer_start : span.answer_start + first]).strip()
+            assert first == 0
+            looked_up = sample.tokens[span.answer_start : span.answer_stop][inside == 2]
+            assert _text(looked_up).strip()
         np.testing.assert_array_equal(sample.answer > 0, marked)
 
 
@@ -88,6 +92,34 @@ def test_gappy_windows_are_whole_blocks_of_the_history_and_the_end_of_it() -> No
     history = sample.tokens[sample.tokens >= 1000].astype(int)
     assert history.max() - history.min() > 2 * 1024
     assert sample.asked[0].answer_stop == 1024 - 1
+
+
+def test_tokens_that_no_earlier_pair_foretells_have_to_be_looked_up() -> None:
+    seen = {1: 0, 2: 0}
+    for sample in _samples("train", 1024, 40, kind="code"):
+        for span in sample.asked:
+            before = sample.tokens[: span.start].tolist()
+            known = set(pairwise(before))
+            inside = sample.tokens[span.answer_start : span.answer_stop]
+            blank = next(i for i in range(len(inside)) if _text(inside[i : i + 1]).strip())
+            for at in range(span.answer_start + blank + 1, span.answer_stop):
+                pair = (int(sample.tokens[at - 1]), int(sample.tokens[at]))
+                assert sample.answer[at] == (1 if pair in known else 2)
+                seen[int(sample.answer[at])] += 1
+    assert min(seen.values()) > 10
+
+
+def test_coarse_windows_have_one_token_for_a_block_and_do_not_foretell_it() -> None:
+    plain = coarse = 0
+    for sample in _samples("train", 1024, 30, coarse=True):
+        gist = sample.answer == 3
+        assert len(sample.tokens) == 1024
+        plain += int((~gist).sum())
+        coarse += int(gist.sum())
+        assert not gist[sample.asked[0].start :].any()
+        for fact in {g for span in sample.asked for g in span.gold}:
+            assert not gist[slice(*sample.facts[fact])].any()
+    assert 30 * 20 < coarse < plain
 
 
 def test_the_same_counters_give_the_same_sample_and_others_another() -> None:

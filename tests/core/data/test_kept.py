@@ -1,0 +1,56 @@
+"""Patchworks of blocks: golden blocks stay, the budget holds, coarse entries are one token."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from megacontext.core.data.kept import GROUP, coarse_mask, gappy_mask, rarest_in_blocks
+from megacontext.core.rng import generator
+
+BLOCK = 8
+CASES = st.tuples(
+    st.integers(1, 150),  # blocks
+    st.integers(0, 10_000),  # seed
+    st.integers(0, 600),  # room
+    st.sets(st.integers(0, 149), max_size=4),
+)
+
+
+def test_the_rarest_token_is_the_last_of_the_highest_id() -> None:
+    tokens = np.array([1, 9, 9, 2, 5, 5, 5, 5, 7, 7], np.uint16)
+    assert rarest_in_blocks(tokens, 4).tolist() == [2, 7]
+
+
+@given(CASES)
+def test_gappy_windows_keep_the_golden_blocks_and_as_many_as_wanted(
+    case: tuple[int, int, int, set[int]],
+) -> None:
+    blocks, seed, room, golden = case
+    golden = {b for b in golden if b < blocks}
+    kept = gappy_mask(generator(seed, "kept"), blocks, golden, room // BLOCK)
+    assert all(kept[b] for b in golden)
+    assert int(kept.sum()) == min(blocks, max(len(golden), room // BLOCK))
+
+
+@given(CASES)
+def test_coarse_windows_tile_the_history(case: tuple[int, int, int, set[int]]) -> None:
+    blocks, seed, room, golden = case
+    golden = {b for b in golden if b < blocks}
+    rng = generator(seed, "kept")
+    tokens = rng.integers(0, 5000, blocks * BLOCK).astype(np.uint16)
+    mask, gist = coarse_mask(rng, tokens, BLOCK, golden, room)
+    raw = mask & ~gist
+    per_block = raw.reshape(blocks, BLOCK).sum(1)
+    assert set(per_block.tolist()) <= {0, BLOCK}
+    assert all(per_block[b] == BLOCK for b in golden)
+    rare = np.zeros(len(tokens), bool)
+    rare[rarest_in_blocks(tokens, BLOCK)] = True
+    assert not (gist & ~rare).any()
+    # A group is either one entry, or every block of it is an entry of its own.
+    for first in range(0, blocks, GROUP):
+        entries = mask.reshape(blocks, BLOCK).any(1)[first : first + GROUP]
+        assert entries.all() or int(mask.reshape(blocks, BLOCK)[first : first + GROUP].sum()) == 1
+    least = len(golden) * BLOCK + blocks
+    assert int(mask.sum()) <= max(room, least)
