@@ -21,8 +21,8 @@ def rarest_in_blocks(tokens: np.ndarray, block: int) -> np.ndarray:
     """Position of the rarest token (the last of the highest id) of each whole block."""
     whole = len(tokens) // block
     grid = tokens[: whole * block].reshape(whole, block)
-    offset: np.ndarray = block - 1 - np.argmax(grid[:, ::-1], axis=1)
-    return np.arange(whole) * block + offset
+    places: np.ndarray = np.arange(1, whole + 1) * block - 1 - np.argmax(grid[:, ::-1], axis=1)
+    return places
 
 
 def gappy_mask(rng: Rng, blocks: int, golden: set[int], wanted: int) -> np.ndarray:

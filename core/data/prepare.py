@@ -19,7 +19,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from megacontext.core.data.readers import Document, Source, read
-from megacontext.core.data.shards import Layout, Shard, write_shard
+from megacontext.core.data.shards import Layout, Shard, token_dtype, write_shard
 from megacontext.core.data.tokenizer import BOS, EOS, chunks, fingerprint, load_tokenizer
 from megacontext.traces.errors import ConfigError, SourceError
 
@@ -43,11 +43,12 @@ class DataConfig:
 
 
 def encode_document(tokenizer: Tokenizer, text: str) -> np.ndarray:
-    """uint16 tokens of ``text`` between the begin and end marks."""
+    """Tokens of ``text``, in the shards' type, between the begin and end marks if there are any."""
     parts = [encoding.ids for encoding in tokenizer.encode_batch_fast(list(chunks(text)))]
     ids = [i for part in parts for i in part]
     bos, eos = tokenizer.token_to_id(BOS), tokenizer.token_to_id(EOS)
-    return np.array([*_mark(bos), *ids, *_mark(eos)], np.uint16)
+    kind = token_dtype(tokenizer.get_vocab_size())
+    return np.array([*_mark(bos), *ids, *_mark(eos)], kind)
 
 
 def _mark(token: int | None) -> list[int]:

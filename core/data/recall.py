@@ -24,6 +24,7 @@ from tokenizers import Tokenizer
 from megacontext.core.data.kept import coarse_mask, gappy_mask, rarest_in_blocks
 from megacontext.core.data.lexicon import Lexicon, Split
 from megacontext.core.data.scenes import Ask, Scene, make_scene
+from megacontext.core.data.shards import token_dtype
 from megacontext.core.rng import generator
 
 __all__ = ["AskedSpan", "RecallOptions", "RecallSample", "RecallWriter"]
@@ -49,7 +50,7 @@ class AskedSpan:
 class RecallSample:
     """One window.
 
-    ``tokens`` uint16 [length]; ``answer`` uint8 [length]:
+    ``tokens`` [length] in the shards' type; ``answer`` uint8 [length]:
 
     * 2 where the answer has to be looked up: up to its first token that is no space, every token
       of a list of values, and tokens that no earlier pair of tokens foretells, as where a value
@@ -129,6 +130,7 @@ class RecallWriter:
         self._seed = seed
         self._block_size = block_size
         self._split = split
+        self._dtype = token_dtype(tokenizer.get_vocab_size())
         pieces = tokenizer.decode_batch([[i] for i in range(tokenizer.get_vocab_size())], False)
         ends_line = np.array([p.endswith("\n") for p in pieces])
         ends_sentence = np.array([p.rstrip("\"')").endswith((".", "!", "?")) for p in pieces])
@@ -250,7 +252,7 @@ class RecallWriter:
             parts.append(body[cursor:cut])
             position += cut - cursor
             cursor = cut
-            parts.append(np.array(piece.ids, np.uint16))
+            parts.append(np.array(piece.ids, self._dtype))
             if piece.ask is None:
                 facts[piece.fact] = (position, position + len(piece.ids))
             else:
@@ -259,7 +261,7 @@ class RecallWriter:
         parts.append(body[cursor:])
         position += len(body) - cursor
         for piece in plan.final:
-            parts.append(np.array(piece.ids, np.uint16))
+            parts.append(np.array(piece.ids, self._dtype))
             asked.append(_span(piece, position))
             position += len(piece.ids)
         return np.concatenate(parts), facts, asked
@@ -296,7 +298,7 @@ class RecallWriter:
         index = np.flatnonzero(mask)
         index = index[max(0, len(index) - length) :]
         short = length - len(index)
-        older = np.empty(0, np.uint16)
+        older = tokens[:0]
         if options.coarse:
             rare = filler[rarest_in_blocks(filler, block)]
             older = rare[rng.integers(len(rare), size=short)]
@@ -329,7 +331,7 @@ class RecallWriter:
     ) -> RecallSample:
         answer = np.zeros(len(tokens), np.uint8)
         wide = tokens.astype(np.int64)
-        pairs = wide[:-1] * (1 << 16) + wide[1:]  # pairs[i] ends at token i + 1
+        pairs = (wide[:-1] << 32) + wide[1:]  # pairs[i] ends at token i + 1
         for span in asked:
             # The token behind the answer tells the model where to stop.
             answer[span.answer_start : span.answer_stop + 1] = 1
@@ -344,7 +346,7 @@ class RecallWriter:
                     answer[at] = 2
         if silent is not None:
             answer[silent] = 3
-        return RecallSample(tokens.astype(np.uint16), answer, tuple(facts), tuple(asked))
+        return RecallSample(tokens.astype(self._dtype), answer, tuple(facts), tuple(asked))
 
 
 def _smaller(options: RecallOptions) -> RecallOptions:

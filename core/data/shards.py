@@ -19,17 +19,26 @@ import pyarrow as pa
 
 from megacontext.traces.errors import ConfigError, SourceError
 
-__all__ = ["Layout", "Shard", "ShardSet", "open_shards", "write_shard"]
+__all__ = ["Layout", "Shard", "ShardSet", "open_shards", "token_dtype", "write_shard"]
 
 _KEY = b"megacontext"
-_SCHEMA = pa.schema(
-    [
-        pa.field("document", pa.string(), nullable=False),
-        pa.field("domain", pa.string(), nullable=False),
-        pa.field("offset", pa.int64(), nullable=False),  # tokens from the document's start
-        pa.field("tokens", pa.list_(pa.field("item", pa.uint16(), nullable=False))),
-    ]
-)
+
+
+def token_dtype(vocab_size: int) -> np.dtype[np.unsignedinteger]:
+    """The narrowest of uint16 and uint32 that holds every token of a vocabulary."""
+    return np.dtype(np.uint16 if vocab_size <= 65_536 else np.uint32)
+
+
+def _schema(vocab_size: int) -> pa.Schema:
+    item = pa.from_numpy_dtype(token_dtype(vocab_size))
+    return pa.schema(
+        [
+            pa.field("document", pa.string(), nullable=False),
+            pa.field("domain", pa.string(), nullable=False),
+            pa.field("offset", pa.int64(), nullable=False),  # tokens from the document's start
+            pa.field("tokens", pa.list_(pa.field("item", item, nullable=False))),
+        ]
+    )
 
 
 @dataclass(frozen=True)
@@ -62,11 +71,6 @@ class Layout:
             )
         if not 32 <= self.horizon <= 128:
             raise ConfigError(f"layout.horizon: {self.horizon} is outside 32 to 128 tokens.")
-        if self.vocab_size > 65_536:
-            raise ConfigError(
-                f"layout.vocab_size: {self.vocab_size} does not fit 16-bit tokens; use a "
-                "tokenizer of at most 65,536 entries."
-            )
 
 
 def write_shard(
@@ -88,10 +92,11 @@ def write_shard(
             offsets.append(start)
             pieces.append(tokens[start : start + layout.slice_tokens])
     ends = np.cumsum([0, *map(len, pieces)], dtype=np.int32)
-    flat = np.concatenate([*pieces, np.empty(0, np.uint16)]).astype(np.uint16)
-    lists = pa.ListArray.from_arrays(pa.array(ends), pa.array(flat), type=_SCHEMA.field(3).type)
+    kind, plain = token_dtype(layout.vocab_size), _schema(layout.vocab_size)
+    flat = np.concatenate([*pieces, np.empty(0, kind)]).astype(kind)
+    lists = pa.ListArray.from_arrays(pa.array(ends), pa.array(flat), type=plain.field(3).type)
     meta = {"layout": asdict(layout), "note": note, "tokens": int(ends[-1])}
-    schema = _SCHEMA.with_metadata({_KEY: json.dumps(meta, sort_keys=True).encode()})
+    schema = plain.with_metadata({_KEY: json.dumps(meta, sort_keys=True).encode()})
     columns = [pa.array(names, pa.string()), pa.array(domains, pa.string())]
     batch = pa.record_batch([*columns, pa.array(offsets, pa.int64()), lists], schema=schema)
     partial = path.with_suffix(".tmp")

@@ -108,6 +108,10 @@ def load_tokenizer(path: Path) -> Tokenizer:
             f"tokenizer: {file} is no Hugging Face tokenizer ({error}); name another file."
         ) from error
     tokenizer.encode_special_tokens = True
+    # Texts are encoded in pieces: no model's own frame around each, no cut, no padding.
+    tokenizer.post_processor = None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     return tokenizer
 
 
