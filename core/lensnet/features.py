@@ -1,6 +1,9 @@
 """What LensNet knows of a frontier entry besides its gist.
 
-Shapes: B states, N frontier entries, F features.
+Shapes: R states, B level-1 nodes, N frontier entries, F features.
+
+How well a block matches the newest tokens is told by its place among all blocks of the history,
+not among the entries of the frontier: expanding or collapsing other entries must not change it.
 """
 
 from __future__ import annotations
@@ -8,21 +11,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = [
-    "FEATURES",
-    "HIGHEST_TRAINED",
-    "before_question",
-    "node_features",
-    "node_similarity",
-    "shared_with_neighbours",
-]
+__all__ = ["FEATURES", "HIGHEST_TRAINED", "known_blocks", "node_features", "node_max"]
 
 FEATURES = (
     "similarity",  # largest over the descendants' keys, in [-1, 1]
-    "standing",  # similarity in standard deviations over the frontier
-    "behind_best",  # similarity minus the frontier's largest
-    "log_rank",  # log of the rank by similarity over the frontier
-    "neighbour",  # largest similarity with the spans' neighbours shared in
+    "outlier",  # similarity in standard deviations over the history's blocks
+    "behind_best",  # similarity minus the history's largest
+    "log_rank",  # log of how many blocks are more similar
+    "before",  # largest similarity of the blocks before the descendants
+    "after",  # the same of the blocks behind them: facts straddle
+    "log_rank_near",  # log of how many blocks are more similar than both
     "log_width",  # log of the span in blocks, of level 2 at most
     "log_distance",  # log of the distance to the cursor in blocks
     "log_age",  # log of the entry's distance from the start of the history in blocks
@@ -31,95 +29,98 @@ FEATURES = (
 )
 
 HIGHEST_TRAINED = 2
-"""Training histories have two levels; higher nodes look like level 2 apart from their gists."""
+"""Higher nodes look like level 2 apart from their gists: what counts is their best block."""
 
 
-def before_question(blocks: Tensor, n_tokens: Tensor, asked: Tensor, block_size: int) -> Tensor:
-    """Similarities [..., n] of blocks, 0 for those that hold the question: they match it best.
+def known_blocks(n_blocks: Tensor, n_tokens: Tensor, asked: Tensor, block_size: int) -> Tensor:
+    """How many blocks may match: not those that hold the question, which match it best.
 
     Args:
-        n_tokens, asked: int[..., 1], length of the history and how many newest tokens ask.
+        n_blocks, n_tokens, asked: int[R]: closed blocks, tokens, and newest tokens that ask.
     """
-    number = torch.arange(blocks.shape[-1], device=blocks.device)
-    return torch.where(number < (n_tokens - asked) // block_size, blocks, 0.0)
+    return torch.minimum(n_blocks, (n_tokens - asked).clamp(min=0) // block_size)
 
 
-def shared_with_neighbours(similarity: Tensor, share: float) -> Tensor:
-    """Each block's similarity [..., n], or ``share`` of a better neighbour's: facts straddle."""
-    if similarity.shape[-1] < 2:
-        return similarity
-    best = similarity.clone()
-    best[..., 1:] = torch.maximum(best[..., 1:], similarity[..., :-1] * share)
-    best[..., :-1] = torch.maximum(best[..., :-1], similarity[..., 1:] * share)
-    return best
-
-
-def node_similarity(
-    blocks: Tensor, levels: Tensor, index: Tensor, block_size: int, highest: int
+def node_max(
+    blocks_RB: Tensor, levels_RN: Tensor, index_RN: Tensor, block_size: int, highest: int
 ) -> Tensor:
-    """Max-pool the similarities of level-1 nodes over what each frontier entry covers.
+    """[R, N]: the largest value over the blocks that each frontier entry covers.
 
     Args:
-        blocks: float[n1], similarity of each level-1 node.
-        levels: int[N], 0 for raw blocks. index: int[N], node index at that level.
-        block_size: K.
-        highest: the largest of ``levels``, known to the caller without asking the device.
-
-    Returns:
-        float[N].
+        levels_RN: int, 0 for raw blocks. index_RN: int, node index at that level.
+        highest: the largest level, known to the caller without asking the device.
     """
-    result = blocks.new_zeros(levels.shape)
-    level, pooled = 1, blocks
+    result = blocks_RB.new_zeros(levels_RN.shape)
+    level, pooled = 1, blocks_RB
     while True:
-        here = levels.clamp(min=1) == level
-        if len(pooled):
-            result = torch.where(here, pooled[index.clamp(max=len(pooled) - 1)], result)
+        count = pooled.shape[1]
+        if count:
+            found = pooled.gather(1, index_RN.clamp(max=count - 1))
+            result = torch.where(levels_RN.clamp(min=1) == level, found, result)
         level += 1
         if level > highest:
             return result
-        complete = len(pooled) // block_size
-        pooled = pooled[: complete * block_size].view(complete, block_size).amax(dim=1)
+        groups = count // block_size
+        whole = pooled[:, : groups * block_size]
+        pooled = whole.reshape(len(whole), groups, block_size).amax(dim=2)
 
 
 def node_features(
-    similarity: Tensor,
-    neighbour: Tensor,
-    levels: Tensor,
-    starts: Tensor,
-    n_tokens: Tensor,
+    blocks_RB: Tensor,
+    known_R: Tensor,
+    levels_RN: Tensor,
+    index_RN: Tensor,
+    starts_RN: Tensor,
+    n_tokens_R: Tensor,
+    surprisal_RN: Tensor,
     block_size: int,
-    surprisal: Tensor | None = None,
-    valid: Tensor | None = None,
-) -> Tensor:
-    """Features [B, N, F], in the order of ``FEATURES``, roughly within [-3, 3].
+    highest: int,
+) -> tuple[Tensor, Tensor]:
+    """(features [R, N, F] in the order of ``FEATURES``, roughly within [-3, 3]; similarity [R, N]).
 
     Args:
-        similarity, neighbour: [B, N]. levels, starts: int[B, N] (starts in tokens).
-        n_tokens: int[B], length of each history.
-        valid: bool[B, N]; False where a row is padding.
+        blocks_RB: similarity of each level-1 node. known_R: how many of them may match; the rest
+            counts as 0.
+        levels_RN, index_RN, starts_RN: int, as the frontier has them (starts in tokens).
+        n_tokens_R: int, length of each history.
     """
-    keep = torch.ones_like(similarity, dtype=torch.bool) if valid is None else valid
-    count = keep.sum(dim=1, keepdim=True).clamp(min=1)
-    only = torch.where(keep, similarity, 0.0)
-    mean = only.sum(dim=1, keepdim=True) / count
-    spread = torch.where(keep, (similarity - mean) ** 2, 0.0).sum(dim=1, keepdim=True) / count
-    best = torch.where(keep, similarity, -2.0).amax(dim=1, keepdim=True)
-    order = torch.where(keep, similarity, -2.0).argsort(dim=1, descending=True, stable=True)
-    rank = torch.empty_like(order)
-    places = torch.arange(order.shape[1], device=order.device).expand_as(order)
-    rank.scatter_(1, order, places)
-    width = block_size ** (levels.clamp(1, HIGHEST_TRAINED) - 1).to(similarity.dtype)
-    distance = (n_tokens[:, None] - starts).clamp(min=0) / block_size
-    columns = (
-        similarity * 4,
-        (similarity - mean) * torch.rsqrt(spread + 1e-6) / 3,
-        (similarity - best) * 4,
-        torch.log1p(rank.to(similarity.dtype)) / 3,
-        neighbour * 4,
-        torch.log(width) / 3,
-        torch.log1p(distance.to(similarity.dtype)) / 4,
-        torch.log1p(starts.to(similarity.dtype) / block_size) / 4,
-        (levels == 0).to(similarity.dtype),
-        torch.zeros_like(similarity) if surprisal is None else surprisal / 4,
+    number = torch.arange(blocks_RB.shape[1], device=blocks_RB.device)
+    known = number < known_R[:, None]
+    blocks = torch.where(known, blocks_RB, 0.0)
+    count = known_R[:, None].clamp(min=1)
+    mean = blocks.sum(dim=1, keepdim=True) / count
+    spread = torch.where(known, (blocks - mean) ** 2, 0.0).sum(dim=1, keepdim=True) / count
+    # Unknown blocks lie below all others, so counting from the top leaves them out.
+    ordered = torch.where(known, blocks, -2.0).sort(dim=1).values
+    best = ordered[:, -1:].clamp(min=-1.0)
+    zero = torch.zeros_like(blocks[:, :1])
+    beside = (
+        torch.cat((zero, blocks[:, :-1]), dim=1),
+        torch.cat((blocks[:, 1:], zero), dim=1),
     )
-    return torch.stack(columns, dim=-1)
+    own, before, after = (
+        node_max(values, levels_RN, index_RN, block_size, highest) for values in (blocks, *beside)
+    )
+
+    def log_rank(values: Tensor) -> Tensor:
+        above = blocks.shape[1] - torch.searchsorted(ordered, values.contiguous(), right=True)
+        return torch.log1p(above.to(blocks.dtype)) / 3
+
+    kind = blocks.dtype
+    width = block_size ** (levels_RN.clamp(1, HIGHEST_TRAINED) - 1).to(kind)
+    distance = (n_tokens_R[:, None] - starts_RN).clamp(min=0).to(kind) / block_size
+    columns = (
+        own * 4,
+        (own - mean) * torch.rsqrt(spread + 1e-6) / 3,
+        (own - best) * 4,
+        log_rank(own),
+        before * 4,
+        after * 4,
+        log_rank(torch.maximum(before, after)),
+        torch.log(width) / 3,
+        torch.log1p(distance) / 4,
+        torch.log1p(starts_RN.to(kind) / block_size) / 4,
+        (levels_RN == 0).to(kind),
+        surprisal_RN.to(kind) / 4,
+    )
+    return torch.stack(columns, dim=-1), own

@@ -5,6 +5,7 @@ All tensors stay on the lens's device; one array of scores leaves it per round.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from megacontext.core.gistnet.checkpoint import load_folder, save_folder
 from megacontext.core.gistnet.gister import NetGister
+from megacontext.core.lensnet.means import RunningMeans
 from megacontext.core.lensnet.mirror import Mirror
 from megacontext.core.lensnet.module import LensNet, LensNetConfig
 from megacontext.core.lensnet.sight import Replay, Stored, lens_pass
@@ -112,7 +114,11 @@ class NetLens:
         self._device = gister.device
         self.net = net.to(self._device, self._dtype).eval().requires_grad_(False)
         self._mirror = Mirror(self._device, self._dtype)
-        self._replays: dict[tuple[int, ...], Replay] = {}
+        self._replays: dict[tuple[int, ...], Replay | None] = {}
+        self._sums = RunningMeans()
+        # What a session has to show: the newest tokens and last hidden states.
+        self.query_tokens = gister.net.config.keys.query_tokens
+        self.hidden_states = net.config.hidden_states
 
     @classmethod
     def load(cls, folder: Path, gister: NetGister) -> Self:
@@ -138,97 +144,90 @@ class NetLens:
         highest = max(1, int(np.max(seen.levels)))
         if seen.tree.n_nodes(2):
             highest = max(highest, 2)  # the tail queries read the covering level-2 gist
-        stored = Stored(
-            self._mirror.keys(seen.tree),
-            tuple(self._mirror.gists(seen.tree, level) for level in range(1, highest + 1)),
-        )
+        keys = self._mirror.keys(seen.tree)
+        gists = [self._mirror.gists(seen.tree, level) for level in range(1, highest + 1)]
         entries = torch.from_numpy(
             np.stack([np.asarray(a, np.int64) for a in (seen.levels, seen.index, seen.starts)])
         )
         hidden = self._hidden(seen)
-        held = [seen.n_tokens, seen.tree.n_nodes(1), seen.tree.n_nodes(2), len(hidden)]
-        counts, question = torch.tensor(held), self._question(seen)
+        nodes = [seen.tree.n_nodes(level) for level in range(1, highest + 1)]
+        held = [seen.n_tokens, nodes[0], nodes[1] if highest > 1 else 0, len(hidden)]
+        given = entries, torch.tensor(held), self._question(seen), hidden, self._surprisal(seen)
+        scores = None
         if self._device.type == "cuda":
-            scores = self._replayed(seen, stored, entries, counts, question, hidden)
-        else:
+            scores = self._replayed(keys, gists, *given)
+        if scores is None:
             # Rows behind the last node would only cost time here.
             exact = Stored(
-                stored.keys[: held[1]],
-                tuple(
-                    rows[: max(1, seen.tree.n_nodes(level))]
-                    for level, rows in enumerate(stored.gists, 1)
-                ),
+                keys[None, : nodes[0]],
+                tuple(rows[None, :count] for rows, count in zip(gists, nodes, strict=True)),
             )
-            scores = self._run(exact, entries, counts, question, hidden, self._surprisal(seen))
-        return legal_scores(scores.float().numpy(), seen.levels, seen.index, seen.block_size)
+            scores = self._run(exact, *(part.to(self._device) for part in given)).float().cpu()
+        return legal_scores(scores.numpy(), seen.levels, seen.index, seen.block_size)
 
-    def _run(
+    def _run(self, stored: Stored, *given: Tensor) -> Tensor:
+        return lens_pass(self._gister.net.keys, self.net, self._gister.table, stored, *given)
+
+    def _replayed(
         self,
-        stored: Stored,
+        keys: Tensor,
+        gists: list[Tensor],
         entries: Tensor,
         counts: Tensor,
         question: Tensor,
         hidden: Tensor,
         surprisal: Tensor,
-    ) -> Tensor:
-        return lens_pass(
-            self._gister.net.keys,
-            self.net,
-            self._gister.table,
-            stored,
-            entries,
-            counts,
-            question,
-            hidden,
-            surprisal,
-        )
-
-    def _replayed(
-        self,
-        seen: Sight,
-        stored: Stored,
-        entries: Tensor,
-        counts: Tensor,
-        question: Tensor,
-        hidden: Tensor,
-    ) -> Tensor:
+    ) -> Tensor | None:
+        """The pass as a CUDA graph; None where this device cannot capture it."""
         width = max(256, 1 << (entries.shape[1] - 1).bit_length())
-        # Buffers that the tree outgrew are new tensors, which a captured pass does not know.
-        places = (stored.keys.data_ptr(), *(rows.data_ptr() for rows in stored.gists))
-        if (width, *places) not in self._replays:
+        # Buffers that the tree outgrew are new tensors, which a captured pass does not know. A
+        # replay keeps its own alive, so an address in use is never another buffer's.
+        places = (keys.data_ptr(), *(rows.data_ptr() for rows in gists))
+        key = (width, *places)
+        if key not in self._replays:
             self._replays = {k: v for k, v in self._replays.items() if k[1:] == places}
-            self._replays[width, *places] = Replay(
+            stored = Stored(keys[None], tuple(rows[None] for rows in gists))
+            self._replays[key] = self._captured(stored, width, len(question))
+        replay = self._replays[key]
+        if replay is None:
+            return None
+        if len(hidden):
+            replay.hidden[-len(hidden) :].copy_(hidden)
+        return replay(entries, counts, question, surprisal)
+
+    def _captured(self, stored: Stored, width: int, question: int) -> Replay | None:
+        try:
+            return Replay(
                 lambda *given: self._run(stored, *given),
                 width,
-                len(question),
+                question,
                 (self.net.config.hidden_states, self.net.config.dim),
                 self._device,
                 self._dtype,
             )
-        replay = self._replays[width, *places]
-        if len(hidden):
-            replay.hidden[-len(hidden) :].copy_(hidden)
-        replay.surprisal[: entries.shape[1]].copy_(self._surprisal(seen))
-        return replay(entries, counts, question)
+        except RuntimeError as error:  # an operation that this device or version cannot capture
+            warnings.warn(f"LensNet runs without CUDA graphs: {error}", stacklevel=2)
+            return None
 
     def _question(self, seen: Sight) -> Tensor:
         """The newest tokens, int64 on the host, padded on the left."""
-        want = self._gister.net.config.keys.query_tokens
+        want = self.query_tokens
         newest = np.asarray(seen.query_tokens, np.int64)[-want:]
         padded = np.full(want, len(self._gister.table) - 1, np.int64)
         padded[want - len(newest) :] = newest
         return torch.from_numpy(padded)
 
     def _hidden(self, seen: Sight) -> Tensor:
-        newest = self.net.config.hidden_states
+        newest = self.hidden_states
         if seen.query_hidden is None:
             return torch.zeros((0, self.net.config.dim), device=self._device, dtype=self._dtype)
         hidden: Tensor = seen.query_hidden[-newest:].to(self._device, self._dtype)
         return hidden
 
     def _surprisal(self, seen: Sight) -> Tensor:
-        """Float32 on the host; zeros where nothing is known of the entries."""
-        values = seen.surprisal
-        if values is None or len(values) != len(seen.levels):
+        """Float32[n] on the host: the mean over each entry's tokens, 0 where nothing is known."""
+        if seen.surprisal is None:
             return torch.zeros(len(seen.levels))
-        return torch.from_numpy(np.nan_to_num(np.asarray(values, np.float32)))
+        widths = seen.block_size ** np.maximum(np.asarray(seen.levels, np.int64), 1)
+        starts = np.asarray(seen.starts, np.int64)
+        return torch.from_numpy(self._sums.means(seen.tree, seen.surprisal, starts, widths))

@@ -143,8 +143,9 @@ class LensNet(nn.Module):
                 table.copy_(torch.randn(table.shape, generator=source) * 0.02)
             self.score.weight.zero_()
             self.retrieval.weight.zero_()
-            self.retrieval.weight[0, FEATURES.index("standing")] = 2.0
-            self.retrieval.bias.fill_(-1.0)
+            self.retrieval.weight[0, FEATURES.index("outlier")] = 1.5
+            self.retrieval.weight[0, FEATURES.index("log_rank")] = -0.7
+            self.retrieval.bias.fill_(-0.6)
 
     def forward(
         self,

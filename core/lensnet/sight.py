@@ -1,7 +1,7 @@
 """One scoring pass as a pure function of tensors, and its replay as a CUDA graph.
 
-Shapes: N frontier entries, n1 stored level-1 nodes, V key_dim, D width, q question tokens,
-h hidden states.
+Shapes: R states, N frontier entries, n1 stored level-1 nodes, V key_dim, M query vectors, D width,
+q question tokens, h hidden states.
 
 A pass is some 300 small kernels, so on a GPU launching them costs several times their work. There
 the pass runs on fixed buffers whose sizes are powers of two, is captured once per size and
@@ -17,29 +17,94 @@ import torch
 from torch import Tensor
 
 from megacontext.core.gistnet.keys import KeyTower
-from megacontext.core.lensnet.features import (
-    before_question,
-    node_features,
-    node_similarity,
-    shared_with_neighbours,
-)
-from megacontext.core.lensnet.module import LensNet, TailQueries
+from megacontext.core.lensnet.features import known_blocks, node_features
+from megacontext.core.lensnet.module import LensNet, LensNetConfig, TailQueries
 
-__all__ = ["NEIGHBOUR_SHARE", "Replay", "Stored", "lens_pass"]
-
-NEIGHBOUR_SHARE = 0.8
+__all__ = ["LensInputs", "Replay", "State", "Stored", "lens_inputs", "lens_pass"]
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What the lens's device holds of the tree; rows behind the counts are arbitrary.
+    """What the lens's device holds of R trees; rows behind the counts are arbitrary.
 
     Attributes:
-        keys: [>= n1, V] float32. gists: one [>= n, D] per level from 1 on.
+        keys: [R, >= n1, V] float32. gists: one [R, >= n, D] per level from 1 on.
     """
 
     keys: Tensor
     gists: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class State:
+    """R moments of sessions, as tensors.
+
+    Attributes:
+        levels: int[R, N], -1: padding. index, starts: int[R, N].
+        n_tokens, n_blocks, n_groups: int[R], tokens, level-1 and level-2 nodes of each history.
+        question: [R, q, D] embeddings of the newest tokens, padded on the left; real: bool[R, q].
+        hidden: [R, h, D], the newest last; hidden_count: int[R], how many of them are real.
+        surprisal: float32[R, N], 0 where unknown.
+    """
+
+    levels: Tensor
+    index: Tensor
+    starts: Tensor
+    n_tokens: Tensor
+    n_blocks: Tensor
+    n_groups: Tensor
+    question: Tensor
+    real: Tensor
+    hidden: Tensor
+    hidden_count: Tensor
+    surprisal: Tensor
+
+
+@dataclass(frozen=True)
+class LensInputs:
+    """LensNet's arguments, and ``similarity`` [R, N] for those who rank by it alone."""
+
+    gists: Tensor
+    levels: Tensor
+    features: Tensor
+    tail: TailQueries
+    valid: Tensor
+    similarity: Tensor
+
+    def logits(self, net: LensNet) -> Tensor:
+        """Scores before the final tanh, float32[R, N]."""
+        return net.logits(self.gists, self.levels, self.features, self.tail, self.valid)
+
+
+def lens_inputs(tower: KeyTower, config: LensNetConfig, stored: Stored, state: State) -> LensInputs:
+    """What LensNet reads: the one way to it, for sessions and for training alike."""
+    kind = state.question.dtype
+    queries_RMV = tower.queries(state.question, state.real).float()
+    with torch.autocast(queries_RMV.device.type, enabled=False):
+        # Half precision would blur the order of the best.
+        blocks_RB = (stored.keys.float() @ queries_RMV.transpose(1, 2)).amax(dim=2)
+    levels = state.levels.clamp(min=0)
+    asked = state.real.sum(dim=1)
+    known = known_blocks(state.n_blocks, state.n_tokens, asked, config.block_size)
+    features, own = node_features(
+        blocks_RB,
+        known,
+        levels,
+        state.index,
+        state.starts,
+        state.n_tokens,
+        state.surprisal,
+        config.block_size,
+        len(stored.gists),
+    )
+    return LensInputs(
+        _gists(stored, levels, state.index).to(kind),
+        levels,
+        features.to(kind),
+        _tail(config, stored, state, queries_RMV),
+        state.levels >= 0,
+        own,
+    )
 
 
 def lens_pass(
@@ -53,87 +118,75 @@ def lens_pass(
     hidden: Tensor,
     surprisal: Tensor,
 ) -> Tensor:
-    """Scores float32[N] in [-1, 1].
+    """Scores float32[N] in [-1, 1] of one state.
 
     Args:
         table: [vocab + 1, D] token embeddings, the padding vector last.
+        stored: with one tree.
         entries: int64[3, N]: level (-1: padding), index, start in tokens.
         counts: int64[4]: tokens of the history, level-1 nodes, level-2 nodes, hidden states.
         question: int64[q]; the newest tokens, padded on the left with the last row's number.
         hidden: [h, D], the newest last. surprisal: float32[N], 0 where unknown.
     """
-    config = net.config
-    size = config.block_size
-    levels, index, starts = entries[0].clamp(min=0), entries[1], entries[2]
-    valid = entries[0] >= 0
-    asked = table[question]
-    real = question < len(table) - 1
-    queries_MV = tower.queries(asked[None], real[None])[0].float()
-    number = torch.arange(len(stored.keys), device=entries.device)
-    blocks = (stored.keys @ queries_MV.T).amax(dim=1)
-    blocks = before_question(blocks, counts[:1], real.sum(), size)
-    blocks = torch.where(number < counts[1], blocks, -2.0)
-    shared = shared_with_neighbours(blocks, NEIGHBOUR_SHARE)
-    highest = len(stored.gists)
-    own = node_similarity(blocks, levels, index, size, highest)
-    near = node_similarity(shared, levels, index, size, highest)
-    features = node_features(
-        own[None],
-        near[None],
-        levels[None],
-        starts[None],
-        counts[:1],
-        size,
-        surprisal[None],
-        valid[None],
+    state = State(
+        levels=entries[None, 0],
+        index=entries[None, 1],
+        starts=entries[None, 2],
+        n_tokens=counts[0:1],
+        n_blocks=counts[1:2],
+        n_groups=counts[2:3],
+        question=table[question][None],
+        real=(question < len(table) - 1)[None],
+        hidden=hidden[None],
+        hidden_count=counts[3:4],
+        surprisal=surprisal[None],
     )
-    gists = _gists(stored, levels, index)
-    tail = _tail(net, stored, counts, asked, real, hidden, queries_MV)
-    kind = gists.dtype
-    scores = net(gists[None], levels[None], features.to(kind), tail, valid[None])
-    result: Tensor = scores[0]
-    return result
+    return torch.tanh(lens_inputs(tower, net.config, stored, state).logits(net))[0]
 
 
-def _gists(stored: Stored, levels: Tensor, index: Tensor) -> Tensor:
-    span = levels.clamp(min=1)
-    rows = stored.gists[0][torch.where(span == 1, index, 0)]
+def _gists(stored: Stored, levels_RN: Tensor, index_RN: Tensor) -> Tensor:
+    """[R, N, D]: each entry's gist; for a raw block the level-1 gist of that block."""
+    span = levels_RN.clamp(min=1)
+    rows = _rows(stored.gists[0], torch.where(span == 1, index_RN, 0))
     for level, held in enumerate(stored.gists[1:], 2):
-        here = span == level
-        rows = torch.where(here[:, None], held[torch.where(here, index, 0)], rows)
+        if held.shape[1]:
+            here = span == level
+            rows = torch.where(here[..., None], _rows(held, torch.where(here, index_RN, 0)), rows)
     return rows
 
 
-def _tail(
-    net: LensNet,
-    stored: Stored,
-    counts: Tensor,
-    asked: Tensor,
-    real: Tensor,
-    hidden: Tensor,
-    queries_MV: Tensor,
-) -> TailQueries:
-    config, device = net.config, counts.device
-    kind = asked.dtype
-    newest = counts[1] - config.near_gists + torch.arange(config.near_gists, device=device)
-    near = stored.gists[0][newest.clamp(min=0)]
-    has_cover = counts[2:3] > 0
-    if len(stored.gists) > 1:
-        cover = stored.gists[1][(counts[2:3] - 1).clamp(min=0)]
+def _rows(held_RND: Tensor, index_RM: Tensor) -> Tensor:
+    return held_RND.gather(1, index_RM[..., None].expand(-1, -1, held_RND.shape[-1]))
+
+
+def _tail(config: LensNetConfig, stored: Stored, state: State, queries_RMV: Tensor) -> TailQueries:
+    kind, device = state.question.dtype, state.question.device
+    newest = torch.arange(-config.near_gists, 0, device=device) + state.n_blocks[:, None]
+    near = _rows(stored.gists[0], newest.clamp(min=0))
+    last = state.n_groups[:, None] - 1
+    has_cover = last >= 0
+    if len(stored.gists) > 1 and stored.gists[1].shape[1]:
+        cover = _rows(stored.gists[1], last.clamp(min=0))
     else:
-        cover = near[:1]
-        has_cover = torch.zeros_like(has_cover)
-    age = torch.arange(len(hidden), 0, -1, device=device)
-    every = torch.ones(len(queries_MV), dtype=torch.bool, device=device)
+        cover, has_cover = near[:, :1], torch.zeros_like(has_cover)
+    age = torch.arange(state.hidden.shape[1], 0, -1, device=device)
+    every = torch.ones(queries_RMV.shape[:2], dtype=torch.bool, device=device)
     return TailQueries(
-        tokens=asked[None, -config.query_tokens :],
-        hidden=hidden[None].to(kind),
-        near=near[None].to(kind),
-        cover=cover[None].to(kind),
-        keys=queries_MV[None].to(kind),
+        tokens=state.question[:, -config.query_tokens :],
+        hidden=state.hidden.to(kind),
+        near=near.to(kind),
+        cover=cover.to(kind),
+        keys=queries_RMV.to(kind),
         valid=torch.cat(
-            (real[-config.query_tokens :], age <= counts[3], newest >= 0, has_cover, every)
-        )[None],
+            (
+                state.real[:, -config.query_tokens :],
+                age <= state.hidden_count[:, None],
+                newest >= 0,
+                has_cover,
+                every,
+            ),
+            dim=1,
+        ),
     )
 
 
@@ -141,8 +194,12 @@ class Replay:
     """A captured pass over fixed buffers of one size.
 
     Args:
-        run: takes (entries, counts, question, hidden, surprisal) on the device.
+        run: takes (entries, counts, question, hidden, surprisal) on the device; what else it
+            reads has to stay where it is, so it is kept alive here.
         entries, question, hidden: sizes N, q and (h, D).
+
+    Raises:
+        RuntimeError: the device cannot capture the pass.
     """
 
     def __init__(
@@ -154,6 +211,7 @@ class Replay:
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
+        self._run = run
         # All integers travel as one copy: entries, then counts, then the question.
         self._packed = torch.zeros(3 * entries + 4 + question, dtype=torch.int64, device=device)
         self._entries = self._packed[: 3 * entries].view(3, entries)
@@ -162,33 +220,40 @@ class Replay:
         self._counts = self._packed[3 * entries : 3 * entries + 4]
         self._counts.fill_(1)
         self._question = self._packed[3 * entries + 4 :]
+        self._surprisal = torch.zeros(entries, device=device)
         self.hidden = torch.zeros(hidden, dtype=dtype, device=device)
-        self.surprisal = torch.zeros(entries, device=device)
         self._staging = torch.zeros(len(self._packed), dtype=torch.int64, pin_memory=True)
-        arguments = (self._entries, self._counts, self._question, self.hidden, self.surprisal)
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
+        self._staged_surprisal = torch.zeros(entries, pin_memory=True)
+        self._result = torch.zeros(entries, pin_memory=True)
+        arguments = (self._entries, self._counts, self._question, self.hidden, self._surprisal)
+        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):  # library handles and workspaces come into being
-            for _ in range(2):
+            for _ in range(3):
                 run(*arguments)
-        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.current_stream(device).wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
-            scores = run(*arguments)
-        self._scores = scores
-        self._result = torch.zeros(entries, pin_memory=True)
+            self._scores = run(*arguments).float()
 
-    def __call__(self, entries: Tensor, counts: Tensor, question: Tensor) -> Tensor:
+    def __call__(
+        self, entries: Tensor, counts: Tensor, question: Tensor, surprisal: Tensor
+    ) -> Tensor:
         """Scores float32[n] on the host, for n <= N entries given on the host."""
         width, given = self._entries.shape[1], entries.shape[1]
-        torch.cuda.current_stream().synchronize()  # the staging buffer is free again
+        # The last call ended with a synchronization: the staging buffers are free.
         staged = self._staging[: 3 * width].view(3, width)
-        staged[0].fill_(-1)
+        staged[:, given:] = _PADDING
         staged[:, :given] = entries
         self._staging[3 * width : 3 * width + 4] = counts
         self._staging[3 * width + 4 :] = question
+        self._staged_surprisal[:given] = surprisal
         self._packed.copy_(self._staging, non_blocking=True)
+        self._surprisal.copy_(self._staged_surprisal, non_blocking=True)
         self._graph.replay()
         self._result.copy_(self._scores, non_blocking=True)
-        torch.cuda.current_stream().synchronize()
-        return self._result[:given]
+        torch.cuda.current_stream(self._packed.device).synchronize()
+        return self._result[:given].clone()
+
+
+_PADDING = torch.tensor([[-1], [0], [0]])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import torch
 
 from megacontext.core.lenses import Observation
 from megacontext.core.model.layout import Layout
@@ -17,6 +20,12 @@ class Observer:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._query = np.empty(0, np.uint32)
+        # A trained lens says how much it was trained on; the others take what the config names.
+        self._query_tokens: int = getattr(
+            parts.lens, "query_tokens", parts.config.lens.query_tokens
+        )
+        self._hidden_states: int = getattr(parts.lens, "hidden_states", 1)
+        self._hidden: Any | None = None
         self._nll = np.full(1024, np.nan, np.float32)
         self._facts: dict[str, tuple[int, int]] = {}
         self._wanted: tuple[int, int] | None = None
@@ -25,17 +34,39 @@ class Observer:
     def warm_up(self) -> None:
         """Take the query from a history that is there already."""
         n_tokens, tree = self._parts.focus.working_context.n_tokens, self._parts.tree
-        start = max(0, n_tokens - self._parts.config.lens.query_tokens)
+        start = max(0, n_tokens - self._query_tokens)
         self._query = np.array(tree.tokens(start, n_tokens))
+        last = self._parts.window.last
+        if last is not None:
+            self._keep(last.hidden)
 
-    def tokens(self, tokens: np.ndarray, nll: np.ndarray, start: int) -> None:
-        """New history from position ``start``: uint32 [t] and their NLL, float32 [t] nats."""
+    def tokens(
+        self, tokens: np.ndarray, nll: np.ndarray, start: int, hidden: Any | None = None
+    ) -> None:
+        """New history from position ``start``.
+
+        Args:
+            tokens: uint32 [t]. nll: float32 [t] in nats. hidden: torch [t, d], last hidden states
+                behind them; none of a window that computed nothing.
+        """
         stop = start + len(tokens)
         while stop > len(self._nll):
             self._nll = np.concatenate([self._nll, np.full_like(self._nll, np.nan)])
         self._nll[start:stop] = nll
-        keep = self._parts.config.lens.query_tokens
-        self._query = np.concatenate([self._query, tokens])[-keep:]
+        self._query = np.concatenate([self._query, tokens])[-self._query_tokens :]
+        self._keep(hidden)
+
+    def _keep(self, hidden: Any | None) -> None:
+        """The newest states as the lens was trained on them; a copy, as a replayed graph writes
+        the next ones to the same place."""
+        if hidden is None or not len(hidden) or not self._hidden_states:
+            self._hidden = None
+            return
+        fresh = hidden[-self._hidden_states :]
+        if self._hidden is None or len(fresh) == self._hidden_states:
+            self._hidden = fresh.clone()
+        else:
+            self._hidden = torch.cat((self._hidden, fresh))[-self._hidden_states :]
 
     def plant(self, name: str, start: int, stop: int) -> None:
         """A fact that questions may be about."""
@@ -56,7 +87,6 @@ class Observer:
     def observe(self, step: int, number: int) -> Observation:
         """The observation of round ``number`` of refocus ``step``."""
         parts, context = self._parts, self._parts.focus.working_context
-        last = parts.window.last
         wanted = None if self._wanted is None else np.array([self._wanted], np.int64)
         return Observation(
             levels=context.levels,
@@ -70,7 +100,7 @@ class Observer:
             round=number,
             seed=parts.config.seed,
             query_tokens=self._query,
-            query_hidden=None if last is None else last.hidden,
+            query_hidden=self._hidden,
             attention=self._attention(),
             surprisal=self._nll[: context.n_tokens],
             wanted=wanted,

@@ -239,7 +239,7 @@ class Session:
         stages.gist += (time.perf_counter() - ingested) * 1e6
         pieces = self._text.push(tokens)
         self.recorder.tokens(tokens, pieces, nll, appended)
-        self._observer.tokens(tokens, nll, start)
+        self._observer.tokens(tokens, nll, start, forward.hidden)
         self._delta.observe(nll)
         self._since_refocus += len(tokens)
         if len(appended):

@@ -23,6 +23,7 @@ from torch.utils.data import Dataset
 
 from megacontext.core.data.lexicon import side
 from megacontext.core.data.recall import RecallOptions, RecallWriter
+from megacontext.core.data.scenes import KINDS
 from megacontext.core.rng import generator
 from megacontext.core.training.mixture import TokenStreams
 from megacontext.traces.errors import ConfigError
@@ -30,6 +31,7 @@ from megacontext.traces.errors import ConfigError
 __all__ = ["NO_TOKEN", "KeyMix", "KeyRows", "gold_share", "information", "question_tokens"]
 
 NO_TOKEN = -1
+_SCENES = tuple(sorted(KINDS))
 Rng = np.random.Generator
 
 
@@ -42,6 +44,8 @@ class KeyMix:
         asks: questions kept of each.
         sources: name to share, see the module's docstring.
         facts_max: most facts of one wording in a recall sample.
+        single: share of recall samples whose scenes are all of one kind, each kind as often.
+        canonical: share of recall samples that end in one question in the canonical format.
     """
 
     samples: int = 96
@@ -51,6 +55,8 @@ class KeyMix:
         default_factory=lambda: {"recall": 0.5, "random": 0.2, "cloze": 0.15, "lexical": 0.15}
     )
     facts_max: int = 16
+    single: float = 0.4
+    canonical: float = 0.25
 
     def __post_init__(self) -> None:
         known = {"recall", "random", "cloze", "lexical"}
@@ -166,14 +172,18 @@ class KeyRows(Dataset[dict[str, Tensor]]):
     def _recall(
         self, rng: Rng, text: np.ndarray, length: int, counters: tuple[int, int, int]
     ) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray, int]]]:
+        kind = "mixed"
+        if rng.random() < self._mix.single:
+            kind = _SCENES[int(rng.integers(len(_SCENES)))]
         options = RecallOptions(
+            kind=kind,
             facts_max=self._mix.facts_max,
             scenes_max=3,
-            asked_max=self._mix.asks,
+            asked_max=2 * self._mix.asks,
             interleaved=0.0,
-            canonical=bool(rng.random() < 0.2),
+            canonical=bool(rng.random() < self._mix.canonical),
         )
-        sample = self._writer.sample(text[:length].astype(np.uint16), length, options, *counters)
+        sample = self._writer.sample(text[:length], length, options, *counters)
         tokens = sample.tokens.astype(np.int64)
         if not sample.asked:
             return tokens, []

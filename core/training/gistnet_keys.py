@@ -196,6 +196,9 @@ def train_keys(
         net = make_gistnet(config.net, Path(config.shards), config.loop.seed, frozen)
     net.keys.requires_grad_(True)
     net.train()
+    if world.device.type == "cuda":
+        for layer in net.keys.encoder.layers:
+            layer.compile(dynamic=False)
     task = KeyTask(config, frozen, net, world)
     trainer = Trainer(task, config.loop, out, world)
 

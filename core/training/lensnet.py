@@ -2,21 +2,25 @@
 
 Targets lie in [-1, 1] like the scores:
 
-* far states: gists over the gold block +0.9, the gold block where it is raw already +0.3, all
-  else negative (raw blocks more than gists: they cost more entries);
+* far states: gists over a gold block +0.9, a gold block that is raw already +0.5, all else what
+  a recency prior gives it: within the thresholds, so that nothing moves but what is asked for,
+  and the oldest pays. The states are those that a session starts with, random ones, and (from
+  ``states.rounds`` on) those that the allocator made of them by this lens's own scores;
 * near states, all entries: how the attention that the coming tokens pay to an entry's most read
-  block compares with the block that would just fit the budget, on a log scale;
+  block compares with the block that would just fit the budget, on a log scale that is flat
+  around the mark (hysteresis);
 * near states, the changed entries: the NLL that showing more detail saved, against a price.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -29,19 +33,24 @@ from megacontext.core.gistnet.gister import NetGister, load_gistnet
 from megacontext.core.gistnet.module import GistNet
 from megacontext.core.lensnet.lens import save_lensnet
 from megacontext.core.lensnet.module import LensNet, LensNetConfig
+from megacontext.core.lensnet.sight import LensInputs
 from megacontext.core.model.base import BaseModel
 from megacontext.core.training import checkpoint
 from megacontext.core.training.distributed import World, join_world
 from megacontext.core.training.gistnet_base import FrozenBase
-from megacontext.core.training.lensnet_eyes import over_frontier, remember, view
+from megacontext.core.training.lensnet_eyes import over_frontier, remember, starts_of, view
 from megacontext.core.training.lensnet_judge import LensJudge, LensJudgeConfig
 from megacontext.core.training.lensnet_states import LensRows, StateMix
-from megacontext.core.training.lensnet_teacher import AttentionProbe, window_nll
+from megacontext.core.training.lensnet_teacher import AttentionProbe, token_nll, window_nll
+from megacontext.core.training.lensnet_walk import walk
 from megacontext.core.training.mixture import TokenStreams
 from megacontext.core.training.trainer import LoopConfig, Trainer
 from megacontext.traces.errors import ConfigError
 
 __all__ = ["LensNetTraining", "LensPhase", "LensShape", "LensTask", "train_lensnet"]
+
+_WISH = 0.1  # scores of what is not asked for stay below it, well below the bar of 0.2
+_CALM = 0.5  # log ratios of demand to the mark that leave an entry as it is
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,7 @@ class LensPhase:
             that ranks gold entries before all other gists.
         price: NLL in nats per coming token that an expansion has to save.
         scale: NLL that moves the counterfactual target from 0 to tanh(1).
-        hidden: chance that a near batch shows the base model's hidden states.
+        hidden: chance that a batch shows the base model's hidden states and surprisal.
     """
 
     share: float
@@ -173,40 +182,82 @@ class LensTask:
         with self._base.precision():
             return self.judge.judge(self._lens)
 
+    def _shown(self, tokens: Tensor) -> bool:
+        # Which batches see hidden states follows from their tokens: nothing to save for resume.
+        return float(int(tokens[0, 0]) % 16) / 16 < self._phase.hidden
+
     def _far(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         size = self._gistnet.config.block_size
         memory = remember(self._base, self._gistnet, batch["tokens"])
-        seen = view(
-            self._base,
-            self._gistnet,
-            self._lens,
-            memory,
-            batch["questions"],
-            batch["levels"],
-            batch["index"],
-            batch["n_tokens"],
-            None,
-        )
-        logits = seen.scores(self._lens)
-        share = over_frontier(batch["gold"], seen.levels, batch["index"], size)
-        gold, raw = share > 0.2, seen.levels == 0
-        target = torch.where(raw, -0.7, -0.4)
-        target = torch.where(gold, torch.where(raw, 0.3, 0.9), target)
-        error = functional.huber_loss(torch.tanh(logits), target, reduction="none", delta=0.5)
-        asks = (batch["gold"].sum(1, keepdim=True) > 0).expand_as(gold)
-        hit, other = gold & seen.valid, ~gold & seen.valid & asks
+        hidden = None
+        if self._shown(batch["tokens"]):
+            with torch.no_grad():
+                hidden = self._base.hidden(self._base.embed(batch["recent"]))
+        surprisal = batch["surprisal"].repeat_interleave(size, dim=1)
+
+        def seen_at(levels: Tensor, index: Tensor) -> LensInputs:
+            return view(
+                self._base,
+                self._gistnet,
+                self._lens.config,
+                memory,
+                batch["questions"],
+                levels,
+                index,
+                batch["n_tokens"],
+                hidden,
+                surprisal,
+            )
+
+        levels, index = batch["levels"], batch["index"]
+        if int(batch["rounds"][0]):
+            levels, index = self._moved(batch, seen_at)
+        seen = seen_at(levels, index)
+        logits = seen.logits(self._lens)
+        scores = torch.tanh(logits)
+        gold = over_frontier(batch["gold"], seen.levels, index, size) > 0
+        coarse = seen.valid & (seen.levels > 0)
+        target = recency_target(seen.levels, index, batch["n_tokens"], size)
+        target = torch.where(gold, torch.where(coarse, 0.9, 0.5), target)
+        error = functional.huber_loss(scores, target, reduction="none", delta=0.5)
+        hit, other = gold & seen.valid, ~gold & seen.valid
         fit = (error * hit).sum() / hit.sum().clamp(min=1)
         fit = fit + (error * other).sum() / other.sum().clamp(min=1)
-        coarse = seen.valid & ~raw
-        # Plain text asks for nothing: how far an old gist may fall is open, rising is not.
-        idle = coarse & ~asks
-        fit = fit + (torch.tanh(logits).relu().square() * idle).sum() / idle.sum().clamp(min=1)
-        open_rows = (gold & coarse).any(1)
-        ranked = (logits * 3).masked_fill(~coarse, -1e4)
-        chance = ranked.log_softmax(1).masked_fill(~(gold & coarse), -1e4).logsumexp(1)
-        ranking = -(chance * open_rows).sum() / open_rows.sum().clamp(min=1)
+        # What is wrongly opened costs the budget of what is asked for.
+        wrong = scores.sub(_WISH).relu() * (other & coarse)
+        fit = fit + wrong.sum() / (wrong > 0).sum().clamp(min=8)
+        wanted = gold & coarse
+        open_rows = wanted.any(1)
+        ranked = (logits * 3).masked_fill(~coarse, -1e4).log_softmax(1)
+        # Every gold entry has to come before all others, not just the best of them.
+        missed = -(ranked * wanted).sum(1) / wanted.sum(1).clamp(min=1)
+        ranking = (missed * open_rows).sum() / open_rows.sum().clamp(min=1)
         phase = self._phase
         return phase.gold * fit + phase.ranking * ranking, {"gold": fit, "ranking": ranking}
+
+    def _moved(
+        self, batch: dict[str, Tensor], seen_at: Callable[[Tensor, Tensor], LensInputs]
+    ) -> tuple[Tensor, Tensor]:
+        """The states after the allocator's rounds by this lens's scores."""
+        device = batch["levels"].device
+
+        @torch.no_grad()
+        def score(levels: np.ndarray, index: np.ndarray) -> np.ndarray:
+            places = (torch.from_numpy(part).to(device) for part in (levels, index))
+            scores: np.ndarray = torch.tanh(seen_at(*places).logits(self._lens)).cpu().numpy()
+            return scores
+
+        rows = batch["levels"].cpu().numpy()
+        made = walk(
+            score,
+            [row[row >= 0] for row in rows],
+            batch["n_tokens"].tolist(),
+            batch["w_max"].tolist(),
+            self._gistnet.config.block_size,
+            int(batch["rounds"][0]),
+        )
+        levels, index = (torch.from_numpy(part).to(device) for part in made)
+        return levels, index
 
     def _near(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         phase, size = self._phase, self._gistnet.config.block_size
@@ -215,30 +266,33 @@ class LensTask:
         history = tokens[:, :-horizon]
         memory = remember(self._base, self._gistnet, history)
         demand, hidden = self._probe.demand(tokens, horizon, size)
-        # Which batches see hidden states follows from their tokens: nothing to save for resume.
-        shown = float(int(tokens[0, 0]) % 16) / 16 < phase.hidden
+        shown = self._shown(tokens)
         seen = view(
             self._base,
             self._gistnet,
-            self._lens,
+            self._lens.config,
             memory,
             history[:, -self._gistnet.config.keys.query_tokens :],
             batch["levels"],
             batch["index"],
             batch["n_tokens"],
             hidden[:, :-horizon] if shown else None,
+            token_nll(self._base, hidden, tokens)[:, :-horizon] if shown else None,
         )
-        logits = seen.scores(self._lens)
+        logits = seen.logits(self._lens)
         scores = torch.tanh(logits)
         target = attention_target(demand, seen.levels, batch["index"], seen.valid, size)
         error = functional.huber_loss(scores, target, reduction="none", delta=0.5)
         attention = (error * seen.valid).sum() / seen.valid.sum()
-        saved = self._saved(batch, memory.gists, memory.upper)
-        wanted = torch.tanh((saved - phase.price) / phase.scale)
-        own = scores.gather(1, batch["candidates"])
-        counterfactual = functional.huber_loss(own, wanted, delta=0.5)
-        total = phase.attention * attention + phase.counterfactual * counterfactual
-        return total, {"attention": attention, "counterfactual": counterfactual}
+        total = phase.attention * attention
+        figures = {"attention": attention}
+        if phase.counterfactual:
+            saved = self._saved(batch, memory.gists[0], memory.gists[1])
+            wanted = torch.tanh((saved - phase.price) / phase.scale)
+            own = scores.gather(1, batch["candidates"])
+            figures["counterfactual"] = functional.huber_loss(own, wanted, delta=0.5)
+            total = total + phase.counterfactual * figures["counterfactual"]
+        return total, figures
 
     def _saved(self, batch: dict[str, Tensor], gists: Tensor, upper: Tensor) -> Tensor:
         return saved_nll(self._base, batch, gists, upper, self._phase.states.horizon)
@@ -256,7 +310,16 @@ def attention_target(
     ordered = demand_RB.sort(dim=1, descending=True).values
     mark = ordered.gather(1, raw.clamp(max=demand_RB.shape[1] - 1)).clamp(min=1e-6)
     most = over_frontier(demand_RB, levels_RN, index_RN, size)
-    return torch.tanh(0.7 * torch.log(most.clamp(min=1e-7) / mark))
+    beyond = torch.log(most.clamp(min=1e-7) / mark)
+    return torch.tanh(0.5 * functional.softshrink(beyond, _CALM))
+
+
+def recency_target(levels_RN: Tensor, index_RN: Tensor, n_tokens_R: Tensor, size: int) -> Tensor:
+    """[R, N] from 0.10 (newest) to -0.15 (oldest), as the control lenses' recency prior."""
+    stops = starts_of(levels_RN, index_RN, size) + size ** levels_RN.clamp(min=1)
+    distance = (n_tokens_R[:, None] - stops).clamp(min=0) / size
+    whole = torch.log1p(n_tokens_R[:, None] / size)
+    return 0.10 - 0.25 * torch.log1p(distance) / whole
 
 
 def saved_nll(

@@ -1,57 +1,29 @@
 """From a batch of states to what LensNet reads, with the frozen gister, on one device.
 
-Shapes: R states, B blocks, G groups, N frontier entries, V key_dim, D width, M query vectors.
+Shapes: R states, B blocks, N frontier entries, V key_dim, D width.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from megacontext.core.gistnet.module import GistNet
-from megacontext.core.lensnet.features import (
-    before_question,
-    node_features,
-    shared_with_neighbours,
-)
-from megacontext.core.lensnet.module import LensNet, TailQueries
-from megacontext.core.lensnet.sight import NEIGHBOUR_SHARE
+from megacontext.core.lensnet.features import node_max
+from megacontext.core.lensnet.module import LensNetConfig
+from megacontext.core.lensnet.sight import LensInputs, State, Stored, lens_inputs
 from megacontext.core.training.gistnet_base import FrozenBase, block_inputs
 from megacontext.core.training.gistnet_key_judge import question_inputs
 
-__all__ = ["Memory", "View", "over_frontier", "remember", "view"]
+__all__ = ["HIGHEST", "over_frontier", "remember", "starts_of", "view"]
 
-
-@dataclass(frozen=True)
-class Memory:
-    """What the tree would hold: ``gists`` [R, B, D], ``upper`` [R, G, D], ``keys`` [R, B, V]."""
-
-    gists: Tensor
-    upper: Tensor
-    keys: Tensor
-
-
-@dataclass(frozen=True)
-class View:
-    """LensNet's arguments, and ``similarity`` [R, N] for those who rank by it alone."""
-
-    gists: Tensor
-    levels: Tensor
-    features: Tensor
-    tail: TailQueries
-    valid: Tensor
-    similarity: Tensor
-
-    def scores(self, net: LensNet) -> Tensor:
-        """Logits [R, N]."""
-        return net.logits(self.gists, self.levels, self.features, self.tail, self.valid)
+HIGHEST = 3
+"""Levels of a memory: what a history of some thousand blocks has."""
 
 
 @torch.no_grad()
-def remember(base: FrozenBase, net: GistNet, tokens_RT: Tensor, chunk: int = 4096) -> Memory:
-    """Gists and keys of histories whose length is a multiple of the block size."""
+def remember(base: FrozenBase, net: GistNet, tokens_RT: Tensor, chunk: int = 4096) -> Stored:
+    """What trees over these histories hold; lengths are a multiple of the block size."""
     size = net.config.block_size
     rows, blocks = tokens_RT.shape[0], tokens_RT.shape[1] // size
     every = torch.arange(blocks, device=tokens_RT.device)
@@ -62,74 +34,73 @@ def remember(base: FrozenBase, net: GistNet, tokens_RT: Tensor, chunk: int = 409
         x, _ = block_inputs(base, net, part, every.expand(len(part), -1))
         gists.append(net(x.flatten(0, 1), 1).view(len(part), blocks, -1))
         keys.append(net.keys.keys(x.flatten(0, 1), size).view(len(part), blocks, -1))
-    all_gists = torch.cat(gists)
-    groups = blocks // size
-    children = all_gists[:, : groups * size].reshape(-1, size, all_gists.shape[-1])
-    upper = net(children, 2).view(rows, groups, -1)
-    return Memory(all_gists, upper, torch.cat(keys))
+    levels = [torch.cat(gists)]
+    for level in range(2, HIGHEST + 1):
+        below = levels[-1]
+        groups = below.shape[1] // size
+        children = below[:, : groups * size].reshape(rows * groups, size, below.shape[-1])
+        upper = net(children, level) if groups else children[:, 0]
+        levels.append(upper.view(rows, groups, below.shape[-1]))
+    return Stored(torch.cat(keys).float(), tuple(levels))
 
 
 def over_frontier(blocks_RB: Tensor, levels_RN: Tensor, index_RN: Tensor, size: int) -> Tensor:
     """Max-pools a value per block over what each frontier entry covers: [R, N]."""
-    rows, blocks = blocks_RB.shape
-    groups = blocks // size
-    pooled = blocks_RB[:, : groups * size].view(rows, groups, size).amax(2)
-    if not groups:
-        pooled = blocks_RB[:, :1]
-    one = blocks_RB.gather(1, index_RN.clamp(max=blocks - 1))
-    two = pooled.gather(1, index_RN.clamp(max=pooled.shape[1] - 1))
-    return torch.where(levels_RN == 2, two, one)
+    return node_max(blocks_RB, levels_RN, index_RN, size, HIGHEST)
+
+
+def starts_of(levels_RN: Tensor, index_RN: Tensor, size: int) -> Tensor:
+    """First token of each entry."""
+    return index_RN * size ** levels_RN.clamp(min=1)
 
 
 @torch.no_grad()
 def view(
     base: FrozenBase,
     net: GistNet,
-    lens: LensNet,
-    memory: Memory,
+    config: LensNetConfig,
+    memory: Stored,
     questions_RQ: Tensor,
     levels_RN: Tensor,
     index_RN: Tensor,
     n_tokens_R: Tensor,
-    hidden_RHD: Tensor | None,
-) -> View:
-    """What LensNet sees of each state.
+    hidden_RHD: Tensor | None = None,
+    surprisal_RT: Tensor | None = None,
+) -> LensInputs:
+    """What a session would show LensNet in each state.
 
     Args:
-        questions_RQ: the newest tokens. levels_RN: -1 where a row is padding.
+        questions_RQ: the newest tokens, padded on the left with negative numbers.
+        levels_RN: -1 where a row is padding.
         n_tokens_R: lengths of the histories, the open block's tokens among them.
+        hidden_RHD: last hidden states of the newest tokens, the newest last; none if not given.
+        surprisal_RT: NLL of each token of the closed blocks; unknown if not given.
     """
-    size, config = net.config.block_size, lens.config
+    size = net.config.block_size
     asked, real = question_inputs(base, net, questions_RQ)
-    queries = net.keys.queries(asked, real).float()
-    with torch.autocast(queries.device.type, enabled=False):
-        blocks = (memory.keys.float() @ queries.transpose(1, 2)).amax(2)
-    asks = real.sum(1, keepdim=True)
-    blocks = before_question(blocks, n_tokens_R[:, None], asks, size)
-    valid = levels_RN >= 0
-    levels = levels_RN.clamp(min=0)
-    shared = shared_with_neighbours(blocks, NEIGHBOUR_SHARE)
-    own = over_frontier(blocks, levels, index_RN, size)
-    near = over_frontier(shared, levels, index_RN, size)
-    width = torch.where(levels == 2, size * size, size)
-    features = node_features(own, near, levels, index_RN * width, n_tokens_R, size, valid=valid)
-    dim = memory.gists.shape[-1]
-    one = memory.gists.gather(1, _wide(index_RN.clamp(max=memory.gists.shape[1] - 1), dim))
-    gists = one
-    if memory.upper.shape[1]:
-        two = memory.upper.gather(1, _wide(index_RN.clamp(max=memory.upper.shape[1] - 1), dim))
-        gists = torch.where((levels == 2)[..., None], two, one)
-    newest = asked[:, -config.query_tokens :]
-    hidden = newest[:, :0] if hidden_RHD is None else hidden_RHD[:, -config.hidden_states :]
-    tail = TailQueries(
-        tokens=newest,
-        hidden=hidden.to(newest.dtype),
-        near=memory.gists[:, -config.near_gists :].to(newest.dtype),
-        cover=memory.upper[:, -1:].to(newest.dtype),
-        keys=queries.to(newest.dtype),
+    rows, device = len(asked), asked.device
+    if hidden_RHD is None:
+        hidden_RHD = asked[:, :0]
+    hidden = hidden_RHD[:, -config.hidden_states :].to(asked.dtype)
+    starts = starts_of(levels_RN, index_RN, size)
+    counts = [rows_.shape[1] for rows_ in memory.gists]
+    surprisal = torch.zeros(levels_RN.shape, device=device)
+    if surprisal_RT is not None:
+        total = torch.nn.functional.pad(surprisal_RT.double().cumsum(1), (1, 0))
+        stops = (starts + size ** levels_RN.clamp(min=1)).clamp(max=total.shape[1] - 1)
+        sums = total.gather(1, stops) - total.gather(1, starts.clamp(max=total.shape[1] - 1))
+        surprisal = (sums / (stops - starts).clamp(min=1)).float()
+    state = State(
+        levels=levels_RN,
+        index=index_RN,
+        starts=starts,
+        n_tokens=n_tokens_R,
+        n_blocks=torch.full((rows,), counts[0], device=device),
+        n_groups=torch.full((rows,), counts[1], device=device),
+        question=asked,
+        real=real,
+        hidden=hidden,
+        hidden_count=torch.full((rows,), hidden.shape[1], device=device),
+        surprisal=surprisal,
     )
-    return View(gists.to(newest.dtype), levels, features, tail, valid, own)
-
-
-def _wide(index: Tensor, dim: int) -> Tensor:
-    return index[..., None].expand(-1, -1, dim)
+    return lens_inputs(net.keys, config, memory, state)

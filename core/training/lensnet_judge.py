@@ -1,8 +1,10 @@
 """Held-out figures of a LensNet, beside ranking by index-key similarity alone.
 
-* Far states (unseen keys, wordings and texts): a frontier as after bulk ingest, every complete
-  group at level 2. Two rounds: the best ``budget / 2`` entries are expanded, all are scored
-  again, the best gists are expanded until ``budget`` is used. Is the gold block raw then?
+* Far states (unseen keys, wordings and texts; kinds of scenes take turns). ``gold_raw``: from the
+  frontier of a session's start, two refocuses at a question with the session's allocator and
+  limits; are all blocks of all asked facts raw then? ``found``: two rounds from a frontier with
+  every complete group at level 2: the best ``budget / 2`` entries are expanded, all are scored
+  again, the best gists are expanded until ``budget`` is used.
 * Near states: rank correlation with the attention of the coming tokens, and with the NLL that
   detail was measured to save.
 """
@@ -17,13 +19,16 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from megacontext.core.data.recall import RecallWriter
+from megacontext.core.data.scenes import KINDS
 from megacontext.core.gistnet.module import GistNet
 from megacontext.core.lensnet.module import LensNet
+from megacontext.core.lensnet.sight import Stored
 from megacontext.core.rng import generator
 from megacontext.core.training.gistnet_base import FrozenBase
-from megacontext.core.training.lensnet_eyes import Memory, over_frontier, remember, view
+from megacontext.core.training.lensnet_eyes import over_frontier, remember, view
 from megacontext.core.training.lensnet_states import LensRows, StateMix, frontier
-from megacontext.core.training.lensnet_teacher import AttentionProbe, window_nll
+from megacontext.core.training.lensnet_teacher import AttentionProbe, token_nll, window_nll
+from megacontext.core.training.lensnet_walk import QUESTION, cold_levels, walk
 from megacontext.core.training.mixture import TokenStreams
 
 __all__ = ["LensJudge", "LensJudgeConfig"]
@@ -33,12 +38,13 @@ _WHO = ("lens", "similarity")
 
 @dataclass(frozen=True)
 class LensJudgeConfig:
-    """``far`` questions over ``far_blocks`` blocks with each of ``budgets`` expansions (level 2
-    and level 1 together), ``near`` states of real text."""
+    """``far`` questions over ``far_blocks`` blocks in a window of ``w_max`` entries, and with each
+    of ``budgets`` expansions (level 2 and level 1 together); ``near`` states of real text."""
 
     far: int = 64
-    far_blocks: int = 2048
-    budgets: tuple[int, ...] = (8, 24)
+    far_blocks: int = 2080
+    w_max: int = 1024
+    budgets: tuple[int, ...] = (24,)
     near: int = 24
     states: StateMix = field(default_factory=lambda: StateMix(candidates=12))
     seed: int = 0
@@ -64,6 +70,8 @@ class LensJudge:
                 **vars(config.states),
                 "far_blocks": config.far_blocks,
                 "plain": 0.0,
+                "cold": 0.0,
+                "canonical": 1.0,
             }
         )
         rows = LensRows(
@@ -78,36 +86,60 @@ class LensJudge:
             accumulation=1,
         )
         self._far, self._near = [], []
-        domains = streams.domains
-        for i in range(config.far):
+        domains, kinds = streams.domains, sorted(KINDS)
+        self._kinds = [kinds[i % len(kinds)] for i in range(config.far)]
+        for i, kind in enumerate(self._kinds):
             rng = generator(config.seed, "lens.judge.far", i)
-            self._far.append(rows.far(rng, (i, 0, 0), domains[i % len(domains)]))
+            self._far.append(rows.far(rng, (i, 0, 0), domains[i % len(domains)], kind))
         for i in range(config.near):
             rng = generator(config.seed, "lens.judge.near", i)
             self._near.append(rows.near(rng, (i, 0, 0), domains[i % len(domains)]))
-        self._memory: dict[int, Memory] = {}
+        self._memory: dict[int, Stored] = {}
         self.names = [
-            *(f"{who}_gold_raw_{b}" for who in _WHO for b in config.budgets),
+            "gold_raw",
+            *(f"gold_raw_{kind}" for kind in dict.fromkeys(self._kinds)),
+            *(f"{who}_found_{b}" for who in _WHO for b in config.budgets),
             *(f"{who}_{what}" for who in _WHO for what in ("attention_rho", "nll_rho")),
             "positive_share",
             "lens_missed",
         ]
 
     def judge(self, lens: LensNet) -> dict[str, float]:
-        """All figures; ``lens_missed`` is 1 - gold raw at the smallest budget, a tie broken by
-        the correlation with measured NLL."""
-        figures: dict[str, float] = {}
+        """All figures; ``lens_missed`` is 1 - ``gold_raw``, a tie broken by the correlation with
+        measured NLL."""
+        raw = [self._walked(lens, i) for i in range(len(self._far))]
+        figures = {"gold_raw": float(np.mean(raw))}
+        for kind in dict.fromkeys(self._kinds):
+            own = [hit for hit, theirs in zip(raw, self._kinds, strict=True) if theirs == kind]
+            figures[f"gold_raw_{kind}"] = float(np.mean(own))
         for who in _WHO:
             for budget in self._config.budgets:
                 hits = [self._found(lens, i, budget, who) for i in range(len(self._far))]
-                figures[f"{who}_gold_raw_{budget}"] = float(np.mean(hits))
+                figures[f"{who}_found_{budget}"] = float(np.mean(hits))
         figures.update(self._near_figures(lens))
-        smallest = min(self._config.budgets)
-        missed = 1 - figures[f"lens_gold_raw_{smallest}"]
+        missed = 1 - figures["gold_raw"]
         figures["lens_missed"] = missed - 0.05 * figures["lens_nll_rho"]
         return figures
 
-    def _remember(self, number: int) -> Memory:
+    @torch.no_grad()
+    def _walked(self, lens: LensNet, number: int) -> bool:
+        """Whether two refocuses at the question make every gold block raw."""
+        case, config = self._far[number], self._config
+        size, n_tokens = self._gistnet.config.block_size, int(case["n_tokens"])
+
+        def score(levels: np.ndarray, index: np.ndarray) -> np.ndarray:
+            logits = self._scores(lens, number, levels[0], index[0], "lens")
+            scores: np.ndarray = np.tanh(logits)[None]
+            return scores
+
+        start = cold_levels(n_tokens, config.w_max, size)
+        rounds = 2 * QUESTION.rounds
+        levels, index = walk(score, [start], [n_tokens], [config.w_max], size, rounds)
+        raw = np.zeros(len(case["gold"]), bool)
+        raw[index[0, levels[0] == 0]] = True
+        return bool(raw[case["gold"] > 0].all())
+
+    def _remember(self, number: int) -> Stored:
         if number not in self._memory:
             tokens = torch.from_numpy(self._far[number]["tokens"])[None].to(self._base.device)
             self._memory[number] = remember(self._base, self._gistnet, tokens)
@@ -134,8 +166,7 @@ class LensJudge:
                     level[index[entry] * size : (index[entry] + 1) * size] = 1
                 else:
                     level[index[entry]] = 0
-        gold = case["gold"] >= 0.5 if (case["gold"] >= 0.5).any() else case["gold"] > 0.2
-        return bool((level[gold] == 0).all())
+        return bool((level[case["gold"] > 0] == 0).all())
 
     def _scores(
         self, lens: LensNet, number: int, levels: np.ndarray, index: np.ndarray, who: str
@@ -144,15 +175,14 @@ class LensJudge:
         seen = view(
             self._base,
             self._gistnet,
-            lens,
+            lens.config,
             self._remember(number),
             torch.from_numpy(self._far[number]["questions"])[None].to(device),
             torch.from_numpy(levels)[None].to(device),
             torch.from_numpy(index)[None].to(device),
             torch.from_numpy(self._far[number]["n_tokens"])[None].to(device),
-            None,
         )
-        found = seen.similarity if who == "similarity" else seen.scores(lens)
+        found = seen.similarity if who == "similarity" else seen.logits(lens)
         result: np.ndarray = found[0].float().cpu().numpy()
         return result
 
@@ -172,23 +202,24 @@ class LensJudge:
             seen = view(
                 self._base,
                 self._gistnet,
-                lens,
+                lens.config,
                 memory,
                 tokens[:, :-horizon][:, -self._gistnet.config.keys.query_tokens :],
                 batch["levels"],
                 batch["index"],
                 batch["n_tokens"],
                 hidden[:, :-horizon],
+                token_nll(self._base, hidden, tokens)[:, :-horizon],
             )
             raw = self._base.embed(tokens)
-            table = torch.cat((raw, memory.gists.to(raw.dtype), memory.upper.to(raw.dtype)), 1)
+            table = torch.cat((raw, *(part.to(raw.dtype) for part in memory.gists[:2])), 1)
             nll = window_nll(
                 self._base, table, batch["windows"], batch["lengths"], tokens[:, -horizon:]
             )
             saved = ((nll[:, :1] - nll[:, 1:]) * batch["detail"])[0]
             most = over_frontier(demand, seen.levels, batch["index"], size)[0]
             picked = batch["candidates"][0]
-            logits = seen.scores(lens)
+            logits = seen.logits(lens)
             positive.append(float((torch.tanh(logits) > 0.2).float().mean()))
             for who, values in (("lens", logits[0]), ("similarity", seen.similarity[0])):
                 found[f"{who}_attention_rho"].append(_rank_correlation(values, most))

@@ -8,7 +8,8 @@ Two kinds of batch alternate:
   Labels are the attention that the coming tokens pay to each block, and the measured change of
   their NLL when single entries are shown in more or less detail.
 
-A frontier is drawn as an array of one level per block, so that it tiles the history by design.
+A frontier is drawn as an array of one level per block, so that it tiles the history by design, or
+it is the one that a session starts with over a long history.
 """
 
 from __future__ import annotations
@@ -20,15 +21,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from megacontext.core.data.recall import RecallOptions, RecallWriter
+from megacontext.core.data.recall import RecallOptions, RecallSample, RecallWriter
+from megacontext.core.data.scenes import KINDS
 from megacontext.core.rng import generator
-from megacontext.core.training.gistnet_key_rows import gold_share
+from megacontext.core.training.lensnet_walk import cold_levels
 from megacontext.core.training.mixture import TokenStreams
 from megacontext.traces.errors import ConfigError
 
-__all__ = ["LensRows", "StateMix", "draw_levels", "frontier", "window_entries"]
+__all__ = ["LensRows", "StateMix", "draw_levels", "frontier", "gold_blocks", "window_entries"]
 
 Rng = np.random.Generator
+_SCENES = tuple(sorted(KINDS))
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,11 @@ class StateMix:
         w_max: budgets that frontiers are drawn for, each at least 4 K.
         facts_max: most facts of one wording.
         plain: share of far states that end in plain text, before any question.
+        cold: share of far states whose frontier is that of a session's start.
+        canonical: share of far states that ask in the canonical format.
+        recent: newest tokens that the base model reads of a far state, for its hidden states.
+        rounds: most rounds that the allocator has moved by the lens's own scores before a far
+            state is judged; any number up to that.
     """
 
     far_share: float = 0.5
@@ -56,6 +64,10 @@ class StateMix:
     w_max: tuple[int, ...] = (512, 1024, 2048)
     facts_max: int = 16
     plain: float = 0.15
+    cold: float = 0.6
+    canonical: float = 0.5
+    recent: int = 512
+    rounds: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.far_share <= 1:
@@ -108,6 +120,13 @@ def frontier(level: np.ndarray, block_size: int) -> tuple[np.ndarray, np.ndarray
     return levels, np.where(levels == 2, place // block_size, place)
 
 
+def _indices(levels: np.ndarray, block_size: int) -> np.ndarray:
+    """Node index of each entry of a frontier over a whole history."""
+    width = block_size ** np.maximum(levels, 1)
+    index: np.ndarray = (np.cumsum(width) - width) // width
+    return index
+
+
 def window_entries(level: np.ndarray, block_size: int, extra: int) -> np.ndarray:
     """The window's rows, as places in [raw tokens | all level-1 gists | all level-2 gists].
 
@@ -127,13 +146,27 @@ def window_entries(level: np.ndarray, block_size: int, extra: int) -> np.ndarray
     return np.concatenate([flat[flat >= 0], np.arange(blocks * block_size, tokens)])
 
 
+def gold_blocks(facts: list[tuple[int, int]], blocks: int, size: int) -> np.ndarray:
+    """1 for each block that any part of a fact stands in, else 0: float32[blocks].
+
+    The line ends that a planted fact starts and ends with are no part of it.
+    """
+    gold = np.zeros(blocks, np.float32)
+    for start, stop in facts:
+        if start >= 0:
+            gold[(start + 1) // size : -(-(stop - 1) // size)] = 1
+    return gold
+
+
 class LensRows(Dataset[dict[str, Tensor]]):
     """Item ``step``: a far or a near batch with a leading [accumulation].
 
     Both: ``n_tokens`` int64[R], ``tokens`` int32[R, ...], ``levels`` and ``index`` int64[R, N]
     (padding: level -1).
-    Far: ``questions`` int32[R, q], ``gold`` float32[R, B] share of each block, all zero where
-    nothing is asked. Near: ``tokens``
+    Far: ``questions`` int32[R, q], ``recent`` int32[R, recent] newest tokens, ``gold``
+    float32[R, B], 1 where an asked fact stands, all zero where nothing is asked; ``surprisal``
+    float32[R, B], a plausible value per block that says nothing, or zeros; ``w_max`` and
+    ``rounds`` int64[R]. Near: ``tokens``
     hold the horizon too; ``windows`` int64[R, C + 1, L] rows of the window as it is and with one
     candidate changed (right-padded), ``lengths`` int64[R, C + 1], ``candidates`` int64[R, C]
     entries, ``detail`` float32[R, C]: +1 where the change shows more, -1 where less.
@@ -158,33 +191,25 @@ class LensRows(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
         # All micro-batches of a step are of one kind, on every process.
-        far = generator(self._seed, f"lens.kind.{self._phase}", step).random() < self._mix.far_share
+        draw = generator(self._seed, f"lens.kind.{self._phase}", step)
+        far = draw.random() < self._mix.far_share
+        rounds = int(draw.integers(self._mix.rounds + 1))
         count = self._mix.far_rows if far else self._mix.near_rows
-        make = self.far if far else self.near
         rows = []
         for i in range(count * self._accumulation):
             rng = generator(self._seed, f"lens.row.{self._phase}", step, i, self._rank)
-            rows.append(make(rng, (step * 64 + self._phase, i, self._rank)))
+            counters = (step * 64 + self._phase, i, self._rank)
+            rows.append(self.far(rng, counters) if far else self.near(rng, counters))
+            if far:
+                rows[-1]["rounds"] = np.array(rounds)
         return _stacked(rows, (self._accumulation, count))
 
-    def far(self, rng: Rng, counters: tuple[int, ...], domain: str = "") -> dict[str, np.ndarray]:
-        """One far state."""
+    def far(
+        self, rng: Rng, counters: tuple[int, ...], domain: str = "", kind: str = ""
+    ) -> dict[str, np.ndarray]:
+        """One far state; ``kind`` of scene and ``domain`` of text are drawn if not given."""
         mix, size = self._mix, self._size
-        domains = self._streams.domains
-        chosen = domain or domains[int(rng.integers(len(domains)))]
-        length = (mix.far_blocks + 8) * size
-        options = RecallOptions(
-            facts_max=mix.facts_max,
-            scenes_max=2,
-            asked_max=1,
-            interleaved=0.0,
-            canonical=bool(rng.random() < 0.3),
-        )
-        for attempt in range(64):
-            text = self._streams.window(rng, chosen, length)
-            sample = self._writer.sample(text, length, options, counters[0], counters[1], attempt)
-            if sample.asked and sample.asked[0].start >= mix.far_blocks * size:
-                break
+        sample = self._asked(rng, counters, domain, kind)
         span = sample.asked[0]
         stop = span.answer_start - (int(rng.integers(0, 4)) if rng.random() < 0.3 else 0)
         facts = [sample.facts[g] for g in span.gold]
@@ -195,16 +220,52 @@ class LensRows(Dataset[dict[str, Tensor]]):
         first = (stop - mix.far_blocks * size) // size * size
         tokens = sample.tokens[first:stop].astype(np.int32)
         facts = [(a - first, b - first) for a, b in facts]
-        level = draw_levels(rng, mix.far_blocks, size, int(rng.choice(mix.w_max)), near=False)
-        levels, index = frontier(level, size)
+        w_max = int(rng.choice(mix.w_max))
+        if rng.random() < mix.cold:
+            levels = cold_levels(len(tokens), w_max, size)
+            index = _indices(levels, size)
+        else:
+            level = draw_levels(rng, mix.far_blocks, size, w_max, near=False)
+            levels, index = frontier(level, size)
+        # Only a model that reads the history knows it; it must not matter where it is known.
+        surprisal = np.maximum(rng.normal(3.0, 0.8, mix.far_blocks), 0) * (rng.random() < 0.6)
         return {
             "tokens": tokens[: mix.far_blocks * size],
             "questions": tokens[-self._query :],
+            "recent": tokens[-mix.recent :],
             "n_tokens": np.array(len(tokens)),
-            "gold": gold_share(facts, mix.far_blocks, size),
+            "gold": gold_blocks(facts, mix.far_blocks, size),
+            "surprisal": surprisal.astype(np.float32),
+            "w_max": np.array(w_max),
             "levels": levels,
             "index": index,
         }
+
+    def _asked(self, rng: Rng, counters: tuple[int, ...], domain: str, kind: str) -> RecallSample:
+        """A long text with planted facts that ends in a question about some of them."""
+        mix, size = self._mix, self._size
+        domains = self._streams.domains
+        chosen = domain or domains[int(rng.integers(len(domains)))]
+        if not kind:
+            kind = "mixed" if rng.random() < 0.5 else _SCENES[int(rng.integers(len(_SCENES)))]
+        length = (mix.far_blocks + 8) * size
+        options = RecallOptions(
+            kind=kind,
+            facts_max=mix.facts_max,
+            scenes_max=2,
+            asked_max=1,
+            interleaved=0.0,
+            canonical=bool(rng.random() < mix.canonical),
+        )
+        for attempt in range(64):
+            text = self._streams.window(rng, chosen, length)
+            sample = self._writer.sample(text, length, options, counters[0], counters[1], attempt)
+            if sample.asked and sample.asked[0].start >= mix.far_blocks * size:
+                return sample
+        raise ConfigError(
+            f"states.far_blocks: no question fits behind {mix.far_blocks} blocks of {size} tokens;"
+            " use more blocks."
+        )
 
     def near(self, rng: Rng, counters: tuple[int, ...], domain: str = "") -> dict[str, np.ndarray]:
         """One near state."""

@@ -14,7 +14,7 @@ from torch.nn import functional
 from megacontext.core.training.gistnet_base import FrozenBase
 from megacontext.traces.errors import ModelError
 
-__all__ = ["AttentionProbe", "window_nll"]
+__all__ = ["AttentionProbe", "token_nll", "window_nll"]
 
 _SINK = 4  # first tokens of a window draw attention whatever they say (Xiao et al. 2023)
 
@@ -79,9 +79,10 @@ def _mass(module: Any, hidden: Tensor, cos: Tensor, sin: Tensor, horizon: int) -
     if hasattr(module, "q_norm"):
         q, k = module.q_norm(q), module.k_norm(k)
     q, k = q.transpose(1, 2), k.transpose(1, 2)
-    cos, sin = cos[:, None], sin[:, None]
-    q = q * cos[..., -horizon:, :] + _turned(q) * sin[..., -horizon:, :]
-    k = k * cos + _turned(k) * sin
+    if getattr(module, "use_rope", True):  # SmolLM3: every fourth layer knows no positions
+        cos, sin = cos[:, None], sin[:, None]
+        q = q * cos[..., -horizon:, :] + _turned(q) * sin[..., -horizon:, :]
+        k = k * cos + _turned(k) * sin
     k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
     logits = (q @ k.transpose(-1, -2)).float() * module.scaling
     places = torch.arange(length, device=hidden.device)
@@ -93,6 +94,21 @@ def _mass(module: Any, hidden: Tensor, cos: Tensor, sin: Tensor, horizon: int) -
 def _turned(x: Tensor) -> Tensor:
     half = x.shape[-1] // 2
     return torch.cat((-x[..., half:], x[..., :half]), dim=-1)
+
+
+@torch.no_grad()
+def token_nll(
+    base: FrozenBase, hidden_RTD: Tensor, tokens_RT: Tensor, rows_at_once: int = 4
+) -> Tensor:
+    """NLL [R, T] in nats of each token under the text before it; 0 for the first of a row."""
+    costs = []
+    for start in range(0, len(tokens_RT), rows_at_once):
+        part = slice(start, start + rows_at_once)
+        logits = base.logits(hidden_RTD[part, :-1])
+        answer = tokens_RT[part, 1:].long()
+        nll = functional.cross_entropy(logits.flatten(0, 1), answer.flatten(), reduction="none")
+        costs.append(functional.pad(nll.view(answer.shape), (1, 0)))
+    return torch.cat(costs)
 
 
 @torch.no_grad()

@@ -14,13 +14,7 @@ from megacontext.core.gistnet.gister import NetGister
 from megacontext.core.gistnet.keys import KeyConfig
 from megacontext.core.gistnet.module import GistNet, GistNetConfig
 from megacontext.core.lensnet.bench import bench_lens
-from megacontext.core.lensnet.features import (
-    FEATURES,
-    before_question,
-    node_features,
-    node_similarity,
-    shared_with_neighbours,
-)
+from megacontext.core.lensnet.features import FEATURES, known_blocks, node_features, node_max
 from megacontext.core.lensnet.lens import NetLens, legal_scores, save_lensnet
 from megacontext.core.lensnet.module import LensNet, LensNetConfig
 from megacontext.core.lensnet.sight import Stored, lens_pass
@@ -118,26 +112,49 @@ def test_question_ranks_the_gist_over_a_planted_block_first() -> None:
     assert hits >= 8
 
 
+def features(blocks: torch.Tensor, known: int, levels: list[int], index: list[int]) -> Any:
+    level, node = torch.tensor([levels]), torch.tensor([index])
+    starts = node * K ** level.clamp(min=1)
+    total = torch.tensor([len(blocks) * K])
+    none = torch.zeros(level.shape)
+    return node_features(
+        blocks[None], torch.tensor([known]), level, node, starts, total, none, K, 3
+    )
+
+
+def column(made: torch.Tensor, name: str) -> list[float]:
+    values: list[float] = made[0, :, FEATURES.index(name)].tolist()
+    return values
+
+
 def test_blocks_that_hold_the_question_do_not_match_it() -> None:
-    similarity = torch.full((6,), 0.5)
-    rest = before_question(similarity, torch.tensor([50]), torch.tensor(12), K)
-    assert rest.tolist() == [0.5, 0.5, 0.5, 0.5, 0, 0]
+    known = known_blocks(torch.tensor([6]), torch.tensor([50]), torch.tensor([12]), K)
+    assert known.tolist() == [4]
+    blocks = torch.tensor([0.1, 0.4, 0.2, 0.1, 0.9, 0.9])
+    made, own = features(blocks, 4, [0] * 6, list(range(6)))
+    assert own[0].tolist() == pytest.approx([0.1, 0.4, 0.2, 0.1, 0, 0])
+    assert np.argmin(column(made, "log_rank")) == 1
+    assert column(made, "behind_best")[1] == 0
 
 
 def test_level_three_node_over_a_match_is_scored_like_a_level_two_node() -> None:
-    levels = torch.tensor([[3, 2, 1]])
-    starts = torch.tensor([[0, K**3, K**3 + K**2]])
-    same = torch.zeros(1, 3)
-    total = torch.tensor([2 * K**3])
-    features = node_features(same, same, levels, starts, total, K)
-    width = features[0, :, FEATURES.index("log_width")]
-    assert width[0] == width[1] > width[2]
-    net = lensnet()
-    assert len(net.level_embedding) == 3
-    blocks = torch.zeros(2 * K * K)
+    blocks = torch.zeros(2 * K**2 + K**2 * 8)
     blocks[K + 3] = 1
-    found = node_similarity(blocks, levels[0], torch.tensor([0, K, K * K + K]), K, 3)
-    assert found.tolist() == [1, 0, 0]
+    made, own = features(blocks, len(blocks), [3, 2, 1], [0, K, K * K + K])
+    assert own[0].tolist() == [1, 0, 0]
+    width = column(made, "log_width")
+    assert width[0] == width[1] > width[2]
+    assert len(lensnet().level_embedding) == 3
+    assert column(made, "log_rank")[0] == 0
+
+
+def test_the_place_among_all_blocks_does_not_depend_on_the_frontier() -> None:
+    blocks = torch.rand(3 * K, generator=torch.Generator().manual_seed(1))
+    few, _ = features(blocks, len(blocks), [2, 0], [0, 3 * K - 1])
+    many, _ = features(blocks, len(blocks), [2] + [0] * 9, [0, *range(3 * K - 9, 3 * K)])
+    for name in ("outlier", "log_rank", "log_rank_near", "behind_best"):
+        assert column(few, name)[0] == column(many, name)[0]
+        assert column(few, name)[-1] == column(many, name)[-1]
 
 
 def test_hidden_states_count_and_may_be_absent() -> None:
@@ -171,12 +188,15 @@ def test_illegal_wishes_are_masked() -> None:
     assert legal_scores(down, levels, index, 4).tolist() == [0, -1, -1, -1, -1, 0, -1, -1]
 
 
-def test_similarity_is_pooled_over_descendants_and_shared_with_neighbours() -> None:
-    blocks = torch.arange(16, dtype=torch.float32)
-    levels, index = torch.tensor([2, 1, 0, 1]), torch.tensor([1, 2, 9, 15])
-    assert node_similarity(blocks, levels, index, 4, 2).tolist() == [7, 2, 9, 15]
-    shared = shared_with_neighbours(torch.tensor([0.0, 1.0, 0.0, 0.0]), 0.5)
-    assert shared.tolist() == [0.5, 1.0, 0.5, 0.0]
+def test_similarity_is_pooled_over_descendants_and_neighbours_stand_beside_it() -> None:
+    blocks = torch.arange(16, dtype=torch.float32)[None]
+    levels, index = torch.tensor([[2, 1, 0, 1]]), torch.tensor([[1, 2, 9, 15]])
+    assert node_max(blocks, levels, index, 4, 2).tolist() == [[7, 2, 9, 15]]
+    one = torch.zeros(3 * K)
+    one[K] = 0.5
+    made, _ = features(one, 3 * K, [0, 0, 2, 2], [K + 1, K - 1, 0, 2])
+    assert column(made, "before") == [2, 0, 0, 0]
+    assert column(made, "after") == [0, 2, 2, 0]
 
 
 def test_checkpoint_round_trip_and_another_gistnet_is_refused(tmp_path: Path) -> None:
@@ -236,7 +256,8 @@ def test_padded_buffers_give_the_same_scores() -> None:
             return buffer
 
         stored = Stored(
-            grown(tree.keys(1, 0, n1)), (grown(tree.gists(1, 0, n1)), grown(tree.gists(2, 0, n2)))
+            grown(tree.keys(1, 0, n1))[None],
+            (grown(tree.gists(1, 0, n1))[None], grown(tree.gists(2, 0, n2))[None]),
         )
         padded = torch.zeros((3, wide), dtype=torch.int64)
         padded[0] = -1

@@ -131,6 +131,9 @@ def lens_settings(base_folder: Path, gistnet: Path, shards: Path) -> LensNetTrai
         "near_blocks": 32,
         "candidates": 2,
         "facts_max": 3,
+        "w_max": [256],
+        "rounds": 2,
+        "cold": 0.5,
     }
     fields = {
         **SETTINGS,
@@ -140,7 +143,7 @@ def lens_settings(base_folder: Path, gistnet: Path, shards: Path) -> LensNetTrai
         "heldout": str(shards),
         "net": {"width": 16, "heads": 2},
         "phases": [{"share": 1.0, "states": states}],
-        "evaluation": {"far": 1, "far_blocks": 64, "near": 1, "states": states},
+        "evaluation": {"far": 1, "far_blocks": 64, "w_max": 256, "near": 1, "states": states},
     }
     return parse(LensNetTraining, fields)
 
