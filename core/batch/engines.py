@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
+import os
+import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection
+from pathlib import Path
 from typing import Any
 
 from megacontext.core.batch.job import JobResult, is_finished, run_job
@@ -43,7 +49,8 @@ def _alone(job: Job, run: Run) -> JobResult:
 def _pool(jobs: Sequence[Job], workers: int, run: Run) -> Iterator[JobResult]:
     # spawn: a forked child would inherit torch's threads in a state that cannot be known.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context)
+    count = min(workers, len(jobs))
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_end_with_parent)
     try:
         futures: list[Future[JobResult]] = [pool.submit(run, job) for job in jobs]
         for future in as_completed(futures):
@@ -52,11 +59,26 @@ def _pool(jobs: Sequence[Job], workers: int, run: Run) -> Iterator[JobResult]:
         pool.shutdown(cancel_futures=True)
 
 
+def _end_with_parent() -> None:
+    """In a worker: a batch that is killed leaves nobody who writes its traces."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "not a worker process"
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def run_ray(jobs: Sequence[Job], workers: int, run: Run = run_job) -> Iterator[JobResult]:
-    """The same on the Ray cluster that is running, or on a local one with ``workers`` CPUs.
+    """The same on the Ray cluster that ``RAY_ADDRESS`` names, or on a local one.
+
+    A local cluster has ``workers`` CPUs; a named one runs a job on each CPU it has. Its nodes must
+    have this package and see this folder, the batch's files and its ``out`` under the same paths.
 
     Raises:
-        ConfigError: the package is not installed.
+        ConfigError: the package is not installed, or no cluster answers.
     """
     try:
         import ray
@@ -66,20 +88,50 @@ def run_ray(jobs: Sequence[Job], workers: int, run: Run = run_job) -> Iterator[J
         ) from error
     started = not ray.is_initialized()
     if started:
-        ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
+        _connect(ray, workers)
     try:
-        remote = ray.remote(max_retries=0)(run)
-        waiting: dict[Any, Job] = {remote.remote(job): job for job in jobs}
+        remote = ray.remote(max_retries=0)(_in_folder)
+        folder = str(Path.cwd())
+        waiting: dict[Any, Job] = {remote.remote(folder, run, job): job for job in jobs}
         while waiting:
             (ready, *_), _ = ray.wait(list(waiting), num_returns=1)
             job = waiting.pop(ready)
             try:
                 yield ray.get(ready)
+            except (
+                ray.exceptions.RayTaskError
+            ) as error:  # the node, not the job: run says sentences
+                yield JobResult(job.name, f"its Ray node cannot run it: {error.cause}.")
             except ray.exceptions.RayError as error:
                 yield JobResult(job.name, f"its worker died: {type(error).__name__}.")
     finally:
         if started:
             ray.shutdown()
+
+
+def _connect(ray: Any, workers: int) -> None:
+    address = os.environ.get("RAY_ADDRESS", "")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a local cluster tells nobody
+    quiet = {"log_to_driver": False, "logging_level": logging.WARNING}
+    if not address:
+        ray.init(address="local", num_cpus=workers, include_dashboard=False, **quiet)
+        return
+    try:
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        if port.isdecimal():  # Ray itself would go on knocking for minutes
+            socket.create_connection((host, int(port)), timeout=10).close()
+        ray.init(address=address, **quiet)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"RAY_ADDRESS is {address!r} and no Ray cluster answers there; start one with "
+            "`ray start --head` or unset it."
+        ) from error
+
+
+def _in_folder(folder: str, run: Run, job: Job) -> JobResult:
+    """On a node: a job's relative paths are those of the process that started the batch."""
+    os.chdir(folder)
+    return run(job)
 
 
 ENGINES: dict[str, Callable[[Sequence[Job], int], Iterator[JobResult]]] = {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ from megacontext.core.batch.engines import ENGINES
 from megacontext.core.batch.job import is_finished
 from megacontext.core.batch.plan import Job, Plan
 from megacontext.core.evaluation.tables import write_parquet
-from megacontext.traces.errors import ConfigError, MegaContextError
+from megacontext.traces.errors import ConfigError, MegaContextError, StorageError
+from megacontext.traces.files import OS_FILES
 from megacontext.traces.metrics import metrics_of
 from megacontext.traces.reader import TraceReader
 
 __all__ = ["BatchReport", "run_batch"]
+
+Progress = Callable[[int, int], None]  # called with jobs that ended and jobs in all
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ def run_batch(
     plan: Plan,
     engine: str = "local",
     workers: int = 1,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
 ) -> BatchReport:
     """Run the jobs whose traces are not finished; failures are listed, not fatal.
 
@@ -47,10 +51,32 @@ def run_batch(
 
     Raises:
         ConfigError: an unknown engine, or one whose package is missing.
-        StorageError: the table cannot be written.
+        StorageError: ``out`` cannot be written, or another batch is writing there.
     """
     if engine not in ENGINES:
         raise ConfigError(f"--engine is {engine!r}; use one of {', '.join(ENGINES)}.")
+    with _alone(plan.out):
+        return _run(plan, engine, workers, progress)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One batch per folder: two would write the same traces."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = OS_FILES.lock(folder / ".lock")
+    except OSError as error:
+        raise StorageError(
+            f"out is {str(folder)!r}, which cannot be written ({error.strerror}); name a folder "
+            "of your own with --out."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _run(plan: Plan, engine: str, workers: int, progress: Progress) -> BatchReport:
     done: dict[str, dict[str, Any]] = {}
     failed: dict[str, str] = {}
     for job in plan.jobs:

@@ -1,7 +1,6 @@
 """Batch runs: the product, resuming, failures that cost only themselves."""
 
 import dataclasses
-import importlib
 import json
 from pathlib import Path
 
@@ -10,11 +9,11 @@ import pytest
 
 from megacontext.core.batch.engines import run_local
 from megacontext.core.batch.job import JobResult, is_finished, run_job
-from megacontext.core.batch.plan import Job, load_plan
+from megacontext.core.batch.plan import load_plan
 from megacontext.core.batch.run import run_batch
 from megacontext.core.cli.app import app, guard
 from megacontext.core.config import parse_config
-from megacontext.traces.errors import ConfigError
+from megacontext.traces.files import OS_FILES
 from megacontext.traces.reader import TraceReader
 
 
@@ -109,6 +108,25 @@ def test_an_auto_kind_counts_while_it_would_come_to_the_same(batch_file, monkeyp
     job = dataclasses.replace(job, config=auto)
     assert run_job(job).error == ""
     assert is_finished(job)
+    monkeypatch.setattr("megacontext.core.batch.job.resolve_kinds", lambda config: config)
+    assert not is_finished(job)
+
+
+def test_two_batches_never_write_the_same_folder(here, capsys, batch_file):
+    plan = load_plan(batch_file)
+    plan.out.mkdir()
+    lock = OS_FILES.lock(plan.out / ".lock")
+    code, said = call(capsys, "--config", batch_file)
+    assert (code, "is being written by another process" in said.err) == (2, True)
+    lock.release()
+    assert call(capsys, "--config", batch_file)[0] == 0
+
+
+def test_an_out_that_is_no_folder_is_one_sentence(here, capsys, batch_file, tmp_path):
+    (tmp_path / "taken").write_text("")
+    code, said = call(capsys, "--config", batch_file, "--out", tmp_path / "taken")
+    assert (code, said.err.count("\n")) == (2, 1)
+    assert "--out" in said.err
 
 
 def test_a_failed_job_is_listed_and_costs_only_itself(here, capsys, batch_file, tmp_path):
@@ -160,40 +178,6 @@ def test_unknown_engines_and_a_missing_file_are_refused(capsys, batch_file, tmp_
     assert "--engine is 'nope'" in call(capsys, "--config", batch_file, "--engine", "nope")[1].err
     code, said = call(capsys, "--config", tmp_path / "none.yaml")
     assert (code, "none.yaml cannot be read" in said.err) == (2, True)
-
-
-def test_ray_without_its_package_is_one_sentence(batch_file, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    with pytest.raises(ConfigError, match=r"megacontext\[ray\]"):
-        run_batch(load_plan(batch_file), "ray")
-
-
-def test_ray_runs_the_same_jobs(batch_file):
-    pytest.importorskip("ray")
-    report = run_batch(load_plan(batch_file), "ray", 1)
-    assert report.failed == {}
-    assert len(report.rows) == 4
-
-
-_DIES = """
-import os, signal
-from megacontext.core.batch.job import JobResult
-
-def run(job):
-    if job.name == "dies":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return JobResult(job.name, "")
-"""
-
-
-def test_a_worker_that_dies_takes_only_its_job_along(tmp_path, monkeypatch):
-    (tmp_path / "job_that_dies.py").write_text(_DIES)  # a spawned worker must be able to import it
-    monkeypatch.syspath_prepend(tmp_path)
-    run = importlib.import_module("job_that_dies").run
-    jobs = [Job(n, "", 0, "", "", "", tmp_path / n) for n in ("one", "dies", "two", "three")]
-    results = {r.name: r.error for r in run_local(jobs, 2, run)}
-    assert "worker process died" in results.pop("dies")
-    assert results == {"one": "", "two": "", "three": ""}
 
 
 @pytest.mark.slow
