@@ -31,6 +31,12 @@ __all__ = ["AskedSpan", "RecallOptions", "RecallSample", "RecallWriter"]
 
 Rng = np.random.Generator
 
+# What may stand around a statement that has its own line; the plain form is the most frequent.
+_BEFORE = ("",) * 12 + (".", ".", ";", ")", "]", "}", ":", ",", '"', " #")
+_BREAKS = ("\n",) * 6 + ("\n\n",) * 5 + ("\n\n\n", "\n    ", "\n        ", "\n\t")
+_MARKERS = ("# ", "- ", "> ", "* ", "// ", '"', "    # ")
+_AFTER = ("\n",) * 6 + ("\n\n",) * 3 + ("\n    ", "\n\n    ", " ")
+
 
 @dataclass(frozen=True)
 class AskedSpan:
@@ -211,12 +217,17 @@ class RecallWriter:
         return plan
 
     def _statement(self, text: str, line: bool, rng: Rng) -> list[int]:
-        # A statement is planted as its own line or as a sentence of the running text.
-        if line or rng.random() < 0.5:
-            return self._encode("\n" + text + "\n")
-        if rng.random() < 0.15:
-            return self._encode("\n# " + text + "\n")
-        return self._encode(" " + text)
+        """A statement as its own line or as a sentence of the running text.
+
+        What stands before a line's first word merges with the line end into one of many tokens
+        (``";\\n\\n"``, ``"\\n    "``), so the surroundings vary as widely as in real text.
+        """
+        if not line and rng.random() < 0.4:
+            return self._encode(" " + text)
+        lead = _drawn(rng, _BEFORE) + _drawn(rng, _BREAKS)
+        if not line and rng.random() < 0.25:
+            lead += _drawn(rng, _MARKERS)
+        return self._encode(lead + text + _drawn(rng, _AFTER))
 
     def _ask(self, ask: Ask, kind: str, first_fact: int) -> _Planted:
         # Encoded as one text, as a reader would encode it; the answer is found by its offsets,
@@ -347,6 +358,10 @@ class RecallWriter:
         if silent is not None:
             answer[silent] = 3
         return RecallSample(tokens.astype(self._dtype), answer, tuple(facts), tuple(asked))
+
+
+def _drawn(rng: Rng, items: tuple[str, ...]) -> str:
+    return items[int(rng.integers(len(items)))]
 
 
 def _smaller(options: RecallOptions) -> RecallOptions:

@@ -267,7 +267,7 @@ def _values(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
             "list every {a} of {k}.",
             "which {a}s were given for {k}?",
             "name all {a}s for {k}, in order.",
-            "what are all the special magic numbers for {k} mentioned in the provided text?",
+            "what are all the {a}s for {k} mentioned in the provided text?",
         ],
     )
     question = _question(lexicon, rng, _fill(core, key, "", attribute))
@@ -362,13 +362,13 @@ KINDS: dict[str, Maker] = {
     "random": _random,
 }
 WEIGHTS = {
-    "relation": 0.40,
-    "code": 0.14,
-    "chain": 0.08,
-    "values": 0.10,
+    "relation": 0.36,
+    "code": 0.15,
+    "chain": 0.09,
+    "values": 0.14,
     "pairs": 0.08,
     "chat": 0.08,
-    "random": 0.12,
+    "random": 0.10,
 }
 
 
