@@ -22,7 +22,7 @@ from megacontext.core.tree import Gister, Progress, Tree, TreeSpec
 from megacontext.traces.errors import ModelError, StorageError
 from megacontext.traces.schema import Trigger
 
-__all__ = ["Parts", "build_parts"]
+__all__ = ["Parts", "build_parts", "load_base", "make_gister"]
 
 
 _UNTRAINED_GISTS = {
@@ -66,14 +66,8 @@ def build_parts(config: Config, progress: Progress | None = None) -> Parts:
     notes = _untrained(config)
     # Two OpenMP programs on the same cores wait for each other: leave room for the inspector.
     torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 2) // 2))
-    base = BaseModel.load(
-        str(bundle_folder() / "base") if config.model.path == DEMO else config.model.path,
-        device=config.device,
-        dtype=config.model.dtype,
-        needed_window=config.w_max,
-        adapter=config.model.adapter,
-    )
-    gister = _gister(config, base)
+    base = load_base(config)
+    gister = make_gister(config, base)
     tree = _tree(config, base, gister, progress)
     try:
         return _over(config, base, gister, tree, notes)
@@ -136,7 +130,27 @@ def _untrained(config: Config) -> list[str]:
     return notes
 
 
-def _gister(config: Config, base: BaseModel) -> Gister:
+def load_base(config: Config) -> BaseModel:
+    """The base model of a config.
+
+    Raises:
+        ModelError: it cannot be loaded or cannot hold ``w_max``.
+    """
+    return BaseModel.load(
+        str(bundle_folder() / "base") if config.model.path == DEMO else config.model.path,
+        device=config.device,
+        dtype=config.model.dtype,
+        needed_window=config.w_max,
+        adapter=config.model.adapter,
+    )
+
+
+def make_gister(config: Config, base: BaseModel) -> Gister:
+    """What makes the gists of a resolved config.
+
+    Raises:
+        ModelError: a checkpoint that is missing or of another base model.
+    """
     untrained = {"mean": MeanGister, "token": TokenGister}.get(config.gist.kind)
     if untrained is not None:
         return untrained(base.embedding_matrix.detach().float().cpu().numpy(), seed=config.seed)
