@@ -15,7 +15,9 @@ from textual.widgets import Footer
 from megacontext.tui.app import InspectorApp
 from megacontext.tui.diff import draw_difference
 from megacontext.tui.frame import Frame
-from megacontext.tui.render.canvas import Canvas
+from megacontext.tui.model import I64
+from megacontext.tui.palette import Role
+from megacontext.tui.render.canvas import BOLD, Canvas
 from megacontext.tui.session import Session
 from megacontext.tui.source import Source
 from megacontext.tui.widgets import (
@@ -32,7 +34,7 @@ from megacontext.tui.widgets import (
     WaterfallPane,
 )
 
-__all__ = ["DiffApp", "DifferencePane"]
+__all__ = ["DiffApp", "DifferencePane", "same_moment"]
 
 
 class DifferencePane(Pane):
@@ -40,20 +42,41 @@ class DifferencePane(Pane):
 
     number = 0
 
-    def __init__(self) -> None:
+    def __init__(self, leader: str = "A") -> None:
         super().__init__()
-        self.border_title = "Difference: who sees which part finer"
+        self._leader = leader
         self.other: Frame | None = None
+
+    def headings(self, frame: Frame) -> tuple[str, ...]:
+        said = "Difference: who sees which part finer"
+        return (f"{said} · {self._leader} leads: keys and the line below are about it", said)
 
     def cells(self, frame: Frame, width: int, height: int) -> Canvas:
         return draw_difference((frame, self.other or frame), width, height)
 
 
+class _SideTitle(TitleLine):
+    """A run's title with its letter."""
+
+    def __init__(self, letter: str) -> None:
+        super().__init__()
+        self._letter = letter
+
+    def cells(self, frame: Frame, width: int, height: int) -> Canvas:
+        canvas = super().cells(frame, width, height)
+        canvas.text(1, 0, f"{self._letter:<7}", Role.MARKER, BOLD, bg=Role.SURFACE)
+        return canvas
+
+
 class _Side(Vertical):
     """One run's panes."""
 
+    def __init__(self, name: str, letter: str) -> None:
+        super().__init__(id=name)
+        self._letter = letter
+
     def compose(self) -> ComposeResult:
-        yield TitleLine()
+        yield _SideTitle(self._letter)
         yield MapPane()
         yield HeatPane()
         yield WaterfallPane()
@@ -92,9 +115,9 @@ class DiffApp(InspectorApp):
 
     def compose(self) -> ComposeResult:
         with Horizontal(id="body", classes="diff"):
-            yield _Side(id="left")
-            yield _Side(id="right")
-        yield DifferencePane()
+            yield _Side("left", "A")
+            yield _Side("right", "B")
+        yield DifferencePane("A" if self.session is self.sessions[0] else "B")
         yield StoryLine()
         yield Scrubber()
         yield Footer(compact=True, show_command_palette=False)
@@ -123,12 +146,28 @@ class DiffApp(InspectorApp):
             self.refresh_bindings()
 
     def _align(self, follower: Session) -> None:
-        """Seek the other run to the last row whose history is no longer than the leader's."""
+        """Seek the other run to where it had read the same tokens, and to the same round there."""
         follower.source.refresh()
-        history = follower.source.scalars.history
-        place = max(int(np.searchsorted(history, self.session.history, "right")) - 1, 0)
+        place = same_moment(
+            self.session.source.scalars.history,
+            self.session.playback.position,
+            follower.source.scalars.history,
+        )
         follower.play(lambda play: play.grow(follower.source.num_rows).seek(place))
         window = self.session.view.window.fit(self.session.history)
         follower.view = replace(self.session.view, window=window)
         follower.pinned = True
         follower.tick()
+
+
+def same_moment(leader: I64, position: int, follower: I64) -> int:
+    """The follower's row at the leader's row ``position``: tokens read first, then the round.
+
+    Where the follower has no row with just as many tokens, its last one with fewer.
+    """
+    if not len(leader):
+        return 0
+    tokens = leader[position]
+    rounds = position - int(np.searchsorted(leader, tokens, "left"))
+    first, stop = (int(np.searchsorted(follower, tokens, side)) for side in ("left", "right"))
+    return min(first + rounds, stop - 1) if first < stop else max(first - 1, 0)

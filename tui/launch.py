@@ -37,6 +37,18 @@ def require_terminal() -> None:
         )
 
 
+def forget_old_size() -> None:
+    """Let the terminal itself say how large it is, now and after every resize.
+
+    ``COLUMNS`` and ``LINES`` of the environment would win over it, and a shell or a program that
+    uses readline leaves the size there that its own terminal had.
+    """
+    if os.environ.get("TEXTUAL_DRIVER"):  # a browser's size comes that way
+        return
+    for name in ("COLUMNS", "LINES"):
+        os.environ.pop(name, None)
+
+
 def pick_theme(asked: str) -> str:
     """The theme that was asked for, or one that this terminal can show."""
     if asked:
@@ -68,6 +80,7 @@ def is_first_run() -> bool:
 def show(source: Source, *, theme: str = "", notice: str = "") -> str:
     """Run the app on ``source`` until it is left; returns what :class:`InspectorApp` returns."""
     require_terminal()
+    forget_old_size()
     name = pick_theme(theme)
     gc.freeze()  # what imports left behind need not be looked at by every later collection
     try:
@@ -80,6 +93,7 @@ def show(source: Source, *, theme: str = "", notice: str = "") -> str:
 def show_diff(first: Source, second: Source, *, theme: str = "") -> None:
     """Run the diff view until it is left."""
     require_terminal()
+    forget_old_size()
     try:
         DiffApp(first, second, theme=pick_theme(theme)).run()
     finally:

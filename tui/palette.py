@@ -46,6 +46,7 @@ class Role(IntEnum):
     TEXT = auto()
     DIM = auto()
     FAINT = auto()
+    CONTEXT = auto()
     TITLE = auto()
     EXPAND = auto()
     COLLAPSE = auto()

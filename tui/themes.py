@@ -37,6 +37,7 @@ _DARK = _palette(
         Role.TEXT: "#d5dce4",
         Role.DIM: "#8b97a5",
         Role.FAINT: "#38434f",
+        Role.CONTEXT: "#606c79",
         Role.TITLE: "#e8eef5",
         Role.EXPAND: "#5fd38d",
         Role.COLLAPSE: "#ff9e64",
@@ -62,6 +63,7 @@ _LIGHT = _palette(
         Role.TEXT: "#23282e",
         Role.DIM: "#626c77",
         Role.FAINT: "#c9cdd2",
+        Role.CONTEXT: "#949ca5",
         Role.TITLE: "#0e1116",
         Role.EXPAND: "#14803f",
         Role.COLLAPSE: "#b4500b",
@@ -86,6 +88,7 @@ def _ansi() -> Palette:
     named = {
         Role.DIM: "bright_black",
         Role.FAINT: "bright_black",
+        Role.CONTEXT: "bright_black",
         Role.EXPAND: "green",
         Role.COLLAPSE: "yellow",
         Role.FORCED: "red",
@@ -137,6 +140,13 @@ def _theme(palette: Palette, *, dark: bool) -> Theme:
             "footer-description-foreground": c[Role.DIM],
             "border": c[Role.FAINT],
             "mc-title": c[Role.DIM],
+            "mc-l0": c[Role.L0 + LEVEL_SHADES - 1],
+            "mc-l1": c[Role.L1 + LEVEL_SHADES - 1],
+            "mc-l2": c[Role.L2 + LEVEL_SHADES - 1],
+            "mc-cold": c[Role.SCORE + RAMP // 2],
+            "mc-hot": c[Role.SCORE + RAMP - 1],
+            "mc-fold": c[Role.COLLAPSE],
+            "mc-warm": c[Role.NLL + SURPRISE - 2],
         },
     )
 
@@ -164,6 +174,13 @@ def _ansi_theme() -> Theme:
             "footer-key-foreground": "ansi_yellow",
             "footer-description-foreground": "ansi_default",
             "mc-title": "ansi_default",
+            "mc-l0": "ansi_cyan",
+            "mc-l1": "ansi_magenta",
+            "mc-l2": "ansi_bright_black",
+            "mc-cold": "ansi_bright_black",
+            "mc-hot": "ansi_bright_yellow",
+            "mc-fold": "ansi_yellow",
+            "mc-warm": "ansi_bright_yellow",
         },
     )
 

@@ -8,6 +8,8 @@ __all__ = ["Node", "ViewState", "Window"]
 
 MIN_SPAN = 32
 """Tokens of the narrowest window: about one block."""
+DRILL_MARGIN = 3.0
+"""Neighbours that drilling in leaves on either side, in widths of the node."""
 
 
 @dataclass(frozen=True, order=True)
@@ -119,7 +121,9 @@ class ViewState:
         if self.node is None:
             return self
         start, stop = self.node.span(block_size)
-        target = self.window.around(start, stop, history, margin=1.0)
+        width = max(stop - start, MIN_SPAN)
+        margin = min(DRILL_MARGIN, max(history / (4 * width), 1.0))  # closer than everything
+        target = self.window.around(start, stop, history, margin=margin)
         close = self.window.span <= target.span * 1.01 and self.window.start <= start
         if close and self.inspecting:
             return self

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import hypothesis.strategies as st
 import numpy as np
@@ -11,8 +13,11 @@ import pytest
 from hypothesis import given
 
 from megacontext.traces.row import TraceRow
+from megacontext.tui.app import InspectorApp
+from megacontext.tui.frame import Marker
 from megacontext.tui.model import Spans
 from megacontext.tui.palette import RAMP, Role, level_role, score_role
+from megacontext.tui.playback import Playback
 from megacontext.tui.render.bars import draw_scrubber, draw_story, draw_title, row_at
 from megacontext.tui.render.canvas import Canvas, clean, width_of
 from megacontext.tui.render.history import (
@@ -23,7 +28,7 @@ from megacontext.tui.render.history import (
     token_at,
 )
 from megacontext.tui.render.inspector import draw_inspector, why
-from megacontext.tui.render.marks import bar, compact, micros, signed, spark
+from megacontext.tui.render.marks import compact, micros, signed, spark
 from megacontext.tui.render.side import draw_actions, draw_budget, log_lines
 from megacontext.tui.render.text import draw_text
 from megacontext.tui.session import Session
@@ -262,7 +267,27 @@ def test_small_formats() -> None:
         " nan",
     ]
     assert [micros(us) for us in (0, 940, 12_000, 1_200_000)] == ["0", "940µs", "12ms", "1.2s"]
-    assert bar(0.5, 4) == "██  "
-    assert spark([0, 1, 2, 3, 4, 5, 6, 7], 8) == "▁▂▃▄▅▆▇█"
+    assert spark([0, 1, 2, 3, 4, 5, 6], 7) == "▁▂▃▄▅▆▇"  # no full block: lines stay apart
     assert spark([float("nan"), 1.0], 5) == " ▄"
     assert spark([], 5) == ""
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 60)])
+async def test_titles_of_panes_are_never_cut_off(story, clock, size) -> None:
+    app = InspectorApp(story(), clock=clock, ticking=False, unhurried=True)
+    async with app.run_test(size=size) as pilot:
+        for keys in (["home"], ["right_square_bracket", "f", "enter"], ["0", "y", "v"]):
+            await pilot.press(*keys)
+            for pane in app.panes:
+                title = re.sub(r"\[[^\]]*\]", "", str(pane.border_title or ""))
+                assert len(title) + 2 <= pane.size.width or not pane.display, title
+
+
+def test_the_present_markers_name_is_shown_first(session: Session) -> None:
+    names = ["needle planted rose @40-48", "question about the rose", "question about the mast"]
+    markers = tuple(Marker(40 + i, name) for i, name in enumerate(names))
+    for row, name in ((40, "needle planted rose"), (41, names[1]), (42, names[2])):
+        session.play(partial(Playback.seek, row=row))
+        named = draw_scrubber(replace(session.frame(), markers=markers), 80, 2).lines()[1]
+        assert name in named
+        assert "@" not in named

@@ -12,7 +12,7 @@ import pytest
 
 from megacontext.traces.errors import ConfigError
 from megacontext.tui.capture import SHOTS
-from megacontext.tui.launch import TerminalError, is_first_run, pick_theme
+from megacontext.tui.launch import TerminalError, forget_old_size, is_first_run, pick_theme
 from megacontext.tui.serve import HOST, command_of
 
 
@@ -130,6 +130,18 @@ def test_the_first_run_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not is_first_run()
 
 
+def test_a_size_left_in_the_environment_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "70")
+    monkeypatch.delenv("LINES", raising=False)
+    monkeypatch.delenv("TEXTUAL_DRIVER", raising=False)
+    forget_old_size()
+    assert "COLUMNS" not in os.environ
+    monkeypatch.setenv("COLUMNS", "70")
+    monkeypatch.setenv("TEXTUAL_DRIVER", "web")
+    forget_old_size()
+    assert os.environ["COLUMNS"] == "70"
+
+
 def test_serve_runs_this_app_on_this_machine_only(small_trace: Path) -> None:
     assert HOST == "127.0.0.1"
     command = command_of(small_trace, None, None)
@@ -150,17 +162,20 @@ def test_a_real_terminal_shows_the_run_and_obeys_keys(small_trace: Path, tmp_pat
     state = tmp_path / "state"
     (state / "megacontext").mkdir(parents=True)
     (state / "megacontext" / "inspector-seen").touch()
-    command = f"XDG_STATE_HOME={state} {sys.executable} -m megacontext.tui.cli replay {small_trace}"
+    env = f"XDG_STATE_HOME={state} COLUMNS=70 LINES=20"  # the size as a shell leaves it behind
+    command = f"{env} {sys.executable} -m megacontext.tui.cli replay {small_trace}"
     tmux("new-session", "-d", "-x", "120", "-y", "40", command)
     try:
-        _see(tmux, "Map: what the model sees")
+        screen = _see(tmux, "Map: all")
+        assert {len(line) for line in screen.splitlines()} >= {120}
         tmux("send-keys", "]", "f", "Enter")
         screen = _see(tmux, "Inspector: the life of")
         assert "in this step" in screen
         tmux("resize-window", "-x", "20", "-y", "5")
         _see(tmux, "LOD0", but_not="Inspector")
         tmux("resize-window", "-x", "100", "-y", "30")
-        _see(tmux, "Inspector: the life of")
+        screen = _see(tmux, "Inspector: the life of")
+        assert {len(line) for line in screen.splitlines()} >= {100}
         tmux("send-keys", "q")
         for _ in range(600):
             if "no server" in tmux("ls") or not tmux("ls"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 
 from megacontext.traces.schema import Reason, Trigger
@@ -15,6 +16,12 @@ from megacontext.tui.render.marks import PHASE_WORDS, TRIGGER_WORDS, compact, si
 __all__ = ["draw_scrubber", "draw_story", "draw_title", "row_at", "story"]
 
 
+NAME = 28
+"""Cells that a marker's name may take."""
+SPAN = re.compile(r"\s*@\d+-\d+")
+"""Tokens that a marker is about; the map shows where they are."""
+
+
 def draw_title(frame: Frame, width: int, height: int) -> Canvas:
     """What is shown: mode, run, where in it, whether it plays, whether it still grows."""
     canvas = Canvas(width, height)
@@ -25,8 +32,8 @@ def draw_title(frame: Frame, width: int, height: int) -> Canvas:
     x = canvas.text(x, 0, status.mode, Role.OK if ok else Role.ERROR, BOLD, bg=Role.SURFACE)
     x = canvas.text(x, 0, f" {frame.info.name} ", Role.TITLE, BOLD, bg=Role.SURFACE)
     if row is not None:
-        within = f".{row.round}" if row.round else ""
-        facts = f" step {row.step:,}{within}/{frame.last_step:,}"
+        within = f" round {row.round + 1}" if row.round else ""
+        facts = f" step {row.step:,}/{frame.last_step:,}{within}"
         facts += f"  tok {row.history:,}  {PHASE_WORDS.get(row.phase, '?')}"
         x = canvas.text(x, 0, facts, Role.TEXT, bg=Role.SURFACE)
     right = _activity(frame)
@@ -117,10 +124,11 @@ def _what(frame: Frame, row: RowModel, act: Act) -> str:
         text = f"The lens gave {what} {act.node} {signed(act.score)}: it was folded into one gist."
     opened = sum(a.kind == 0 for a in row.actions)
     folded = len(row.actions) - opened
-    rest = [f"{opened - 1} more opened"] if act.kind == 0 and opened > 1 else []
-    more = folded if act.kind == 0 else folded - 1
-    rest += [f"{more} {'' if act.kind == 0 else 'more '}folded to make room"] if more > 0 else []
-    return text + (f" Also {' and '.join(rest)}." if rest else "")
+    more_opened, more_folded = opened - (act.kind == 0), folded - (act.kind == 1)
+    rest = [f"{more_opened} more opened"] if more_opened and act.kind == 0 else []
+    rest += [f"{more_opened} opened"] if more_opened and act.kind == 1 else []
+    rest += [f"{more_folded} folded for room"] if more_folded else []
+    return text + (f" {', '.join(rest)}." if rest else "")
 
 
 def row_at(frame: Frame, x: int, width: int) -> int:
@@ -153,8 +161,12 @@ def draw_scrubber(frame: Frame, width: int, height: int) -> Canvas:
 
 
 def _marker_names(canvas: Canvas, frame: Frame, cell: Callable[[int], int]) -> None:
-    free = 0
-    for marker in frame.markers:
-        x = min(cell(marker.row), max(canvas.width - len(marker.label) - 1, 0))
-        if x >= free and marker.label:
-            free = canvas.text(x, 1, marker.label[:24], Role.MARKER) + 2
+    """Names under the marks as far as there is room: first of those around the present row."""
+    here, taken = frame.playback.position, [False] * (canvas.width + 2)
+    for marker in sorted(frame.markers, key=lambda m: (abs(m.row - here), m.row)):
+        name = SPAN.sub("", marker.label).strip()[:NAME]
+        x = max(min(cell(marker.row), canvas.width - len(name) - 1), 1)
+        if name and not any(taken[x - 1 : x + len(name) + 1]):
+            shown = BOLD if marker.row == here else 0
+            canvas.text(x, 1, name, Role.MARKER, shown)
+            taken[x - 1 : x + len(name) + 1] = [True] * (len(name) + 2)

@@ -200,7 +200,7 @@ def draw_waterfall(frame: Frame, width: int, height: int, *, texture: bool) -> C
     first = stop - lines * per_line
     for y in range(lines):
         number = newest - len(trail) + 1 + first + y * per_line
-        canvas.text(0, y, f"{frame.step_of(max(number, 0)):>4}"[-4:], Role.FAINT)
+        canvas.text(0, y, f"{frame.step_of(max(number, 0)):>4}"[-4:], Role.CONTEXT)
     if frame.view.show_detail:
         window = frame.view.window
         for y in range(lines):

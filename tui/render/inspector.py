@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -10,17 +11,14 @@ from megacontext.traces.schema import Reason
 from megacontext.tui.frame import Frame, RunInfo
 from megacontext.tui.life import Event, NodeLife
 from megacontext.tui.model import RowModel
-from megacontext.tui.palette import Role, level_role, score_role
+from megacontext.tui.palette import Role
 from megacontext.tui.render.canvas import BOLD, Canvas
-from megacontext.tui.render.marks import KIND_ROLE, KIND_SIGN, LEVELS, REASON_WORDS, signed
+from megacontext.tui.render.life import draw_life, event_sign
+from megacontext.tui.render.marks import REASON_WORDS, signed
 from megacontext.tui.view import Node
 
-__all__ = ["draw_inspector", "why"]
+__all__ = ["draw_inspector", "grouped", "why"]
 
-STATE_GLYPH = np.array([ord(c) for c in " █▄▀▞"], np.int64)
-STATE_ROLE = np.array(
-    [int(Role.BASE), level_role(2), level_role(1), level_role(0), level_role(2, 1)], np.int64
-)
 BECAUSE: dict[int, str] = {
     Reason.HEADROOM: "by force, the next block needed the room",
     Reason.BUDGET_CUT: "by force, w_max was lowered",
@@ -101,7 +99,8 @@ def draw_inspector(frame: Frame, width: int, height: int) -> Canvas:
         canvas.text(0, y, "Reading its life …", Role.DIM)
         return canvas
     life = frame.life.upto(row.number)
-    y = _curves(canvas, y, life)
+    y = draw_life(canvas, y, life)
+    y = _summary(canvas, y, life)
     _events(canvas, y, life)
     return canvas
 
@@ -115,46 +114,39 @@ def _paragraph(canvas: Canvas, y: int, text: str, role: int) -> int:
     return y + 1
 
 
-def _curves(canvas: Canvas, y: int, life: NodeLife) -> int:
-    """One column per row up to the present one: the score, then how the model saw the node."""
-    scores, states = life.scores[-canvas.width :], life.states[-canvas.width :]
-    if not len(scores):
-        return y
-    known = np.isfinite(scores)
-    steps = np.clip((np.nan_to_num(scores) + 1) * 4, 0, 7).astype(np.int64)
-    glyphs = np.where(known, np.array([ord(c) for c in LEVELS])[steps], ord("·"))
-    roles = np.where(known, score_role(scores), int(Role.FAINT))
-    canvas.cells(0, y, glyphs, roles, n=len(scores))
-    canvas.cells(0, y + 1, STATE_GLYPH[states], STATE_ROLE[states], n=len(states))
-    oldest = int(life.rows[-len(scores)])
-    for event in life.events:
-        x = int(np.searchsorted(life.rows, event.row)) - (len(life.rows) - len(scores))
-        if event.row >= oldest and 0 <= x < len(scores):
-            canvas.text(x, y + 2, *_sign(event))
-    return y + 3
-
-
-def _sign(event: Event) -> tuple[str, int]:
-    if event.what == "refused":
-        return "✗", int(Role.WARN)
-    return KIND_SIGN[event.kind], KIND_ROLE[event.kind]
-
-
-def _events(canvas: Canvas, y: int, life: NodeLife) -> None:
+def _summary(canvas: Canvas, y: int, life: NodeLife) -> int:
     words = {"expand": "opened", "collapse": "folded", "refused": "refused"}
     counts = {what: sum(e.what == what for e in life.events) for what in words}
     known = life.scores[np.isfinite(life.scores)]
-    head = "" if life.complete else "reading … "
-    head += " · ".join(f"{words[what]} {n}×" for what, n in counts.items() if n)
+    parts = [f"{words[what]} {n}×" for what, n in counts.items() if n]
     if len(known):
-        head += f" · best {signed(float(known.max()))}"
-    canvas.text(0, y, head, Role.DIM)
-    for place, event in enumerate(reversed(life.events)):
-        if y + 1 + place >= canvas.height:
+        parts.append(f"best {signed(float(known.max()))}")
+    said = " · ".join(parts) or "nothing happened to it so far"
+    return _paragraph(canvas, y, ("" if life.complete else "reading … ") + said, int(Role.DIM))
+
+
+def _events(canvas: Canvas, y: int, life: NodeLife) -> None:
+    """What happened to the node, newest first; equal refusals of one step share a line."""
+    for event, times in grouped(life.events[::-1]):
+        if y >= canvas.height:
             break
-        sign, role = _sign(event)
-        x = canvas.text(0, y + 1 + place, f"{event.step} ", Role.TEXT)
-        x = canvas.text(x, y + 1 + place, f"{sign} ", role, BOLD)
-        x = canvas.text(x, y + 1 + place, f"{signed(event.score)} ", Role.TEXT)
+        sign, role = event_sign(event)
+        x = canvas.text(0, y, f"{event.step} ", Role.TEXT)
+        x = canvas.text(x, y, f"{sign} ", role, BOLD)
+        x = canvas.text(x, y, f"{signed(event.score)} ", Role.TEXT)
         forced = "forced: " if event.forced else ""
-        canvas.text(x, y + 1 + place, forced + REASON_WORDS.get(event.reason, "?"), Role.DIM)
+        again = f" {times}×" if times > 1 else ""
+        canvas.text(x, y, forced + REASON_WORDS.get(event.reason, "?") + again, Role.DIM)
+        y += 1
+
+
+def grouped(events: Iterable[Event]) -> list[tuple[Event, int]]:
+    """Events with how often each came in a row, but for its round and score."""
+    found: list[tuple[Event, int]] = []
+    for event in events:
+        last = found[-1][0] if found else None
+        if last is not None and last._replace(row=event.row, score=event.score) == event:
+            found[-1] = (last, found[-1][1] + 1)
+        else:
+            found.append((event, 1))
+    return found

@@ -18,15 +18,15 @@ __all__ = [
     "PHASE_WORDS",
     "REASON_WORDS",
     "TRIGGER_WORDS",
-    "bar",
     "compact",
     "micros",
     "signed",
     "spark",
 ]
 
-BLOCKS = " ▏▎▍▌▋▊▉█"
 LEVELS = "▁▂▃▄▅▆▇█"
+LOW_LEVELS = LEVELS[:-1]
+"""Without the full block: lines of bars below each other stay apart."""
 
 KIND_SIGN = {0: "+", 1: "−"}
 KIND_ROLE = {0: int(Role.EXPAND), 1: int(Role.COLLAPSE)}
@@ -94,16 +94,8 @@ def spark(values: Sequence[float] | np.ndarray[Any, Any], width: int) -> str:
     low, high = float(known.min()), float(known.max())
     low = min(low, 0.0) if low > 0 and low < 0.5 * high else low
     steps = (
-        (shown - low) / (high - low) * 7
+        (shown - low) / (high - low) * (len(LOW_LEVELS) - 1)
         if high > low
         else np.where(np.isfinite(shown), 3.0, np.nan)
     )
-    return "".join(LEVELS[round(float(s))] if math.isfinite(s) else " " for s in steps)
-
-
-def bar(share: float, width: int) -> str:
-    """A horizontal bar of exactly ``width`` cells, in eighths."""
-    eighths = round(min(max(share, 0.0), 1.0) * width * 8)
-    whole, rest = divmod(eighths, 8)
-    text = BLOCKS[8] * whole + (BLOCKS[rest] if rest else "")
-    return text.ljust(width)[:width]
+    return "".join(LOW_LEVELS[round(float(s))] if math.isfinite(s) else " " for s in steps)

@@ -49,13 +49,14 @@ def draw_budget(frame: Frame, width: int, height: int) -> Canvas:
     lines = _spark_lines(frame, row)
     columns = 2 if width >= 44 and height - 2 < len(lines) else 1
     cell = width // columns
-    for place, (name, values, now) in enumerate(lines):
+    label = 10 if cell >= 36 else 6
+    for place, line in enumerate(lines):
         y, x = 2 + place // columns, (place % columns) * cell
         if y >= height:
             break
-        canvas.text(x, y, f"{name:<5}", Role.DIM)
-        canvas.text(x + 5, y, spark(values, max(cell - 13, 4)), level_role(0, 2))
-        canvas.text(x + cell - 7, y, f"{now:>6}", Role.TEXT)
+        canvas.text(x, y, line.name if label > 6 else line.short, Role.DIM)
+        canvas.text(x + label, y, spark(line.values, max(cell - label - 7, 4)), Role.CONTEXT)
+        canvas.text(x + cell - len(line.now) - (columns > 1), y, line.now, Role.TEXT)
     _stages(canvas, 2 - (-len(lines) // columns), row)
     return canvas
 
@@ -85,14 +86,24 @@ def _mix_bar(canvas: Canvas, row: RowModel) -> None:
     canvas.text(width, 0, label, Role.ERROR if over else Role.TEXT, BOLD)
 
 
-def _spark_lines(frame: Frame, row: RowModel) -> list[tuple[str, F64, str]]:
+class _Line(NamedTuple):
+    """A sparkline: its name, a shorter one, its values, and the present one in words."""
+
+    name: str
+    short: str
+    values: F64
+    now: str
+
+
+def _spark_lines(frame: Frame, row: RowModel) -> list[_Line]:
     series = frame.series
+    drift = series.drift[np.isfinite(series.drift)]
     return [
-        ("NLL", series.nll, _last(series.nll, "{:.2f}")),
-        ("swap", series.swap, _last(series.swap * 100, "{:.0f}%")),
-        ("resid", series.residency, _last(series.residency * 100, "{:.0f}%")),
-        ("time", series.latency_us, micros(sum(row.stage_us))),
-        ("drift", series.drift[np.isfinite(series.drift)], _last(series.drift, "{:.1e}")),
+        _Line("NLL", "NLL", series.nll, _last(series.nll, "{:.2f}")),
+        _Line("swap rate", "swap", series.swap, _last(series.swap * 100, "{:.0f}%")),
+        _Line("residency", "resid", series.residency, _last(series.residency * 100, "{:.0f}%")),
+        _Line("step time", "time", series.latency_us, micros(sum(row.stage_us))),
+        _Line("KV drift", "drift", drift, _last(drift, "{:.0e}")),
     ]
 
 
@@ -148,7 +159,7 @@ def draw_actions(frame: Frame, width: int, height: int) -> Canvas:
 
 def _log_line(canvas: Canvas, y: int, line: LogLine, *, selected: bool) -> None:
     flags = (UNDERLINE if selected else 0) | (BOLD if line.current else 0)
-    x = canvas.text(0, y, f"{line.step} ", Role.TEXT if line.current else Role.FAINT)
+    x = canvas.text(0, y, f"{line.step} ", Role.TEXT if line.current else Role.CONTEXT)
     role = int(Role.FORCED) if line.forced else KIND_ROLE[line.kind]
     words = REASON_WORDS.get(line.reason, f"reason {line.reason}")
     if line.applied:

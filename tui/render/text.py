@@ -13,7 +13,7 @@ from megacontext.tui.palette import Role, nll_role
 from megacontext.tui.render.canvas import BOLD, REVERSE, Canvas, clean, width_of
 from megacontext.tui.render.marks import signed
 
-__all__ = ["draw_text", "text_title"]
+__all__ = ["draw_text", "text_titles"]
 
 SEEN = {
     "raw": "raw: the model reads every token",
@@ -26,17 +26,27 @@ SEEN = {
 }
 
 
-def text_title(span: TextSpan | None, width: int) -> str:
-    """The pane's title: which tokens, which node, how the model sees them."""
+def text_titles(span: TextSpan | None) -> tuple[str, ...]:
+    """The pane's title, longest first: which tokens, which node, how the model sees them."""
     if span is None:
-        return "Text"
+        return ("Text",)
     score = "" if math.isnan(span.score) else f" · score {signed(span.score)}"
-    full = f"Text: {span.start:,}–{span.stop:,} · {span.title}{score} · {SEEN[span.seen_as]}"
-    return full if len(full) + 4 <= width else f"Text: {span.title}{score} · {SEEN[span.seen_as]}"
+    named = f"{span.title}{score}"
+    place = f"{span.start:,}–{span.stop:,} · "
+    return (
+        f"Text: {place}{named} · {SEEN[span.seen_as]} · [$mc-warm]warm[/]: it was surprised",
+        f"Text: {place}{named} · {SEEN[span.seen_as]}",
+        f"Text: {named} · {SEEN[span.seen_as]}",
+        f"Text: {named} · {SEEN[span.seen_as].partition(':')[0]}",
+        f"Text: {named}",
+    )
 
 
 def draw_text(frame: Frame, width: int, height: int) -> Canvas:
-    """Wrap the span's text; a newline shows as ⏎; hits of the last search are inverted."""
+    """Wrap the span's text; a newline shows as ⏎; hits of the last search are inverted.
+
+    A selected span stands on a ground of its own among the text around it.
+    """
     canvas = Canvas(width, height)
     span = frame.text
     if span is None or width < 4:
@@ -45,20 +55,21 @@ def draw_text(frame: Frame, width: int, height: int) -> Canvas:
         canvas.text(0, 0, "No text was recorded for these tokens.", Role.DIM)
         return canvas
     shown = _Wrapped(canvas, frame.view.scroll)
+    ground = int(Role.BASE if span.seen_as == "newest" else Role.SURFACE)
     room = (frame.view.scroll + height + 1) * width
     pieces, roles = _cut(span, room)
     marks = _hits("".join(pieces), frame.view.needle)
     faded = span.seen_as in ("gist", "inside")
     place = 0
-    shown.put_text(span.before[-room:], int(Role.FAINT))
+    shown.put_text(span.before[-room:], int(Role.CONTEXT))
     for piece, role in zip(pieces, roles.tolist(), strict=True):
         bold = BOLD if role >= Role.NLL + 4 and not faded else 0
         shown.make_room(piece)
         if marks is None or not marks[place : place + len(piece)].any():
-            shown.put_piece(piece, role, bold)
+            shown.put_piece(piece, role, bold, ground)
         else:
             for at, ch in enumerate(piece, place):
-                shown.put(ch, role, bold | (REVERSE if marks[at] else 0))
+                shown.put(ch, role, bold | (REVERSE if marks[at] else 0), ground)
         place += len(piece)
         if shown.full:
             return canvas
@@ -66,7 +77,7 @@ def draw_text(frame: Frame, width: int, height: int) -> Canvas:
     if rest > 0:
         shown.put_text(f" … {rest:,} more tokens", int(Role.DIM))
     else:
-        shown.put_text(span.after[:room], int(Role.FAINT))
+        shown.put_text(span.after[:room], int(Role.CONTEXT))
     return canvas
 
 
@@ -114,27 +125,27 @@ class _Wrapped:
         if 1 < len(piece) < self.canvas.width // 2 and self.x + len(piece) > self.canvas.width:
             self.x, self.y = 0, self.y + 1
 
-    def put(self, ch: str, role: int, flags: int = 0) -> None:
+    def put(self, ch: str, role: int, flags: int = 0, bg: int = Role.BASE) -> None:
         """Write one character, wrapping where it does not fit."""
         ch = clean(ch)
         wide = width_of(ch)
         if self.x + wide > self.canvas.width:
             self.x, self.y = 0, self.y + 1
         if self.y >= 0:
-            shade = int(Role.FAINT) if ch in "⏎→␍" else role
-            self.canvas.text(self.x, self.y, ch, shade, flags)
+            shade = int(Role.CONTEXT) if ch in "⏎→␍" else role
+            self.canvas.text(self.x, self.y, ch, shade, flags, bg)
         self.x += wide
 
-    def put_piece(self, piece: str, role: int, flags: int = 0) -> None:
+    def put_piece(self, piece: str, role: int, flags: int = 0, bg: int = Role.BASE) -> None:
         """Write a piece at once where it is plain and fits, else character by character."""
         plain = piece.isascii() and piece.isprintable()
         if plain and self.x + len(piece) <= self.canvas.width:
             if self.y >= 0:
-                self.canvas.text(self.x, self.y, piece, role, flags)
+                self.canvas.text(self.x, self.y, piece, role, flags, bg)
             self.x += len(piece)
             return
         for ch in piece:
-            self.put(ch, role, flags)
+            self.put(ch, role, flags, bg)
             if self.full:
                 return
 

@@ -19,36 +19,53 @@ CONCEPTS: tuple[tuple[str, str], ...] = (
     (
         "What you are looking at",
         "A language model reads a text that is far longer than its window. The whole history is"
-        " kept in a tree. A block of K tokens has a gist: one vector that stands for all of them."
-        " K gists have a gist of their own, and so on.",
+        " kept in a tree: a block is K tokens in a row, and each block has a gist, one vector that"
+        " stands for all of them. K gists have a gist of their own, and so on.",
     ),
     (
         "What the model sees",
-        "At any moment the model sees all of the history, but at mixed detail: some blocks raw"
-        " (LOD0, cyan ▀), most as gists (LOD1, violet ▄), far ones as gists of gists (LOD2+,"
-        " slate █). Together they may take w_max entries: a raw block takes K, a gist takes 1.",
+        "At any moment the model sees all of the history, but at mixed detail: some blocks raw,"
+        " token by token (LOD0, cyan ▀), most as gists (LOD1, violet ▄), far ones as gists of"
+        " gists (LOD2+, slate █). The newest, incomplete block is the tail: always raw. Together"
+        " they may take w_max entries: a raw block takes K, a gist takes 1.",
     ),
     (
         "Why something moves",
         "Each time a block is full, the lens scores every span from −1 to 1: above 0 look closer,"
         " below 0 it may be coarser. The allocator then opens (+) the best gists and folds (−) the"
-        " least useful spans, never over the budget. That is one refocus: one step here.",
+        " least useful spans, never over the budget. That is one refocus, one step here; it may"
+        " take several rounds. A swap folds one span to pay for another; a forced fold (headroom)"
+        " makes room for the next block whatever the lens says.",
     ),
     (
         "Why something does not move",
         "Candidates that were turned down stand in the action log with ✗ and a reason: budget (no"
         " room), cooldown (changed too recently), n_diff (enough actions for one round), protected"
-        " (newest blocks), illegal, not re-armed (its score has to fall once before it may open"
-        " again), no gain (nothing cheap enough to fold). The inspector spells it out: select a"
-        " block and press enter.",
+        " (newest blocks), illegal (its parts or siblings are not there), not re-armed (it was"
+        " open before and nothing new spoke for it), no gain (nothing cheap enough to fold). The"
+        " inspector spells it out: select a block and press enter.",
     ),
     (
         "The panes",
         "1 Map: one track per level, + and − mark this step's actions. 2 Heat: this step's scores."
         " 3 Waterfall: earlier steps above, the present one at the bottom, so a bright column is a"
         " place the lens keeps looking at. The three share one x axis: position in the history."
-        " 4 Text: the selected span, words the model found surprising in warm colours. 5 Actions."
-        " 6 Inspector: one node's whole life.",
+        " 4 Text: the selected span on a lighter ground, words the model found surprising in warm"
+        " colours. 5 Actions. 6 Inspector: one node's whole life, squeezed to the pane's width:"
+        " its scores, how the model saw it, what happened to it. L1@47 is block 47; L2@3 is the"
+        " gist of blocks 3·K to 4·K − 1. The line under the panes tells this step in a sentence.",
+    ),
+    (
+        "Vital signs",
+        "NLL: how surprised the model was by the new tokens, nats. Swap rate: voluntary actions"
+        " per raw block, healthy 5–20 %. Residency: share of spans that stayed as they were,"
+        " healthy above 90 %. Step time, with its stages below. KV drift: how far the spliced"
+        " cache has moved from an exact one.",
+    ),
+    (
+        "A question, in three keys",
+        "] goes to the next marker, f to what it led to, enter closer: the block that opened, and"
+        " why. , and . walk along what else happened to it; esc leads back out.",
     ),
 )
 
@@ -92,5 +109,5 @@ class HelpScreen(ModalScreen[None]):
     def on_mount(self) -> None:
         box = self.query_one("#help")
         box.border_title = "Help"
-        box.border_subtitle = "↑↓ scroll · esc close"
+        box.border_subtitle = "↑↓ scroll, all keys at the end · esc close"
         box.focus()

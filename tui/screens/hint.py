@@ -14,8 +14,9 @@ LINES: tuple[tuple[str, str], ...] = (
     ("The picture", "a long text from left (old) to right (new). Cyan: the model reads every word."
      " Violet and slate: it sees a summary."),
     ("Time", "runs down in the waterfall. Bright: the lens wants a closer look there."),
-    ("Start with", "space to play, ] for the next marker, f for the latest action, enter to look"
-     " closer, ? for everything."),
+    ("Why", "the sentence at the bottom says what this step opened (+) or folded (−), and why."),
+    ("Try", "] next marker, f what it led to, enter closer: the block that a question opened."
+     " space plays, esc goes back, ? explains everything."),
 )  # fmt: skip
 
 

@@ -24,11 +24,11 @@ class ActionsPane(Pane):
             super().__init__()
             self.row, self.node = row, node
 
-    def heading(self, frame: Frame) -> str:
+    def headings(self, frame: Frame) -> tuple[str, ...]:
         row = frame.row
         if row is None:
-            return "Actions"
-        return f"Actions: {len(row.actions)} done, {len(row.refused)} refused"
+            return ("Actions",)
+        return (f"Actions: {len(row.actions)} done, {len(row.refused)} refused",)
 
     def on_click(self, event: events.Click) -> None:
         offset = event.get_content_offset(self)

@@ -12,8 +12,11 @@ __all__ = ["BudgetPane"]
 class BudgetPane(Pane):
     draw = staticmethod(draw_budget)
 
-    def heading(self, frame: Frame) -> str:
+    def headings(self, frame: Frame) -> tuple[str, ...]:
         row = frame.row
         if row is None or not row.w_max:
-            return "Budget"
-        return f"Budget: {row.budget_used / row.w_max:.0%} of w_max used"
+            return ("Budget",)
+        return (
+            f"Budget: {row.budget_used / row.w_max:.0%} of w_max entries used",
+            f"Budget: {row.budget_used / row.w_max:.0%} used",
+        )

@@ -15,7 +15,13 @@ class HeatPane(HistoryPane):
     draw = staticmethod(draw_heat)
     needs_texture = True
 
-    def heading(self, frame: Frame) -> str:
+    def headings(self, frame: Frame) -> tuple[str, ...]:
         low, high = score_scale(frame)
         scale = "this step's range" if frame.view.scale_per_step else "fixed scale"
-        return f"Heat: where the lens wants detail now ({signed(low)}…{signed(high)}, {scale})"
+        legend = "[$mc-cold]█[/] leave [$mc-hot]█[/] look closer"
+        return (
+            f"Heat: what the lens wants now ({signed(low)}…{signed(high)}, {scale}) · {legend}",
+            f"Heat: scores now, {scale} · {legend}",
+            f"Heat: {scale} {legend}",
+            f"Heat: {scale}",
+        )

@@ -13,6 +13,6 @@ class InspectorPane(Pane):
     number = 6
     draw = staticmethod(draw_inspector)
 
-    def heading(self, frame: Frame) -> str:
+    def headings(self, frame: Frame) -> tuple[str, ...]:
         node = frame.view.node
-        return f"Inspector: the life of {node}" if node else "Inspector"
+        return (f"Inspector: the life of {node}" if node else "Inspector",)

@@ -14,10 +14,15 @@ class MapPane(HistoryPane):
     number = 1
     draw = staticmethod(draw_map)
 
-    def heading(self, frame: Frame) -> str:
+    def headings(self, frame: Frame) -> tuple[str, ...]:
         window, row = frame.view.window, frame.row
         if row is None:
-            return "Map"
-        if window.whole:
-            return f"Map: what the model sees of all {row.history:,} tokens"
-        return f"Map: tokens {window.start:,.0f}–{window.stop:,.0f} of {compact(row.history)}"
+            return ("Map",)
+        raw, gist, coarse = "[$mc-l0]▀[/]", "[$mc-l1]▄[/]", "[$mc-l2]█[/]"
+        legend = f"{raw} every token  {gist} one gist per block  {coarse} coarser gists"
+        short = f"{raw} raw {gist} gist {coarse} coarser"
+        part = f"tokens {window.start:,.0f}–{window.stop:,.0f} of {compact(row.history)}"
+        what = f"what the model sees of all {row.history:,} tokens" if window.whole else part
+        few = f"all {row.history:,} tokens" if window.whole else part
+        said = (f"{what} · {legend}", f"{few} · {legend}", f"{what} {short}", f"{few} {short}", few)
+        return tuple(f"Map: {text}" for text in said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from textual.strip import Strip
@@ -14,11 +15,13 @@ from megacontext.tui.themes import PALETTES
 
 __all__ = ["Pane"]
 
+_TAG = re.compile(r"\[[^\]]*\]")
+
 
 class Pane(Widget, can_focus=False):
     """A widget that draws a :class:`Frame` with a pure function.
 
-    A subclass sets ``draw`` (and may override :meth:`heading`). Cells are computed when a frame
+    A subclass sets ``draw`` (and may override :meth:`headings`). Cells are computed when a frame
     arrives; where they are the same as before, nothing is repainted.
     """
 
@@ -34,6 +37,7 @@ class Pane(Widget, can_focus=False):
         self._canvas: Canvas | None = None
         self._strips: list[Strip] = []
         self._drawn_with: str = ""
+        self._heading = ""
 
     @property
     def palette(self) -> Palette:
@@ -47,15 +51,21 @@ class Pane(Widget, can_focus=False):
     def show(self, frame: Frame) -> None:
         """Take ``frame``; repaint if any cell changed."""
         self.frame = frame
-        heading = self.heading(frame)
-        if heading != self.border_title:
-            self.border_title = heading
+        self._head(frame)
         if self.display and self._redraw():
             self.refresh()
 
-    def heading(self, frame: Frame) -> str:
-        """The pane's title for ``frame``."""
-        return str(self.border_title or "")
+    def headings(self, frame: Frame) -> tuple[str, ...]:
+        """The pane's title for ``frame`` as content markup: the longest that fits is shown."""
+        return ()
+
+    def _head(self, frame: Frame) -> None:
+        """Set the title, where it changed."""
+        given = self.headings(frame)
+        fitting = [h for h in given if len(_TAG.sub("", h)) + 4 <= self.size.width]
+        heading = (fitting or list(given[-1:]) or [self._heading])[0]
+        if heading != self._heading:
+            self._heading = self.border_title = heading
 
     def cells(self, frame: Frame, width: int, height: int) -> Canvas:
         """The pane's cells for ``frame``."""
@@ -84,5 +94,7 @@ class Pane(Widget, can_focus=False):
         return Strip.blank(self.size.width)
 
     def on_resize(self) -> None:
+        if self.frame is not None:
+            self._head(self.frame)
         if self._redraw():
             self.refresh()

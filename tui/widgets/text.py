@@ -6,7 +6,7 @@ from textual import events
 from textual.message import Message
 
 from megacontext.tui.frame import Frame
-from megacontext.tui.render.text import draw_text, text_title
+from megacontext.tui.render.text import draw_text, text_titles
 from megacontext.tui.widgets.pane import Pane
 
 __all__ = ["TextPane"]
@@ -23,8 +23,8 @@ class TextPane(Pane):
             super().__init__()
             self.lines = lines
 
-    def heading(self, frame: Frame) -> str:
-        return text_title(frame.text, self.size.width)
+    def headings(self, frame: Frame) -> tuple[str, ...]:
+        return text_titles(frame.text)
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
         event.stop()

@@ -14,6 +14,11 @@ class WaterfallPane(HistoryPane):
     draw = staticmethod(draw_waterfall)
     needs_texture = True
 
-    def heading(self, frame: Frame) -> str:
+    def headings(self, frame: Frame) -> tuple[str, ...]:
         what = "level of detail" if frame.view.show_detail else "scores"
-        return f"Waterfall: {what}, time ↓, newest at the bottom"
+        legend = "[$success]+[/] opened [$mc-fold]−[/] folded"
+        return (
+            f"Waterfall: {what}, time ↓, newest at the bottom · {legend}",
+            f"Waterfall: {what}, time ↓ · {legend}",
+            f"Waterfall: {what}, time ↓",
+        )
