@@ -155,17 +155,15 @@ class TraceReader:
         """Look for more; the number of new rows (of all rows if another file took the name).
 
         Raises:
-            TraceError: the file that took the name is no trace.
+            TraceError: the file that took the name is no trace; a later call looks again.
         """
         with self._guard:
             identity = self._identify()
-            if identity is not None and identity != self._identity:
+            if self._handle is None or (identity is not None and identity != self._identity):
                 return self._reload()
-            if self.finished:
-                return 0
             if self._open_handle.size() < self._end:  # cut by someone else: start over
                 return self._reload()
-            return self._scan()
+            return 0 if self.finished else self._scan()
 
     def _reload(self) -> int:
         self.close()
@@ -233,7 +231,7 @@ class TraceReader:
             if batch.num_rows == where.rows:
                 return batch
             reason = f"{batch.num_rows} rows instead of {where.rows}"
-        except (pa.ArrowException, OSError, ValueError) as error:
+        except (pa.ArrowException, OSError, EOFError, ValueError) as error:
             reason = str(error).split("\n")[0].rstrip(".")
         first, stop = int(self._starts[block]), int(self._starts[block + 1])
         raise TraceError(
@@ -293,7 +291,11 @@ class TraceReader:
             while chunk_stop < last and self._end_of(chunk_stop) - base <= _CHUNK_BYTES:
                 chunk_stop += 1
             # A fresh map per chunk: the one before, and what it made resident, goes away.
-            mapped = self._open_handle.view(0, (self._end_of(chunk_stop - 1),), np.uint8)
+            try:
+                mapped = self._open_handle.view(0, (self._end_of(chunk_stop - 1),), np.uint8)
+            except (OSError, ValueError):  # the file was cut under us
+                yield from ((int(self._starts[number]), None) for number in range(block, last))
+                return
             source = pa.BufferReader(pa.py_buffer(mapped))
             stream = None
             for number in range(block, chunk_stop):
@@ -306,7 +308,7 @@ class TraceReader:
                     batch.validate(full=True)
                     if batch.num_rows != self._blocks[number].rows:
                         batch = None
-                except (pa.ArrowException, OSError, ValueError, StopIteration):
+                except (pa.ArrowException, OSError, EOFError, ValueError, StopIteration):
                     batch, stream = None, None  # the caller counts a None as damage
                 yield int(self._starts[number]), batch
             block = chunk_stop

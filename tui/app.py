@@ -276,8 +276,13 @@ class InspectorApp(App[str]):
         hint = "The engine appends it to the history at its next block."
         self._ask(
             PromptScreen("Type into the session", hint),
-            lambda said: self._engine(lambda c: c.inject(said), f"Sent {len(said)} characters."),
+            lambda said: self._engine(lambda c: c.inject(said), self._sent(said)),
         )
+
+    def _sent(self, said: str) -> str:
+        paused = self.source.control is not None and self.source.control.paused
+        when = "; the engine takes them in when it runs again" if paused else ""
+        return f"Sent {len(said)} characters{when}."
 
     def ask_knobs(self) -> None:
         row, info = self.session.row, self.session.info

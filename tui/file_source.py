@@ -66,6 +66,10 @@ def _knobs(info: RunInfo, changes: dict[int, str]) -> tuple[tuple[int, RunInfo],
     return tuple(found)
 
 
+def _unreadable(error: Exception) -> str:
+    return f"The trace can no longer be read: {error}"
+
+
 class FileSource:
     """Rows of the trace at ``path``.
 
@@ -147,19 +151,23 @@ class FileSource:
             grown = self._reader.refresh()
             self._problem = "" if self._reader.finished else self._writer_problem(self._reader)
         except (MegaContextError, OSError) as error:
-            grown, self._problem = 0, f"The trace can no longer be read: {error}"
+            grown, self._problem = 0, _unreadable(error)
         if self._reader.generation != generation:
             self._rows.clear()
             self.info = run_info(self._reader.meta, self.path.name)
-        if grown:
+        replaced = self._reader.generation != generation
+        if grown or replaced:
             self._take_overview(self._reader)
-        return bool(grown) or self.status() != before
+        return bool(grown) or replaced or self.status() != before
 
     def _writer_problem(self, reader: TraceReader) -> str:
         """Why no more rows will come, "" while a process writes the trace."""
         if reader.being_written() or reader.refresh() or reader.finished:
             return ""  # the second look: the writer may have finished between the two questions
-        return "Disconnected: no process writes this trace any more, and it was never finished."
+        return (
+            "Disconnected: no process writes this trace any more, and it was never finished."
+            " All steps that reached it are here."
+        )
 
     # -- rows ---------------------------------------------------------------------------------
     def cached(self, number: int) -> RowModel | None:
@@ -188,16 +196,27 @@ class FileSource:
     def pieces(self, start: int, stop: int) -> tuple[list[str], F64]:
         if stop <= start or self._reader is None:
             return [], np.empty(0)
-        text = self._reader.text_of(start, stop)
-        return text, self._reader.nll_of(start, stop).astype(np.float64)
+        try:
+            text = self._reader.text_of(start, stop)
+            return text, self._reader.nll_of(start, stop).astype(np.float64)
+        except TraceError as error:
+            self._problem = _unreadable(error)
+            return [], np.empty(0)
 
     def find(self, text: str, start: int) -> tuple[int, int] | None:
-        return self._reader.find(text, start, ignore_case=True) if self._reader else None
+        return self._find(text, start, backward=False)
 
     def rfind(self, text: str, stop: int) -> tuple[int, int] | None:
+        return self._find(text, stop, backward=True)
+
+    def _find(self, text: str, token: int, *, backward: bool) -> tuple[int, int] | None:
         if self._reader is None:
             return None
-        return self._reader.find(text, stop, backward=True, ignore_case=True)
+        try:
+            return self._reader.find(text, token, backward=backward, ignore_case=True)
+        except TraceError as error:
+            self._problem = _unreadable(error)
+            return None
 
     def close(self) -> None:
         if self._reader is not None:

@@ -187,7 +187,9 @@ class Session:
     def _trail(self) -> Trail:
         stop = min(self.playback.position + 1, self.source.num_rows)
         first = max(stop - TRAIL_ROWS, 0)
-        deadline = self.clock() + self.slices.frame_s
+        # A view that follows draws less often: it has to catch up with all that came meanwhile.
+        following = self.playback.following
+        deadline = self.clock() + (self.slices.life_s if following else self.slices.frame_s)
         rows: list[RowModel | None] = []
         for number in range(stop - 1, first - 1, -1):
             late = self.clock() > deadline

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -116,6 +117,35 @@ def test_a_file_cut_in_the_middle_opens_with_its_whole_batches(growing) -> None:
     source = FileSource(path)
     assert 0 < source.num_rows < len(all_rows)
     assert source.row(source.num_rows - 1).damaged == ""
+
+
+@pytest.mark.parametrize("mode", ["REPLAY", "FOLLOW"])
+@pytest.mark.parametrize("share", [0.7, 0.01, 0.0])
+def test_a_file_cut_while_it_is_watched_ends_no_view(growing, clock, mode, share) -> None:
+    path, writer, all_rows = growing
+    with writer:
+        for row in all_rows:
+            writer.put(row)
+            writer.flush()
+    raw = path.read_bytes()
+    source = FileSource(path, mode=mode)
+    session = Session(source, clock, unhurried=True)
+    session.play(lambda play: play.end())
+    os.truncate(path, int(len(raw) * share))
+    for change in (session.focus_latest, session.drill, lambda: session.search("the")):
+        session.tick()
+        assert canvases(session.frame())
+        change()
+        assert canvases(session.frame())
+    if mode == "FOLLOW":
+        session.tick()
+        cut = share > 0.5
+        assert (0 < source.num_rows < len(all_rows)) == cut
+        assert ("can no longer be read" in source.status().problem) != cut
+        path.write_bytes(raw)  # and back again, in place
+        session.tick()
+        assert source.num_rows == len(all_rows)
+        assert source.status().problem == ""
 
 
 def test_a_damaged_row_says_so_and_its_neighbours_are_shown(growing) -> None:

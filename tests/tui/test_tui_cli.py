@@ -11,9 +11,13 @@ from pathlib import Path
 import pytest
 
 from megacontext.traces.errors import ConfigError
+from megacontext.traces.made import MadeRun
+from megacontext.traces.meta import TraceMeta
+from megacontext.traces.writer import TraceWriter
 from megacontext.tui.capture import SHOTS
 from megacontext.tui.launch import TerminalError, forget_old_size, is_first_run, pick_theme
 from megacontext.tui.serve import HOST, command_of
+from megacontext.tui.terminal import PseudoTerminal
 
 
 def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -183,6 +187,27 @@ def test_a_real_terminal_shows_the_run_and_obeys_keys(small_trace: Path, tmp_pat
         raise AssertionError("q did not leave")
     finally:
         tmux("kill-server")
+
+
+def test_no_escape_sequence_of_the_text_reaches_the_terminal(tmp_path: Path) -> None:
+    trace = tmp_path / "hostile.arrow"
+    hostile = ["\x1b]0;taken\x07", "\x1b[2Jgone", "\x9b31m", "\u202eback", "\x00\x08", " e\u0301 "]
+    with TraceWriter(trace, TraceMeta(block_size=8, w_max=160, levels=3).to_metadata()) as writer:
+        for row in list(MadeRun(tokens=160, w_max=160, block_size=8).rows())[:12]:
+            row.new_text = [hostile[i % len(hostile)] for i in range(len(row.new_text))]
+            row.marker = "".join(hostile)
+            writer.put(row)
+    (tmp_path / "megacontext").mkdir()
+    (tmp_path / "megacontext" / "inspector-seen").touch()
+    command = [sys.executable, "-m", "megacontext.tui.cli", "replay", str(trace)]
+    terminal = PseudoTerminal.start(command, (120, 40), {"XDG_STATE_HOME": str(tmp_path)})
+    try:
+        painted = terminal.read_through(b"]0;taken", 60)
+    finally:
+        terminal.stop()
+    assert "·]0;taken" in painted.decode()
+    for sequence in (b"\x1b]0;taken", b"\x1b[2Jgone", "\x9b31m".encode(), "\u202e".encode(), b"\0"):
+        assert sequence not in painted
 
 
 def _see(tmux, wanted: str, but_not: str = "\0") -> str:

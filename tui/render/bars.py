@@ -74,16 +74,15 @@ def draw_story(frame: Frame, width: int, height: int) -> Canvas:
 
 def story(frame: Frame) -> tuple[str, int]:
     """The sentence of :func:`draw_story` and its role."""
-    if frame.status.problem:
-        return frame.status.problem, int(Role.ERROR)
     if frame.notice:
         return frame.notice, int(Role.MARKER)
-    row = frame.row
+    row, newest = frame.row, frame.playback.position == frame.playback.last
+    if frame.status.problem and (row is None or newest):  # the title says so everywhere else
+        return frame.status.problem, int(Role.ERROR)
     if row is None:
-        waiting = (
-            "Waiting for the first row." if frame.status.growing else "This trace has no rows."
-        )
-        return waiting, int(Role.DIM)
+        if frame.status.growing:
+            return "Waiting for the first step.", int(Role.DIM)
+        return "This trace has no rows: its run ended before the first step.", int(Role.DIM)
     if row.damaged:
         return row.damaged, int(Role.ERROR)
     parts = [_opening(row)]

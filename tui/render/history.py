@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
+
 import numpy as np
 
 from megacontext.tui.frame import Frame
 from megacontext.tui.model import F64, Columns, RowModel
 from megacontext.tui.palette import LEVEL_SHADES, RAMP, Role, level_role, score_role
+from megacontext.tui.render.bars import story
 from megacontext.tui.render.canvas import BOLD, Canvas
 from megacontext.tui.render.marks import KIND_ROLE, KIND_SIGN, compact
 
@@ -190,7 +193,10 @@ def draw_waterfall(frame: Frame, width: int, height: int, *, texture: bool) -> C
     """
     canvas = Canvas(width, height)
     inner, trail = width - LABEL, frame.trail
-    if inner < 1 or height < 1 or not len(trail):
+    if inner < 1 or height < 1:
+        return canvas
+    if not len(trail):
+        _nothing_yet(canvas, frame)
         return canvas
     per_line = 1 if texture or frame.view.show_detail else 2
     newest = int(trail.numbers[-1])
@@ -210,6 +216,20 @@ def draw_waterfall(frame: Frame, width: int, height: int, *, texture: bool) -> C
         _heat_lines(canvas, frame, (first, len(trail)), per_line, texture=texture)
     _waterfall_marks(canvas, frame, first, per_line, lines)
     return canvas
+
+
+def _nothing_yet(canvas: Canvas, frame: Frame) -> None:
+    """Why there is nothing to see, in the middle of the largest pane."""
+    said, role = story(frame)
+    lines = [*wrap(said, max(canvas.width - 4, 1)), "", "? explains the picture · q quits"]
+    top = max((canvas.height - len(lines)) // 2, 0)
+    for y, line in enumerate(lines, top):
+        canvas.text(
+            max((canvas.width - len(line)) // 2, 0),
+            y,
+            line,
+            role if y < top + len(lines) - 2 else Role.DIM,
+        )
 
 
 def _heat_lines(
