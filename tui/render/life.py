@@ -56,7 +56,8 @@ def draw_life(canvas: Canvas, y: int, life: NodeLife) -> int:
     if not len(born) or canvas.width < 1:
         return y
     oldest, width = int(born[0]), canvas.width
-    y = _stretch(canvas, y, life, oldest, "its whole life")
+    name = "its whole life" if life.complete else "its life as far as read"
+    y = _stretch(canvas, y, life, oldest, name)
     newest = len(life.rows) - width
     if canvas.height - y < ROOM_FOR_BOTH:
         return y
