@@ -1,8 +1,9 @@
 """Training checkpoints: safetensors for tensors, JSON for the rest, never pickle.
 
 A checkpoint is a folder ``step-00001234`` with ``model.safetensors``, ``optimizer.safetensors``
-and ``state.json``. It is written under another name and renamed, so a kill leaves the previous
-one whole. ``latest.json`` and ``best.json`` name folders and are replaced atomically.
+and ``state.json``. It is written under another name and renamed, and one of the same step is
+renamed away before it is deleted: a folder that has a step's name is whole, whenever a kill comes.
+``latest.json`` and ``best.json`` name folders and are replaced atomically.
 """
 
 from __future__ import annotations
@@ -59,14 +60,22 @@ def write(
         partial / "optimizer.safetensors",
     )
     write_json(partial / "state.json", dict(state))
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        _remove(folder)
     partial.rename(folder)
     mark(run, "latest", folder)
     protected = {folder.name, _marked(run, "best")}
     for old in sorted(run.glob("step-*"))[:-keep]:
         if old.name not in protected:
-            shutil.rmtree(old)
+            _remove(old)
     return folder
+
+
+def _remove(folder: Path) -> None:
+    away = folder.with_name("removed")
+    shutil.rmtree(away, ignore_errors=True)
+    folder.rename(away)
+    shutil.rmtree(away)
 
 
 def mark(run: Path, name: str, folder: Path) -> None:
@@ -87,9 +96,15 @@ def _marked(run: Path, name: str) -> str:
 
 
 def find(run: Path, name: str = "latest") -> Path | None:
-    """The folder that ``latest`` or ``best`` names, or None when the run has none yet."""
+    """The folder that ``latest`` or ``best`` names, or None when the run has none yet.
+
+    A kill may have come while the latest one was being replaced: then the newest other one.
+    """
     folder = _marked(run, name)
-    return run / folder if folder else None
+    if folder and (run / folder).is_dir():
+        return run / folder
+    whole = sorted(run.glob("step-*"))
+    return whole[-1] if folder and whole and name == "latest" else None
 
 
 def read(folder: Path) -> Checkpoint:

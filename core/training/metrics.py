@@ -20,10 +20,20 @@ class Metrics:
 
     The columns are fixed by ``columns``; a row may leave some out. A resumed run keeps the rows
     up to its step and drops later ones, so the curve has no doubles.
+
+    Args:
+        step: where a resumed run goes on; 0 for a new one.
+        judged: whether that step's evaluation is done; if not, its row (the one without a loss)
+            is dropped as well, for it will come again.
     """
 
     def __init__(
-        self, folder: Path, columns: Sequence[str], sinks: Sequence[MetricSink] = (), step: int = 0
+        self,
+        folder: Path,
+        columns: Sequence[str],
+        sinks: Sequence[MetricSink] = (),
+        step: int = 0,
+        judged: bool = True,
     ) -> None:
         self._columns = ("step", *columns)
         self._path = folder / "metrics.csv"
@@ -32,7 +42,9 @@ class Metrics:
         self._rows: list[dict[str, str]] = []
         if self._path.is_file() and step > 0:
             with self._path.open(encoding="utf8", newline="") as file:
-                self._rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+            done = [row for row in rows if judged or int(row["step"]) < step or row["loss"]]
+            self._rows = done
         # Replaced whole: a kill here leaves the curve that was.
         partial = self._path.with_suffix(".tmp")
         with partial.open("w", encoding="utf8", newline="") as file:

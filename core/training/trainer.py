@@ -171,7 +171,7 @@ class Trainer:
         metrics = None
         if self.world.is_main:
             sinks = make_sinks(self.config.sinks, self.out, self.step)
-            metrics = Metrics(self.out, names, sinks, self.step)
+            metrics = Metrics(self.out, names, sinks, self.step, self._judged is not None)
         try:
             while (progress := self.progress()) < 1.0:
                 self._run_phase(self._phase_at(progress), metrics)
@@ -330,6 +330,9 @@ class Trainer:
                 parameter.copy_(found.model[name])
         self.optimizer.load_state(found.optimizer, int(found.state["optimizer_steps"]))
         self.step, self.tokens = int(found.state["step"]), int(found.state["tokens"])
+        self.phase = int(found.state["phase"])
         self.elapsed_s = float(found.state["elapsed_s"])
+        if found.state["figures"]:  # a finished run is not judged again
+            self._judged = (self.step, dict(found.state["figures"]))
         best = found.state["best"]
         self.best = math.inf if best is None else float(best)
