@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from megacontext.core.config import Config, load_config
 from megacontext.traces.errors import ConfigError, SourceError
 
 app = typer.Typer(
-    help="Measure recall and NLL beside controls at the same budget: recall, tasks, nll, suite.",
+    help="Measure recall and NLL beside controls at the same budget.",
     no_args_is_help=True,
 )
 
@@ -62,7 +61,7 @@ def tables() -> Console:
     return console if console.is_terminal else Console(width=160)
 
 
-def _load(config: Path, set_: list[str], seed: int | None) -> Config:
+def load(config: Path, set_: list[str], seed: int | None) -> Config:
     extra = [] if seed is None else [f"seed={seed}"]
     return load_config(config, [*set_, *extra])
 
@@ -73,13 +72,13 @@ def _stream(mode: str) -> bool:
     return mode == "stream"
 
 
-def _names(text: str | None, default: list[str]) -> list[str]:
+def names_of(text: str | None, default: list[str]) -> list[str]:
     from megacontext.core.evaluation.contenders import check_names
 
     return check_names(default if text is None else [n.strip() for n in text.split(",")])
 
 
-def _numbers(text: str, option: str) -> tuple[int, ...]:
+def numbers_of(text: str, option: str) -> tuple[int, ...]:
     try:
         numbers = tuple(int(part) for part in text.split(","))
     except ValueError:
@@ -89,7 +88,7 @@ def _numbers(text: str, option: str) -> tuple[int, ...]:
     return numbers
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -116,9 +115,9 @@ def recall(
 
     Example: megacontext eval recall --tasks tasks.jsonl --config configs/demo.yaml --json
     """
-    loaded = _load(config, set_, seed)
+    loaded = load(config, set_, seed)
     console = Console(stderr=True, quiet=as_json)
-    _quiet_libraries()
+    quiet_libraries()
     from megacontext.core.evaluation.kit import Kit
     from megacontext.core.evaluation.recall import (
         RECALL_CONTENDERS,
@@ -128,7 +127,7 @@ def recall(
     from megacontext.core.evaluation.tables import recall_table, write_results
     from megacontext.core.evaluation.tasks import TEMPLATE, load_tasks
 
-    stream, names = _stream(mode), _names(contenders, RECALL_CONTENDERS)
+    stream, names = _stream(mode), names_of(contenders, RECALL_CONTENDERS)
     if template is not None and "{question}" not in template:
         raise ConfigError(f"--template is {template!r}; it must hold {{question}}.")
     loaded_tasks = load_tasks(tasks, limit)
@@ -148,7 +147,7 @@ def recall(
     table = recall_table(figures)
     if out is not None:
         write_results(out, "recall", results, table)
-    _show(figures, table, as_json)
+    show(figures, table, as_json)
 
 
 @app.command("tasks")
@@ -163,7 +162,7 @@ def make(
     samples: int = typer.Option(20, min=1, help="Tasks of each length."),
     kinds: str | None = typer.Option(None, help="Kinds joined by commas; default: all but one."),
     facts: int = typer.Option(4, min=1, help="Same-worded facts in a scene."),
-    per_history: int = typer.Option(10, min=1, help="Questions about one history."),
+    per_history: int = typer.Option(8, min=1, help="Questions about one history."),
     seed: int | None = _SEED,
 ) -> None:
     """Make recall tasks: facts in wording that no training text has, planted in real text.
@@ -173,22 +172,23 @@ def make(
 
     Example: megacontext eval tasks --config configs/demo.yaml --out tasks.jsonl --times 16
     """
-    loaded = _load(config, set_, seed)
-    _quiet_libraries()
+    loaded = load(config, set_, seed)
+    quiet_libraries()
     from megacontext.core.evaluation.haystack import texts_from
     from megacontext.core.evaluation.making import MakeOptions, make_tasks, tokenizer_of
     from megacontext.core.evaluation.tasks import write_tasks
 
     options = MakeOptions(
         loaded.w_max,
-        _numbers(times, "--times"),
+        numbers_of(times, "--times"),
         samples,
         () if kinds is None else tuple(k.strip() for k in kinds.split(",")),
         facts,
         per_history,
         loaded.seed,
     )
-    made = make_tasks(options, tokenizer_of(loaded), texts_from(text), loaded.block_size)
+    texts = texts_from([text] if text else [])
+    made = make_tasks(options, tokenizer_of(loaded), texts, loaded.block_size)
     try:
         write_tasks(out, made)
     except OSError as error:
@@ -216,9 +216,9 @@ def nll(
 
     Example: megacontext eval nll --text texts.jsonl --config configs/demo.yaml --w-max 512,1024
     """
-    loaded = _load(config, set_, seed)
+    loaded = load(config, set_, seed)
     console = Console(stderr=True, quiet=as_json)
-    _quiet_libraries()
+    quiet_libraries()
     from megacontext.core.evaluation.kit import Kit
     from megacontext.core.evaluation.nll import (
         NLL_CONTENDERS,
@@ -229,11 +229,11 @@ def nll(
     from megacontext.core.evaluation.tables import nll_table, write_results
     from megacontext.core.evaluation.tasks import load_texts
 
-    stream, names = _stream(mode), _names(contenders, NLL_CONTENDERS)
+    stream, names = _stream(mode), names_of(contenders, NLL_CONTENDERS)
     for name in ("full", "oracle"):
         if name in names:
             raise ConfigError(f"--contenders: {name!r} takes no part in nll; leave it out.")
-    budgets = (loaded.w_max,) if w_max is None else _numbers(w_max, "--w-max")
+    budgets = (loaded.w_max,) if w_max is None else numbers_of(w_max, "--w-max")
     texts = load_texts(text, limit)
     kit = Kit.load(loaded)
     for note in kit.notes:
@@ -241,52 +241,17 @@ def nll(
     options = NLLOptions(budgets, horizon, pieces, length)
     with bar("windows", console) as progress:
         found = evaluate_nll(kit, texts, names, options, stream=stream, progress=progress)
+    if not found:
+        length = options.checked_length(kit.base.window)
+        raise SourceError(f"No text has {length} tokens; give longer texts or a smaller --length.")
     figures = summarize_nll(found, loaded.seed)
     table = nll_table(figures)
     if out is not None:
         write_results(out, "nll", found, table)
-    _show(figures, table, as_json)
+    show(figures, table, as_json)
 
 
-@app.command()
-def suite(
-    config: Path = _CONFIG,
-    out: Path = typer.Option(..., help="Folder for suite.parquet and suite.md."),
-    set_: list[str] = _SET,
-    quick: bool = typer.Option(False, "--quick", help="A fixed subset for two CPU cores."),
-    text: Path | None = typer.Option(
-        None, help="Texts for NLL and haystacks, JSON lines; default: the Python library."
-    ),
-    samples: int | None = typer.Option(None, min=1, help="Recall tasks of each length."),
-    kinds: str | None = typer.Option(None, help="Kinds of recall tasks joined by commas."),
-    seed: int | None = _SEED,
-    as_json: bool = _JSON,
-) -> None:
-    """All measures beside their targets: one Parquet file and one Markdown table.
-
-    Example: megacontext eval suite --config configs/demo.yaml --quick --out runs/suite
-    """
-    loaded = _load(config, set_, seed)
-    console = Console(stderr=True, quiet=as_json)
-    _quiet_libraries()
-    from megacontext.core.evaluation.haystack import in_parts, texts_from
-    from megacontext.core.evaluation.suite import FULL, QUICK, run_suite, suite_table
-    from megacontext.core.evaluation.tables import write_results
-
-    options = QUICK if quick else FULL
-    options = replace(options, samples=samples or options.samples)
-    if kinds is not None:
-        options = replace(options, kinds=tuple(k.strip() for k in kinds.split(",")))
-    haystacks = texts_from(text)
-    texts = in_parts(haystacks, 4 if quick else 8) if text is None else haystacks
-    with bar("suite", console) as progress:
-        rows = run_suite(loaded, haystacks, texts, options, progress)
-    table = suite_table(rows)
-    write_results(out, "suite", rows, table)
-    _show({"rows": [asdict(row) for row in rows]}, table, as_json)
-
-
-def _show(figures: Mapping[str, Any], table: list[dict[str, str]], as_json: bool) -> None:
+def show(figures: Mapping[str, Any], table: list[dict[str, str]], as_json: bool) -> None:
     if as_json:
         print(json.dumps(figures, allow_nan=False))
         return
@@ -294,3 +259,19 @@ def _show(figures: Mapping[str, Any], table: list[dict[str, str]], as_json: bool
     for row in table:
         shown.add_row(*(escape(cell) for cell in row.values()))
     tables().print(shown)
+
+
+def _register() -> None:
+    # The larger evaluations have a file of their own, which uses what stands above.
+    from megacontext.core.cli import evaluate_suite
+
+    for command in (
+        evaluate_suite.suite,
+        evaluate_suite.ablate,
+        evaluate_suite.report,
+        evaluate_suite.questions,
+    ):
+        app.command()(command)
+
+
+_register()

@@ -48,6 +48,10 @@ class Seat(Protocol):
         """A greedy answer to the prompt."""
         ...
 
+    def hear(self, prompt: U32) -> None:
+        """A question whose answer is measured next."""
+        ...
+
     def measure(self, tokens: U32) -> F32:
         """NLL of the next tokens in nats."""
         ...
@@ -68,7 +72,15 @@ def check_names(names: list[str]) -> list[str]:
 
 
 def take_seat(
-    name: str, kit: Kit, config: Config, history: History, read: int, gold: I64, *, stream: bool
+    name: str,
+    kit: Kit,
+    config: Config,
+    history: History,
+    read: int,
+    gold: I64,
+    *,
+    stream: bool = False,
+    follow: bool = False,
 ) -> Seat:
     """The contender ``name`` after the first ``read`` tokens of ``history``.
 
@@ -79,6 +91,8 @@ def take_seat(
             starts cold over it (newest blocks raw, then gists), and the window is built once,
             when it is needed: by the first token decoded or measured, or at once for a lens that
             reads the model's hidden states.
+        follow: build the window at once for every lens, so that it follows the refocuses by the
+            session's own edits.
     """
     if name not in _FOCUSED:
         window = kit.window(kit.base.window if name == "full" else config.w_max)
@@ -91,7 +105,7 @@ def take_seat(
         tree = kit.tree(history.mean_gister, history.tokens[: 0 if stream else read])
         parts.window.gists = OtherGists(tree)
     sees_model = name in ("ours", "mean") and kit.lens_reads_model
-    seat = FocusedSeat(parts, gold, held=not (stream or sees_model))
+    seat = FocusedSeat(parts, gold, held=not (stream or sees_model or follow))
     if stream and read:
         seat.read(history.tokens[:read])
     return seat

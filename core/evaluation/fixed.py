@@ -85,6 +85,7 @@ class FixedSeat:
         self._query_tokens = query_tokens
         self._gold = gold
         self._blocks = np.empty(0, np.int64)
+        self._heard: str | None = None
 
     def read(self, tokens: U32) -> None:
         """More history."""
@@ -106,13 +107,18 @@ class FixedSeat:
         gold_raw = self._gold_raw() if len(self._gold) else None
         return Asked(text.partition(stop)[0] if stop else text, gold_raw, None)
 
+    def hear(self, prompt: U32) -> None:
+        """A question, which stays the query from here on; the answer is measured next."""
+        self.read(prompt)
+        self._heard = self._tokenizer.decode(prompt)
+
     def measure(self, tokens: U32) -> F32:
         """NLL F32[t] in nats of the next tokens; the window slides at every block."""
         found: list[F32] = []
         for start in range(0, len(tokens), self._size):
             part = tokens[start : start + self._size]
-            query = self._tokenizer.decode(self._tokens[-self._query_tokens :])
-            self._build(len(part), query)
+            newest = self._tokens[-self._query_tokens :]
+            self._build(len(part), self._heard or self._tokenizer.decode(newest))
             assert self._window.last is not None
             found.append(token_nll(self._window.last.logits[-1:], part[:1]))
             forward = self._window.append(part)

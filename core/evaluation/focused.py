@@ -19,7 +19,7 @@ from megacontext.core.sources import Ingest, Question
 from megacontext.core.tree.spec import U32
 from megacontext.traces.schema import Phase
 
-__all__ = ["Asked", "FocusedSeat", "GoldLens", "StillLens", "is_raw"]
+__all__ = ["Asked", "FocusedSeat", "GoldLens", "Ledger", "StillLens", "is_raw"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def is_raw(context: WorkingContext, spans: I64) -> bool:
     return not bool(touched.any())
 
 
-class _Ledger(Recorder):
+class Ledger(Recorder):
     """Keeps NLL and refocus counts where a trace would be written."""
 
     def __init__(self, context: WorkingContext, gold: I64) -> None:
@@ -130,7 +130,7 @@ class FocusedSeat:
     def __init__(self, parts: Parts, gold: I64, held: bool) -> None:
         assert isinstance(parts.window, HeldWindow)
         parts.window.held = held
-        self._ledger = _Ledger(parts.focus.working_context, gold)
+        self._ledger = Ledger(parts.focus.working_context, gold)
         self._session = _SeatSession(parts, self._ledger)
         self._session.gold = gold
         self._session.warm_up()
@@ -148,6 +148,10 @@ class FocusedSeat:
         outcome = self._session.run([Question(prompt, "", "", limit, stop)])
         reached = self._ledger.reached if self._session.gold_raw else None
         return Asked(outcome.answers[-1].text, self._session.gold_raw, reached)
+
+    def hear(self, prompt: U32) -> None:
+        """A question with its refocuses; the answer is measured next."""
+        self.ask(prompt, 0, "")
 
     def measure(self, tokens: U32) -> F32:
         """NLL F32[t] in nats of the next tokens, read as a session reads them."""

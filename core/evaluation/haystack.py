@@ -13,7 +13,7 @@ from megacontext.core.rng import generator
 from megacontext.core.sources.python import python_texts
 from megacontext.traces.errors import SourceError
 
-__all__ = ["boundaries", "haystack", "in_parts", "library_texts", "texts_from"]
+__all__ = ["boundaries", "documents_from", "haystack", "library_texts", "texts_from"]
 
 
 def library_texts() -> list[Text]:
@@ -24,19 +24,21 @@ def library_texts() -> list[Text]:
     ]
 
 
-def in_parts(texts: Sequence[Text], count: int) -> list[Text]:
-    """Every text in ``count`` equal parts: so many documents for a bootstrap."""
+def documents_from(texts: Sequence[Text], parts: int) -> list[Text]:
+    """Every text in ``parts`` equal parts: so many documents for a bootstrap."""
+    if parts == 1:
+        return list(texts)
     return [
         Text(f"{text.name}/{part}", text.domain, text.text[part * width : (part + 1) * width])
         for text in texts
-        for width in (len(text.text) // count,)
-        for part in range(count)
+        for width in (len(text.text) // parts,)
+        for part in range(parts)
     ]
 
 
-def texts_from(path: Path | None) -> list[Text]:
-    """The texts of a JSON-lines file, or the library's."""
-    return library_texts() if path is None else load_texts(path)
+def texts_from(paths: Sequence[Path]) -> list[Text]:
+    """The texts of JSON-lines files, or the library's."""
+    return [text for path in paths for text in load_texts(path)] if paths else library_texts()
 
 
 def haystack(texts: Sequence[Text], chars: int, seed: int, number: int) -> str:

@@ -3,7 +3,8 @@
 Several facts of different scenes share one history, and each scene is asked about once, so that
 a history's gists serve several tasks. All facts of a scene have the same wording: each is a
 distractor of the others. Keys, values and wording are from the split that no training text uses
-(see :mod:`megacontext.core.data.lexicon`).
+(see :mod:`megacontext.core.data.lexicon`). A history, its question and its answer together are as
+long as asked, so that a history of the trained window's length can be read as a whole.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from megacontext.core.rng import generator
 from megacontext.core.runtime.bundle import DEMO, bundle_folder
 from megacontext.traces.errors import ConfigError, ModelError, SourceError
 
-__all__ = ["DEFAULT_KINDS", "KINDS", "MakeOptions", "make_tasks", "tokenizer_of"]
+__all__ = ["DEFAULT_KINDS", "KINDS", "MakeOptions", "TaskMaker", "make_tasks", "tokenizer_of"]
 
 Rng = np.random.Generator
 
@@ -49,8 +50,19 @@ class MakeOptions:
     samples: int = 20
     kinds: tuple[str, ...] = ()
     facts: int = 4
-    per_history: int = 10
+    per_history: int = 8
     seed: int = 0
+
+    def histories(self) -> list[tuple[int, int]]:
+        """(length in multiples of ``w_max``, number of its first task) of every history."""
+        firsts = range(0, self.samples, self.per_history)
+        return [(times, first) for first in firsts for times in self.times]
+
+    def kinds_of(self, first: int) -> list[str]:
+        """The kinds of the tasks about the history whose first task is ``first``."""
+        kinds = self.kinds or DEFAULT_KINDS
+        stop = min(self.samples, first + self.per_history)
+        return [kinds[number % len(kinds)] for number in range(first, stop)]
 
 
 @dataclass(frozen=True)
@@ -63,11 +75,20 @@ class _Kind:
     accepts: Callable[[Ask], bool] = lambda ask: True
 
 
+def _names_what_it_asks_for(ask: Ask) -> bool:
+    """Not a question for magic numbers where the facts speak of something else.
+
+    RULER's wording is right for numbers alone.
+    """
+    numbers = ask.answer.replace(", ", "").isdigit()
+    return numbers or "magic number" not in ask.question
+
+
 KINDS: dict[str, _Kind] = {
     "passkey": _Kind("relation", alone=True, accepts=lambda ask: ask.answer.isdigit()),
     "key_value": _Kind("relation"),
     "multi_key": _Kind("relation", crowd=4),
-    "multi_value": _Kind("values"),
+    "multi_value": _Kind("values", accepts=_names_what_it_asks_for),
     "variables": _Kind("chain"),
     "pairs": _Kind("pairs", crowd=2),
     "conversation": _Kind("chat"),
@@ -106,68 +127,74 @@ def make_tasks(
         ConfigError: an unknown kind or an impossible number.
         SourceError: the texts are too short.
     """
-    kinds = options.kinds or DEFAULT_KINDS
-    for kind in kinds:
-        if kind not in KINDS:
-            raise ConfigError(f"--kinds: {kind!r} is unknown; use some of {', '.join(KINDS)}.")
-    if min(options.samples, options.facts, options.per_history, *options.times) < 1:
-        raise ConfigError(
-            f"--samples {options.samples}, --facts {options.facts}, --per-history "
-            f"{options.per_history} and --times {list(options.times)} must be at least 1."
-        )
-    writer = RecallWriter(tokenizer, "heldout", options.seed, block_size)
-    if not any(side(word) == "heldout" for word in writer.lexicon.words):
-        # A vocabulary of bytes or of another script has no words to draw.
-        writer.lexicon = replace(writer.lexicon, words=tuple(THINGS))
-    made: list[RecallTask] = []
-    for first in range(0, options.samples, options.per_history):
-        wanted = [
-            kinds[number % len(kinds)]
-            for number in range(first, min(options.samples, first + options.per_history))
+    maker = TaskMaker(options, tokenizer, texts, block_size)
+    return [task for times, first in options.histories() for task in maker.of_history(times, first)]
+
+
+class TaskMaker:
+    """Makes the tasks of one history at a time; each is a function of (options, times, first).
+
+    Raises:
+        ConfigError: an unknown kind or an impossible number.
+    """
+
+    def __init__(
+        self,
+        options: MakeOptions,
+        tokenizer: Tokenizer,
+        texts: Sequence[Text],
+        block_size: int = 32,
+    ) -> None:
+        for kind in options.kinds:
+            if kind not in KINDS:
+                raise ConfigError(f"--kinds: {kind!r} is unknown; use some of {', '.join(KINDS)}.")
+        if min(options.samples, options.facts, options.per_history, *options.times) < 1:
+            raise ConfigError(
+                f"--samples {options.samples}, --facts {options.facts}, --per-history "
+                f"{options.per_history} and --times {list(options.times)} must be at least 1."
+            )
+        self._options = options
+        self._tokenizer = tokenizer
+        self._texts = texts
+        self._writer = RecallWriter(tokenizer, "heldout", options.seed, block_size)
+        if not any(side(word) == "heldout" for word in self._writer.lexicon.words):
+            # A vocabulary of bytes or of another script has no words to draw.
+            self._writer.lexicon = replace(self._writer.lexicon, words=tuple(THINGS))
+
+    def of_history(self, times: int, first: int) -> list[RecallTask]:
+        """Tasks ``first`` and following about one history of ``times`` * w_max tokens."""
+        options = self._options
+        kinds = options.kinds_of(first)
+        rng = generator(options.seed, "eval.tasks", times, first)
+        room = options.w_max // 8  # of a question and its answer
+        tokens = times * options.w_max - room
+        words = [kind for kind in kinds if kind == "common_word"]
+        made = [_common_word(self._writer, self._tokenizer, tokens, times, rng) for _ in words]
+        asked = [
+            (kind, *_scene(self._writer, options.facts, kind, times, first + number))
+            for number, kind in enumerate(kinds)
+            if kind != "common_word"
         ]
-        for times in options.times:
-            made += _history(options, writer, tokenizer, texts, times, first, wanted)
-    return made
-
-
-def _history(
-    options: MakeOptions,
-    writer: RecallWriter,
-    tokenizer: Tokenizer,
-    texts: Sequence[Text],
-    times: int,
-    first: int,
-    kinds: list[str],
-) -> list[RecallTask]:
-    """Tasks about one history of ``times`` * w_max tokens."""
-    rng = generator(options.seed, "eval.tasks", times, first)
-    tokens = times * options.w_max
-    words = [kind for kind in kinds if kind == "common_word"]
-    made = [_common_word(writer, tokenizer, tokens, times, rng) for _ in words]
-    asked = [
-        (kind, *_scene(writer, options.facts, kind, times, first + number))
-        for number, kind in enumerate(kinds)
-        if kind != "common_word"
-    ]
-    if not asked:
-        return made
-    statements = [f"\n{text}\n" for _, scene, _ in asked for text in scene.statements]
-    left = tokens - sum(len(tokenizer.encode(text).ids) for text in statements)
-    newest = options.w_max * 5 // 4
-    if left < newest * 6 // 5:
-        raise ConfigError(
-            f"--times {times}: the {len(statements)} facts of --per-history {options.per_history} "
-            f"questions leave {max(left, 0)} of {tokens} tokens for text; lower --per-history, "
-            "--facts or raise --times."
-        )
-    # Texts have 3 to 4 characters a token, some less: what is too long is cut to the token.
-    for chars in (left * 5, left * 9):
-        text = haystack(texts, chars, options.seed, first * 1000 + times)
-        ends = [stop for _, stop in tokenizer.encode(text).offsets[:left]]
-        if len(ends) == left:
-            break
-    # The newest window's worth of text holds no fact: recency alone cannot answer.
-    return made + _plant(text[: ends[-1]], ends[-min(newest, len(ends))], asked, times, rng)
+        if not asked:
+            return made
+        statements = [f"\n{text}\n" for _, scene, _ in asked for text in scene.statements]
+        left = tokens - sum(len(self._tokenizer.encode(text).ids) for text in statements)
+        newest = options.w_max * 5 // 4
+        if left < newest * 6 // 5:
+            raise ConfigError(
+                f"--times {times}: the {len(statements)} facts of --per-history "
+                f"{options.per_history} questions leave {max(left, 0)} of {tokens} tokens for "
+                "text; lower --per-history, --facts or raise --times."
+            )
+        # Texts have 3 to 4 characters a token, some less: what is too long is cut to the token.
+        for chars in (left * 5, left * 9):
+            text = haystack(self._texts, chars, options.seed, first * 1000 + times)
+            ends = [stop for _, stop in self._tokenizer.encode(text).offsets[:left]]
+            if len(ends) == left:
+                break
+        # The newest window's worth of text holds no fact: recency alone cannot answer.
+        last = ends[-min(newest, len(ends))]
+        return made + _plant(text[: ends[-1]], last, asked, times, rng)
 
 
 def _scene(
@@ -201,8 +228,10 @@ def _plant(
     spans: dict[tuple[int, int], tuple[int, int]] = {}
     cursor = length = 0
     for place, at, i, text in sorted(pieces, key=lambda p: p[:3]):
-        parts += [filler[cursor:place], "\n", text, "\n"]
-        length += place - cursor + 1
+        # A line of its own; behind a line end, every other one with an empty line before it.
+        lead = "" if filler[place - 1 : place] == "\n" and rng.random() < 0.5 else "\n"
+        parts += [filler[cursor:place], lead, text, "\n"]
+        length += place - cursor + len(lead)
         spans[at, i] = (length, length + len(text))
         length += len(text) + 1
         cursor = place

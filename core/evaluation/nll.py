@@ -6,7 +6,9 @@ at the same places of the history, and are predicted from the place before them.
 a session reads them: block by block, with what each contender does at a block's end.
 
 Contenders that focus start cold over all but the newest ``lead`` tokens, which are read with a
-session's refocuses so that the lens can set itself up; with ``stream`` the model reads all.
+session's refocuses so that the lens can set itself up, and the window is built once behind them
+(with ``follow``, or a lens that reads the model, by edits from the cold start on); with ``stream``
+the model reads all.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from megacontext.core.evaluation.kit import Kit
 from megacontext.core.evaluation.statistics import bootstrap
 from megacontext.core.evaluation.tasks import Text
 from megacontext.core.runtime.nll import full_history_nll
-from megacontext.traces.errors import ConfigError, SourceError
+from megacontext.traces.errors import ConfigError
 
 __all__ = ["NLL_CONTENDERS", "NLLOptions", "Piece", "evaluate_nll", "summarize_nll"]
 
@@ -48,6 +50,29 @@ class NLLOptions:
     length: int = 0
     lead: int = 8
 
+    def checked_length(self, window: int) -> int:
+        """Tokens of a piece for a model with this trained window.
+
+        Raises:
+            ConfigError: lengths that cannot be.
+        """
+        length = self.length or window
+        if not 0 < self.horizon <= length // 4:
+            raise ConfigError(
+                f"--horizon {self.horizon} must lie between 1 and {length // 4}, a quarter of the "
+                "piece."
+            )
+        if length > window:
+            raise ConfigError(
+                f"--length {length} is beyond the trained window of {window}, without which "
+                "there is no full history to compare with; use at most that."
+            )
+        if length - self.horizon <= max(self.w_max):
+            raise ConfigError(
+                f"--w-max {max(self.w_max)} holds a whole piece of {length} tokens; use less."
+            )
+        return length
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -68,55 +93,44 @@ def evaluate_nll(
     options: NLLOptions,
     *,
     stream: bool = False,
+    follow: bool = False,
+    first: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Piece]:
-    """Every contender on every piece of every text, for each budget.
+    """Every contender on every piece of every text, for each budget; short texts have no piece.
+
+    Args:
+        follow: the window follows the refocuses of the lead by the session's own edits.
+        first: number of the first text; contenders that draw, draw by it.
 
     Raises:
         ConfigError: lengths that cannot be, or a budget too small.
-        SourceError: no text is as long as a piece.
     """
-    length = options.length or kit.base.window
+    length = options.checked_length(kit.base.window)
     block = kit.config.block_size
-    if not 0 < options.horizon <= length // 4:
-        raise ConfigError(
-            f"--horizon {options.horizon} must lie between 1 and {length // 4}, a quarter of the "
-            "piece."
-        )
-    if length > kit.base.window:
-        raise ConfigError(
-            f"--length {length} is beyond the trained window of {kit.base.window}, without which "
-            "there is no full history to compare with; use at most that."
-        )
-    if length - options.horizon <= max(options.w_max):
-        raise ConfigError(
-            f"--w-max {max(options.w_max)} holds a whole piece of {length} tokens; use less."
-        )
     configs = [kit.with_w_max(w_max) for w_max in options.w_max]
-    cut = [(text, *piece) for text in texts for piece in _pieces(kit, text, length, options.pieces)]
-    if not cut:
-        raise SourceError(f"No text has {length} tokens; give longer texts or a smaller --length.")
+    cut = [
+        (number * options.pieces + i, text, *piece)
+        for number, text in enumerate(texts, first)
+        for i, piece in enumerate(_pieces(kit, text, length, options.pieces))
+    ]
     read = (length - options.horizon) // block * block
     lead = min(options.lead * block, read)
     done, total = 0, len(cut) * len(configs) * len(contenders)
     found: list[Piece] = []
-    for number, (text, start, tokens) in enumerate(cut):
+    for number, text, at, tokens in cut:
         scored = tokens[read : read + options.horizon]
         full = float(full_history_nll(kit.base, tokens[: read + len(scored)], len(scored)).mean())
         history = kit.history_of(tokens[:read])
         for config in configs:
-            piece = Piece(text.name, text.domain, start, config.w_max, full)
+            piece = Piece(text.name, text.domain, at, config.w_max, full)
+            own = sample_config(config, number)
             for name in contenders:
+                start = read - lead
                 seat = take_seat(
-                    name,
-                    kit,
-                    sample_config(config, number),
-                    history,
-                    read - lead,
-                    _NOWHERE,
-                    stream=stream,
+                    name, kit, own, history, start, _NOWHERE, stream=stream, follow=follow
                 )
-                seat.read(history.tokens[read - lead :])
+                seat.read(history.tokens[start:])
                 piece.nll[name] = float(seat.measure(scored).mean())
                 done += 1
                 progress(done, total)
@@ -140,11 +154,12 @@ def summarize_nll(pieces: Sequence[Piece], seed: int) -> dict[str, dict[str, Any
     ``delta_nll`` is the mean over documents of NLL minus that of ``full`` with its bootstrap
     ``interval``, ``delta_nll_p95`` the 95th percentile over pieces, ``recovered_gain`` the share of
     what dropping far history costs that is recovered (needs the contender ``delete``; None where
-    dropping it costs nothing).
+    dropping it costs nothing), ``behind_ours`` the mean difference from ``ours`` over the same
+    documents, whose interval is narrower than that between two intervals of their own.
     """
     budgets = list(dict.fromkeys(p.w_max for p in pieces))
     table: dict[str, dict[str, Any]] = {}
-    for name in pieces[0].nll if pieces else ():
+    for name in dict.fromkeys(name for piece in pieces for name in piece.nll):
         by_w_max = {
             str(w_max): _figures([p for p in pieces if p.w_max == w_max], name, seed)
             for w_max in budgets
@@ -187,17 +202,26 @@ def _group(pieces: Sequence[Piece], name: str, seed: int) -> dict[str, Any]:
     def delta(pick: np.ndarray) -> float:
         return float((own[pick] - full[pick]).mean())
 
+    ours = by_document(lambda p: p.nll.get("ours", np.nan))
+
+    def behind(pick: np.ndarray) -> float:
+        return float((own[pick] - ours[pick]).mean())
+
     every = np.arange(len(documents))
     recovered = gain(every)
     known = not np.isnan(recovered)
     interval = bootstrap(delta, len(documents), seed, "delta")
     gain_interval = bootstrap(gain, len(documents), seed, "gain") if known else None
+    compared = name != "ours" and not np.isnan(ours).any()
+    lag = bootstrap(behind, len(documents), seed, "behind") if compared else None
     return {
         "delta_nll": delta(every),
         "interval": None if interval is None else list(interval),
         "delta_nll_p95": float(np.quantile([p.nll[name] - p.full for p in pieces], 0.95)),
         "recovered_gain": recovered if known else None,
         "recovered_gain_interval": None if gain_interval is None else list(gain_interval),
+        "behind_ours": behind(every) if compared else None,
+        "behind_ours_interval": None if lag is None else list(lag),
         "nll": float(own.mean()),
         "nll_full": float(full.mean()),
         "count": len(pieces),

@@ -48,17 +48,28 @@ def _normalized(text: str) -> str:
     return _SPACE.sub(" ", text).strip().lstrip(_QUOTES).casefold()
 
 
-def is_right(text: str, answer: str) -> bool:
+def is_right(text: str, answer: str, kind: str = "") -> bool:
     """Whether ``text`` starts with ``answer``; case, white space and opening quotes aside.
 
-    A longer word or number that merely starts with the answer is wrong.
+    A longer word or number that merely starts with the answer is wrong. Of kind ``multi_value``
+    the answer is a list joined by commas: its n values may come in any order, but the first n
+    different values of the text must be these (what a decoder repeats behind them is not judged).
     """
     said, wanted = _normalized(text), _normalized(answer)
     wanted = wanted.rstrip(_QUOTES + ".") or wanted
+    if kind == "multi_value":
+        values = set(_items(wanted))
+        return set(_items(said)[: len(values)]) == values
     if not said.startswith(wanted):
         return False
     rest = said[len(wanted) :]
     return not (wanted[-1:].isalnum() and rest[:1].isalnum())
+
+
+def _items(text: str) -> list[str]:
+    """The different values of a list, in order."""
+    found = (item.strip(_QUOTES + ". ") for item in text.replace(" and ", ",").split(","))
+    return list(dict.fromkeys(item for item in found if item))
 
 
 def evaluate_recall(
@@ -67,19 +78,25 @@ def evaluate_recall(
     contenders: Sequence[str],
     *,
     stream: bool = False,
+    follow: bool = False,
     template: str = TEMPLATE,
+    first: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Result]:
     """Every contender on every task that it can take part in.
 
     ``oracle`` needs ``gold``, ``full`` a history that fits the trained window.
 
+    Args:
+        follow: the window follows the question's refocuses by the session's own edits.
+        first: number of the first task; contenders that draw, draw by it.
+
     Raises:
         BudgetError: a history is too long for the budget and number of levels.
     """
     results: list[Result] = []
     done, total = 0, len(tasks) * len(contenders)
-    for number, task in enumerate(tasks):
+    for number, task in enumerate(tasks, first):
         history = kit.history(task.history)
         gold = token_spans(history.offsets, task.gold)
         encode = kit.base.tokenizer.encode
@@ -93,11 +110,12 @@ def evaluate_recall(
                 name == "full" and whole > kit.base.window
             )
             if not apart:
+                read = len(history.tokens)
                 seat = take_seat(
-                    name, kit, config, history, len(history.tokens), gold, stream=stream
+                    name, kit, config, history, read, gold, stream=stream, follow=follow
                 )
                 asked = seat.ask(prompt, limit, stop)
-                right = is_right(asked.text, task.answer)
+                right = is_right(asked.text, task.answer, task.kind)
                 results.append(
                     Result(
                         number,

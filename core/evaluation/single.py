@@ -25,19 +25,20 @@ def evaluate_single(
     texts: Sequence[Text],
     pieces: int,
     horizon: int = 64,
+    first: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Piece]:
     """NLL of the next ``horizon`` tokens where one block is a gist, its mean, or gone.
 
     It is the newest block that is not protected, so that every scored token is predicted from a
     raw one; all other tokens are raw. A piece is a quarter of the trained window; texts shorter
-    than that are left out.
+    than that are left out. ``first`` is the number of the first text.
     """
     size, length = kit.config.block_size, kit.base.window // 4
     blocks = length // size
     read = blocks * size
     found: list[Piece] = []
-    for number, text in enumerate(texts):
+    for number, text in enumerate(texts, first):
         tokens = kit.base.tokenizer.encode(text.text)
         fit = min(pieces, len(tokens) // (read + horizon))
         for at in range(fit):

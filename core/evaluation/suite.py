@@ -1,241 +1,218 @@
-"""The suite: recall, gold expansion, NLL, single gists and the health of one session, in one table.
+"""The suite: recall, NLL, single gists, health and cost of refocusing, beside their targets.
 
-Refocus overhead and cost by length of history are measured by ``megacontext bench decode``.
+Everything is cut into jobs (:mod:`.jobs`), so that processes share the work and an interrupted
+suite continues. Cost by length of history is measured by ``megacontext bench decode``.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from megacontext.core.config import Config
-from megacontext.core.config.sources import PythonSource
-from megacontext.core.evaluation.kit import Kit
-from megacontext.core.evaluation.making import MakeOptions, make_tasks
-from megacontext.core.evaluation.nll import (
-    NLL_CONTENDERS,
-    NLLOptions,
-    evaluate_nll,
-    summarize_nll,
+from megacontext.core.evaluation.contenders import CONTENDERS
+from megacontext.core.evaluation.jobs import (
+    Job,
+    JobProgress,
+    Store,
+    fingerprint,
+    plain_config,
+    run_jobs,
 )
-from megacontext.core.evaluation.recall import evaluate_recall, summarize_recall
-from megacontext.core.evaluation.single import evaluate_single
-from megacontext.core.evaluation.tables import Rows
-from megacontext.core.evaluation.tasks import Text
-from megacontext.core.runtime.run import run
-from megacontext.core.runtime.session import Outcome
-from megacontext.core.runtime.summary import summarize
+from megacontext.core.evaluation.making import DEFAULT_KINDS, MakeOptions
+from megacontext.core.evaluation.nll import NLL_CONTENDERS, NLLOptions
+from megacontext.core.evaluation.overhead import overhead_of
+from megacontext.core.evaluation.rows import (
+    Row,
+    health_rows,
+    nll_rows,
+    overhead_rows,
+    recall_rows,
+    single_rows,
+)
+from megacontext.core.evaluation.work import (
+    RESULTS,
+    AnswersJob,
+    NLLJob,
+    RecallJob,
+    SessionJob,
+    SingleJob,
+    Sources,
+)
+from megacontext.core.model import BaseModel
+from megacontext.traces.errors import ConfigError, SourceError
 
-__all__ = ["FULL", "QUICK", "Row", "SuiteOptions", "run_suite", "suite_table"]
+__all__ = ["FULL", "QUICK", "SECTIONS", "Suite", "SuiteOptions", "recall_jobs", "run_suite"]
 
-Progress = Callable[[int, int, str], None]
-_RECALL = ["ours", "recency", "random", "bm25", "gists", "oracle"]
+SECTIONS = ("recall", "nll", "answers", "single", "session", "overhead")
 
 
 @dataclass(frozen=True)
 class SuiteOptions:
-    """Sizes: tasks per length, lengths and budgets, windows per text, blocks of the session."""
+    """Sizes.
 
-    samples: int = 100
+    Attributes:
+        samples: recall tasks of each length.
+        times: lengths of the histories in multiples of W_max.
+        kinds: of recall tasks, empty for all usual ones.
+        w_max: budgets for NLL.
+        pieces: windows of a document for NLL; four times as many for single gists.
+        parts: documents that each of the library's texts is cut into.
+        answers: questions of the recall text.
+        session_times: length of the session in multiples of W_max.
+        cycles: blocks decoded for the cost of refocusing.
+        sections: of ``SECTIONS``.
+    """
+
+    samples: int = 104
     times: tuple[int, ...] = (4, 16, 64)
     kinds: tuple[str, ...] = ()
     w_max: tuple[int, ...] = (512, 1024, 2048)
     pieces: int = 4
+    parts: int = 16
+    answers: int = 48
     session_times: int = 32
+    cycles: int = 40
+    sections: tuple[str, ...] = SECTIONS
 
 
 FULL = SuiteOptions()
-QUICK = SuiteOptions(samples=20, w_max=(512, 1024), pieces=1, session_times=8)
+QUICK = SuiteOptions(samples=40, pieces=1, parts=8, answers=16, session_times=8, cycles=16)
 
 
 @dataclass(frozen=True)
-class Row:
-    """One figure. ``met`` is None where there is no target."""
+class Suite:
+    """What came out: the rows of the table, and every single result by section."""
 
-    measure: str
-    cell: str
-    contender: str
-    value: float | None
-    low: float | None
-    high: float | None
-    count: int
-    target: str = ""
-    met: bool | None = None
+    rows: list[Row]
+    singles: dict[str, list[Any]]
 
 
 def run_suite(
     config: Config,
-    haystacks: Sequence[Text],
-    texts: Sequence[Text],
+    base: BaseModel,
+    sources: Sources,
     options: SuiteOptions,
-    progress: Progress = lambda done, total, what: None,
-) -> list[Row]:
-    """All rows; see the module.
+    store_path: Path,
+    *,
+    workers: int = 1,
+    resume: bool = False,
+    progress: JobProgress = lambda *_: None,
+) -> Suite:
+    """Run the sections and judge them.
 
     Args:
-        haystacks: texts to hide facts in.
-        texts: documents for NLL, with their domains.
+        config: resolved: its kinds are plain.
+        base: of the config, for its trained window and for the cost of refocusing.
+        store_path: finished jobs, see :class:`.jobs.Store`.
+
+    Raises:
+        ConfigError: an unknown section, or sizes that cannot be.
+        SourceError: texts too short.
     """
-    kit = Kit.load(config)
-    rows = _recall(kit, haystacks, options, progress)
-    rows += _nll(kit, texts, options, progress)
-    rows += _single(kit, texts, options, progress)
-    return rows + _session(config, options, progress)
+    for name in options.sections:
+        if name not in SECTIONS:
+            raise ConfigError(f"--only: {name!r} is unknown; use some of {', '.join(SECTIONS)}.")
+    plain = plain_config(config)
+    budgets = tuple(w for w in options.w_max if w < base.window - 64) or (config.w_max,)
+    plans: dict[str, Callable[[], Sequence[Job]]] = {
+        "recall": lambda: recall_jobs(plain, config, sources, options, tuple(CONTENDERS)),
+        "nll": lambda: _nll_jobs(plain, sources, options, budgets),
+        "answers": lambda: _answers_jobs(plain, config, sources, options, budgets, base.window),
+        "single": lambda: _single_jobs(plain, sources, options),
+        "session": lambda: [SessionJob(plain, options.session_times * config.w_max)],
+    }
+    planned: dict[str, list[Job]] = {
+        name: list(plans[name]()) for name in options.sections if name in plans
+    }
+    store = Store(store_path, resume, fingerprint(config), RESULTS)
+    every = [job for jobs in planned.values() for job in jobs]
+    results = run_jobs(every, workers, store, progress)
+    singles: dict[str, list[Any]] = {name: [] for name in planned}
+    owners = [name for name, jobs in planned.items() for _ in jobs]
+    for name, found in zip(owners, results, strict=True):
+        singles[name] += found
+    _check_texts(singles)
+    rows: list[Row] = []
+    rows += recall_rows(singles.get("recall", []))
+    nll = singles.get("nll", []), singles.get("answers", [])
+    rows += [row for part in nll for row in nll_rows(part, config.seed, base.window)]
+    rows += single_rows(singles.get("single", []), config.seed)
+    rows += health_rows(singles.get("session", []))
+    if "overhead" in options.sections:  # last and alone: other processes would be in the figure
+        progress(len(every), len(every), "overhead")
+        rows += overhead_rows(overhead_of(config, options.cycles))
+    return Suite(rows, {name: found for name, found in singles.items() if found})
 
 
-def _recall(
-    kit: Kit, haystacks: Sequence[Text], options: SuiteOptions, progress: Progress
-) -> list[Row]:
+def _check_texts(singles: dict[str, list[Any]]) -> None:
+    for name in ("nll", "single"):
+        if name in singles and not singles[name]:
+            raise SourceError(
+                f"--text has no document that is long enough for {name}; give longer ones, or "
+                "leave it out with --only."
+            )
+
+
+def recall_jobs(
+    plain: str,
+    config: Config,
+    sources: Sources,
+    options: SuiteOptions,
+    contenders: tuple[str, ...],
+) -> list[RecallJob]:
+    """One job a history."""
     made = MakeOptions(
-        kit.config.w_max, options.times, options.samples, options.kinds, seed=kit.config.seed
+        config.w_max, options.times, options.samples, options.kinds, seed=config.seed
     )
-    backend = kit.base.tokenizer.hf.backend_tokenizer
-    tasks = make_tasks(made, backend, haystacks, kit.config.block_size)
-    results = evaluate_recall(
-        kit, tasks, _RECALL, progress=lambda done, total: progress(done, total, "recall")
-    )
-    rows: list[Row] = []
-    for name, own in summarize_recall(results).items():
-        for times, cell in own["by_times"].items():
-            where = f"{times}× W_max"
-            rows.append(_share("recall", where, name, cell, "accuracy", "interval"))
-            if cell["gold_expanded"] is not None:
-                rows.append(
-                    _share("gold expanded", where, name, cell, "gold_expanded", "gold_interval")
-                )
-            if cell["refocuses"] is not None:
-                took = cell["refocuses"]
-                row = Row("refocuses until expanded", where, name, took, None, None, cell["count"])
-                rows.append(_judged(row, "<= 2", took <= 2))
-        for kind, cell in own["by_kind"].items():
-            rows.append(_share("recall", kind, name, cell, "accuracy", "interval", judged=False))
-    return rows
+    jobs, number = [], 0
+    for times, first in made.histories():
+        jobs.append(RecallJob(plain, sources, made, times, first, number, contenders))
+        number += len(made.kinds_of(first))
+    return jobs
 
 
-def _share(
-    measure: str,
-    where: str,
-    name: str,
-    cell: Mapping[str, Any],
-    value: str,
-    interval: str,
-    judged: bool = True,
-) -> Row:
-    low, high = cell[interval]
-    row = Row(measure, where, name, cell[value], low, high, cell["count"])
-    bars = {"16× W_max": 0.95, "64× W_max": 0.90} if measure == "recall" else {}
-    bar = bars.get(where) if measure == "recall" else 0.95
-    if not judged or bar is None:
-        return row
-    return _judged(row, f">= {bar:.0%}", cell[value] >= bar)
-
-
-def _judged(row: Row, target: str, met: bool) -> Row:
-    """Targets are ours alone."""
-    return replace(row, target=target, met=met) if row.contender == "ours" else row
-
-
-def _nll(kit: Kit, texts: Sequence[Text], options: SuiteOptions, progress: Progress) -> list[Row]:
-    fits = tuple(w for w in options.w_max if w < kit.base.window - 64)
-    budgets = fits or (kit.config.w_max,)
-    pieces = evaluate_nll(
-        kit,
-        texts,
-        NLL_CONTENDERS,
-        NLLOptions(budgets, pieces=options.pieces),
-        progress=lambda done, total: progress(done, total, "NLL"),
-    )
-    rows: list[Row] = []
-    for name, own in summarize_nll(pieces, kit.config.seed).items():
-        for w_max, cell in own["by_w_max"].items():
-            for domain, figures in cell.get("by_domain", {"all": cell}).items():
-                rows += _nll_rows(f"{domain}, W_max {w_max}", name, figures, kit, int(w_max))
-    return rows
-
-
-def _nll_rows(where: str, name: str, figures: Mapping[str, Any], kit: Kit, w_max: int) -> list[Row]:
-    delta, count = figures["delta_nll"], figures["count"]
-    low, high = figures["interval"] or (None, None)
-    row = Row("ΔNLL@64", where, name, delta, low, high, count)
-    if kit.base.window >= 4 * w_max:  # the target is for compression 4x to 16x
-        row = _judged(row, "<= 0.10", delta <= 0.10)
-    p95 = Row("ΔNLL@64 p95", where, name, figures["delta_nll_p95"], None, None, count)
-    rows = [row, p95]
-    gain = figures["recovered_gain"]
-    if gain is not None and name != "delete":
-        low, high = figures["recovered_gain_interval"] or (None, None)
-        row = Row("recovered gain", where, name, gain, low, high, count)
-        rows.append(_judged(row, ">= 0.6", gain >= 0.6) if where.startswith("code") else row)
-    return rows
-
-
-def _single(
-    kit: Kit, texts: Sequence[Text], options: SuiteOptions, progress: Progress
-) -> list[Row]:
-    pieces = evaluate_single(
-        kit,
-        texts,
-        4 * options.pieces,
-        progress=lambda done, total: progress(done, total, "single gists"),
-    )
-    if not pieces:
-        return []
-    figures = summarize_nll(pieces, kit.config.seed)
-    rows = []
-    for name, own in figures.items():
-        low, high = own["interval"] or (None, None)
-        row = Row("ΔNLL@64, one block", "all", name, own["delta_nll"], low, high, own["count"])
-        if name == "gist":
-            bar = figures["delete"]["delta_nll"] / 2
-            row = replace(row, target="<= half of delete", met=own["delta_nll"] <= bar)
-        rows.append(row)
-    return rows
-
-
-def _session(config: Config, options: SuiteOptions, progress: Progress) -> list[Row]:
-    """Health of a session over library code."""
-    tokens = options.session_times * config.w_max
-    source = PythonSource(max_tokens=tokens, decode_tokens=64)
-    with tempfile.TemporaryDirectory() as folder:
-        trace = Path(folder) / "suite.arrow"
-        result = run(
-            replace(config, source=source, tree=replace(config.tree, storage="ram", path=None)),
-            trace,
-            control=False,
-            read_stdin=False,
-            progress=lambda read: progress(min(read, tokens), tokens, "session"),
-        )
-        outcome: Outcome = result.outcome
-        summary = summarize(trace, outcome, result.seconds)
-    metrics, where = summary.metrics, f"{tokens:,} tokens"
-    count = metrics["refocuses"]
-    swap, residency, bad = metrics["swap_rate"], metrics["residency"], summary.violations
-    rows = [
-        Row("swap rate", where, "ours", swap, None, None, count, "0.05 to 0.20"),
-        Row("residency", where, "ours", residency, None, None, count, ">= 90%"),
-        Row("budget violations", where, "ours", float(bad), None, None, count, "0", bad == 0),
-    ]
-    if swap is not None and residency is not None:
-        rows[0] = replace(rows[0], met=0.05 <= swap <= 0.20)
-        rows[1] = replace(rows[1], met=residency >= 0.9)
-    return rows
-
-
-def suite_table(rows: Sequence[Row]) -> Rows:
-    """The rows as texts."""
+def _nll_jobs(
+    plain: str, sources: Sources, options: SuiteOptions, budgets: tuple[int, ...]
+) -> list[NLLJob]:
+    cut = NLLOptions(budgets, pieces=options.pieces)
     return [
-        {
-            "measure": row.measure,
-            "cell": row.cell,
-            "contender": row.contender,
-            "value": "–" if row.value is None else f"{row.value:.3f}",
-            "95 % interval": "–" if row.low is None else f"{row.low:.3f} to {row.high:.3f}",
-            "n": str(row.count),
-            "target": row.target,
-            "": {True: "met", False: "missed", None: ""}[row.met],
-        }
-        for row in rows
+        NLLJob(plain, sources, number, cut, tuple(NLL_CONTENDERS))
+        for number in range(len(sources.documents()))
+    ]
+
+
+def _answers_jobs(
+    plain: str,
+    config: Config,
+    sources: Sources,
+    options: SuiteOptions,
+    budgets: tuple[int, ...],
+    window: int,
+) -> list[AnswersJob]:
+    """Histories of the trained window; facts are older than the largest budget."""
+    widest = max(budgets)
+    times = max(2, window // widest)
+    made = MakeOptions(
+        widest,
+        (times,),
+        options.answers,
+        options.kinds or DEFAULT_KINDS,
+        facts=2,
+        per_history=2,
+        seed=config.seed,
+    )
+    contenders = (*NLL_CONTENDERS, "oracle")
+    return [
+        AnswersJob(plain, sources, made, times, first, contenders, budgets)
+        for _, first in made.histories()
+    ]
+
+
+def _single_jobs(plain: str, sources: Sources, options: SuiteOptions) -> list[SingleJob]:
+    return [
+        SingleJob(plain, sources, number, 4 * options.pieces)
+        for number in range(len(sources.documents()))
     ]

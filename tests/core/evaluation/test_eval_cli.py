@@ -117,4 +117,6 @@ def test_suite_writes_parquet_and_markdown(capsys, config_file, tmp_path):
     assert {"recall", "gold expanded", "ΔNLL@64, one block", "swap rate"} <= measures
     judged = {row["contender"] for row in rows if row["met"] is not None}
     assert judged <= {"ours", "gist"}
-    assert (tmp_path / "out" / "suite.md").read_text().startswith("| measure |")
+    shown = (tmp_path / "out" / "suite.md").read_text()
+    assert "## Targets" in shown
+    assert "| recency | 0% [0%, 79%] |" in shown

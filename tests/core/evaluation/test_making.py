@@ -2,7 +2,7 @@
 
 import pytest
 
-from megacontext.core.evaluation.haystack import boundaries, haystack, in_parts
+from megacontext.core.evaluation.haystack import boundaries, documents_from, haystack
 from megacontext.core.evaluation.making import DEFAULT_KINDS, KINDS, MakeOptions, make_tasks
 from megacontext.core.evaluation.tasks import Text
 from megacontext.traces.errors import ConfigError, SourceError
@@ -86,7 +86,7 @@ def test_haystacks_start_at_lines_and_take_turns(texts):
 
 
 def test_texts_in_parts_cover_the_text():
-    parts = in_parts([Text("a", "d", "0123456789")], 3)
+    parts = documents_from([Text("a", "d", "0123456789")], 3)
     assert [(p.name, p.domain, p.text) for p in parts] == [
         ("a/0", "d", "012"),
         ("a/1", "d", "345"),

@@ -1,0 +1,126 @@
+"""What figures were measured with: command, commit, weights, machine, time."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+import transformers
+
+from megacontext.traces.errors import SourceError, StorageError
+
+__all__ = ["About", "about_now"]
+
+_FILE = "about.json"
+
+
+@dataclass(frozen=True)
+class About:
+    """One evaluation; ``kind`` says what its rows are: ``suite`` or ``ablations``.
+
+    ``seconds`` is its wall-clock time, of the last stretch alone where it was resumed.
+    """
+
+    kind: str
+    command: str
+    commit: str
+    weights: str
+    machine: str
+    workers: int
+    date: str
+    seconds: float
+    notes: tuple[str, ...]
+
+    def write(self, folder: Path) -> None:
+        """Put it beside the figures.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / _FILE).write_text(json.dumps(asdict(self), indent=1) + "\n", "utf-8")
+        except OSError as error:
+            raise StorageError(f"{folder} cannot be written ({error.strerror}).") from error
+
+    @classmethod
+    def read(cls, folder: Path) -> About:
+        """What lies beside the figures in ``folder``.
+
+        Raises:
+            SourceError: no evaluation left its figures there.
+        """
+        try:
+            fields = json.loads((folder / _FILE).read_text("utf-8"))
+            return cls(**{**fields, "notes": tuple(fields["notes"])})
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise SourceError(
+                f"{folder} holds no readable {_FILE}; name the --out folder of eval suite or eval "
+                "ablate."
+            ) from error
+
+
+def about_now(
+    kind: str,
+    command: Sequence[str],
+    weights: str,
+    workers: int,
+    seconds: float,
+    notes: Sequence[str],
+) -> About:
+    """The evaluation that just ended."""
+    date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return About(
+        kind,
+        " ".join(command),
+        _commit(),
+        weights,
+        _machine(),
+        workers,
+        date,
+        round(seconds, 1),
+        tuple(notes),
+    )
+
+
+def _machine() -> str:
+    parts = [f"{len(os.sched_getaffinity(0))} CPU cores ({_processor()})"]
+    if torch.cuda.is_available():
+        parts.insert(0, torch.cuda.get_device_name(0))
+    parts += [f"Python {platform.python_version()}", f"torch {torch.__version__}"]
+    return ", ".join([*parts, f"transformers {transformers.__version__}"])
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text("utf-8").splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _commit() -> str:
+    """Short hash of the checkout, with a + where files differ from it; empty without one."""
+    folder = str(Path(__file__).resolve().parent)
+    found = []
+    for arguments in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "-uno"]):
+        try:
+            done = subprocess.run(
+                ["git", "-C", folder, *arguments],
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+        if done.returncode:
+            return ""
+        found.append(done.stdout.strip())
+    return found[0] + ("+" if found[1] else "")

@@ -1,0 +1,93 @@
+"""What refocusing adds to decoding: a session decodes with refocuses, its own time apart."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from megacontext.core.config import Config
+from megacontext.core.evaluation.focused import Ledger
+from megacontext.core.evaluation.haystack import library_texts
+from megacontext.core.evaluation.kit import Kit
+from megacontext.core.evaluation.statistics import Interval, bootstrap
+from megacontext.core.runtime.session import Session
+from megacontext.traces.schema import Trigger
+
+__all__ = ["Overhead", "overhead_of"]
+
+_WARM = 2
+_TIMES = 16
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """Time per token with refocusing over that without, in the same window.
+
+    ``ratio`` is the median over cycles of one block each, with its interval; ``token_ms`` the
+    median time of a decoded token, ``refocus_ms`` of a refocus with its block's gist.
+    """
+
+    cycles: int
+    ratio: float
+    interval: Interval | None
+    token_ms: float
+    refocus_ms: float
+
+
+class _TimedSession(Session):
+    """Adds up the time that is spent on focusing: gists, lens, allocator, window."""
+
+    seconds = 0.0
+
+    def refocus(self, trigger: Trigger) -> int:
+        began = _now(self.parts.base.device)
+        step = super().refocus(trigger)
+        self.seconds += _now(self.parts.base.device) - began
+        return step
+
+
+def overhead_of(config: Config, cycles: int) -> Overhead:
+    """Decode ``cycles`` blocks behind library code of 16 * w_max tokens, and time them."""
+    kit = Kit.load(config)
+    (code, *_) = library_texts()
+    size, length = config.block_size, _TIMES * config.w_max
+    tokens = kit.base.tokenizer.encode(code.text[: 8 * length])[:length]
+    history = kit.history_of(tokens[: len(tokens) // size * size])
+    parts = kit.parts(kit.config, history, len(history.tokens), kit.fresh_lens())
+    context = parts.focus.working_context
+    ledger = Ledger(context, np.empty((0, 2), np.int64))
+    session = _TimedSession(parts, ledger)
+    session.warm_up()
+    session.refocus(Trigger.MANUAL)
+    whole, focusing = [], []
+    for _ in range(_WARM + cycles):
+        session.seconds, gists = 0.0, ledger.stages.gist
+        began = _now(kit.base.device)
+        session.decode(1)
+        while context.tail_tokens:
+            session.decode(1)
+        whole.append(_now(kit.base.device) - began)
+        focusing.append(session.seconds + (ledger.stages.gist - gists) / 1e6)
+    total, focused = np.array(whole[_WARM:]), np.array(focusing[_WARM:])
+    ratios = total / (total - focused)
+
+    def middle(pick: np.ndarray) -> float:
+        return float(np.median(ratios[pick]))
+
+    every = np.arange(cycles)
+    return Overhead(
+        cycles,
+        middle(every),
+        bootstrap(middle, cycles, config.seed, "overhead"),
+        float(np.median(total - focused)) / size * 1e3,
+        float(np.median(focused)) * 1e3,
+    )
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
