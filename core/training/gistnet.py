@@ -301,6 +301,7 @@ class GistTask:
         kl = divergence(teacher, student)
         need = self._phase.need
         weight = (1 - need) + need * (without / without.mean().clamp(min=1e-6)).clamp(max=20.0)
+        weight = weight * batch["stress"]
         weight = weight / weight.mean()
         answer = batch["tokens"].long().gather(1, target)
         ce = functional.cross_entropy(student.flatten(0, 1), answer.flatten())

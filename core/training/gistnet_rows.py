@@ -42,6 +42,7 @@ class TilingMix:
         tail: newest blocks that stay raw, at least.
         recall: share of rows that are recall text.
         gold_raw: share of these whose questions and asked facts stay raw, as a lens leaves them.
+        stress: how much more than others a token counts whose answer has to be looked up.
         far: most entries of a far past; it has any number up to that, with chance ``far_chance``.
     """
 
@@ -54,6 +55,7 @@ class TilingMix:
     tail: int = 4
     recall: float = 0.2
     gold_raw: float = 0.7
+    stress: int = 4
     far: int = 0
     far_chance: float = 1.0
 
@@ -75,7 +77,8 @@ class GistRows(Dataset[dict[str, Tensor]]):
 
     ``tokens`` int32[R, T]; ``window`` and ``bare`` int32[R, T]: entries of the batch's table with
     gists, and the row's raw tokens alone; ``target`` int32[R, S] history positions of scored
-    tokens; ``predictor`` and ``predictor_raw`` int32[R, S]: the entry before each of them.
+    tokens, ``stress`` int32[R, S] their weights; ``predictor`` and ``predictor_raw`` int32[R, S]:
+    the entry before each of them.
     """
 
     def __init__(
@@ -115,12 +118,13 @@ class GistRows(Dataset[dict[str, Tensor]]):
         mix, size = self._mix, self._block_size
         domain = self._streams.domains[int(rng.integers(len(self._streams.domains)))]
         text = self._streams.window(rng, domain, mix.length)
-        golden, answers = np.empty(0, np.int64), np.empty(0, np.int64)
+        golden = answers = looked_up = np.empty(0, np.int64)
         if rng.random() < mix.recall:
             options = RecallOptions(facts_max=8, scenes_max=3, canonical=bool(rng.random() < 0.3))
             counters = (step * 64 + self._phase, row, self._rank)
             sample = self._writer.sample(text, mix.length, options, *counters)
-            text, answers = sample.tokens, np.flatnonzero(sample.answer)
+            text, answers = sample.tokens, np.flatnonzero(np.isin(sample.answer, (1, 2)))
+            looked_up = np.flatnonzero(sample.answer == 2)
             if rng.random() < mix.gold_raw:
                 golden = _golden(sample, size)
         own = self._tiling(rng, golden)
@@ -134,6 +138,7 @@ class GistRows(Dataset[dict[str, Tensor]]):
             "window": self._padded(np.concatenate([far, self._placed(own, row)])),
             "bare": self._padded(own.kept_raw + row * self._table),
             "target": own.target[pick],
+            "stress": np.where(np.isin(own.target[pick], looked_up), mix.stress, 1),
             "predictor": own.predictor[pick] + len(far),
             "predictor_raw": own.predictor_raw[pick],
         }

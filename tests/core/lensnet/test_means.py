@@ -9,10 +9,8 @@ from megacontext.core.lensnet.means import RunningMeans
 
 
 def direct(values: np.ndarray, starts: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    spans = [
-        values[a : a + w][np.isfinite(values[a : a + w])]
-        for a, w in zip(starts, widths, strict=True)
-    ]
+    spans = [values[a : a + w] for a, w in zip(starts, widths, strict=True)]
+    spans = [span[np.isfinite(span)] for span in spans]
     return np.array([span.mean() if len(span) else 0 for span in spans])
 
 

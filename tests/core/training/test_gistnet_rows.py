@@ -111,8 +111,11 @@ def test_asked_facts_stay_raw_and_answers_are_scored(shards: Path) -> None:
         raw = set(window[:length].tolist())
         gold = {t for s in sample.asked for g in s.gold for t in range(*sample.facts[g])}
         assert gold <= raw
-        answers = np.flatnonzero(sample.answer)
+        answers = np.flatnonzero(np.isin(sample.answer, (1, 2)))
         assert np.isin(answers[: mix.scored // 2], batch["target"][row]).mean() > 0.9
+        stressed = batch["target"][row][batch["stress"][row] > 1]
+        assert (sample.answer[stressed] == 2).all()
+        assert len(stressed)
 
 
 @pytest.mark.parametrize(

@@ -27,11 +27,10 @@ def seeing(gold: set[int]) -> object:
     def score(levels: np.ndarray, index: np.ndarray) -> np.ndarray:
         width = K ** np.maximum(levels - 1, 0)
         first = index * width
-        wanted = [
-            [any(a <= b < a + w for b in gold) for a, w in zip(*row, strict=True)]
-            for row in zip(first, width, strict=False)
-        ]
-        return np.where(np.array(wanted), 0.9, -0.1).astype(np.float32)
+        wanted = np.zeros(levels.shape, bool)
+        for block in gold:
+            wanted |= (first <= block) & (block < first + width)
+        return np.where(wanted, 0.9, -0.1).astype(np.float32)
 
     return score
 
