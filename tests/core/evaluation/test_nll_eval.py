@@ -68,7 +68,7 @@ def test_contenders_and_full_read_the_same_tokens(kit, texts_file, monkeypatch):
             read.append((self.tokens, list(tokens)))
             return np.zeros(len(tokens))
 
-    def take(name, kit, config, history, count, gold, *, stream):
+    def take(name, kit, config, history, count, gold, **options):
         return Watching(history.tokens[:count])
 
     whole = []
