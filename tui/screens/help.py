@@ -12,6 +12,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from megacontext.tui.commands import COMMANDS, key_label
+from megacontext.tui.screens.legend import coloured
 
 __all__ = ["HelpScreen", "help_text"]
 
@@ -104,7 +105,7 @@ class HelpScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="help"):
-            yield Static(help_text(), markup=False)
+            yield Static(coloured(help_text(), self.app.theme), markup=False)
 
     def on_mount(self) -> None:
         box = self.query_one("#help")

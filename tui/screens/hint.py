@@ -8,11 +8,13 @@ from textual.app import ComposeResult
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from megacontext.tui.screens.legend import coloured
+
 __all__ = ["HintScreen"]
 
 LINES: tuple[tuple[str, str], ...] = (
-    ("The picture", "a long text from left (old) to right (new). Cyan: the model reads every word."
-     " Violet and slate: it sees a summary."),
+    ("The picture", "a long text from left (old) to right (new). Cyan ▀: the model reads every"
+     " word. Violet ▄ and slate █: it sees a summary."),
     ("Time", "runs down in the waterfall. Bright: the lens wants a closer look there."),
     ("Why", "the sentence at the bottom says what this step opened (+) or folded (−), and why."),
     ("Try", "] next marker, f what it led to, enter closer: the block that a question opened."
@@ -29,7 +31,7 @@ class HintScreen(ModalScreen[None]):
             text.append(f"{title}: ", "bold")
             text.append(f"{body}\n")
         text.append("\nAny key starts.", "italic")
-        yield Static(text, id="hint")
+        yield Static(coloured(text, self.app.theme), id="hint")
 
     def on_mount(self) -> None:
         self.query_one("#hint").border_title = "MegaContext Inspector"
