@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -23,12 +24,18 @@ def prepare(
     config: Annotated[Path, typer.Option(help="YAML file, e.g. configs/data/corpora.yaml.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the shards.")] = None,
     jobs: Annotated[int, typer.Option(help="Processes that tokenize.")] = 1,
+    recall: Annotated[
+        bool, typer.Option("--recall", help="Write synthetic recall text too, as domain `recall`.")
+    ] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", help="key.path=value")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
     """Turn text into Arrow shards of token slices; an interrupted run continues.
 
-    Example: megacontext data prepare --config configs/data/corpora.yaml --jobs 8
+    Recall text is facts planted in the prepared text and asked for later; --set recall.share=0.3
+    and the other keys of `recall` say how much and of which kind.
+
+    Example: megacontext data prepare --config configs/data/corpora.yaml --jobs 8 --recall
     """
     from rich.console import Console
     from rich.progress import (
@@ -41,9 +48,12 @@ def prepare(
 
     from megacontext.core.data.prepare import DataConfig
     from megacontext.core.data.prepare import prepare as run
+    from megacontext.core.data.recall_shards import RecallText
     from megacontext.core.training.config import load
 
     settings = load(DataConfig, config, set_ or [])
+    if recall and settings.recall is None:
+        settings = replace(settings, recall=RecallText())
     target = out or Path(settings.out)
     columns = (
         SpinnerColumn(),

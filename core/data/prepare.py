@@ -1,8 +1,9 @@
 """``megacontext data prepare``: sources to shards, in parallel, resumable, always the same bytes.
 
 Documents are grouped in reading order into units of about ``shard_chars`` characters; a unit is
-one shard and one task of the process pool. What a unit becomes depends on its texts, the
-tokenizer and the layout alone, so neither ``jobs`` nor an interruption changes any byte.
+one shard and one job of the process pool. What a unit becomes depends on its texts, the
+tokenizer and the layout alone, so neither ``jobs`` nor an interruption changes any byte. Recall
+text comes last, for it is planted into the text shards (see ``recall_shards``).
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
 
+from megacontext.core.data.jobs import Entry, Job, run_jobs
 from megacontext.core.data.readers import Document, Source, read
-from megacontext.core.data.shards import Layout, Shard, token_dtype, write_shard
+from megacontext.core.data.recall_shards import RecallText, recall_units, write_recall
+from megacontext.core.data.shards import Layout, token_dtype, write_shard
 from megacontext.core.data.tokenizer import BOS, EOS, chunks, fingerprint, load_tokenizer
 from megacontext.traces.errors import ConfigError, SourceError
 
@@ -30,7 +32,14 @@ Progress = Callable[[int], None]  # called with characters done
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What to prepare: sources, the tokenizer's folder and the layout of the slices."""
+    """What to prepare: sources, the tokenizer's folder and the layout of the slices.
+
+    Attributes:
+        stride: tokens from a slice's start to the next one's; below ``slice_tokens`` they overlap.
+        horizon: tokens behind a context that later stages may score, recorded for them.
+        shard_chars: characters of text per file.
+        recall: synthetic recall text beside the sources; none if not given.
+    """
 
     sources: tuple[Source, ...]
     tokenizer: str
@@ -40,6 +49,7 @@ class DataConfig:
     stride: int = 4096
     horizon: int = 64
     shard_chars: int = 6_000_000
+    recall: RecallText | None = None
 
 
 def encode_document(tokenizer: Tokenizer, text: str) -> np.ndarray:
@@ -80,19 +90,9 @@ def _note(unit: list[Document], layout: Layout) -> str:
     return digest.hexdigest()[:16]
 
 
-def _run_unit(
-    unit: list[Document], path: Path, tokenizer: Path, layout: Layout
-) -> dict[str, object]:
-    note = _note(unit, layout)
-    if path.exists():
-        try:
-            shard = Shard.open(path)
-        except SourceError:
-            shard = None  # a torn file of an interrupted run: written again below
-        if shard is not None and shard.note == note:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            rows, tokens = len(shard.domains), len(shard.tokens)
-            return {"file": path.name, "rows": rows, "tokens": tokens, "sha256": digest}
+def _write_text(
+    unit: list[Document], path: Path, tokenizer: Path, layout: Layout, note: str
+) -> Entry:
     loaded = load_tokenizer(tokenizer)
     encoded = [(d.name, d.domain, encode_document(loaded, d.text)) for d in unit]
     return write_shard(path, encoded, layout, note)
@@ -106,80 +106,65 @@ def prepare(
     A shard that already holds the same texts under the same layout is kept.
 
     Raises:
-        ConfigError: no source. SourceError: a source is missing, empty or not UTF-8.
+        ConfigError: no source, or an impossible layout.
+        SourceError: a source is missing, empty or not UTF-8.
     """
     if not config.sources:
         raise ConfigError("sources: the list is empty; name at least one source of text.")
-    tokenizer_path = Path(config.tokenizer)
-    tokenizer = load_tokenizer(tokenizer_path)
+    tokenizer = Path(config.tokenizer)
+    loaded = load_tokenizer(tokenizer)
     layout = Layout(
-        fingerprint(tokenizer),
-        tokenizer.get_vocab_size(),
+        fingerprint(loaded),
+        loaded.get_vocab_size(),
         config.block_size,
         config.slice_tokens,
         config.stride,
         config.horizon,
     )
+    if config.recall is not None:
+        config.recall.window(layout)  # refused before the text is read
     out.mkdir(parents=True, exist_ok=True)
-    entries: dict[int, dict[str, object]] = {}
-
-    def tasks() -> Iterator[tuple[int, list[Document], Path]]:
-        number = 0
-        for source in config.sources:
-            for unit in _units(read(source), config.shard_chars):
-                yield number, unit, out / f"shard-{number:05d}.arrow"
-                number += 1
-
-    def done(number: int, unit_chars: int, entry: dict[str, object]) -> None:
-        entries[number] = entry
-        if progress is not None:
-            progress(unit_chars)
-
-    if jobs <= 1:
-        for number, unit, path in tasks():
-            entry = _run_unit(unit, path, tokenizer_path, layout)
-            done(number, sum(len(d.text) for d in unit), entry)
-    else:
-        _run_pool(tasks(), jobs, tokenizer_path, layout, done)
-    for stale in sorted(out.glob("shard-*.arrow"))[len(entries) :]:
-        stale.unlink()
-    ordered = [entries[number] for number in sorted(entries)]
+    shards = run_jobs(_text_jobs(config, layout, out), jobs, progress)
+    if not shards:
+        raise SourceError("sources: they hold no document; name a source with text.")
+    _remove_surplus(out, "shard", len(shards))
+    recall: list[Entry] = []
+    if config.recall is not None:
+        recall = run_jobs(_recall_jobs(config.recall, tokenizer, layout, out, shards), jobs, None)
+    _remove_surplus(out, "recall", len(recall))
+    everything = [*shards, *recall]
     manifest: dict[str, object] = {
         "layout": asdict(layout),
         "sources": [asdict(source) for source in config.sources],
-        "shards": ordered,
-        "tokens": sum(int(str(entry["tokens"])) for entry in ordered),
+        "recall": None if config.recall is None else asdict(config.recall),
+        "shards": everything,
+        "tokens": sum(int(str(entry["tokens"])) for entry in everything),
     }
-    partial = out / "manifest.tmp"
-    partial.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf8")
-    partial.replace(out / "manifest.json")
+    partial_file = out / "manifest.tmp"
+    partial_file.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf8")
+    partial_file.replace(out / "manifest.json")
     return manifest
 
 
-def _run_pool(
-    tasks: Iterator[tuple[int, list[Document], Path]],
-    jobs: int,
-    tokenizer: Path,
-    layout: Layout,
-    done: Callable[[int, int, dict[str, object]], None],
-) -> None:
-    """Run the tasks in ``jobs`` processes with at most two waiting texts per process."""
-    waiting: dict[Future[dict[str, object]], tuple[int, int]] = {}
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        for number, unit, path in tasks:
-            future = pool.submit(_run_unit, unit, path, tokenizer, layout)
-            waiting[future] = (number, sum(len(d.text) for d in unit))
-            while len(waiting) > 2 * jobs:
-                _collect(waiting, done)
-        while waiting:
-            _collect(waiting, done)
+def _remove_surplus(out: Path, name: str, count: int) -> None:
+    for stale in sorted(out.glob(f"{name}-*.arrow"))[count:]:
+        stale.unlink()
 
 
-def _collect(
-    waiting: dict[Future[dict[str, object]], tuple[int, int]],
-    done: Callable[[int, int, dict[str, object]], None],
-) -> None:
-    finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
-    for future in finished:
-        number, chars = waiting.pop(future)
-        done(number, chars, future.result())
+def _text_jobs(config: DataConfig, layout: Layout, out: Path) -> Iterator[Job]:
+    number = 0
+    for source in config.sources:
+        for unit in _units(read(source), config.shard_chars):
+            path, note = out / f"shard-{number:05d}.arrow", _note(unit, layout)
+            write = partial(_write_text, unit, path, Path(config.tokenizer), layout, note)
+            yield Job(path, note, sum(len(d.text) for d in unit), write)
+            number += 1
+
+
+def _recall_jobs(
+    recall: RecallText, tokenizer: Path, layout: Layout, out: Path, text: list[Entry]
+) -> Iterator[Job]:
+    for number, unit in enumerate(recall_units(recall, layout, text)):
+        path = out / f"recall-{number:05d}.arrow"
+        write = partial(write_recall, unit, recall, path, tokenizer, layout)
+        yield Job(path, unit.note, 0, write)

@@ -101,10 +101,11 @@ def _decode(path: Path, data: bytes) -> str:
 def _jsonl(source: Source) -> Iterator[Document]:
     path = _existing(source.path)
     opener = lzma.open if path.suffix == ".xz" else open
-    number = 0
+    number = start = stop = records = 0
     try:
         with opener(path, "rb") as lines:
             for number, line in enumerate(lines, 1):
+                start, stop = stop, stop + len(line)
                 if not line.strip():
                     continue
                 record = json.loads(line.decode("utf8"))
@@ -116,14 +117,21 @@ def _jsonl(source: Source) -> Iterator[Document]:
                 name = str(record.get("doc", f"{path.name}:{number}"))
                 domain = source.domain or str(record.get("domain", "text"))
                 yield Document(name, domain, record["text"])
+                records += 1
     except UnicodeDecodeError as error:
         raise SourceError(
-            f"sources.path: line {number} of {path} is not UTF-8; convert the file first."
+            f"sources.path: {path} is not UTF-8 in line {number} at byte {start + error.start}; "
+            "convert it first, for example with `iconv -t utf8`."
         ) from error
     except (json.JSONDecodeError, lzma.LZMAError, EOFError) as error:
         raise SourceError(
             f"sources.path: {path} is damaged behind line {number} ({error}); write it again."
         ) from error
+    if not records:
+        raise SourceError(
+            f"sources.path: {path} holds no record; write one JSON object with a `text` field "
+            "per line."
+        )
 
 
 def _joined(

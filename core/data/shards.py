@@ -168,16 +168,17 @@ class ShardSet:
         return sum(len(stream) for stream in self.streams[domain])
 
 
-def open_shards(folder: Path, tokenizer: str | None = None) -> ShardSet:
-    """Open every ``*.arrow`` of ``folder``; they must share one layout.
+def open_shards(folder: Path, tokenizer: str | None = None, pattern: str = "*.arrow") -> ShardSet:
+    """Open every shard of ``folder``; they must share one layout.
 
     Args:
         tokenizer: fingerprint that the shards must have been made with.
+        pattern: which files are meant; all of them if not given.
 
     Raises:
         SourceError: no shard, a damaged one, or one of another tokenizer or layout.
     """
-    paths = sorted(folder.glob("*.arrow"))
+    paths = sorted(folder.glob(pattern))
     if not paths:
         raise SourceError(
             f"data.shards: {folder} holds no shard; make some with `megacontext data prepare`."

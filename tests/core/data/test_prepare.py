@@ -8,9 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from megacontext.core.data.cli import app
 from megacontext.core.data.prepare import DataConfig, encode_document, prepare
 from megacontext.core.data.readers import Source
+from megacontext.core.data.recall_shards import RecallText
 from megacontext.core.data.shards import Layout, Shard, open_shards, write_shard
 from megacontext.core.data.tokenizer import fingerprint, load_tokenizer
 from megacontext.traces.errors import ConfigError, SourceError
@@ -130,6 +133,107 @@ def test_empty_folders_shards_and_documents_are_refused(config: DataConfig, tmp_
         prepare(config, tmp_path / "out")
     with pytest.raises(ConfigError, match="the list is empty"):
         prepare(replace(config, sources=()), tmp_path / "out")
+
+
+@pytest.fixture
+def with_recall(config: DataConfig) -> DataConfig:
+    """The same text in 256-token slices, and recall windows for half of all tokens."""
+    recall = RecallText(share=0.5, windows_per_shard=4, facts_max=3)
+    return replace(config, slice_tokens=256, stride=256, recall=recall)
+
+
+def test_recall_text_is_a_domain_of_whole_windows_that_ask_for_planted_facts(
+    with_recall: DataConfig, tmp_path: Path
+) -> None:
+    manifest = prepare(with_recall, tmp_path / "out")
+    shards = open_shards(tmp_path / "out", fingerprint(TOKENIZER))
+    windows = shards.streams["recall"]
+    assert {len(window) for window in windows} == {256}
+    text = sum(shards.tokens(domain) for domain in ("prose", "code"))
+    assert shards.tokens("recall") == pytest.approx(text, abs=256)
+    assert manifest["tokens"] == text + shards.tokens("recall")
+    assert [s.path.name for s in shards.shards if s.path.name.startswith("recall")] == [
+        f"recall-{n:05d}.arrow" for n in range(-(-len(windows) // 4))
+    ]
+    said = [TOKENIZER.decode(window.tolist()) for window in windows]
+    assert len(set(said)) == len(said)
+    assert all(" says " in text or "def f" in text for text in said)  # planted in real text
+    assert sum("?" in text or "Question" in text for text in said) > len(said) / 2
+
+
+def test_recall_text_has_the_same_bytes_for_two_jobs_and_after_a_kill(
+    with_recall: DataConfig, tmp_path: Path
+) -> None:
+    prepare(with_recall, tmp_path / "one")
+    prepare(with_recall, tmp_path / "two", jobs=2)
+    assert _bytes(tmp_path / "one") == _bytes(tmp_path / "two")
+    kept = tmp_path / "two" / "recall-00000.arrow"
+    stamp = kept.stat().st_mtime_ns
+    (tmp_path / "two" / "recall-00001.arrow").unlink()
+    (tmp_path / "two" / "manifest.json").unlink()
+    prepare(with_recall, tmp_path / "two")
+    assert kept.stat().st_mtime_ns == stamp
+    assert _bytes(tmp_path / "one") == _bytes(tmp_path / "two")
+
+
+def test_recall_text_follows_its_options_and_the_text_and_goes_when_not_asked_for(
+    with_recall: DataConfig, tmp_path: Path
+) -> None:
+    prepare(with_recall, tmp_path / "out")
+    before = _bytes(tmp_path / "out")["recall-00000.arrow"]
+    assert with_recall.recall is not None
+    other = replace(with_recall, recall=replace(with_recall.recall, split="heldout"))
+    prepare(other, tmp_path / "out")
+    assert _bytes(tmp_path / "out")["recall-00000.arrow"] != before
+    prepare(with_recall, tmp_path / "out")
+    assert _bytes(tmp_path / "out")["recall-00000.arrow"] == before
+    (tmp_path / "b.txt").write_text("def f(x):\n    return x - 1\n" * 60, encoding="utf8")
+    prepare(with_recall, tmp_path / "out")
+    assert _bytes(tmp_path / "out")["recall-00000.arrow"] != before
+    prepare(replace(with_recall, recall=None), tmp_path / "out")
+    assert not list((tmp_path / "out").glob("recall-*"))
+
+
+def test_the_command_writes_recall_text_when_asked(config: DataConfig, tmp_path: Path) -> None:
+    file = tmp_path / "data.yaml"
+    sources = [{"kind": "text", "path": str(tmp_path / "b.txt"), "domain": "code"}]
+    value = {"tokenizer": str(TOKENIZER_FOLDER), "sources": sources, "slice_tokens": 256}
+    file.write_text(json.dumps({**value, "stride": 256}), encoding="utf8")
+    arguments = ["prepare", "--config", str(file), "--out", str(tmp_path / "out"), "--json"]
+    made = CliRunner().invoke(app, [*arguments, "--recall", "--set", "recall.share=0.9"])
+    assert made.exit_code == 0, made.output
+    assert json.loads(made.stdout)["recall"]["share"] == 0.9
+    assert "recall" in open_shards(tmp_path / "out").streams
+    plain = CliRunner().invoke(app, arguments)
+    assert json.loads(plain.stdout)["recall"] is None
+
+
+def test_sources_without_a_document_are_refused(config: DataConfig, tmp_path: Path) -> None:
+    none = Source("packages", names=("no_such_package",), missing_ok=True)
+    with pytest.raises(SourceError, match="they hold no document"):
+        prepare(replace(config, sources=(none,)), tmp_path / "out")
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"share": 1.0}, r"recall\.share: 1 is not between 0 and 1"),
+        ({"gappy": 2.0}, r"recall\.gappy: 2 is outside 0 to 1"),
+        ({"length": 300}, r"recall\.length: 300 is no multiple of block_size 32"),
+        ({"length": 512}, r"recall\.length: 512 .* to slice_tokens 256"),
+        ({"length": 128}, r"recall\.length: 128 .* from 256"),
+    ],
+)
+def test_impossible_recall_text_is_refused(
+    with_recall: DataConfig, tmp_path: Path, change: dict[str, float], message: str
+) -> None:
+    def run() -> None:
+        recall = RecallText(**change)  # type: ignore[arg-type]
+        prepare(replace(with_recall, recall=recall), tmp_path / "out")
+
+    with pytest.raises(ConfigError, match=message):
+        run()
 
 
 @pytest.mark.parametrize(

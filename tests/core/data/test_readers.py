@@ -49,12 +49,29 @@ def test_installed_packages_are_read_by_import_name_and_missing_ones_refused() -
     assert list(read(Source("packages", names=("no_such_package",), missing_ok=True))) == []
 
 
-@pytest.mark.parametrize("kind", ["text", "jsonl"])
-def test_text_that_is_not_utf8_is_refused_with_file_and_place(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / "latin.txt"
-    path.write_bytes(b'{"text": "caf\xe9"}')
-    with pytest.raises(SourceError, match=r"latin\.txt.* is not UTF-8"):
-        list(read(Source(kind, str(path))))  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("kind", "name", "message"),
+    [
+        ("text", "a.txt", r"a\.txt is not UTF-8 at byte 26;"),
+        ("jsonl", "a.jsonl", r"a\.jsonl is not UTF-8 in line 2 at byte 26;"),
+        ("folder", "sub/a.py", r"sub/a\.py is not UTF-8 at byte 26;"),
+    ],
+)
+def test_text_that_is_not_utf8_is_refused_with_file_and_place(
+    tmp_path: Path, kind: str, name: str, message: str
+) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b'{"text": "ok"}\n{"text": "x\xe9"}\n')
+    where = tmp_path if kind == "folder" else path
+    with pytest.raises(SourceError, match=message):
+        list(read(Source(kind, str(where))))  # type: ignore[arg-type]
+
+
+def test_a_file_without_a_record_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text("\n\n", encoding="utf8")
+    with pytest.raises(SourceError, match=r"x\.jsonl holds no record"):
+        list(read(Source("jsonl", str(tmp_path / "x.jsonl"))))
 
 
 @pytest.mark.parametrize(
