@@ -39,8 +39,10 @@ def best_blocks(history: History, recent: int) -> Pick:
 
     def pick(blocks: int, fit: int, query: str) -> I64:
         kept = np.zeros(blocks, bool)
-        kept[max(0, blocks - min(recent, fit)) :] = True
         scores = history.search.scores(query)[:blocks]
+        # The search knows the history alone; what came behind it, as the question, stays too.
+        newest = max(min(recent, fit), min(blocks - len(scores), fit))
+        kept[blocks - newest :] = True
         # Ties and blocks without a word of the query: the newest first.
         order = np.lexsort((-np.arange(len(scores)), -scores))
         order = order[~kept[: len(scores)][order]]

@@ -87,7 +87,8 @@ def fingerprint(config: Config) -> str:
     """Names the weights that results belong to: file contents of the bundle, else size and time."""
     digest = hashlib.sha256()
     bundled = config.model.path == DEMO
-    given = [config.gist.path, config.lens.path, None if bundled else config.model.path]
+    given = [config.gist.path, config.lens.path, config.model.adapter]
+    given += [] if bundled else [config.model.path]
     folders = ([bundle_folder()] if bundled else []) + [Path(p) for p in given if p]
     for folder in folders:
         for file in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".md"):
