@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from megacontext.traces.control import ControlClient, socket_path
+from megacontext.traces.control import ControlClient, ControlError
 from megacontext.traces.errors import MegaContextError
 from megacontext.traces.reader import TraceReader
 from megacontext.traces.schema import Phase
@@ -148,15 +148,15 @@ def _run(
 def _paused(engine: EngineProcess, trace: Path) -> ControlClient:
     """A connection to the engine, which waits at its first step."""
     deadline = time.monotonic() + START_S
-    while not socket_path(trace).exists():
-        if not engine.running or time.monotonic() > deadline:
-            raise MegaContextError(
-                engine.problem() or "the engine does not listen; run it by hand."
-            )
-        time.sleep(0.02)
-    client = ControlClient.connect(trace, timeout_s=START_S)
-    client.send("pause")
-    return client
+    while engine.running and time.monotonic() < deadline:
+        try:
+            client = ControlClient.connect(trace, timeout_s=START_S)
+        except ControlError:  # it is still loading, or has made its socket but not opened it
+            time.sleep(0.05)
+            continue
+        client.send("pause")
+        return client
+    raise MegaContextError(engine.problem() or "the engine does not listen; run it by hand.")
 
 
 def _watch(trace: Path, size: tuple[int, int]) -> PseudoTerminal:
