@@ -339,6 +339,8 @@ class Session:
         )
 
     def scroll_text(self, lines: int) -> None:
+        """Scroll the text down; the newest tokens are shown from their end, so up from there."""
+        lines = lines if self.view.node is not None else -lines
         self.view = replace(self.view, scroll=max(self.view.scroll + lines, 0))
 
     def set_marker(self) -> None:

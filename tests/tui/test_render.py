@@ -291,3 +291,18 @@ def test_the_present_markers_name_is_shown_first(session: Session) -> None:
         named = draw_scrubber(replace(session.frame(), markers=markers), 80, 2).lines()[1]
         assert name in named
         assert "@" not in named
+
+
+@pytest.mark.parametrize("size", [(40, 3), (90, 8), (23, 1)])
+def test_the_newest_text_is_shown_from_its_end(session: Session, size: tuple[int, int]) -> None:
+    session.view = session.view.select(None)
+    frame = session.frame()
+    assert frame.text is not None
+    wanted = "".join(clean(piece) for piece in frame.text.pieces)
+    lines = draw_text(frame, *size).lines()
+    shown = "".join(line.rstrip() for line in lines).replace(" ", "")
+    assert wanted.replace(" ", "").endswith(shown)
+    assert len(shown) > size[0] * (size[1] - 1) // 2
+    session.scroll_text(-2)
+    above = draw_text(session.frame(), *size).lines()
+    assert above[2:] == lines[: max(size[1] - 2, 0)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -54,9 +55,12 @@ def draw_text(frame: Frame, width: int, height: int) -> Canvas:
     if not span.pieces:
         canvas.text(0, 0, "No text was recorded for these tokens.", Role.DIM)
         return canvas
-    shown = _Wrapped(canvas, frame.view.scroll)
+    scroll = frame.view.scroll
+    if span.seen_as == "newest":  # what came last is what matters: scrolling leads up from there
+        scroll = max(_lines(span.pieces, width) - height - scroll, 0)
+    shown = _Wrapped(canvas, scroll)
     ground = int(Role.BASE if span.seen_as == "newest" else Role.SURFACE)
-    room = (frame.view.scroll + height + 1) * width
+    room = (scroll + height + 1) * width
     pieces, roles = _cut(span, room)
     marks = _hits("".join(pieces), frame.view.needle)
     faded = span.seen_as in ("gist", "inside")
@@ -79,6 +83,21 @@ def draw_text(frame: Frame, width: int, height: int) -> Canvas:
     else:
         shown.put_text(span.after[:room], int(Role.CONTEXT))
     return canvas
+
+
+def _lines(pieces: Sequence[str], width: int) -> int:
+    """Lines that ``pieces`` take: the arithmetic of :class:`_Wrapped`."""
+    x, y = 0, 0
+    for piece in pieces:
+        if 1 < len(piece) < width // 2 and x + len(piece) > width:
+            x, y = 0, y + 1
+        if piece.isascii() and x + len(piece) <= width:
+            x += len(piece)
+            continue
+        for ch in clean(piece):
+            wide = width_of(ch)
+            x, y = (wide, y + 1) if x + wide > width else (x + wide, y)
+    return y + 1
 
 
 def _cut(span: TextSpan, room: int) -> tuple[list[str], I64]:
