@@ -1,12 +1,15 @@
 """Checks the documentation: links lead somewhere, commands and their options exist.
 
-Run by ``make docs``. Every fenced block marked ``sh`` in README.md, ARCHITECTURE.md and docs/ is
-read: a ``megacontext`` or ``mc-tui`` command must answer ``--help`` and know each option used, a
-``make`` target must exist.
+Run by ``make docs``. Every fenced block marked ``sh``, ``bash`` or nothing in README.md,
+ARCHITECTURE.md and docs/ is read: a ``megacontext`` or ``mc-tui`` command must answer ``--help``
+and know each option used, its ``--config`` file must be there and be accepted together with its
+``--set`` options, a ``make`` target must exist. A config that an earlier command of the page wrote
+is not looked for.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shlex
@@ -15,9 +18,23 @@ import sys
 from functools import cache
 from pathlib import Path
 
+from megacontext.core.batch.plan import load_plan
+from megacontext.core.config import load_config
+from megacontext.core.data.prepare import DataConfig
+from megacontext.core.training.config import load as load_training
+from megacontext.traces.errors import MegaContextError
+
+_TRAINERS = {
+    "base": "megacontext.core.training.base:BaseConfig",
+    "gistnet": "megacontext.core.training.gistnet:GistNetTraining",
+    "keys": "megacontext.core.training.gistnet_keys:KeyTraining",
+    "lensnet": "megacontext.core.training.lensnet:LensNetTraining",
+    "lora": "megacontext.core.training.lora:LoraTraining",
+}
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+_OURS = ("megacontext", "mc-tui")
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.S | re.M)
 
 
@@ -46,12 +63,28 @@ def anchors(path: Path) -> frozenset[str]:
 
 
 def commands(path: Path) -> list[list[str]]:
-    """Argument lists of the commands in ``sh`` blocks; continued lines are joined."""
-    lines = []
+    """Argument lists of the commands in shell blocks; continued lines are joined.
+
+    A block without a language may be anything; of it, lines that begin with a command count.
+    """
+    found = []
     for language, body in _FENCE.findall(path.read_text()):
-        if language == "sh":
-            lines += re.sub(r"\\\n\s*", " ", body).splitlines()
-    return [shlex.split(line, comments=True) for line in lines if line.strip()]
+        for line in re.sub(r"\\\n\s*", " ", body).splitlines():
+            shell = language in ("sh", "bash")
+            if line.strip() and (shell or (not language and line.split()[0] in _OURS)):
+                found.append(_plain(shlex.split(line, comments=True)))
+    return [words for words in found if words]
+
+
+def _plain(words: list[str]) -> list[str]:
+    """The command without variables before it and without what starts it."""
+    while words and re.match(r"\w+=", words[0]):
+        words = words[1:]
+    if words and words[0] == "torchrun" and "megacontext.core.training" in words:
+        return ["megacontext", "train", *words[words.index("megacontext.core.training") + 1 :]]
+    if words and words[0].startswith(".venv/bin/"):
+        return [words[0].removeprefix(".venv/bin/"), *words[1:]]
+    return words
 
 
 @cache
@@ -68,15 +101,11 @@ def help_of(words: tuple[str, ...]) -> str | None:
 
 
 def wrong_command(words: list[str]) -> str | None:
-    while words and re.match(r"\w+=", words[0]):
-        words = words[1:]
-    if not words:
-        return None
     if words[0] == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
         missing = [w for w in words[1:] if w not in targets and "=" not in w]
         return f"make has no target {missing[0]}" if missing else None
-    if words[0] not in ("megacontext", "mc-tui"):
+    if words[0] not in _OURS:
         return None
     path = [words[0]]
     for word in words[1:3]:
@@ -93,14 +122,49 @@ def wrong_command(words: list[str]) -> str | None:
     return None
 
 
+def wrong_config(words: list[str], written: set[str]) -> str | None:
+    """Why the ``--config`` of a command would be refused; a trace written before is none."""
+    if words[0] not in _OURS or "--config" not in words:
+        return None
+    name = words[words.index("--config") + 1]
+    if name in written or name.endswith(".arrow"):
+        return None
+    settings = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
+    try:
+        _load(words[1], words[2], ROOT / name, settings)
+    except MegaContextError as error:
+        return f"refused: {error}"
+    return None
+
+
+def _load(command: str, part: str, path: Path, settings: list[str]) -> None:
+    if command in ("run", "live", "eval", "serve", "tree"):
+        load_config(path, settings)
+    elif command == "batch":
+        load_plan(path)
+    elif command == "data":
+        load_training(DataConfig, path, settings)
+    elif command == "train":
+        module, _, kind = _TRAINERS[part].partition(":")
+        load_training(getattr(importlib.import_module(module), kind), path, settings)
+
+
+def outputs(words: list[str]) -> set[str]:
+    """Paths that a command of the page writes."""
+    options = ("--out", "--export")
+    return {words[i + 1] for i, word in enumerate(words[:-1]) if word in options}
+
+
 def main() -> int:
     problems, checked = [], 0
     for path in documents():
         name = path.relative_to(ROOT)
         problems += [f"{name}: {p}" for p in broken_links(path)]
+        written: set[str] = set()
         for words in commands(path):
             checked += 1
-            wrong = wrong_command(words)
+            wrong = wrong_command(words) or wrong_config(words, written)
+            written |= outputs(words)
             if wrong:
                 problems.append(f"{name}: {wrong} ({shlex.join(words)})")
     for problem in problems:
