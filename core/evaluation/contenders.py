@@ -95,7 +95,8 @@ def take_seat(
             session's own edits.
     """
     if name not in _FOCUSED:
-        window = kit.window(kit.base.window if name == "full" else config.w_max)
+        w_max = kit.base.window if name == "full" else config.w_max
+        window = kit.kept_window(name, w_max, history)
         query, tokens = config.lens.query_tokens, history.tokens[:read]
         pick = _pick(name, config, history)
         return FixedSeat(window, kit.base.tokenizer, config.block_size, tokens, pick, query, gold)

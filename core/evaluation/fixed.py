@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from megacontext.core.evaluation.focused import Asked
+from megacontext.core.evaluation.held import HeldWindow
 from megacontext.core.evaluation.kit import History
 from megacontext.core.focus.actions import F32, I64
-from megacontext.core.model import KVWindow
 from megacontext.core.model.layout import Layout
 from megacontext.core.model.tokenizer import Tokenizer
 from megacontext.core.runtime.nll import token_nll
@@ -63,7 +63,8 @@ class FixedSeat:
     """One contender over one history; the same interface as ``FocusedSeat``.
 
     Args:
-        window: an empty window; its ``w_max`` is the budget.
+        window: an exact window, empty or with rows of the same history; its ``w_max`` is the
+            budget.
         tokens: the history read so far.
         query_tokens: newest tokens whose text is the query.
         gold: token spans I64[m, 2] of the answer, may be empty.
@@ -71,7 +72,7 @@ class FixedSeat:
 
     def __init__(
         self,
-        window: KVWindow,
+        window: HeldWindow,
         tokenizer: Tokenizer,
         block_size: int,
         tokens: U32,
@@ -86,6 +87,7 @@ class FixedSeat:
         self._pick = pick
         self._query_tokens = query_tokens
         self._gold = gold
+        self._known = len(tokens)
         self._blocks = np.empty(0, np.int64)
         self._heard: str | None = None
 
@@ -135,10 +137,19 @@ class FixedSeat:
         blocks, tail = divmod(total, self._size)
         fit = max(0, (self._window.w_max - room - tail) // self._size)
         self._blocks = self._pick(blocks, min(fit, blocks), query)
-        layout = Layout(
-            np.zeros(len(self._blocks), np.int8), self._blocks, total - tail, total, self._size
-        )
-        self._window.sync(layout, _Tokens(), lambda start, stop: self._tokens[start:stop])
+        # Rows of the history are shared with the next question; what came behind it is not.
+        shared = self._known // self._size
+        if (self._blocks >= shared).sum() < blocks - shared:
+            shared, stop = blocks, total
+            self._window.start_over()
+        else:
+            stop = self._known
+        kept = self._blocks[self._blocks < shared]
+        layout = Layout(np.zeros(len(kept), np.int8), kept, shared * self._size, stop, self._size)
+        self._window.rewind(stop)
+        self._window.sync(layout, _Tokens(), lambda start, end: self._tokens[start:end])
+        if stop < total:
+            self._window.append(self._tokens[stop:])
 
     def _gold_raw(self) -> bool:
         first, last = self._gold[:, 0] // self._size, (self._gold[:, 1] - 1) // self._size

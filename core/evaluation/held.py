@@ -52,6 +52,13 @@ class HeldWindow(KVWindow):
         self.held = False
         self.gists = None
 
+    def rewind(self, n_tokens: int) -> None:
+        """Let the next ``sync`` go back to a history of ``n_tokens``, of which this is a longer one.
+
+        Rows of what came behind must not be kept by that layout: the text may go on otherwise.
+        """
+        self.n_tokens = min(self.n_tokens, n_tokens)
+
     def append(self, tokens: ArrayLike) -> Forward:
         """See :meth:`KVWindow.append`."""
         if not self.held:

@@ -78,6 +78,7 @@ class Kit:
     pieces: list[str]
     notes: list[str]
     _windows: dict[int, HeldWindow] = field(default_factory=dict)
+    _kept: dict[tuple[str, int], tuple[HeldWindow, History]] = field(default_factory=dict)
     _histories: OrderedDict[str, History] = field(default_factory=OrderedDict)
 
     @classmethod
@@ -114,18 +115,34 @@ class Kit:
     def window(self, w_max: int) -> HeldWindow:
         """An empty window; there is one per budget, so the one handed out before is void."""
         if w_max not in self._windows:
-            kv = self.config.kv
-            self._windows[w_max] = HeldWindow(
-                self.base,
-                w_max,
-                kv.mode,
-                kv.positions,
-                refresh_every=kv.refresh_every,
-                refresh_chunk=kv.refresh_chunk,
-            )
+            self._windows[w_max] = self._made(w_max, self.config.kv.mode)
         window = self._windows[w_max]
         window.start_over()
         return window
+
+    def kept_window(self, owner: str, w_max: int, history: History) -> HeldWindow:
+        """An exact window with what ``owner`` last held of ``history``, else an empty one.
+
+        Raw blocks that stay the same from question to question are computed once.
+        """
+        window, held = self._kept.get((owner, w_max), (None, None))
+        if window is None:
+            window = self._made(w_max, "exact")
+        if held is not history:
+            window.start_over()
+        self._kept[owner, w_max] = window, history
+        return window
+
+    def _made(self, w_max: int, mode: str) -> HeldWindow:
+        kv = self.config.kv
+        return HeldWindow(
+            self.base,
+            w_max,
+            mode,
+            kv.positions,
+            refresh_every=kv.refresh_every,
+            refresh_chunk=kv.refresh_chunk,
+        )
 
     def history(self, text: str) -> History:
         """The history of ``text``; the newest few are kept with their gists."""

@@ -58,7 +58,8 @@ class SuiteOptions:
         times: lengths of the histories in multiples of W_max.
         kinds: of recall tasks, empty for all usual ones.
         w_max: budgets for NLL.
-        pieces: windows of a document for NLL; four times as many for single gists.
+        pieces: windows of a document for NLL.
+        singles: windows of a document for single gists.
         parts: documents that each of the library's texts is cut into.
         answers: questions of the recall text.
         session_times: length of the session in multiples of W_max.
@@ -71,6 +72,7 @@ class SuiteOptions:
     kinds: tuple[str, ...] = ()
     w_max: tuple[int, ...] = (512, 1024, 2048)
     pieces: int = 4
+    singles: int = 8
     parts: int = 16
     answers: int = 48
     session_times: int = 32
@@ -79,7 +81,9 @@ class SuiteOptions:
 
 
 FULL = SuiteOptions()
-QUICK = SuiteOptions(samples=40, pieces=1, parts=8, answers=16, session_times=8, cycles=16)
+QUICK = SuiteOptions(
+    samples=40, pieces=1, singles=2, parts=6, answers=12, session_times=8, cycles=16
+)
 
 
 @dataclass(frozen=True)
@@ -213,6 +217,6 @@ def _answers_jobs(
 
 def _single_jobs(plain: str, sources: Sources, options: SuiteOptions) -> list[SingleJob]:
     return [
-        SingleJob(plain, sources, number, 4 * options.pieces)
+        SingleJob(plain, sources, number, options.singles)
         for number in range(len(sources.documents()))
     ]

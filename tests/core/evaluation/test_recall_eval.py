@@ -88,6 +88,26 @@ def test_results_repeat_and_do_not_depend_on_company(kit, task):
     assert evaluate_recall(kit, [task], ["ours"]) == evaluate_recall(kit, [task], ["ours"])
 
 
+@pytest.mark.parametrize("name", ["recency", "delete", "bm25", "full"])
+def test_questions_about_one_history_share_rows_and_nothing_else(kit, task, fact_task, name):
+    """Prompts of several lengths: the second closes blocks and drops other ones."""
+    text = fact_task["history"][: 300 if name == "full" else 1_000]
+    prompts = ["\nQ: zulu?\nA:", "\nQuestion: " + "what is the zulu code? " * 2, "\nWho?\n"]
+
+    def logits(history, prompt):
+        read = len(history.tokens)
+        seat = take_seat(name, kit, kit.config, history, read, np.empty((0, 2), np.int64))
+        seat.hear(kit.base.tokenizer.encode(prompt))
+        return seat.measure(kit.base.tokenizer.encode(" 5731, or so it seems"))
+
+    history = kit.history(text)
+    shared = [logits(history, prompt) for prompt in prompts]
+    alone = [logits(kit.history_of(history.tokens), prompt) for prompt in prompts]
+    for one, other in zip(shared, alone, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+    assert np.abs(shared[0] - shared[1]).max() > 1e-3
+
+
 def test_fast_and_stream_agree_while_everything_fits(kit, task):
     short = RecallTask(task.history[:40], task.question, "5731")
     fast, stream = (ask(kit, short, "ours", stream)[1] for stream in (False, True))
