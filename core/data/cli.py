@@ -27,13 +27,18 @@ def prepare(
     recall: Annotated[
         bool, typer.Option("--recall", help="Write synthetic recall text too, as domain `recall`.")
     ] = False,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(help="Base model folder whose likeliest next tokens are kept per token."),
+    ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="key.path=value")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
     """Turn text into Arrow shards of token slices; an interrupted run continues.
 
     Recall text is facts planted in the prepared text and asked for later; --set recall.share=0.3
-    and the other keys of `recall` say how much and of which kind.
+    and the other keys of `recall` say how much and of which kind. A teacher cache saves
+    `train lora --set teacher=cache` the forward pass of the original model.
 
     Example: megacontext data prepare --config configs/data/corpora.yaml --jobs 8 --recall
     """
@@ -49,11 +54,15 @@ def prepare(
     from megacontext.core.data.prepare import DataConfig
     from megacontext.core.data.prepare import prepare as run
     from megacontext.core.data.recall_shards import RecallText
+    from megacontext.core.data.teacher import Teacher
     from megacontext.core.training.config import load
 
     settings = load(DataConfig, config, set_ or [])
     if recall and settings.recall is None:
         settings = replace(settings, recall=RecallText())
+    if teacher is not None:
+        kept = settings.teacher or Teacher(str(teacher))
+        settings = replace(settings, teacher=replace(kept, model=str(teacher)))
     target = out or Path(settings.out)
     columns = (
         SpinnerColumn(),

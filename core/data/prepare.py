@@ -22,6 +22,7 @@ from megacontext.core.data.jobs import Entry, Job, run_jobs
 from megacontext.core.data.readers import Document, Source, read
 from megacontext.core.data.recall_shards import RecallText, recall_units, write_recall
 from megacontext.core.data.shards import Layout, token_dtype, write_shard
+from megacontext.core.data.teacher import Teacher, write_teacher
 from megacontext.core.data.tokenizer import BOS, EOS, chunks, fingerprint, load_tokenizer
 from megacontext.traces.errors import ConfigError, SourceError
 
@@ -39,6 +40,7 @@ class DataConfig:
         horizon: tokens behind a context that later stages may score, recorded for them.
         shard_chars: characters of text per file.
         recall: synthetic recall text beside the sources; none if not given.
+        teacher: a base model whose predictions on all slices are kept; none if not given.
     """
 
     sources: tuple[Source, ...]
@@ -50,6 +52,7 @@ class DataConfig:
     horizon: int = 64
     shard_chars: int = 6_000_000
     recall: RecallText | None = None
+    teacher: Teacher | None = None
 
 
 def encode_document(tokenizer: Tokenizer, text: str) -> np.ndarray:
@@ -108,6 +111,7 @@ def prepare(
     Raises:
         ConfigError: no source, or an impossible layout.
         SourceError: a source is missing, empty or not UTF-8.
+        ModelError: the teacher cannot be loaded.
     """
     if not config.sources:
         raise ConfigError("sources: the list is empty; name at least one source of text.")
@@ -133,10 +137,15 @@ def prepare(
         recall = run_jobs(_recall_jobs(config.recall, tokenizer, layout, out, shards), jobs, None)
     _remove_surplus(out, "recall", len(recall))
     everything = [*shards, *recall]
+    caches: list[Entry] = []
+    if config.teacher is not None:
+        caches = write_teacher(out, everything, config.teacher)
     manifest: dict[str, object] = {
         "layout": asdict(layout),
         "sources": [asdict(source) for source in config.sources],
         "recall": None if config.recall is None else asdict(config.recall),
+        "teacher": None if config.teacher is None else asdict(config.teacher),
+        "teacher_caches": caches,
         "shards": everything,
         "tokens": sum(int(str(entry["tokens"])) for entry in everything),
     }

@@ -10,9 +10,10 @@ is never the best and never exported.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +24,9 @@ from torch.utils.data import Dataset
 
 from megacontext.core.data.recall import RecallWriter
 from megacontext.core.data.shards import open_shards
+from megacontext.core.data.teacher import TeacherCache
 from megacontext.core.data.tokenizer import fingerprint, load_tokenizer
+from megacontext.core.gistnet.checkpoint import base_fingerprint
 from megacontext.core.gistnet.gister import load_gistnet
 from megacontext.core.gistnet.module import GistNet
 from megacontext.core.model.base import BaseModel
@@ -39,7 +42,7 @@ from megacontext.core.training.mixture import TokenStreams
 from megacontext.core.training.trainer import LoopConfig, Trainer
 from megacontext.traces.errors import ConfigError
 
-__all__ = ["LoraPhase", "LoraTask", "LoraTraining", "make_gister", "train_lora"]
+__all__ = ["LoraPhase", "LoraTask", "LoraTraining", "make_gister", "top_divergence", "train_lora"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class LoraTraining:
         shards, heldout: prepared text.
         gister: whose gists stand in the windows: a trained ``gistnet`` or an untrained control.
         gistnet: folder of the GistNet.
+        teacher: where the original base's word on whole raw windows comes from: the ``model``, run
+            beside the adapted one, or the ``cache`` in ``shards`` (its likeliest tokens).
         block_size: K where the gister is a control; a GistNet knows its own.
         dtype: of the frozen base, as for GistNet; the adapter itself is float32.
     """
@@ -71,6 +76,7 @@ class LoraTraining:
     phases: tuple[LoraPhase, ...]
     gister: Literal["gistnet", "token", "mean"] = "gistnet"
     gistnet: str = ""
+    teacher: Literal["model", "cache"] = "model"
     block_size: int = 32
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     lora: LoraShape = field(default_factory=LoraShape)
@@ -103,7 +109,11 @@ class LoraTask:
         self.model: nn.Module = self.layers
         tokenizer = load_tokenizer(Path(config.base))
         mark, size = fingerprint(tokenizer), net.config.block_size
-        streams = TokenStreams(open_shards(Path(config.shards), mark))
+        shards = open_shards(Path(config.shards), mark)
+        streams = TokenStreams(shards)
+        cache = None
+        if config.teacher == "cache":
+            cache = TeacherCache(shards, base_fingerprint(base.embedding))
         writer = RecallWriter(tokenizer, "train", config.loop.seed, size)
         self._rows = [
             MixedRows(
@@ -114,6 +124,7 @@ class LoraTask:
                 seed=config.loop.seed,
                 phase=number,
                 accumulation=config.loop.accumulation,
+                cache=cache,
             )
             for number, phase in enumerate(config.phases)
         ]
@@ -138,18 +149,24 @@ class LoraTask:
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
         raw = self._base.embed(batch["tokens"])
         target = batch["target"]
-        teacher = self._original(raw, target - 1)
+        against = self._teacher(batch, raw)
         student = self._window(batch)
-        kl = divergence(teacher, student).mean()
+        kl = against(student).mean()
         answer = batch["tokens"].long().gather(1, target)
         ce = functional.cross_entropy(student.flatten(0, 1), answer.flatten())
         total = kl + self._phase.cross_entropy * ce
         weight = self._config.guard.weight
         with nullcontext() if weight else torch.no_grad():
-            guard = divergence(teacher, self._base.logits_at(raw, target - 1)).mean()
+            guard = against(self._base.logits_at(raw, target - 1)).mean()
         if weight:
             total = total + weight * guard
         return total, {"kl": kl, "ce": ce, "guard": guard}
+
+    def _teacher(self, batch: dict[str, Tensor], raw: Tensor) -> Callable[[Tensor], Tensor]:
+        """KL [R, S] from the original base on the raw history to given logits [R, S, V]."""
+        if "teacher_ids" in batch:
+            return partial(top_divergence, batch["teacher_ids"], batch["teacher_logp"])
+        return partial(divergence, self._original(raw, batch["target"] - 1))
 
     def evaluate(self) -> dict[str, float]:
         return self.judge.judge(self._against_full, self.layers.off)
@@ -181,6 +198,19 @@ class LoraTask:
         teacher, student = self._original(raw, target - 1), self._window(batch)
         nll = [-x.log_softmax(-1).gather(-1, answer)[..., 0] for x in (teacher, student)]
         return divergence(teacher, student), nll[1] - nll[0]
+
+
+def top_divergence(ids_RSk: Tensor, logp_RSk: Tensor, logits_RSV: Tensor) -> Tensor:
+    """KL [R, S] in nats over the teacher's k likeliest tokens and all others as one outcome.
+
+    Merging outcomes only lowers a KL, so this is a lower bound of the whole one.
+    """
+    theirs = logits_RSV.log_softmax(-1).gather(-1, ids_RSk)
+    rest, their_rest = (
+        (1 - logp.exp().sum(-1)).clamp(min=1e-6).log() for logp in (logp_RSk, theirs)
+    )
+    kept = (logp_RSk.exp() * (logp_RSk - theirs)).sum(-1)
+    return kept + rest.exp() * (rest - their_rest)
 
 
 def train_lora(

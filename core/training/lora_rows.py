@@ -1,7 +1,8 @@
 """Batches for the LoRA adapter: real and recall text under random mixed tilings.
 
 Rows of one step have the same numbers of gists, so their windows have one length; where the gists
-stand differs by row.
+stand differs by row. With a teacher cache the rows are the starts of prepared slices, and what
+the original base says at the scored tokens comes with them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from megacontext.core.data.recall import RecallOptions, RecallWriter
+from megacontext.core.data.recall_shards import DOMAIN
+from megacontext.core.data.teacher import CachedSlice, TeacherCache
 from megacontext.core.rng import generator
 from megacontext.core.training.gistnet_tilings import RowTiling, stack_tilings, tile
 from megacontext.core.training.mixture import TokenStreams
@@ -70,7 +73,11 @@ class WindowMix:
 
 
 class MixedRows(Dataset[dict[str, Tensor]]):
-    """Item ``step``: ``tokens`` int32 [accumulation, R, T] and the tensors of ``stack_tilings``."""
+    """Item ``step``: ``tokens`` int32 [accumulation, R, T] and the tensors of ``stack_tilings``.
+
+    With a ``cache`` also ``teacher_ids`` int64 and ``teacher_logp`` float32
+    [accumulation, R, S, k].
+    """
 
     def __init__(
         self,
@@ -82,11 +89,28 @@ class MixedRows(Dataset[dict[str, Tensor]]):
         seed: int,
         phase: int,
         accumulation: int = 1,
+        cache: TeacherCache | None = None,
     ) -> None:
         mix.check(block_size)
         self._mix, self._streams, self._writer = mix, streams, writer
         self._block_size, self._seed, self._phase = block_size, seed, phase
         self._accumulation = accumulation
+        self._cache = cache
+        self._slices = {} if cache is None else cache.at_least(mix.length)
+        if cache is not None:
+            self._check_slices()
+
+    def _check_slices(self) -> None:
+        if not set(self._slices) - {DOMAIN}:
+            raise ConfigError(
+                f"windows.length: no cached slice has {self._mix.length} tokens; shorten the "
+                "windows or prepare longer slices."
+            )
+        if self._mix.recall and DOMAIN not in self._slices:
+            raise ConfigError(
+                f"windows.recall: {self._mix.recall:g} needs recall text in the cache; set it to 0 "
+                "or prepare the data with --recall and --teacher."
+            )
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
         parts = [self._micro(step * self._accumulation + i) for i in range(self._accumulation)]
@@ -99,13 +123,32 @@ class MixedRows(Dataset[dict[str, Tensor]]):
         groups = 0
         if mix.groups and rng.random() < mix.group_chance:
             groups = int(rng.integers(1, mix.groups + 1))
-        tokens, rows = [], []
+        tokens, rows, kept = [], [], []
         for row in range(mix.rows):
             draw = generator(self._seed, f"lora.row.{self._phase}", step, row)
-            tokens.append(self._text(draw, step, row))
+            if self._cache is None:
+                tokens.append(self._text(draw, step, row))
+            else:
+                kept.append(self._slice(draw, self._cache))
+                tokens.append(kept[-1].tokens)
             rows.append(self._tiling(draw, count, groups))
         stacked = torch.from_numpy(np.stack(tokens).astype(np.int32))
-        return {"tokens": stacked, **stack_tilings(rows)}
+        batch = {"tokens": stacked, **stack_tilings(rows)}
+        if kept:
+            at = [row.target - 1 for row in rows]
+            ids = np.stack([s.ids[w] for s, w in zip(kept, at, strict=True)])
+            logp = np.stack([s.logp[w] for s, w in zip(kept, at, strict=True)])
+            batch["teacher_ids"] = torch.from_numpy(ids.astype(np.int64))
+            batch["teacher_logp"] = torch.from_numpy(logp.astype(np.float32))
+        return batch
+
+    def _slice(self, rng: Rng, cache: TeacherCache) -> CachedSlice:
+        domains = [domain for domain in self._slices if domain != DOMAIN]
+        domain = domains[int(rng.integers(len(domains)))]
+        if rng.random() < self._mix.recall:
+            domain = DOMAIN
+        places = self._slices[domain]
+        return cache.read(*places[int(rng.integers(len(places)))], self._mix.length)
 
     def _text(self, rng: Rng, step: int, row: int) -> np.ndarray:
         domain = self._streams.domains[int(rng.integers(len(self._streams.domains)))]
