@@ -15,9 +15,12 @@ from megacontext.traces.errors import MegaContextError, TraceError
 from megacontext.traces.meta import TraceMeta
 from megacontext.traces.reader import TraceReader
 from megacontext.tui.frame import Marker, RunInfo, Status
+from megacontext.tui.glimpse import Glimpses
+from megacontext.tui.life import NOTHING, Glimpse
 from megacontext.tui.model import F64, RowModel
 from megacontext.tui.rows import damaged_row, row_model
 from megacontext.tui.source import Control, Scalars
+from megacontext.tui.view import Node
 
 __all__ = ["FileSource", "run_info"]
 
@@ -90,6 +93,7 @@ class FileSource:
         self.path = path
         self._mode = mode
         self._reader: TraceReader | None = None
+        self._glimpses: Glimpses | None = None
         self._rows: OrderedDict[int, RowModel] = OrderedDict()
         self._scalars = Scalars.empty()
         self._problem = ""
@@ -99,6 +103,7 @@ class FileSource:
     def _open(self) -> None:
         self._reader = TraceReader.open(self.path)
         self.info = run_info(self._reader.meta, self.path.name)
+        self._glimpses = Glimpses(self._reader, self.info.block_size)
         self._take_overview(self._reader)
 
     # -- growing ------------------------------------------------------------------------------
@@ -155,6 +160,7 @@ class FileSource:
         if self._reader.generation != generation:
             self._rows.clear()
             self.info = run_info(self._reader.meta, self.path.name)
+            self._glimpses = Glimpses(self._reader, self.info.block_size)
         replaced = self._reader.generation != generation
         if grown or replaced:
             self._take_overview(self._reader)
@@ -192,6 +198,14 @@ class FileSource:
         while len(self._rows) > CACHED_ROWS:
             self._rows.popitem(last=False)
         return model
+
+    def look(self, number: int, node: Node) -> Glimpse:
+        if self._glimpses is None:
+            return NOTHING
+        try:
+            return self._glimpses.look(number, node)
+        except TraceError:
+            return NOTHING  # the next refresh or the row itself says what is wrong
 
     def pieces(self, start: int, stop: int) -> tuple[list[str], F64]:
         if stop <= start or self._reader is None:

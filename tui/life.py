@@ -11,7 +11,16 @@ import numpy as np
 from megacontext.tui.model import F64, I64, RowModel
 from megacontext.tui.view import Node
 
-__all__ = ["Event", "LifeScan", "NodeLife", "events_of"]
+__all__ = [
+    "NOTHING",
+    "STATES",
+    "Event",
+    "Glimpse",
+    "LifeScan",
+    "NodeLife",
+    "events_of",
+    "glimpse_of",
+]
 
 STATES = ("absent", "inside", "gist", "raw", "open")
 
@@ -75,6 +84,23 @@ def events_of(row: RowModel, node: Node) -> list[Event]:
     return found + refused
 
 
+class Glimpse(NamedTuple):
+    """What one row says about a node: its score (NaN: none), index into ``STATES``, events."""
+
+    score: float
+    state: int
+    events: tuple[Event, ...]
+
+
+NOTHING = Glimpse(float("nan"), STATES.index("absent"), ())
+
+
+def glimpse_of(row: RowModel, node: Node) -> Glimpse:
+    """What ``row`` says about ``node``."""
+    state = STATES.index(row.before.state(node)[0])
+    return Glimpse(row.score_of(node), state, tuple(events_of(row, node)))
+
+
 class LifeScan:
     """Collects a node's life row by row: near rows first, the past before the future.
 
@@ -82,9 +108,9 @@ class LifeScan:
     always a gap-free run of rows around the row it started from.
     """
 
-    def __init__(self, node: Node, around: int, read: Callable[[int], RowModel]) -> None:
+    def __init__(self, node: Node, around: int, look: Callable[[int, Node], Glimpse]) -> None:
         self.node = node
-        self._read = read
+        self._look = look
         self._around = self._low = around
         self._high = around + 1
         self._score: dict[int, float] = {}
@@ -112,15 +138,14 @@ class LifeScan:
                 number, self._high = self._high, self._high + 1
             else:
                 number, self._low = self._low, self._low - 1
-            self._take(self._read(number))
+            self._take(number, self._look(number, self.node))
             if enough():
                 break
         return self.covers(count)
 
-    def _take(self, row: RowModel) -> None:
-        self._score[row.number] = row.score_of(self.node)
-        self._state[row.number] = STATES.index(row.before.state(self.node)[0])
-        self._events += events_of(row, self.node)
+    def _take(self, number: int, seen: Glimpse) -> None:
+        self._score[number], self._state[number] = seen.score, seen.state
+        self._events += seen.events
 
     def life(self, count: int) -> NodeLife:
         """What is known so far."""

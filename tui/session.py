@@ -106,7 +106,7 @@ class Session:
         if node is None or not count:
             return False
         if self._scan is None or self._scan.node != node:
-            self._scan = LifeScan(node, self.playback.position, self.source.row)
+            self._scan = LifeScan(node, self.playback.position, self.source.look)
         known = self._scan.known
         deadline = self.clock() + self.slices.life_s
         self._scan.advance(count, lambda: self.clock() > deadline)

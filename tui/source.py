@@ -8,7 +8,9 @@ from typing import Protocol
 import numpy as np
 
 from megacontext.tui.frame import U8, Marker, RunInfo, Status
+from megacontext.tui.life import Glimpse
 from megacontext.tui.model import F64, I64, RowModel
+from megacontext.tui.view import Node
 
 __all__ = ["Control", "Scalars", "Source"]
 
@@ -101,6 +103,10 @@ class Source(Protocol):
 
     def cached(self, number: int) -> RowModel | None:
         """Row ``number`` if that costs nothing."""
+        ...
+
+    def look(self, number: int, node: Node) -> Glimpse:
+        """What row ``number`` says about ``node``, for less than reading the row."""
         ...
 
     def pieces(self, start: int, stop: int) -> tuple[list[str], F64]:

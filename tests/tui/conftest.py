@@ -14,9 +14,11 @@ from megacontext.traces.made import MadeRun, make_small_trace
 from megacontext.traces.row import ACTION_DTYPE, REJECTED_DTYPE, TraceRow, heat_of
 from megacontext.traces.state import apply_actions, cost_of
 from megacontext.tui.frame import Marker, RunInfo, Status
+from megacontext.tui.life import Glimpse, glimpse_of
 from megacontext.tui.model import RowModel
 from megacontext.tui.rows import row_model
 from megacontext.tui.source import Scalars
+from megacontext.tui.view import Node
 
 BLOCK = 8
 
@@ -122,6 +124,9 @@ class FakeSource:
 
     def cached(self, number: int) -> RowModel | None:
         return None
+
+    def look(self, number: int, node: Node) -> Glimpse:
+        return glimpse_of(self.row(number), node)
 
     def pieces(self, start: int, stop: int) -> tuple[list[str], np.ndarray]:
         stop = max(start, min(stop, self.num_tokens))

@@ -15,6 +15,7 @@ from megacontext.traces.row import TraceRow
 from megacontext.traces.writer import TraceWriter
 from megacontext.tui.file_source import FileSource
 from megacontext.tui.frame import Frame
+from megacontext.tui.life import STATES, glimpse_of
 from megacontext.tui.live_source import LiveSource, identity
 from megacontext.tui.render.canvas import Canvas
 from megacontext.tui.render.history import draw_heat, draw_map, draw_waterfall
@@ -22,6 +23,7 @@ from megacontext.tui.render.inspector import draw_inspector
 from megacontext.tui.render.side import draw_actions, draw_budget
 from megacontext.tui.render.text import draw_text
 from megacontext.tui.session import Session
+from megacontext.tui.view import Node
 
 META = TraceMeta(block_size=8, w_max=160, levels=3)
 
@@ -117,6 +119,27 @@ def test_a_file_cut_in_the_middle_opens_with_its_whole_batches(growing) -> None:
     source = FileSource(path)
     assert 0 < source.num_rows < len(all_rows)
     assert source.row(source.num_rows - 1).damaged == ""
+
+
+def test_a_glimpse_of_a_row_says_what_the_whole_row_says(growing) -> None:
+    path, writer, all_rows = growing
+    with writer:
+        for number, row in enumerate(all_rows):
+            row.scores = None if number == 7 else row.scores
+            writer.put(row)
+    source = FileSource(path)
+    changed = {a.node for n in range(source.num_rows) for a in source.row(n).actions}
+    refused = {r.node for n in range(source.num_rows) for r in source.row(n).refused}
+    seen_states, seen_events = set(), 0
+    for node in {*list(changed)[:12], *list(refused)[:6], Node(1, 0), Node(2, 3), Node(1, 4000)}:
+        for number in range(source.num_rows):
+            quick, whole = source.look(number, node), glimpse_of(source.row(number), node)
+            assert np.array_equal(quick.score, whole.score, equal_nan=True)
+            assert quick[1:] == whole[1:]
+            seen_states.add(quick.state)
+            seen_events += len(quick.events)
+    assert len(seen_states) == len(STATES)
+    assert seen_events > 20
 
 
 @pytest.mark.parametrize("mode", ["REPLAY", "FOLLOW"])

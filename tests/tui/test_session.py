@@ -152,7 +152,7 @@ def test_what_the_engine_turned_down_is_said(fake, clock) -> None:
 def test_a_nodes_life_has_every_score_and_every_action(session: Session) -> None:
     count = session.source.num_rows
     node = Node(1, 20)
-    scan = LifeScan(node, 40, session.source.row)
+    scan = LifeScan(node, 40, session.source.look)
     steps = 0
     while not scan.advance(count, lambda: True):
         steps += 1
@@ -174,7 +174,7 @@ def test_a_nodes_life_has_every_score_and_every_action(session: Session) -> None
 
 
 def test_a_life_ends_at_the_row_on_screen(session: Session) -> None:
-    scan = LifeScan(Node(1, 20), 40, session.source.row)
+    scan = LifeScan(Node(1, 20), 40, session.source.look)
     scan.advance(session.source.num_rows, lambda: False)
     life = scan.life(session.source.num_rows).upto(30)
     assert life.rows[-1] == 30
