@@ -146,8 +146,11 @@ class FixedSeat:
             stop = self._known
         kept = self._blocks[self._blocks < shared]
         layout = Layout(np.zeros(len(kept), np.int8), kept, shared * self._size, stop, self._size)
-        self._window.rewind(stop)
-        self._window.sync(layout, _Tokens(), lambda start, end: self._tokens[start:end])
+        if len(kept) == 0 and stop == shared * self._size:
+            self._window.start_over()  # a layout without rows
+        else:
+            self._window.rewind(stop)
+            self._window.sync(layout, _Tokens(), lambda start, end: self._tokens[start:end])
         if stop < total:
             self._window.append(self._tokens[stop:])
 

@@ -53,7 +53,7 @@ class HeldWindow(KVWindow):
         self.gists = None
 
     def rewind(self, n_tokens: int) -> None:
-        """Let the next ``sync`` go back to a history of ``n_tokens``, of which this is a longer one.
+        """Let the next ``sync`` go back to a history of ``n_tokens``, the start of this one.
 
         Rows of what came behind must not be kept by that layout: the text may go on otherwise.
         """
