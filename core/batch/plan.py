@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import product
@@ -15,6 +16,7 @@ from megacontext.traces.errors import ConfigError, MegaContextError
 
 __all__ = ["Job", "Plan", "load_plan"]
 
+_NAME = re.compile(r"[\w.=+-]*")
 _KEYS = ("configs", "seeds", "overrides", "streams", "out")
 
 
@@ -127,4 +129,10 @@ def _named(value: Any, key: str, path: Path) -> Mapping[str, Any]:
         return {"": []}
     if not isinstance(value, dict) or not value:
         raise ConfigError(f"{path}: {key} is {value!r:.60}; it must be a mapping of names.")
+    for name in value:
+        if not _NAME.fullmatch(str(name)):
+            raise ConfigError(
+                f"{path}: {key} has the name {str(name)!r:.60}, which becomes part of a file name; "
+                "use letters, digits and . _ = + -."
+            )
     return {str(name): item if item is not None else [] for name, item in value.items()}

@@ -164,6 +164,7 @@ def test_the_same_batch_gives_the_same_rows(here, batch_file, tmp_path):
         ("lens.kind=random", "tree.storage=disk, tree.path=x", "set it to ram"),
         ("kind: text", "kind: nope", "source.kind is 'nope'"),
         ("configs:", "configs: {", "not valid YAML"),
+        ("random: [", "a/b: [", "overrides has the name 'a/b'"),
     ],
 )
 def test_a_bad_batch_file_is_one_sentence(capsys, batch_file, old, new, says):
