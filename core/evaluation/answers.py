@@ -38,22 +38,27 @@ def evaluate_answers(
         first: number of the first task; contenders that draw, draw by it.
     """
     encode = kit.base.tokenizer.encode
-    configs = [kit.with_w_max(budget) for budget in w_max]
-    found: list[Piece] = []
+    asked: list[tuple[Piece, RecallTask, np.ndarray, np.ndarray]] = []
     for number, task in enumerate(tasks, first):
         history = kit.history(task.history)
-        gold = token_spans(history.offsets, task.gold)
         prompt, answer = encode(prompt_of(task.question)), encode(" " + task.answer)
         whole = np.concatenate([history.tokens, prompt, answer])
         if len(whole) > kit.base.window:
             continue
         full = float(full_history_nll(kit.base, whole, len(answer)).mean())
-        for config in configs:
-            piece = Piece(document, RECALL_TEXT, number, config.w_max, full)
-            own = sample_config(config, number)
-            for name in contenders:
-                seat = take_seat(name, kit, own, history, len(history.tokens), gold, stream=False)
+        for budget in w_max:
+            piece = Piece(document, RECALL_TEXT, number, budget, full)
+            asked.append((piece, task, prompt, answer))
+    for budget in w_max:
+        config = kit.with_w_max(budget)
+        for name in contenders:  # one after the other, as in recall
+            for piece, task, prompt, answer in asked:
+                if piece.w_max != budget:
+                    continue
+                history = kit.history(task.history)
+                gold = token_spans(history.offsets, task.gold)
+                own = sample_config(config, piece.start)
+                seat = take_seat(name, kit, own, history, len(history.tokens), gold)
                 seat.hear(prompt)
                 piece.nll[name] = float(seat.measure(answer).mean())
-            found.append(piece)
-    return found
+    return [piece for piece, *_ in asked]

@@ -141,13 +141,13 @@ class FixedSeat:
         shared = self._known // self._size
         if (self._blocks >= shared).sum() < blocks - shared:
             shared, stop = blocks, total
-            self._window.start_over()
+            self._window.start_over(self._window.w_max)
         else:
             stop = self._known
         kept = self._blocks[self._blocks < shared]
         layout = Layout(np.zeros(len(kept), np.int8), kept, shared * self._size, stop, self._size)
         if len(kept) == 0 and stop == shared * self._size:
-            self._window.start_over()  # a layout without rows
+            self._window.start_over(self._window.w_max)  # a layout without rows
         else:
             self._window.rewind(stop)
             self._window.sync(layout, _Tokens(), lambda start, end: self._tokens[start:end])

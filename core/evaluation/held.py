@@ -46,8 +46,12 @@ class HeldWindow(KVWindow):
         self.held = False
         self.gists: OtherGists | None = None
 
-    def start_over(self) -> None:
-        """As made: empty, not held, with the session's own gists."""
+    def start_over(self, w_max: int) -> None:
+        """Empty, not held, with the session's own gists, and a budget of ``w_max`` rows.
+
+        One window serves all budgets up to its slots: on a GPU each new one captures its graphs.
+        """
+        self.w_max = w_max
         self.reset()
         self.held = False
         self.gists = None

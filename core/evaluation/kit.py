@@ -77,8 +77,9 @@ class Kit:
     lens: Lens
     pieces: list[str]
     notes: list[str]
-    _windows: dict[int, HeldWindow] = field(default_factory=dict)
-    _kept: dict[tuple[str, int], tuple[HeldWindow, History]] = field(default_factory=dict)
+    _window: HeldWindow | None = None
+    _kept: HeldWindow | None = None
+    _kept_for: tuple[str, int, History] | None = None
     _histories: OrderedDict[str, History] = field(default_factory=OrderedDict)
 
     @classmethod
@@ -113,25 +114,26 @@ class Kit:
         return parse_config(dump_config(self.config), [f"w_max={w_max}"])
 
     def window(self, w_max: int) -> HeldWindow:
-        """An empty window; there is one per budget, so the one handed out before is void."""
-        if w_max not in self._windows:
-            self._windows[w_max] = self._made(w_max, self.config.kv.mode)
-        window = self._windows[w_max]
-        window.start_over()
-        return window
+        """An empty window; there is one, so the one handed out before is void."""
+        if self._window is None or self._window.cache.slots < w_max:
+            self._window = self._made(w_max, self.config.kv.mode)
+        self._window.start_over(w_max)
+        return self._window
 
     def kept_window(self, owner: str, w_max: int, history: History) -> HeldWindow:
-        """An exact window with what ``owner`` last held of ``history``, else an empty one.
+        """An exact window with what ``owner`` just held of ``history``, else an empty one.
 
-        Raw blocks that stay the same from question to question are computed once.
+        Raw blocks that stay the same from question to question are computed once. There is one
+        such window, too.
         """
-        window, held = self._kept.get((owner, w_max), (None, None))
-        if window is None:
-            window = self._made(w_max, "exact")
-        if held is not history:
-            window.start_over()
-        self._kept[owner, w_max] = window, history
-        return window
+        if self._kept is None or self._kept.cache.slots < w_max:
+            self._kept = self._made(w_max, "exact")
+            self._kept_for = None
+        held = self._kept_for
+        if held is None or held[:2] != (owner, w_max) or held[2] is not history:
+            self._kept.start_over(w_max)
+        self._kept_for = owner, w_max, history
+        return self._kept
 
     def _made(self, w_max: int, mode: str) -> HeldWindow:
         kv = self.config.kv

@@ -14,11 +14,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 
 from megacontext.core.evaluation.contenders import sample_config, take_seat
+from megacontext.core.evaluation.focused import Asked
 from megacontext.core.evaluation.kit import Kit, token_spans
 from megacontext.core.evaluation.statistics import wilson
 from megacontext.core.evaluation.tasks import TEMPLATE, RecallTask, prompt_of
@@ -94,30 +96,17 @@ def evaluate_recall(
     Raises:
         BudgetError: a history is too long for the budget and number of levels.
     """
-    results: list[Result] = []
+    found: dict[tuple[int, str], Result] = {}
     done, total = 0, len(tasks) * len(contenders)
-    for number, task in enumerate(tasks, first):
-        history = kit.history(task.history)
-        gold = token_spans(history.offsets, task.gold)
-        encode = kit.base.tokenizer.encode
-        prompt = encode(prompt_of(task.question, template))
-        limit = max(16, len(encode(" " + task.answer)) + 6)
-        stop = "" if "\n" in task.answer.strip() else "\n"
-        config = sample_config(kit.config, number)
-        whole = len(history.tokens) + len(prompt) + limit
-        for name in contenders:
-            apart = (name == "oracle" and not len(gold)) or (
-                name == "full" and whole > kit.base.window
-            )
-            if not apart:
-                read = len(history.tokens)
-                seat = take_seat(
-                    name, kit, config, history, read, gold, stream=stream, follow=follow
-                )
-                asked = seat.ask(prompt, limit, stop)
-                right = is_right(asked.text, task.answer, task.kind)
-                results.append(
-                    Result(
+    numbered = enumerate(tasks, first)
+    for _, group in groupby(numbered, key=lambda pair: pair[1].history):
+        own = list(group)
+        for name in contenders:  # one after the other: raw rows stay from question to question
+            for number, task in own:
+                asked = _ask(kit, task, name, number, template, stream=stream, follow=follow)
+                if asked is not None:
+                    right = is_right(asked.text, task.answer, task.kind)
+                    found[number, name] = Result(
                         number,
                         name,
                         task.kind,
@@ -127,10 +116,36 @@ def evaluate_recall(
                         asked.gold_raw,
                         asked.refocuses,
                     )
-                )
-            done += 1
-            progress(done, total)
-    return results
+                done += 1
+                progress(done, total)
+    order = ((number, name) for number in range(first, first + len(tasks)) for name in contenders)
+    return [found[key] for key in order if key in found]
+
+
+def _ask(
+    kit: Kit,
+    task: RecallTask,
+    name: str,
+    number: int,
+    template: str,
+    *,
+    stream: bool,
+    follow: bool,
+) -> Asked | None:
+    """The contender's answer, or None where it cannot take part."""
+    history = kit.history(task.history)
+    gold = token_spans(history.offsets, task.gold)
+    encode = kit.base.tokenizer.encode
+    prompt = encode(prompt_of(task.question, template))
+    limit = max(16, len(encode(" " + task.answer)) + 6)
+    read = len(history.tokens)
+    if name == "oracle" and not len(gold):
+        return None
+    if name == "full" and read + len(prompt) + limit > kit.base.window:
+        return None
+    config = sample_config(kit.config, number)
+    seat = take_seat(name, kit, config, history, read, gold, stream=stream, follow=follow)
+    return seat.ask(prompt, limit, "" if "\n" in task.answer.strip() else "\n")
 
 
 def summarize_recall(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
