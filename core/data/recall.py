@@ -289,16 +289,16 @@ class RecallWriter:
         tail_start = (len(tokens) - final - recent) // block * block
         blocks = tail_start // block
         room = length - (len(tokens) - tail_start)
-        spans = [(a // block, (b - 1) // block + 1) for a, b in facts]
+        spread = [(a // block, (b - 1) // block + 1) for a, b in facts]
         asked_for = {g for span in asked for g in span.gold}
-        golden = {b for g in asked_for for b in range(*spans[g]) if b < blocks}
+        golden = {b for g in asked_for for b in range(*spread[g]) if b < blocks}
         # What is like the asked fact tends to be open beside it.
         most_open = (room - (blocks if options.coarse else 0)) // block
         share = float(rng.choice([0.0, 0.4, 1.0]))
         for fact in rng.permutation(len(facts)).tolist():
-            more = {b for b in range(*spans[fact]) if b < blocks}
-            if rng.random() < share and len(golden | more) <= most_open:
-                golden |= more
+            beside = {b for b in range(*spread[fact]) if b < blocks}
+            if rng.random() < share and len(golden | beside) <= most_open:
+                golden |= beside
         mask = np.ones(len(tokens), bool)
         gist = np.zeros(len(tokens), bool)
         if options.coarse:
