@@ -21,7 +21,16 @@ from torch import Tensor
 
 from megacontext.traces.errors import StorageError
 
-__all__ = ["Checkpoint", "check_shapes", "find", "mark", "read", "write", "write_json"]
+__all__ = [
+    "Checkpoint",
+    "check_shapes",
+    "find",
+    "mark",
+    "read",
+    "set_aside",
+    "write",
+    "write_json",
+]
 
 
 @dataclass(frozen=True)
@@ -105,6 +114,24 @@ def find(run: Path, name: str = "latest") -> Path | None:
         return run / folder
     whole = sorted(run.glob("step-*"))
     return whole[-1] if folder and whole and name == "latest" else None
+
+
+def set_aside(run: Path) -> Path | None:
+    """Move a run that stands in ``run`` to ``run/previous``; None where there is none.
+
+    A new run in an old folder must neither overwrite a checkpoint that somebody forgot to resume,
+    nor be taken for the old one when it is resumed itself. One earlier run is kept.
+    """
+    names = ("latest.json", "best.json", "figures.json", "metrics.csv", "metrics.arrow")
+    found = [*sorted(run.glob("step-*")), *(run / name for name in names if (run / name).exists())]
+    if not any(path.is_dir() for path in found):
+        return None
+    away = run / "previous"
+    shutil.rmtree(away, ignore_errors=True)
+    away.mkdir()
+    for path in reversed(found):  # marks first: a kill leaves no mark without its folder
+        path.rename(away / path.name)
+    return away
 
 
 def read(folder: Path) -> Checkpoint:

@@ -158,7 +158,8 @@ class Trainer:
         """Train to the end of the budget; returns the final held-out figures.
 
         Args:
-            resume: continue from the latest checkpoint; without one, start.
+            resume: continue from the latest checkpoint; without one, start. A new run sets an old
+                one in the same folder aside.
 
         Raises:
             StorageError: the checkpoint is damaged or belongs to a model of another shape.
@@ -166,6 +167,8 @@ class Trainer:
         """
         if resume:
             self._resume()
+        elif self.world.is_main and (away := checkpoint.set_aside(self.out)) is not None:
+            print(f"the run in {self.out} is now in {away}", file=sys.stderr, flush=True)
         names = ["phase", "progress", "rate", "tokens", "tokens_per_s", "loss", "norm"]
         names += [*self.task.metric_names, *self.task.eval_names]
         metrics = None

@@ -144,6 +144,28 @@ def test_a_finished_run_that_is_resumed_repeats_its_figures_and_no_row(
     assert _rows(tmp_path) == rows
 
 
+def test_a_new_run_sets_the_old_one_aside_and_is_never_resumed_as_it(
+    base_config: Path, tmp_path: Path
+) -> None:
+    config = load(BaseConfig, base_config)
+    train_base(config, tmp_path, device="cpu")
+    rows = _rows(tmp_path)
+    world = join_world("cpu")
+    task = BaseTask(config, world)
+
+    def killed(batch: dict[str, torch.Tensor]) -> object:
+        raise _KilledError
+
+    task.loss = killed  # type: ignore[method-assign, assignment]
+    with pytest.raises(_KilledError):
+        Trainer(task, config.loop, tmp_path, world).run()
+    assert checkpoint.find(tmp_path) is None
+    assert checkpoint.find(tmp_path / "previous") == tmp_path / "previous" / "step-00000008"
+    assert _rows(tmp_path / "previous") == rows
+    train_base(config, tmp_path, device="cpu", resume=True)
+    assert _rows(tmp_path) == rows
+
+
 def test_a_checkpoint_that_vanished_while_it_was_replaced_gives_way_to_the_one_before(
     tmp_path: Path,
 ) -> None:
