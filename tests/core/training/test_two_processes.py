@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import subprocess
 import sys
@@ -31,7 +32,8 @@ def _train(launcher: list[str], arguments: list[str], out: Path) -> list[dict[st
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert len([line for line in done.stdout.splitlines() if line.startswith("{")]) == 1
+    said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert len([figures for figures in said if figures]) == 1
     with (out / "metrics.csv").open(encoding="utf8", newline="") as file:
         return list(csv.DictReader(file))
 
@@ -84,3 +86,25 @@ def test_a_pair_resumes_what_one_process_began(base_config: Path, tmp_path: Path
     (tmp_path / "part" / "latest.json").write_text(json.dumps({"folder": step}))
     resumed = _train(PAIR, [*arguments, "--resume"], tmp_path / "part")
     assert _column(resumed, "loss") == pytest.approx(_column(whole, "loss"), rel=1e-4)
+
+
+def test_the_other_trainers_run_in_two_processes(
+    shards: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    """Each process draws rows of its own there: two of them train on twice the rows."""
+    common = {"base": tiny_base, "shards": shards, "heldout": shards, "loop.budget.steps": 2}
+    made: dict[str, Path] = {}
+    for trainer, config, reads in (
+        ("gistnet", "gistnet-smoke", None),
+        ("keys", "gistnet-keys-smoke", "gistnet"),
+        ("lensnet", "lensnet-smoke", "keys"),
+    ):
+        made[trainer] = tmp_path / f"{trainer}-export"
+        settings = dict(common) | ({"gistnet": made[reads]} if reads else {})
+        arguments = [trainer, "--config", str(ROOT / "configs/train" / f"{config}.yaml")]
+        arguments += ["--export", str(made[trainer])]
+        arguments += [a for k, v in settings.items() for a in ("--set", f"{k}={v}")]
+        one = _train(ALONE, arguments, tmp_path / f"{trainer}-one")
+        two = _train(PAIR, arguments, tmp_path / trainer)
+        assert int(two[-1]["tokens"]) == 2 * int(one[-1]["tokens"])
+        assert all(math.isfinite(value) for value in _column(two, "loss"))
