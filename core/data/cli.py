@@ -43,16 +43,10 @@ def prepare(
     Example: megacontext data prepare --config configs/data/corpora.yaml --jobs 8 --recall
     """
     from rich.console import Console
-    from rich.progress import (
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TransferSpeedColumn,
-    )
 
     from megacontext.core.data.prepare import DataConfig
     from megacontext.core.data.prepare import prepare as run
+    from megacontext.core.data.progress import stages
     from megacontext.core.data.recall_shards import RecallText
     from megacontext.core.data.teacher import Teacher
     from megacontext.core.training.config import load
@@ -64,16 +58,8 @@ def prepare(
         kept = settings.teacher or Teacher(str(teacher))
         settings = replace(settings, teacher=replace(kept, model=str(teacher)))
     target = out or Path(settings.out)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.completed:,.0f} characters"),
-        TransferSpeedColumn(),
-        TimeElapsedColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("prepare", total=None)
-        manifest = run(settings, target, jobs=jobs, progress=lambda n: bar.advance(task, n))
+    with stages(Console(stderr=True)) as told:
+        manifest = run(settings, target, jobs=jobs, progress=told)
     if json_:
         print(json.dumps(manifest, sort_keys=True))
     else:

@@ -28,7 +28,7 @@ from megacontext.traces.errors import ConfigError, SourceError
 
 __all__ = ["DataConfig", "encode_document", "prepare"]
 
-Progress = Callable[[int], None]  # called with characters done
+Progress = Callable[[str, int], None]  # called with what was done, and how much of it
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,9 @@ def prepare(
 
     A shard that already holds the same texts under the same layout is kept.
 
+    Args:
+        progress: called with ``characters``, ``recall tokens`` or ``teacher tokens`` and how many.
+
     Raises:
         ConfigError: no source, or an impossible layout.
         SourceError: a source is missing, empty or not UTF-8.
@@ -128,18 +131,23 @@ def prepare(
     if config.recall is not None:
         config.recall.window(layout)  # refused before the text is read
     out.mkdir(parents=True, exist_ok=True)
-    shards = run_jobs(_text_jobs(config, layout, out), jobs, progress)
+
+    def told(what: str) -> Callable[[int], None] | None:
+        return None if progress is None else partial(progress, what)
+
+    shards = run_jobs(_text_jobs(config, layout, out), jobs, told("characters"))
     if not shards:
         raise SourceError("sources: they hold no document; name a source with text.")
     _remove_surplus(out, "shard", len(shards))
     recall: list[Entry] = []
     if config.recall is not None:
-        recall = run_jobs(_recall_jobs(config.recall, tokenizer, layout, out, shards), jobs, None)
+        planned = _recall_jobs(config.recall, tokenizer, layout, out, shards)
+        recall = run_jobs(planned, jobs, told("recall tokens"))
     _remove_surplus(out, "recall", len(recall))
     everything = [*shards, *recall]
     caches: list[Entry] = []
     if config.teacher is not None:
-        caches = write_teacher(out, everything, config.teacher)
+        caches = write_teacher(out, everything, config.teacher, told("teacher tokens"))
     manifest: dict[str, object] = {
         "layout": asdict(layout),
         "sources": [asdict(source) for source in config.sources],
@@ -176,4 +184,5 @@ def _recall_jobs(
     for number, unit in enumerate(recall_units(recall, layout, text)):
         path = out / f"recall-{number:05d}.arrow"
         write = partial(write_recall, unit, recall, path, tokenizer, layout)
-        yield Job(path, unit.note, 0, write)
+        size = (unit.stop - unit.first) * recall.window(layout)
+        yield Job(path, unit.note, size, write)

@@ -87,8 +87,9 @@ def test_an_interrupted_preparation_continues_and_ends_with_the_same_bytes(
     prepare(config, tmp_path / "whole")
     seen: list[int] = []
 
-    def stop_after_two(chars: int) -> None:
-        seen.append(chars)
+    def stop_after_two(what: str, amount: int) -> None:
+        assert what == "characters"
+        seen.append(amount)
         if len(seen) == 2:
             raise KeyboardInterrupt
 
