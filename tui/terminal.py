@@ -101,6 +101,6 @@ class PseudoTerminal:
         """End the process and wait for it."""
         self.process.terminate()
         reading = self.swallow()
-        self.process.wait(10)
+        self.process.wait(60)
         reading.join()
         os.close(self.master)
