@@ -2,10 +2,12 @@
 
 Targets lie in [-1, 1] like the scores:
 
-* far states: gists over a gold block +0.9, a gold block that is raw already +0.5, all else what
-  a recency prior gives it: within the thresholds, so that nothing moves but what is asked for,
-  and the oldest pays. The states are those that a session starts with, random ones, and (from
-  ``states.rounds`` on) those that the allocator made of them by this lens's own scores;
+* far states: gists over a gold block +0.9, a gold block that is raw already +0.5. Where something
+  is asked for, the runners-up by similarity are worth opening too, after the gold: a wrong block
+  costs a few entries, a missed one the answer. All else is what a recency prior gives it: within
+  the thresholds, so that nothing moves but what is asked for, and the oldest pays. The states are
+  those that a session starts with, random ones, and (from ``states.rounds`` on) those that the
+  allocator made of them by this lens's own scores;
 * near states, all entries: how the attention that the coming tokens pay to an entry's most read
   block compares with the block that would just fit the budget, on a log scale that is flat
   around the mark (hysteresis);
@@ -38,9 +40,10 @@ from megacontext.core.model.base import BaseModel
 from megacontext.core.training import checkpoint
 from megacontext.core.training.distributed import World, join_world
 from megacontext.core.training.gistnet_base import FrozenBase
-from megacontext.core.training.lensnet_eyes import over_frontier, remember, starts_of, view
+from megacontext.core.training.lensnet_eyes import over_frontier, remember, view
 from megacontext.core.training.lensnet_judge import LensJudge, LensJudgeConfig
 from megacontext.core.training.lensnet_states import LensRows, StateMix
+from megacontext.core.training.lensnet_targets import attention_target, recency_target
 from megacontext.core.training.lensnet_teacher import AttentionProbe, token_nll, window_nll
 from megacontext.core.training.lensnet_walk import walk
 from megacontext.core.training.mixture import TokenStreams
@@ -50,7 +53,7 @@ from megacontext.traces.errors import ConfigError
 __all__ = ["LensNetTraining", "LensPhase", "LensShape", "LensTask", "train_lensnet"]
 
 _WISH = 0.1  # scores of what is not asked for stay below it, well below the bar of 0.2
-_CALM = 0.5  # log ratios of demand to the mark that leave an entry as it is
+_RUNNER = 0.35  # scores of runners-up
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class LensPhase:
         price: NLL in nats per coming token that an expansion has to save.
         scale: NLL that moves the counterfactual target from 0 to tanh(1).
         hidden: chance that a batch shows the base model's hidden states and surprisal.
+        runners: how many blocks that match a question best, or stand beside one that does, are to
+            be opened even if they are not gold.
     """
 
     share: float
@@ -74,6 +79,7 @@ class LensPhase:
     price: float = 0.003
     scale: float = 0.02
     hidden: float = 0.5
+    runners: int = 14
     states: StateMix = field(default_factory=StateMix)
 
 
@@ -209,31 +215,50 @@ class LensTask:
                 surprisal,
             )
 
-        levels, index = batch["levels"], batch["index"]
+        fit, ranking = self._far_loss(batch, batch["levels"], batch["index"], seen_at)
         if int(batch["rounds"][0]):
-            levels, index = self._moved(batch, seen_at)
+            later = self._far_loss(batch, *self._moved(batch, seen_at), seen_at)
+            fit, ranking = (fit + later[0]) / 2, (ranking + later[1]) / 2
+        phase = self._phase
+        return phase.gold * fit + phase.ranking * ranking, {"gold": fit, "ranking": ranking}
+
+    def _far_loss(
+        self,
+        batch: dict[str, Tensor],
+        levels: Tensor,
+        index: Tensor,
+        seen_at: Callable[[Tensor, Tensor], LensInputs],
+    ) -> tuple[Tensor, Tensor]:
+        """(fit to the targets, loss that ranks gold before all else) over one frontier a state."""
+        size = self._gistnet.config.block_size
         seen = seen_at(levels, index)
         logits = seen.logits(self._lens)
         scores = torch.tanh(logits)
         gold = over_frontier(batch["gold"], seen.levels, index, size) > 0
+        asks = batch["gold"].sum(1, keepdim=True) > 0
         coarse = seen.valid & (seen.levels > 0)
+        runner = (seen.place() < self._phase.runners) & asks & seen.valid & ~gold
         target = recency_target(seen.levels, index, batch["n_tokens"], size)
         target = torch.where(gold, torch.where(coarse, 0.9, 0.5), target)
+        # A runner-up may lie anywhere above its bar; the ranking keeps it behind the gold.
+        target = torch.where(
+            runner, scores.detach().clamp(min=_RUNNER).where(coarse, target.clamp(min=0)), target
+        )
         error = functional.huber_loss(scores, target, reduction="none", delta=0.5)
-        hit, other = gold & seen.valid, ~gold & seen.valid
-        fit = (error * hit).sum() / hit.sum().clamp(min=1)
-        fit = fit + (error * other).sum() / other.sum().clamp(min=1)
+        rest = seen.valid & ~gold & ~runner
+        fit = sum(
+            ((error * part).sum() / part.sum().clamp(min=1) for part in (gold & seen.valid, rest)),
+            0.5 * (error * runner).sum() / runner.sum().clamp(min=1),
+        )
         # What is wrongly opened costs the budget of what is asked for.
-        wrong = scores.sub(_WISH).relu() * (other & coarse)
+        wrong = scores.sub(_WISH).relu() * (rest & coarse)
         fit = fit + wrong.sum() / (wrong > 0).sum().clamp(min=8)
         wanted = gold & coarse
         open_rows = wanted.any(1)
         ranked = (logits * 3).masked_fill(~coarse, -1e4).log_softmax(1)
         # Every gold entry has to come before all others, not just the best of them.
         missed = -(ranked * wanted).sum(1) / wanted.sum(1).clamp(min=1)
-        ranking = (missed * open_rows).sum() / open_rows.sum().clamp(min=1)
-        phase = self._phase
-        return phase.gold * fit + phase.ranking * ranking, {"gold": fit, "ranking": ranking}
+        return fit, (missed * open_rows).sum() / open_rows.sum().clamp(min=1)
 
     def _moved(
         self, batch: dict[str, Tensor], seen_at: Callable[[Tensor, Tensor], LensInputs]
@@ -296,30 +321,6 @@ class LensTask:
 
     def _saved(self, batch: dict[str, Tensor], gists: Tensor, upper: Tensor) -> Tensor:
         return saved_nll(self._base, batch, gists, upper, self._phase.states.horizon)
-
-
-def attention_target(
-    demand_RB: Tensor, levels_RN: Tensor, index_RN: Tensor, valid_RN: Tensor, size: int
-) -> Tensor:
-    """[R, N] in (-1, 1): positive where an entry holds a block that deserves to be raw.
-
-    The mark is the demand of the block that would just fit: as many blocks deserve to be raw as
-    are raw in this frontier.
-    """
-    raw = ((levels_RN == 0) & valid_RN).sum(1, keepdim=True)
-    ordered = demand_RB.sort(dim=1, descending=True).values
-    mark = ordered.gather(1, raw.clamp(max=demand_RB.shape[1] - 1)).clamp(min=1e-6)
-    most = over_frontier(demand_RB, levels_RN, index_RN, size)
-    beyond = torch.log(most.clamp(min=1e-7) / mark)
-    return torch.tanh(0.5 * functional.softshrink(beyond, _CALM))
-
-
-def recency_target(levels_RN: Tensor, index_RN: Tensor, n_tokens_R: Tensor, size: int) -> Tensor:
-    """[R, N] from 0.10 (newest) to -0.15 (oldest), as the control lenses' recency prior."""
-    stops = starts_of(levels_RN, index_RN, size) + size ** levels_RN.clamp(min=1)
-    distance = (n_tokens_R[:, None] - stops).clamp(min=0) / size
-    whole = torch.log1p(n_tokens_R[:, None] / size)
-    return 0.10 - 0.25 * torch.log1p(distance) / whole
 
 
 def saved_nll(

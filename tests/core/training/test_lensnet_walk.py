@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from megacontext.core.rng import generator
-from megacontext.core.training.lensnet import attention_target, recency_target
 from megacontext.core.training.lensnet_states import draw_levels, frontier, gold_blocks
+from megacontext.core.training.lensnet_targets import attention_target, recency_target
 from megacontext.core.training.lensnet_walk import cold_levels, walk
 
 K = 32
