@@ -93,7 +93,7 @@ def suite(
 
 
 def ablate(
-    config: Path = typer.Option(..., help="YAML plan of tables and their variants."),
+    plan: Path = typer.Option(..., help="YAML file of tables and their variants."),
     out: Path = _FOLDER,
     quick: bool = typer.Option(False, "--quick", help="The plan's quick sizes."),
     table: list[str] = typer.Option([], "--table", help="Only this table; may repeat."),
@@ -104,7 +104,7 @@ def ablate(
 ) -> None:
     """Positions, KV modes, gists, levels, lenses, allocators: what each variant is worth.
 
-    Example: megacontext eval ablate --config configs/eval/ablations.yaml --out runs/ablations
+    Example: megacontext eval ablate --plan configs/eval/ablations.yaml --out runs/ablations
     """
     began = time.monotonic()
     console = Console(stderr=True, quiet=as_json)
@@ -112,17 +112,17 @@ def ablate(
     from megacontext.core.evaluation.ablate import load_plan, run_ablations
     from megacontext.core.evaluation.jobs import fingerprint, workers_for
 
-    plan = load_plan(config)
+    loaded = load_plan(plan)
     for name in table:
-        if name not in plan.tables:
-            raise ConfigError(f"--table: {name!r} is unknown; use some of {list(plan.tables)}.")
+        if name not in loaded.tables:
+            raise ConfigError(f"--table: {name!r} is unknown; use some of {list(loaded.tables)}.")
     if table:
-        plan = replace(plan, tables={name: plan.tables[name] for name in table})
-    sizes = plan.quick if quick else plan.full
-    workers = workers_for(plan.config(), jobs)
+        loaded = replace(loaded, tables={name: loaded.tables[name] for name in table})
+    sizes = loaded.quick if quick else loaded.full
+    workers = workers_for(loaded.config(), jobs)
     with evaluate.bar("ablations", console) as progress:
         found, notes = run_ablations(
-            plan,
+            loaded,
             sizes,
             _sources(text, sizes.documents),
             out / "ablations.jsonl",
@@ -133,7 +133,7 @@ def ablate(
     for note in notes:
         console.print(f"note: {note}")
     seconds = time.monotonic() - began
-    weights = fingerprint(plan.config())
+    weights = fingerprint(loaded.config())
     _finish(out, "ablations", found.rows, weights, workers, seconds, notes, as_json)
 
 

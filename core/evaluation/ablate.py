@@ -87,13 +87,13 @@ def load_plan(path: Path) -> Plan:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         why = getattr(error, "strerror", None) or type(error).__name__
-        raise ConfigError(f"--config {path} cannot be read ({why}); name a YAML file.") from error
+        raise ConfigError(f"--plan {path} cannot be read ({why}); name a YAML file.") from error
     if not isinstance(raw, Mapping) or not isinstance(raw.get("tables"), Mapping):
-        raise ConfigError(f"--config {path} has no 'tables'; see configs/eval/ablations.yaml.")
+        raise ConfigError(f"--plan {path} has no 'tables'; see configs/eval/ablations.yaml.")
     unknown = sorted(set(raw) - {"run", "tables", "full", "quick"})
     if unknown:
         raise ConfigError(
-            f"--config {path}: unknown key {unknown[0]!r}; use run, tables, full, quick."
+            f"--plan {path}: unknown key {unknown[0]!r}; use run, tables, full, quick."
         )
     plan = Plan(
         dict(raw.get("run") or {}),

@@ -40,6 +40,7 @@ JobProgress = Callable[[int, int, str], None]
 """(done, of how many, what was done last)"""
 
 _KITS = 2
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Job(Protocol):
@@ -187,6 +188,8 @@ def _in_processes(
 ) -> None:
     # spawn: a forked child would inherit torch's threads in a state that cannot be known.
     context = multiprocessing.get_context("spawn")
+    for name in _THREADS:  # numpy reads these as it is imported; torch is told by the config
+        os.environ.setdefault(name, "1")
     pool = ProcessPoolExecutor(min(workers, len(left)), mp_context=context)
     try:
         waiting = {pool.submit(_run, jobs[i]): i for i in left}

@@ -71,10 +71,10 @@ class SuiteOptions:
     times: tuple[int, ...] = (4, 16, 64)
     kinds: tuple[str, ...] = ()
     w_max: tuple[int, ...] = (512, 1024, 2048)
-    pieces: int = 4
-    singles: int = 8
+    pieces: int = 2
+    singles: int = 4
     parts: int = 16
-    answers: int = 48
+    answers: int = 40
     session_times: int = 32
     cycles: int = 40
     sections: tuple[str, ...] = SECTIONS

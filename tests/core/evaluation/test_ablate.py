@@ -36,7 +36,7 @@ def plan(tmp_path, config_text):
 def test_variants_stand_in_their_tables_and_missing_parts_are_noted(capsys, plan, tmp_path):
     path, hay = plan
     out = tmp_path / "out"
-    arguments = ("ablate", "--config", path, "--text", hay, "--out", out, "--quick")
+    arguments = ("ablate", "--plan", path, "--text", hay, "--out", out, "--quick")
     code, said = call(capsys, *arguments)
     assert code == 0
     assert "note: Lenses, lensnet was left out" in said.err
@@ -75,7 +75,7 @@ def test_variants_stand_in_their_tables_and_missing_parts_are_noted(capsys, plan
 def test_bad_plans_are_one_sentence(capsys, tmp_path, text, says):
     path = tmp_path / "plan.yaml"
     path.write_text(text)
-    code, said = call(capsys, "ablate", "--config", path, "--out", tmp_path / "out")
+    code, said = call(capsys, "ablate", "--plan", path, "--out", tmp_path / "out")
     assert code == 2
     assert says in said.err
     assert len(said.err.splitlines()) == 1
