@@ -77,6 +77,7 @@ def lensnet(
     config: _Config,
     out: _Out,
     export: _Export = None,
+    init: Annotated[Path | None, typer.Option(help="Start from this LensNet.")] = None,
     resume: _Resume = False,
     device: _Device = "auto",
     set_: _Set = None,
@@ -90,7 +91,9 @@ def lensnet(
     from megacontext.core.training.lensnet import LensNetTraining, train_lensnet
 
     settings = load(LensNetTraining, config, set_ or [])
-    _show(train_lensnet(settings, out, device=device, resume=resume, export=export), json_)
+    _show(
+        train_lensnet(settings, out, device=device, resume=resume, init=init, export=export), json_
+    )
 
 
 def ceiling(
