@@ -102,6 +102,8 @@ def _pairs(weights: Mapping[str, Tensor], where: str) -> dict[str, tuple[Tensor,
 def merge_adapter(module: nn.Module, adapter: Adapter) -> None:
     """Add the adapter to the weights of a causal language model, in place.
 
+    The sum is taken in float32 and rounded to the type of the weights.
+
     Raises:
         ModelError: the adapter belongs to another model; nothing was changed.
     """

@@ -80,7 +80,7 @@ def test_without_weight_the_guard_is_measured_but_takes_no_part_in_the_loss(
         _disturb(task.layers, 0.5)
         batch = {name: value[0] for name, value in task.batches(0)[0].items()}
         loss, figures = task.loss(batch)
-        losses.append((float(loss.detach()), float(figures["guard"])))
+        losses.append((float(loss.detach()), float(figures["guard"].detach())))
     assert losses[0][1] > 1e-4
     assert losses[1][0] - losses[0][0] == pytest.approx(losses[0][1], rel=1e-4)
 
