@@ -140,6 +140,7 @@ def ablate(
 def report(
     folders: list[Path] = typer.Argument(..., help="--out folders of eval suite and eval ablate."),
     out: Path = typer.Option(..., "--out", help="Markdown file to write."),
+    trace: list[Path] = typer.Option([], "--trace", help="Trace of a scripted run; may repeat."),
 ) -> None:
     """One page of evaluations: each table under its command, commit, machine and intervals.
 
@@ -147,12 +148,12 @@ def report(
     """
     from megacontext.core.evaluation.report import page
 
-    text = page(folders)
+    text = page(folders, trace)
     try:
         out.write_text(text, encoding="utf-8")
     except OSError as error:
         raise StorageError(f"--out {out} cannot be written ({error.strerror}).") from error
-    print(f"{out}: {len(folders)} evaluations.")
+    print(f"{out}: {len(folders)} evaluations, {len(trace)} traces.")
 
 
 def questions(
@@ -165,6 +166,7 @@ def questions(
 
     Example: megacontext eval questions runs/demo.arrow --need 9
     """
+    from megacontext.core.evaluation.report import questions_table
     from megacontext.core.evaluation.traced import questions_of
 
     asked = questions_of(trace)
@@ -178,16 +180,7 @@ def questions(
         "good": good,
         "asked": [asdict(q) for q in asked],
     }
-    rows = [
-        {
-            "about": q.about,
-            "refocuses": "–" if q.refocuses is None else str(q.refocuses),
-            "expected": q.expected,
-            "decoded": q.answer,
-            "": "right" if q.right else "wrong",
-        }
-        for q in asked
-    ]
+    rows = questions_table(asked)
     evaluate.show(figures, rows, as_json)
     if not as_json:
         print(f"{good} of {len(asked)} expanded within {within} refocuses and answered right.")

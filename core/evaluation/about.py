@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -25,7 +26,9 @@ _FILE = "about.json"
 class About:
     """One evaluation; ``kind`` says what its rows are: ``suite`` or ``ablations``.
 
-    ``seconds`` is its wall-clock time, of the last stretch alone where it was resumed.
+    ``seconds`` is its wall-clock time and ``cpu_seconds`` what all its processes computed, of the
+    last stretch alone where it was resumed; ``load`` is the machine's load average at its end;
+    beyond the number of processes it means that others had a share of the cores.
     """
 
     kind: str
@@ -37,6 +40,8 @@ class About:
     date: str
     seconds: float
     notes: tuple[str, ...]
+    cpu_seconds: float = 0.0
+    load: float = 0.0
 
     def write(self, folder: Path) -> None:
         """Put it beside the figures.
@@ -87,7 +92,14 @@ def about_now(
         date,
         round(seconds, 1),
         tuple(notes),
+        round(_cpu_seconds(), 1),
+        round(os.getloadavg()[0], 1),
     )
+
+
+def _cpu_seconds() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def _machine() -> str:

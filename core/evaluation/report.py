@@ -12,9 +12,11 @@ from megacontext.core.evaluation.about import About
 from megacontext.core.evaluation.contenders import CONTENDERS
 from megacontext.core.evaluation.rows import Row
 from megacontext.core.evaluation.tables import Rows, markdown
+from megacontext.core.evaluation.traced import AskedInRun, questions_of
 from megacontext.traces.errors import SourceError
+from megacontext.traces.reader import TraceReader
 
-__all__ = ["page", "read_rows", "section", "tables_of", "targets_table"]
+__all__ = ["page", "questions_table", "read_rows", "section", "tables_of", "targets_table"]
 
 _INTRO = """# Results
 
@@ -160,7 +162,12 @@ def section(about: About, rows: Sequence[Row], level: str = "##") -> str:
         f"{level} {what}, {about.date}",
         f"```\n{about.command}\n```",
         f"Commit {about.commit or 'unknown'}, weights {about.weights[:12]}; {about.machine}; "
-        f"{about.workers} processes, {about.seconds / 60:.1f} minutes."
+        f"{about.workers} processes, {about.seconds / 60:.1f} minutes"
+        + (
+            f", {about.cpu_seconds / 60:.1f} of CPU time, load {about.load:.1f}."
+            if about.cpu_seconds
+            else "."
+        )
         + "".join(f" Note: {note}." for note in about.notes),
     ]
     tables = _ablation_tables(rows) if about.kind == "ablations" else tables_of(rows)
@@ -173,14 +180,50 @@ def section(about: About, rows: Sequence[Row], level: str = "##") -> str:
     return "\n\n".join(lines) + "\n"
 
 
-def page(folders: Sequence[Path]) -> str:
-    """``docs/results.md`` of several evaluations.
+def trace_section(trace: Path) -> str:
+    """The questions of a recorded run.
+
+    Raises:
+        TraceError: no trace of a scripted run with questions.
+    """
+    with TraceReader.open(trace) as reader:
+        made, commit = reader.meta.created, reader.meta.git[:7]
+    asked = questions_of(trace)
+    good = sum(q.refocuses is not None and q.refocuses <= 2 and q.right for q in asked)
+    lines = [
+        f"## Questions of a recorded run, {made}",
+        f"```\nmegacontext eval questions {trace} --need 9\n```",
+        f"Recorded at commit {commit or 'unknown'}. Expanded within 2 refocuses and answered right: "
+        f"{good} of {len(asked)}.",
+        markdown(questions_table(asked)).rstrip(),
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+def questions_table(asked: Sequence[AskedInRun]) -> Rows:
+    """One row a question."""
+    return [
+        {
+            "about": q.about,
+            "refocuses": "–" if q.refocuses is None else str(q.refocuses),
+            "expected": q.expected,
+            "decoded": q.answer,
+            "": "right" if q.right else "**wrong**",
+        }
+        for q in asked
+    ]
+
+
+def page(folders: Sequence[Path], traces: Sequence[Path] = ()) -> str:
+    """``docs/results.md`` of several evaluations and recorded runs.
 
     Raises:
         SourceError: a folder holds no evaluation.
+        TraceError: a trace without questions.
     """
     parts = []
     for folder in folders:
         about = About.read(folder)
         parts.append(section(about, read_rows(folder, about.kind)))
+    parts += [trace_section(trace) for trace in traces]
     return _INTRO + _CONTENDERS + "\n" + _HOW + "\n" + "\n".join(parts)

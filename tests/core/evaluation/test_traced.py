@@ -6,6 +6,7 @@ import pytest
 
 from megacontext.core.cli.app import app, guard
 from megacontext.core.config import parse_config
+from megacontext.core.evaluation.report import page
 from megacontext.core.evaluation.traced import questions_of
 from megacontext.core.runtime.run import run
 from megacontext.traces.errors import TraceError
@@ -49,6 +50,13 @@ def test_the_command_fails_where_too_few_are_good(trace, capsys):
     assert (figures["questions"], figures["in_time"], figures["good"]) == (1, 1, good)
     assert guard(app, ["eval", "questions", str(path), "--need", "2"]) == 1
     assert "--need is 2" in capsys.readouterr().err
+
+
+def test_a_page_shows_the_questions_of_a_run(trace):
+    path, answers = trace
+    text = page([], [path])
+    assert f"answered right: {int(bool(answers[0].right))} of 1" in text
+    assert "| cat | " in text
 
 
 def test_a_run_without_questions_is_refused(config_text, tmp_path):
