@@ -41,6 +41,13 @@ How it is measured:
   same documents. Recovered gain is the share of what `delete` costs that a contender wins back.
 * Recall text: the same on the tokens of answers, after questions about facts that are older than
   the largest budget.
+* One block: the newest block that is not protected gives way to its gist, its mean or nothing; all
+  others stay raw.
+* Refocus overhead: time of decoding with refocuses (gists, lens, allocator, window) over the time
+  without, in the same session. The focus costs the same beside a large model, whose tokens cost
+  far more: [performance](performance.md) has the figures of a 3B shape, and cost by length.
+* Ablations: the window follows every refocus by the session's own edits, over `lead` blocks before
+  the scored tokens.
 """
 
 
@@ -193,7 +200,7 @@ def trace_section(trace: Path) -> str:
     lines = [
         f"## Questions of a recorded run, {made}",
         f"```\nmegacontext eval questions {trace} --need 9\n```",
-        f"Recorded at commit {commit or 'unknown'}. Expanded within 2 refocuses and answered right: "
+        f"Recorded at commit {commit or '?'}; expanded within 2 refocuses and answered right: "
         f"{good} of {len(asked)}.",
         markdown(questions_table(asked)).rstrip(),
     ]
