@@ -35,7 +35,6 @@ class Shot:
 SHOTS: tuple[Shot, ...] = (
     Shot("tui-1-open", ()),
     Shot("tui-2-question", FOUND[:1]),
-    Shot("tui-3-focus", FOUND[:2]),
     Shot("tui-4-inspect", FOUND),
     Shot("tui-5-detail", (*FOUND[:1], "v")),
     Shot("tui-light", FOUND, theme="mc-light"),
