@@ -70,8 +70,8 @@ def bench_lens(
         repeats: timed rounds after ten warm-up rounds.
 
     Returns:
-        ``entries``, ``device``, and per round: ``lens_ms_p50`` and ``lens_ms_p95`` of a whole
-        score, ``module_ms_p50`` of the LensNet alone (device time on a GPU).
+        ``entries``, ``device``, and per round ``lens_ms_p50`` and ``lens_ms_p95`` in
+        milliseconds of wall clock.
     """
     heads = 4 if dim % 128 else dim // 64
     block_size = 32
@@ -87,7 +87,7 @@ def bench_lens(
     lens = NetLens(lensnet, gister)
     tree = _RandomTree(entries, block_size, dim, config.keys.key_dim)
     index = np.arange(entries, dtype=np.int64)
-    whole, inner = [], []
+    whole = []
     hidden = torch.zeros((4, dim), device=target, dtype=dtype)
     for turn in range(repeats + 10):
         question = generator(turn, "bench-question").integers(0, 1024, 32).astype(np.uint32)
@@ -106,26 +106,9 @@ def bench_lens(
         took = (time.perf_counter() - began) * 1e3
         if turn >= 10:
             whole.append(took)
-            inner.append(_module_ms(lens, frontier))
     return {
         "entries": entries,
         "device": str(target),
         "lens_ms_p50": statistics.median(whole),
         "lens_ms_p95": sorted(whole)[int(0.95 * (len(whole) - 1))],
-        "module_ms_p50": statistics.median(inner),
     }
-
-
-def _module_ms(lens: NetLens, frontier: _Frontier) -> float:
-    """A second round over the same question: the search is cached, the LensNet runs again."""
-    if lens.net.score.weight.is_cuda:
-        begin: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        end: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        begin.record()
-        lens.score(frontier)
-        end.record()
-        end.synchronize()
-        return float(begin.elapsed_time(end))
-    began = time.perf_counter()
-    lens.score(frontier)
-    return (time.perf_counter() - began) * 1e3

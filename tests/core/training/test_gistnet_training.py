@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +40,7 @@ from megacontext.core.training.lensnet import LensNetTraining, train_lensnet
 from megacontext.core.training.lensnet_states import draw_levels, frontier, window_entries
 from megacontext.core.training.lensnet_teacher import AttentionProbe, window_nll
 from megacontext.core.training.mixture import TokenStreams
+from megacontext.core.training.optimizers import OptimizerConfig
 from megacontext.traces.errors import ConfigError, ModelError
 
 K = 32
@@ -251,6 +256,12 @@ def test_interrupted_runs_end_with_the_same_weights(
     assert (tmp_path / "lens" / "model.safetensors").is_file()
     assert json.loads((tmp_path / "l" / "figures.json").read_text()) == figures
 
+    still = replace(lens, loop=replace(lens.loop, optimizer=OptimizerConfig(lr=0.0, adam_lr=0.0)))
+    train_lensnet(still, tmp_path / "l3", device="cpu", init=tmp_path / "lens")
+    exported = load_file(tmp_path / "lens" / "model.safetensors")
+    kept = newest_weights(tmp_path / "l3")
+    assert all(torch.equal(kept[name], value.float()) for name, value in exported.items())
+
 
 def test_key_batches_repeat_and_point_at_the_asked_blocks(
     shards: Path, tokenizer: Tokenizer
@@ -363,3 +374,33 @@ def test_impossible_settings_and_foreign_gistnets_are_refused(
         gist_settings(base_folder, shards, phases=[{"share": 1.0, "objectives": {"magic": 1.0}}])
     with pytest.raises(ModelError, match="no readable gistnet checkpoint"):
         train_keys(key_settings(base_folder, tmp_path / "none", shards), tmp_path, device="cpu")
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_gistnet(base_folder: Path, shards: Path, tmp_path: Path) -> None:
+    fields: dict[str, Any] = {
+        "loop": {"seed": 1, "budget": {"steps": 2}},
+        "base": str(base_folder),
+        "shards": str(shards),
+        "heldout": str(shards),
+        "net": {"layers": 1, "left_context": 8, "keys": KEYS},
+        "phases": [{"share": 1.0, "tilings": {"length": 256, "rows": 2, "gists": [1, 3]}}],
+        "evaluation": {"rows": 1, "scored": 16},
+    }
+    config = tmp_path / "gistnet.yaml"
+    config.write_text(json.dumps(fields))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command += ["-m", "megacontext.core.training.gistnet_cli", "gistnet", "--device", "cpu"]
+    command += ["--config", str(config), "--out", str(tmp_path / "two")]
+    subprocess.run(
+        [*command, "--export", str(tmp_path / "export")],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    alone = train_gistnet(parse(GistNetTraining, fields), tmp_path / "one", device="cpu")
+    figures = json.loads((tmp_path / "two" / "figures.json").read_text())
+    assert figures.keys() == alone.keys()
+    # Twice the rows a step: other gradients than one process has.
+    assert not same(newest_weights(tmp_path / "two"), newest_weights(tmp_path / "one"))
+    assert (tmp_path / "export" / "model.safetensors").is_file()
