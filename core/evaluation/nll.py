@@ -154,8 +154,8 @@ def summarize_nll(pieces: Sequence[Piece], seed: int) -> dict[str, dict[str, Any
     ``delta_nll`` is the mean over documents of NLL minus that of ``full`` with its bootstrap
     ``interval``, ``delta_nll_p95`` the 95th percentile over pieces, ``recovered_gain`` the share of
     what dropping far history costs that is recovered (needs the contender ``delete``; None where
-    dropping it costs nothing), ``behind_ours`` the mean difference from ``ours`` over the same
-    documents, whose interval is narrower than that between two intervals of their own.
+    the interval of that cost reaches 0), ``behind_ours`` the mean difference from ``ours`` over the
+    same documents, whose interval is narrower than that between two intervals of their own.
     """
     budgets = list(dict.fromkeys(p.w_max for p in pieces))
     table: dict[str, dict[str, Any]] = {}
@@ -207,9 +207,14 @@ def _group(pieces: Sequence[Piece], name: str, seed: int) -> dict[str, Any]:
     def behind(pick: np.ndarray) -> float:
         return float((own[pick] - ours[pick]).mean())
 
+    def cost(pick: np.ndarray) -> float:
+        return float((dropped[pick] - full[pick]).mean())
+
     every = np.arange(len(documents))
     recovered = gain(every)
-    known = not np.isnan(recovered)
+    # A share of a cost that may be nothing says nothing.
+    range_of_cost = bootstrap(cost, len(documents), seed, "cost")
+    known = not np.isnan(recovered) and (range_of_cost is None or range_of_cost[0] > 0)
     interval = bootstrap(delta, len(documents), seed, "delta")
     gain_interval = bootstrap(gain, len(documents), seed, "gain") if known else None
     compared = name != "ours" and not np.isnan(ours).any()
