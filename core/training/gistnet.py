@@ -260,7 +260,9 @@ class GistTask:
             figures["children"] = self.probe(upper, children.flatten(0, 1))
             total = total + goals["children"] * figures["children"]
         if "delta_nll" in goals:
-            loss, more = self._continuation(batch, by_row, upper.view(rows, groups, -1))
+            loss, more = self._continuation(
+                batch, by_row, upper.view(rows, groups, gists.shape[-1])
+            )
             total = total + goals["delta_nll"] * loss
             figures.update(more)
         return total, figures
