@@ -37,7 +37,7 @@ from megacontext.core.training.gistnet_key_rows import KeyMix, KeyRows, gold_sha
 from megacontext.core.training.gistnet_keys import KeyTraining, train_keys
 from megacontext.core.training.gistnet_tilings import stack_tilings, tile
 from megacontext.core.training.lensnet import LensNetTraining, train_lensnet
-from megacontext.core.training.lensnet_states import draw_levels, frontier, window_entries
+from megacontext.core.training.lensnet_states import window_entries
 from megacontext.core.training.lensnet_teacher import AttentionProbe, window_nll
 from megacontext.core.training.mixture import TokenStreams
 from megacontext.core.training.optimizers import OptimizerConfig
@@ -311,24 +311,6 @@ def test_gold_share_follows_the_fact_over_a_block_border() -> None:
     share = gold_share([(K - 8, K + 24)], 4, K)
     np.testing.assert_allclose(share, [0.25, 0.75, 0, 0])
     assert gold_share([(-1, -1)], 4, K).sum() == 0
-
-
-def test_drawn_frontiers_tile_the_history_under_the_budget() -> None:
-    for case in range(30):
-        rng = generator(case, "test-levels")
-        blocks, w_max = int(rng.integers(70, 300)), int(rng.choice([512, 1024]))
-        level = draw_levels(rng, blocks, K, w_max, near=bool(case % 2))
-        levels, index = frontier(level, K)
-        width = np.where(levels == 2, K, 1)
-        starts = index * width
-        assert starts[0] == 0
-        assert np.array_equal(starts[1:], (starts + width)[:-1])
-        assert starts[-1] + width[-1] == blocks
-        assert (level[-2:] == 0).all()
-        rows = window_entries(level, K, 5)
-        cost = int(np.where(levels == 0, K, 1).sum())
-        assert len(rows) == cost + 5
-        assert cost <= w_max
 
 
 def test_measured_nll_is_that_of_the_plain_window(base: FrozenBase) -> None:

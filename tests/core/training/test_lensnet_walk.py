@@ -6,7 +6,12 @@ import numpy as np
 import torch
 
 from megacontext.core.rng import generator
-from megacontext.core.training.lensnet_states import draw_levels, frontier, gold_blocks
+from megacontext.core.training.lensnet_states import (
+    draw_levels,
+    frontier,
+    gold_blocks,
+    window_entries,
+)
 from megacontext.core.training.lensnet_targets import attention_target, recency_target
 from megacontext.core.training.lensnet_walk import cold_levels, walk
 
@@ -89,3 +94,21 @@ def test_demand_near_the_mark_moves_nothing() -> None:
     assert float(wish[0]) > 0.2  # four times what the last raw place is worth
     assert float(wish[3]) == 0
     assert -0.1 < float(wish[1]) < 0
+
+
+def test_drawn_frontiers_tile_the_history_under_the_budget() -> None:
+    for case in range(30):
+        rng = generator(case, "test-levels")
+        blocks, w_max = int(rng.integers(70, 300)), int(rng.choice([512, 1024]))
+        level = draw_levels(rng, blocks, K, w_max, near=bool(case % 2))
+        levels, index = frontier(level, K)
+        width = np.where(levels == 2, K, 1)
+        starts = index * width
+        assert starts[0] == 0
+        assert np.array_equal(starts[1:], (starts + width)[:-1])
+        assert starts[-1] + width[-1] == blocks
+        assert (level[-2:] == 0).all()
+        rows = window_entries(level, K, 5)
+        cost = int(np.where(levels == 0, K, 1).sum())
+        assert len(rows) == cost + 5
+        assert cost <= w_max
