@@ -183,4 +183,5 @@ def _figures(results: Sequence[Result]) -> dict[str, Any]:
         "gold_expanded": expanded / len(known) if known else None,
         "gold_interval": list(wilson(expanded, len(known))) if known else None,
         "refocuses": float(np.mean(took)) if took else None,
+        "reached": len(took),
     }

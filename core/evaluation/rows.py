@@ -88,7 +88,8 @@ def recall_rows(results: Sequence[Result]) -> list[Row]:
                 rows.append(_judged(row, "≥ 95%", share >= 0.95))
             took = cell["refocuses"]
             if took is not None:
-                row = _row("refocuses until expanded", "history", where, name, took, None, count)
+                reached = cell["reached"]
+                row = _row("refocuses until expanded", "history", where, name, took, None, reached)
                 rows.append(_judged(row, "≤ 2", took <= 2))
         for kind, cell in own.get("by_kind", {}).items():
             accuracy, interval = cell["accuracy"], cell["interval"]
