@@ -95,6 +95,7 @@ def suite(
 def ablate(
     plan: Path = typer.Option(..., help="YAML file of tables and their variants."),
     out: Path = _FOLDER,
+    set_: list[str] = typer.Option([], "--set", help="Of all variants: key.path=value."),
     quick: bool = typer.Option(False, "--quick", help="The plan's quick sizes."),
     table: list[str] = typer.Option([], "--table", help="Only this table; may repeat."),
     text: list[Path] = _TEXT,
@@ -112,7 +113,8 @@ def ablate(
     from megacontext.core.evaluation.ablate import load_plan, run_ablations
     from megacontext.core.evaluation.jobs import fingerprint, workers_for
 
-    loaded = load_plan(plan)
+    loaded = replace(load_plan(plan), overrides=tuple(set_))
+    loaded.config()
     for name in table:
         if name not in loaded.tables:
             raise ConfigError(f"--table: {name!r} is unknown; use some of {list(loaded.tables)}.")

@@ -61,12 +61,13 @@ class AblationSizes:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run: table -> variant -> settings over ``run``."""
+    """What to run: table -> variant -> settings over ``run`` and ``overrides``."""
 
     run: dict[str, Any]
     tables: dict[str, dict[str, tuple[str, ...]]]
     full: AblationSizes = field(default_factory=AblationSizes)
     quick: AblationSizes = field(default_factory=AblationSizes)
+    overrides: tuple[str, ...] = ()
 
     def config(self, settings: Sequence[str] = ()) -> Config:
         """The config of a variant.
@@ -74,7 +75,7 @@ class Plan:
         Raises:
             ConfigError: an illegal setting.
         """
-        return parse_config(yaml.safe_dump(self.run), settings)
+        return parse_config(yaml.safe_dump(self.run), [*self.overrides, *settings])
 
 
 def load_plan(path: Path) -> Plan:

@@ -37,7 +37,9 @@ def test_variants_stand_in_their_tables_and_missing_parts_are_noted(capsys, plan
     path, hay = plan
     out = tmp_path / "out"
     arguments = ("ablate", "--plan", path, "--text", hay, "--out", out, "--quick")
-    code, said = call(capsys, *arguments)
+    code, said = call(capsys, *arguments, "--set", "nope=1")
+    assert (code, "Unknown key nope" in said.err) == (2, True)
+    code, said = call(capsys, *arguments, "--set", "seed=4")
     assert code == 0
     assert "note: Lenses, lensnet was left out" in said.err
     rows = pq.read_table(out / "ablations.parquet").to_pylist()
