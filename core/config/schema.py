@@ -65,7 +65,7 @@ class LensConfig:
 
     kind: str = option(
         "auto",
-        "auto: the bundle's trained LensNet where the model has one, else bm25",
+        "auto: the bundle's trained LensNet; else similarity with trained keys, else bm25",
         choices=(
             "auto",
             "lensnet",

@@ -43,6 +43,8 @@ def resolve_kinds(config: Config) -> Config:
     if gist.kind == "auto":
         gist = replace(gist, kind="gistnet" if "gistnet" in bundled else "token")
     if lens.kind == "auto":
-        trained = "lensnet" in bundled and gist.kind == "gistnet"
-        lens = replace(lens, kind="lensnet" if trained else "bm25")
+        if gist.kind != "gistnet":
+            lens = replace(lens, kind="bm25")
+        else:  # its keys are trained to be found
+            lens = replace(lens, kind="lensnet" if "lensnet" in bundled else "similarity")
     return replace(config, gist=gist, lens=lens)
