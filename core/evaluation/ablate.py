@@ -7,6 +7,7 @@ lets the model answer, of ``oracle``.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from megacontext.core.evaluation.nll import NLLOptions, Piece, summarize_nll
 from megacontext.core.evaluation.recall import Result, summarize_recall
 from megacontext.core.evaluation.rows import Row
 from megacontext.core.evaluation.suite import Suite
+from megacontext.core.evaluation.tasks import Text
 from megacontext.core.evaluation.work import RESULTS, NLLJob, RecallJob, Sources
 from megacontext.traces.errors import ConfigError
 
@@ -46,7 +48,7 @@ class AblationSizes:
         samples: recall tasks.
         per_history: of them about one history.
         times: length of their histories in multiples of W_max.
-        documents: texts for NLL, of each domain where the library is read.
+        documents: texts for NLL, of each domain.
         pieces: windows of each.
         lead: blocks that are read with refocuses before the scored tokens.
     """
@@ -173,11 +175,22 @@ def _jobs(config: Config, sizes: AblationSizes, sources: Sources) -> list[Job]:
         RecallJob(plain, sources, made, times, first, first, _RECALL, True, True)
         for times, first in made.histories()
     ]
-    documents = range(len(sources.documents()))
+    documents = _first_of_each_domain(sources.documents(), sizes.documents)
     return [
         *recall,
         *(NLLJob(plain, sources, number, cut, _NLL, True, True) for number in documents),
     ]
+
+
+def _first_of_each_domain(texts: Sequence[Text], count: int) -> list[int]:
+    """Numbers of the first ``count`` texts of every domain."""
+    seen: Counter[str] = Counter()
+    numbers = []
+    for number, text in enumerate(texts):
+        seen[text.domain] += 1
+        if seen[text.domain] <= count:
+            numbers.append(number)
+    return numbers
 
 
 def _rows(

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import resource
+import shlex
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -84,7 +85,7 @@ def about_now(
     date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return About(
         kind,
-        " ".join(command),
+        shlex.join(command),
         _commit(),
         weights,
         _machine(),
