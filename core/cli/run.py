@@ -49,7 +49,7 @@ def run(
             control=control,
             read_stdin=stdin,
             progress=progress,
-            on_notes=lambda notes: console.print(*(f"note: {n}" for n in notes), sep="\n"),
+            on_notes=lambda notes: console.print("".join(f"note: {n}\n" for n in notes), end=""),
         )
     summary = summarize(target, result.outcome, result.seconds)
     if as_json:

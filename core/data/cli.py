@@ -23,7 +23,7 @@ def _group() -> None:
 def prepare(
     config: Annotated[Path, typer.Option(help="YAML file, e.g. configs/data/corpora.yaml.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the shards.")] = None,
-    jobs: Annotated[int, typer.Option(help="Processes that tokenize.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that tokenize.")] = 1,
     recall: Annotated[
         bool, typer.Option("--recall", help="Write synthetic recall text too, as domain `recall`.")
     ] = False,

@@ -67,7 +67,7 @@ def read(source: Source) -> Iterator[Document]:
     if source.kind == "jsonl":
         yield from _jsonl(source)
     elif source.kind == "text":
-        path = _existing(source.path)
+        path = _file(source.path)
         yield Document(path.name, source.domain or "text", _decode(path, path.read_bytes()))
     elif source.kind == "folder":
         root = _existing(source.path)
@@ -87,6 +87,13 @@ def _existing(name: str) -> Path:
     return path
 
 
+def _file(name: str) -> Path:
+    path = _existing(name)
+    if not path.is_file():
+        raise SourceError(f"sources.path: {path} is no file; name one, or use kind folder.")
+    return path
+
+
 def _decode(path: Path, data: bytes) -> str:
     try:
         text = data.decode("utf8")
@@ -99,7 +106,7 @@ def _decode(path: Path, data: bytes) -> str:
 
 
 def _jsonl(source: Source) -> Iterator[Document]:
-    path = _existing(source.path)
+    path = _file(source.path)
     opener = lzma.open if path.suffix == ".xz" else open
     number = start = stop = records = 0
     try:

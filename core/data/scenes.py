@@ -15,6 +15,7 @@ import numpy as np
 from megacontext.core.data import wording
 from megacontext.core.data.grammar import compose_question, compose_statement
 from megacontext.core.data.lexicon import KEY_KINDS, LAST, VALUE_KINDS, Lexicon, side
+from megacontext.traces.errors import ConfigError
 
 __all__ = ["KINDS", "Ask", "Scene", "make_scene"]
 
@@ -384,4 +385,6 @@ def make_scene(
     if kind == "mixed":
         names = list(WEIGHTS)
         kind = names[int(rng.choice(len(names), p=list(WEIGHTS.values())))]
+    if kind not in KINDS:
+        raise ConfigError(f"kind: {kind!r} is no scene; use mixed, {', '.join(KINDS)}.")
     return KINDS[kind](lexicon, rng, max(1, count), canonical)

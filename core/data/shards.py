@@ -57,6 +57,8 @@ class Layout:
     horizon: int = 64
 
     def __post_init__(self) -> None:
+        if self.block_size < 2:
+            raise ConfigError(f"layout.block_size: {self.block_size} is below 2 tokens.")
         for name in ("slice_tokens", "stride"):
             value = getattr(self, name)
             if value < self.block_size or value % self.block_size:

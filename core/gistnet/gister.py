@@ -57,7 +57,13 @@ def load_gistnet(folder: Path, embedding: Tensor) -> tuple[GistNet, str]:
             f" {own}; train a GistNet for this base model."
         )
     net = GistNet(GistNetConfig(**{**fields, "keys": KeyConfig(**fields["keys"])}))
-    net.load_state_dict(state)
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as error:
+        raise ModelError(
+            f"gistnet.path '{folder}' holds a GistNet of another shape than this version reads "
+            f"({str(error).splitlines()[-1].strip()}); train it again."
+        ) from None
     return net.eval().requires_grad_(False), str(meta["checkpoint_id"])
 
 

@@ -71,7 +71,13 @@ def load_lensnet(folder: Path, gister: NetGister) -> tuple[LensNet, str]:
             f" gister is {gister.checkpoint_id}; train a LensNet for this GistNet."
         )
     net = LensNet(LensNetConfig(**meta["config"]))
-    net.load_state_dict(state)
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as error:
+        raise ModelError(
+            f"lensnet.path '{folder}' holds a LensNet of another shape than this version reads "
+            f"({str(error).splitlines()[-1].strip()}); train it again."
+        ) from None
     return net.eval().requires_grad_(False), str(meta["checkpoint_id"])
 
 

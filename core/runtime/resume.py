@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from megacontext.core.config import FocusConfig, build
+from megacontext.core.config import FocusConfig, build, parse_config
 from megacontext.core.focus import Limits
 from megacontext.core.runtime.parts import Parts
 from megacontext.core.runtime.triggers import limits_for
@@ -96,6 +96,7 @@ def _check(parts: Parts, reader: TraceReader) -> None:
         ("tree.max_levels", meta.levels, config.tree.max_levels),
         ("seed", meta.seed, config.seed),
         ("model.path", meta.model, config.model.path),
+        ("model.adapter", parse_config(meta.config).model.adapter, config.model.adapter),
     )
     for key, recorded, now in pairs:
         if recorded != now:

@@ -56,18 +56,23 @@ def write(
     state: Mapping[str, Any],
     keep: int = 2,
 ) -> Path:
-    """Write one checkpoint, mark it latest, drop all but the newest ``keep`` and the best."""
+    """Write one checkpoint, mark it latest, drop all but the newest ``keep`` and the best.
+
+    Raises:
+        StorageError: it cannot be written; the checkpoints before it stay.
+    """
     folder = run / f"step-{int(state['step']):08d}"
     partial = run / "partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_file(
-        {k: v.detach().contiguous().cpu() for k, v in model.items()}, partial / "model.safetensors"
-    )
-    save_file(
-        {k: v.detach().contiguous().cpu() for k, v in optimizer.items()},
-        partial / "optimizer.safetensors",
-    )
+    for name, tensors in (("model", model), ("optimizer", optimizer)):
+        plain = {k: v.detach().contiguous().cpu() for k, v in tensors.items()}
+        try:
+            save_file(plain, partial / f"{name}.safetensors")
+        except SafetensorError as error:
+            raise StorageError(
+                f"{partial}: {error}; make room on the disk and go on with --resume."
+            ) from error
     write_json(partial / "state.json", dict(state))
     if folder.exists():
         _remove(folder)

@@ -47,9 +47,9 @@ def base(
 def judge(
     model: Annotated[Path, typer.Option(help="Exported base model folder.")],
     heldout: Annotated[Path, typer.Option(help="Prepared held-out shards.")],
-    rows: Annotated[int, typer.Option(help="Text windows per domain.")] = 16,
-    length: Annotated[int, typer.Option(help="Tokens per text window.")] = 1024,
-    samples: Annotated[int, typer.Option(help="Recall samples per cell.")] = 48,
+    rows: Annotated[int, typer.Option(min=1, help="Text windows per domain.")] = 16,
+    length: Annotated[int, typer.Option(min=2, help="Tokens per text window.")] = 1024,
+    samples: Annotated[int, typer.Option(min=1, help="Recall samples per cell.")] = 48,
     recall_length: Annotated[
         list[int] | None, typer.Option(help="Recall window, repeatable.")
     ] = None,

@@ -11,15 +11,17 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
 
 from megacontext.traces.errors import ConfigError
 
-__all__ = ["Budget", "Schedule", "apply_overrides", "load", "parse"]
+__all__ = ["Budget", "Count", "Schedule", "apply_overrides", "load", "parse"]
 
 T = TypeVar("T")
+Count = Annotated[int, "from 1"]
+"""A whole number of which there must be one; ``parse`` refuses less."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,11 @@ def load(kind: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf8"))
     except OSError as error:
-        raise ConfigError(f"--config: {path} cannot be read ({error.strerror}).") from error
+        raise ConfigError(
+            f"--config: {path} cannot be read ({error.strerror}); name a YAML file."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--config: {path} is not UTF-8 text; name a YAML file.") from error
     except yaml.YAMLError as error:
         line = str(error).replace("\n", " ")
         raise ConfigError(f"--config: {path} is no valid YAML ({line}).") from error
@@ -88,14 +94,21 @@ def apply_overrides(raw: Any, overrides: Sequence[str]) -> Any:
         key, separator, text = override.partition("=")
         if not separator:
             raise ConfigError(f"--set: {override!r} has no '='; write key.path=value.")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set: {override!r} has no YAML value; quote it.") from error
         *parents, last = key.split(".")
         place = raw
-        for name in parents:
-            place = place[int(name)] if isinstance(place, list) else place.setdefault(name, {})
-        if isinstance(place, list):
-            place[int(last)] = yaml.safe_load(text)
-        else:
-            place[last] = yaml.safe_load(text)
+        try:
+            for name in parents:
+                place = place[int(name)] if isinstance(place, list) else place.setdefault(name, {})
+            place[int(last) if isinstance(place, list) else last] = value
+        except (AttributeError, IndexError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f"--set: {key!r} is no place in this config; check the names, and the numbers of "
+                "list items (from 0)."
+            ) from error
     return raw
 
 
@@ -103,7 +116,7 @@ def parse(kind: type[T], raw: Any, where: str = "") -> T:
     """Build the dataclass ``kind`` from plain data, checking keys and types all the way down."""
     if not isinstance(raw, Mapping):
         raise ConfigError(f"{where or 'config'}: {raw!r} should be a mapping of keys to values.")
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind, include_extras=True)
     fields = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     prefix = f"{where}." if where else ""
     for key in raw:
@@ -128,6 +141,11 @@ def parse(kind: type[T], raw: Any, where: str = "") -> T:
 
 def _value(hint: Any, value: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        number = _value(int, value, where)
+        if number < 1:
+            raise ConfigError(f"{where}: {number} is below 1; use a positive number.")
+        return number
     if dataclasses.is_dataclass(hint):
         return parse(hint, value, where)  # type: ignore[arg-type]
     if origin in (typing.Union, types.UnionType):
@@ -142,14 +160,18 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if origin is tuple:
         if not isinstance(value, list):
             raise ConfigError(f"{where}: {value!r} should be a list.")
+        if not value and arguments[0] is Count:
+            raise ConfigError(f"{where}: the list is empty; give at least one number.")
         return tuple(_value(arguments[0], v, f"{where}.{i}") for i, v in enumerate(value))
     if origin is dict:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where}: {value!r} should be a mapping of keys to values.")
         return {str(k): _value(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        value = float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         name = getattr(hint, "__name__", str(hint))
         raise ConfigError(f"{where}: {value!r} should be of type {name}.")
+    if hint in (int, float) and value < 0:
+        raise ConfigError(f"{where}: {value!r} is negative; use 0 or more.")
     return value

@@ -84,7 +84,15 @@ class RankRows(Dataset[dict[str, Tensor]]):
 
 
 def join_world(device: str = "auto") -> World:
-    """Read torchrun's environment and pick this process's device (``auto``, ``cpu``, ``cuda``)."""
+    """Read torchrun's environment and pick this process's device.
+
+    Raises:
+        ConfigError: not ``auto``, ``cpu`` or ``cuda``, or ``cuda`` without a GPU.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"--device: {device!r} is unknown; use auto, cpu or cuda.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device: 'cuda' was asked for and torch finds no GPU; use cpu or auto.")
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     place = (

@@ -36,6 +36,7 @@ from megacontext.core.gistnet.keys import KeyConfig
 from megacontext.core.gistnet.module import GistNet, GistNetConfig
 from megacontext.core.model.base import BaseModel
 from megacontext.core.training import checkpoint
+from megacontext.core.training.config import Count
 from megacontext.core.training.distributed import World, join_world
 from megacontext.core.training.gistnet_base import FrozenBase, block_inputs, divergence
 from megacontext.core.training.gistnet_judge import GistJudge, JudgeConfig
@@ -95,7 +96,7 @@ class NetShape:
     kv_heads: int = 0
     ffn: int = 0
     left_context: int = 32
-    block_size: int = 32
+    block_size: Count = 32
     pooling: Literal["mean", "query", "cls", "mean_query"] = "mean_query"
     head: Literal["linear", "mlp"] = "linear"
     start: Literal["token", "mean"] = "token"

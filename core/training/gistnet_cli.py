@@ -99,8 +99,8 @@ def lensnet(
 def ceiling(
     base: Annotated[str, typer.Option(help="Folder of the base model.")],
     heldout: Annotated[Path, typer.Option(help="Prepared held-out text.")],
-    rows: Annotated[int, typer.Option(help="Blocks per domain.")] = 64,
-    steps: Annotated[int, typer.Option(help="Optimizer steps per vector.")] = 150,
+    rows: Annotated[int, typer.Option(min=1, help="Blocks per domain.")] = 64,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps per vector.")] = 150,
     device: _Device = "auto",
     json_: _Json = False,
 ) -> None:

@@ -17,6 +17,7 @@ from megacontext.core.gistnet.encoder import rms_normalized
 from megacontext.core.gistnet.lexical import LexicalKeys
 from megacontext.core.gistnet.module import GistNet
 from megacontext.core.rng import generator
+from megacontext.core.training.config import Count
 from megacontext.core.training.gistnet_base import FrozenBase, block_inputs
 from megacontext.core.training.gistnet_tilings import RowTiling, stack_tilings, tile
 from megacontext.core.training.mixture import TokenStreams
@@ -33,9 +34,9 @@ _HORIZON = 64
 class JudgeConfig:
     """``rows`` windows of ``length`` tokens per domain and setting, ``scored`` tokens of each."""
 
-    rows: int = 16
+    rows: Count = 16
     length: int = 2048
-    scored: int = 256
+    scored: Count = 256
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ from megacontext.core.data.recall import RecallOptions, RecallWriter
 from megacontext.core.gistnet.lexical import LexicalKeys
 from megacontext.core.gistnet.module import GistNet
 from megacontext.core.rng import generator
+from megacontext.core.training.config import Count
 from megacontext.core.training.gistnet_base import FrozenBase, block_inputs
 from megacontext.core.training.gistnet_key_rows import question_tokens
 from megacontext.core.training.mixture import TokenStreams
@@ -33,9 +34,9 @@ class KeyJudgeConfig:
     """``cases`` questions against ``pools`` blocks; each history of ``length`` tokens holds up
     to ``facts_max`` facts in the same words per scene."""
 
-    cases: int = 128
-    pools: tuple[int, ...] = (2048, 32_768)
-    length: int = 2048
+    cases: Count = 128
+    pools: tuple[Count, ...] = (2048, 32_768)
+    length: Count = 2048
     facts_max: int = 20
     seed: int = 0
 

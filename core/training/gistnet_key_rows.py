@@ -25,6 +25,7 @@ from megacontext.core.data.lexicon import side
 from megacontext.core.data.recall import RecallOptions, RecallWriter
 from megacontext.core.data.scenes import KINDS
 from megacontext.core.rng import generator
+from megacontext.core.training.config import Count
 from megacontext.core.training.mixture import TokenStreams
 from megacontext.traces.errors import ConfigError
 
@@ -48,13 +49,13 @@ class KeyMix:
         canonical: share of recall samples that end in one question in the canonical format.
     """
 
-    samples: int = 96
-    blocks: int = 32
-    asks: int = 4
+    samples: Count = 96
+    blocks: Count = 32
+    asks: Count = 4
     sources: dict[str, float] = field(
         default_factory=lambda: {"recall": 0.5, "random": 0.2, "cloze": 0.15, "lexical": 0.15}
     )
-    facts_max: int = 16
+    facts_max: Count = 16
     single: float = 0.4
     canonical: float = 0.25
 

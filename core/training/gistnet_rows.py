@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 
 from megacontext.core.data.recall import RecallOptions, RecallSample, RecallWriter
 from megacontext.core.rng import generator
+from megacontext.core.training.config import Count
 from megacontext.core.training.gistnet_tilings import RowTiling, tile
 from megacontext.core.training.mixture import TokenStreams
 from megacontext.traces.errors import ConfigError
@@ -46,9 +47,9 @@ class TilingMix:
         far: most entries of a far past; it has any number up to that, with chance ``far_chance``.
     """
 
-    length: int = 2048
-    rows: int = 24
-    scored: int = 512
+    length: Count = 2048
+    rows: Count = 24
+    scored: Count = 512
     gists: tuple[int, ...] = (8, 48)
     groups: int = 0
     group_chance: float = 0.0

@@ -18,6 +18,7 @@ from torch.nn import functional
 from megacontext.core.data.recall import RecallOptions, RecallWriter
 from megacontext.core.data.shards import ShardSet
 from megacontext.core.rng import generator
+from megacontext.core.training.config import Count
 from megacontext.core.training.mixture import TokenStreams
 
 __all__ = ["HeldoutConfig", "HeldoutSet", "RecallCell"]
@@ -35,13 +36,13 @@ class HeldoutConfig:
     training wording; ``facts`` and ``kind`` as in recall text.
     """
 
-    rows: int = 16
-    length: int = 2048
+    rows: Count = 16
+    length: Count = 2048
     recall_samples: int = 48
-    recall_lengths: tuple[int, ...] = (1024, 2048, 4096)
+    recall_lengths: tuple[Count, ...] = (1024, 2048, 4096)
     facts: int = 8
     kind: str = "mixed"
-    batch_tokens: int = 32_768
+    batch_tokens: Count = 32_768
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from megacontext.core.gistnet.module import GistNet
 from megacontext.core.lensnet.module import LensNet
 from megacontext.core.lensnet.sight import Stored
 from megacontext.core.rng import generator
+from megacontext.core.training.config import Count
 from megacontext.core.training.gistnet_base import FrozenBase
 from megacontext.core.training.lensnet_eyes import over_frontier, remember, view
 from megacontext.core.training.lensnet_states import LensRows, StateMix, frontier
@@ -41,11 +42,11 @@ class LensJudgeConfig:
     """``far`` questions over ``far_blocks`` blocks in a window of ``w_max`` entries, and with each
     of ``budgets`` expansions (level 2 and level 1 together); ``near`` states of real text."""
 
-    far: int = 64
-    far_blocks: int = 2080
+    far: Count = 64
+    far_blocks: Count = 2080
     w_max: int = 1024
-    budgets: tuple[int, ...] = (24,)
-    near: int = 24
+    budgets: tuple[Count, ...] = (24,)
+    near: Count = 24
     states: StateMix = field(default_factory=lambda: StateMix(candidates=12))
     seed: int = 0
 

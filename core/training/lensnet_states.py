@@ -24,6 +24,7 @@ from torch.utils.data import Dataset
 from megacontext.core.data.recall import RecallOptions, RecallSample, RecallWriter
 from megacontext.core.data.scenes import KINDS
 from megacontext.core.rng import generator
+from megacontext.core.training.config import Count
 from megacontext.core.training.lensnet_walk import cold_levels
 from megacontext.core.training.mixture import TokenStreams
 from megacontext.traces.errors import ConfigError
@@ -55,13 +56,13 @@ class StateMix:
     """
 
     far_share: float = 0.5
-    far_rows: int = 8
-    far_blocks: int = 1024
-    near_rows: int = 8
-    near_blocks: int = 64
-    horizon: int = 64
-    candidates: int = 8
-    w_max: tuple[int, ...] = (512, 1024, 2048)
+    far_rows: Count = 8
+    far_blocks: Count = 1024
+    near_rows: Count = 8
+    near_blocks: Count = 64
+    horizon: Count = 64
+    candidates: Count = 8
+    w_max: tuple[Count, ...] = (512, 1024, 2048)
     facts_max: int = 16
     plain: float = 0.15
     cold: float = 0.6

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from megacontext.core.training.config import Count
 from megacontext.traces.errors import ConfigError
 
 __all__ = ["Llama", "LlamaShape", "hf_config", "hf_state", "load_hf_state"]
@@ -27,13 +28,13 @@ class LlamaShape:
     into the exported ``max_position_embeddings``.
     """
 
-    dim: int = 384
-    layers: int = 7
-    heads: int = 6
-    kv_heads: int = 3
-    ffn: int = 896
-    vocab_size: int = 8192
-    window: int = 4096
+    dim: Count = 384
+    layers: Count = 7
+    heads: Count = 6
+    kv_heads: Count = 3
+    ffn: Count = 896
+    vocab_size: Count = 8192
+    window: Count = 4096
     rope_theta: float = 500_000.0
     norm_eps: float = 1e-5
 

@@ -18,6 +18,7 @@ from megacontext.core.data.recall import RecallOptions, RecallWriter
 from megacontext.core.data.shards import ShardSet
 from megacontext.core.data.tokenizer import BOS
 from megacontext.core.rng import generator
+from megacontext.core.training.config import Count
 from megacontext.traces.errors import ConfigError
 
 __all__ = ["Mixture", "Phase", "TokenStreams"]
@@ -44,8 +45,8 @@ class Phase:
     """
 
     share: float
-    length: int
-    batch_tokens: int = 131_072
+    length: Count
+    batch_tokens: Count = 131_072
     recall: float = 0.25
     gappy: float = 0.3
     coarse: float = 0.0

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from megacontext.core.training import checkpoint
-from megacontext.core.training.config import Budget, Schedule
+from megacontext.core.training.config import Budget, Count, Schedule
 from megacontext.core.training.distributed import World
 from megacontext.core.training.metrics import Metrics
 from megacontext.core.training.optimizers import Optimizer, OptimizerConfig
@@ -86,9 +86,9 @@ class LoopConfig:
     schedule: Schedule = field(default_factory=Schedule)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     seed: int = 0
-    accumulation: int = 1
+    accumulation: Count = 1
     workers: int = 0
-    log_every: int = 20
+    log_every: Count = 20
     eval_minutes: float = 0.0
     eval_steps: int = 0
     checkpoint_minutes: float = 0.0

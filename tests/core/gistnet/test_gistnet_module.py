@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from megacontext.core.gistnet.checkpoint import save_folder
 from megacontext.core.gistnet.encoder import Encoder, EncoderShape, copy_base_layers
 from megacontext.core.gistnet.gister import NetGister, load_gistnet, save_gistnet
 from megacontext.core.gistnet.keys import KeyConfig
@@ -130,6 +132,13 @@ def test_other_base_or_width_is_refused_in_one_sentence(tmp_path: Path) -> None:
         NetGister.load(tmp_path / "g", embedding(5))
     with pytest.raises(ModelError, match="32 values but the base model's embeddings have 16"):
         NetGister.load(tmp_path / "g", embedding()[:, :16])
+    config, weights = tmp_path / "g" / "config.json", trained().state_dict()
+    meta = json.loads(config.read_text())
+    name = next(key for key in weights if weights[key].ndim == 2)
+    odd = weights | {name: torch.zeros(1, 3)}
+    save_folder(tmp_path / "old", "gistnet", odd, meta["config"], {"base": meta["base"]})
+    with pytest.raises(ModelError, match="GistNet of another shape"):
+        NetGister.load(tmp_path / "old", embedding())
 
 
 def test_damaged_or_missing_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from megacontext.core.gistnet.checkpoint import save_folder
 from megacontext.core.gistnet.gister import NetGister
 from megacontext.core.gistnet.keys import KeyConfig
 from megacontext.core.gistnet.module import GistNet, GistNetConfig
@@ -228,6 +229,12 @@ def test_checkpoint_round_trip_and_another_gistnet_is_refused(tmp_path: Path) ->
         NetLens.load(tmp_path, gister(4))
     with pytest.raises(ModelError, match="no readable lensnet checkpoint"):
         NetLens.load(tmp_path / "none", maker)
+    # Weights of another version of the features.
+    state = net.state_dict() | {"retrieval.weight": torch.zeros(1, 3)}
+    facts = {"gist_checkpoint": maker.checkpoint_id}
+    save_folder(tmp_path / "old", "lensnet", state, net.config.as_dict(), facts)
+    with pytest.raises(ModelError, match="LensNet of another shape"):
+        NetLens.load(tmp_path / "old", maker)
 
 
 def test_impossible_sizes_and_a_missing_tree_are_refused() -> None:
