@@ -3,14 +3,25 @@
 A window under MegaContext shows some blocks of the history raw; the rest is missing (*gappy*) or
 stands there coarsely (*coarse*). Training text imitates a coarse entry by one token: the rarest
 of its block, as :class:`megacontext.core.gistnet.token.TokenGister` does. So a model learns that a
-window is a patchwork in which single tokens may stand for whole blocks.
+window is a patchwork in which single tokens may stand for whole blocks. ``CoarseEntries`` says what
+they stand for, for a trainer that puts the gists of a GistNet in their place.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-__all__ = ["GROUP", "coarse_mask", "gappy_mask", "rarest_in_blocks"]
+__all__ = [
+    "GROUP",
+    "CoarseEntries",
+    "CoarseWindow",
+    "coarse_mask",
+    "coarse_window",
+    "gappy_mask",
+    "rarest_in_blocks",
+]
 
 GROUP = 32  # blocks under one level-2 gist
 
@@ -43,16 +54,98 @@ def gappy_mask(rng: Rng, blocks: int, golden: set[int], wanted: int) -> np.ndarr
     return kept
 
 
+@dataclass(frozen=True)
+class CoarseEntries:
+    """The coarse entries of a row.
+
+    Attributes:
+        singles: int64[n] places in the row of gists of one block.
+        blocks: int32[n, 2K] the tokens behind each: K of left context (-1 before the start of
+            the history), then the block's own.
+        uppers: int64[m] places of gists of gists.
+    """
+
+    singles: np.ndarray
+    blocks: np.ndarray
+    uppers: np.ndarray
+
+    def moved(self, places: int) -> CoarseEntries:
+        """The same entries ``places`` further back in a row."""
+        return CoarseEntries(self.singles + places, self.blocks, self.uppers + places)
+
+    def until(self, length: int) -> CoarseEntries:
+        """Those among the first ``length`` places."""
+        inside = self.singles < length
+        uppers = self.uppers[self.uppers < length]
+        return CoarseEntries(self.singles[inside], self.blocks[inside], uppers)
+
+
+@dataclass(frozen=True)
+class CoarseWindow:
+    """What a window of exactly ``length`` entries shows of a history.
+
+    Attributes:
+        index: int64[k] positions of the history that stay.
+        older: tokens [length - k] in front: gists of a still older history.
+        entries: which of the ``length`` places are coarse.
+    """
+
+    index: np.ndarray
+    older: np.ndarray
+    entries: CoarseEntries
+
+    @property
+    def silent(self) -> np.ndarray:
+        """bool [length]: entries that no text foretells."""
+        marks = np.zeros(len(self.older) + len(self.index), bool)
+        marks[self.entries.singles] = True
+        marks[self.entries.uppers] = True
+        return marks
+
+
+def coarse_window(
+    rng: Rng,
+    tokens: np.ndarray,
+    tail_start: int,
+    golden: set[int],
+    length: int,
+    block: int,
+    filler: np.ndarray,
+) -> CoarseWindow:
+    """The whole blocks before ``tail_start`` as ``coarse_mask`` leaves them, then the tail.
+
+    What is too long goes from the front, and gists of blocks of ``filler`` fill what is short.
+    """
+    mask = np.ones(len(tokens), bool)
+    gist, upper = np.zeros((2, len(tokens)), bool)
+    past = slice(0, tail_start)
+    room = length - (len(tokens) - tail_start)
+    mask[past], gist[past], upper[past] = coarse_mask(rng, tokens[past], block, golden, room)
+    index = np.flatnonzero(mask)
+    index = index[max(0, len(index) - length) :]
+    rare = filler[rarest_in_blocks(filler, block)]
+    older = rare[rng.integers(len(rare), size=length - len(index))]
+    places = np.flatnonzero(gist[index])
+    is_upper = upper[index[places]]
+    singles = places[~is_upper]
+    known = np.concatenate([np.full(block, -1, np.int32), tokens.astype(np.int32)])
+    first = index[singles] // block * block
+    blocks = known[first[:, None] + np.arange(2 * block)]
+    uppers = np.concatenate([np.arange(len(older)), places[is_upper] + len(older)])
+    return CoarseWindow(index, older, CoarseEntries(singles + len(older), blocks, uppers))
+
+
 def coarse_mask(
     rng: Rng, tokens: np.ndarray, block: int, golden: set[int], room: int
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Tokens that stay of a history in whole blocks: raw blocks, and one for each coarse entry.
 
     A group of blocks without a raw one may be a single entry (a gist of gists). How much of
     ``room`` is filled with raw blocks is drawn at random; only golden blocks can exceed it.
 
     Returns:
-        ``mask``, ``gist``, bool [len(tokens)]: what stays, and which of these stand for more.
+        ``mask``, ``gist``, ``upper``, bool [len(tokens)]: what stays, which of these stand for
+        more, and which of these for a whole group.
     """
     blocks = len(tokens) // block
     groups = np.arange(blocks) // GROUP
@@ -81,9 +174,10 @@ def coarse_mask(
             break
     single = singles()
     places = rarest_in_blocks(tokens, block)
-    gist = np.zeros(len(tokens), bool)
+    gist, upper = np.zeros((2, len(tokens)), bool)
     gist[places[single & ~raw]] = True
     for group in np.unique(groups[~single]):
         members = places[groups == group]
-        gist[members[int(rng.integers(len(members)))]] = True
-    return np.repeat(raw, block) | gist, gist
+        upper[members[int(rng.integers(len(members)))]] = True
+    gist |= upper
+    return np.repeat(raw, block) | gist, gist, upper

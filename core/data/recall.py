@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from tokenizers import Tokenizer
 
-from megacontext.core.data.kept import coarse_mask, gappy_mask, rarest_in_blocks
+from megacontext.core.data.kept import CoarseEntries, coarse_window, gappy_mask
 from megacontext.core.data.lexicon import Lexicon, Split
 from megacontext.core.data.scenes import Ask, Scene, make_scene
 from megacontext.core.data.shards import token_dtype
@@ -66,13 +66,14 @@ class RecallSample:
     * 0 elsewhere.
 
     ``facts`` token spans [start, stop) of planted statements (clipped to what is left; (-1, -1)
-    where nothing is left).
+    where nothing is left). ``coarse``: what the entries of a coarse window stand for.
     """
 
     tokens: np.ndarray
     answer: np.ndarray
     facts: tuple[tuple[int, int], ...]
     asked: tuple[AskedSpan, ...]
+    coarse: CoarseEntries | None = None
 
 
 @dataclass(frozen=True)
@@ -299,29 +300,19 @@ class RecallWriter:
             beside = {b for b in range(*spread[fact]) if b < blocks}
             if rng.random() < share and len(golden | beside) <= most_open:
                 golden |= beside
-        mask = np.ones(len(tokens), bool)
-        gist = np.zeros(len(tokens), bool)
+        entries = None
         if options.coarse:
-            history = slice(0, blocks * block)
-            mask[history], gist[history] = coarse_mask(rng, tokens[history], block, golden, room)
+            window = coarse_window(rng, tokens, blocks * block, golden, length, block, filler)
+            index, older, entries = window.index, window.older, window.entries
+            silent = window.silent
         else:
             kept = gappy_mask(rng, blocks, golden, room // block)
+            mask = np.ones(len(tokens), bool)
             mask[: blocks * block] = np.repeat(kept, block)
-        # The window's exact length: the oldest kept tokens go first. What is missing in front
-        # are gists of a still older history, or older tail tokens.
-        index = np.flatnonzero(mask)
-        index = index[max(0, len(index) - length) :]
-        short = length - len(index)
-        older = tokens[:0]
-        if options.coarse:
-            rare = filler[rarest_in_blocks(filler, block)]
-            older = rare[rng.integers(len(rare), size=short)]
-        elif short:
-            more = np.flatnonzero(~mask)
-            index = np.sort(np.concatenate([index, more[len(more) - short :]]))
+            index = _filled(mask, length)
+            older, silent = tokens[:0], np.zeros(len(index), bool)
         moved = np.full(len(tokens) + 1, -1, np.int64)
         moved[index] = np.arange(len(index)) + len(older)
-        silent = np.concatenate([np.ones(len(older), bool), gist[index]])
         answerable = []
         for ask in asked:
             moved_ask = _moved_ask(moved, ask)
@@ -334,6 +325,7 @@ class RecallWriter:
             [_moved_span(moved, *fact) for fact in facts],
             answerable,
             silent,
+            entries,
         )
 
     def _finish(
@@ -342,6 +334,7 @@ class RecallWriter:
         facts: list[tuple[int, int]],
         asked: list[AskedSpan],
         silent: np.ndarray | None = None,
+        coarse: CoarseEntries | None = None,
     ) -> RecallSample:
         answer = np.zeros(len(tokens), np.uint8)
         wide = tokens.astype(np.int64)
@@ -360,7 +353,16 @@ class RecallWriter:
                     answer[at] = 2
         if silent is not None:
             answer[silent] = 3
-        return RecallSample(tokens.astype(self._dtype), answer, tuple(facts), tuple(asked))
+        kept = tokens.astype(self._dtype)
+        return RecallSample(kept, answer, tuple(facts), tuple(asked), coarse)
+
+
+def _filled(mask: np.ndarray, length: int) -> np.ndarray:
+    """Positions that stay, exactly ``length``: the oldest go first, the newest others come back."""
+    index = np.flatnonzero(mask)
+    index = index[max(0, len(index) - length) :]
+    more = np.flatnonzero(~mask)
+    return np.sort(np.concatenate([index, more[len(more) - (length - len(index)) :]]))
 
 
 def _drawn(rng: Rng, items: tuple[str, ...]) -> str:

@@ -363,13 +363,13 @@ KINDS: dict[str, Maker] = {
     "random": _random,
 }
 WEIGHTS = {
-    "relation": 0.36,
+    "relation": 0.29,
     "code": 0.15,
-    "chain": 0.09,
-    "values": 0.14,
+    "chain": 0.13,
+    "values": 0.17,
     "pairs": 0.08,
-    "chat": 0.08,
-    "random": 0.10,
+    "chat": 0.09,
+    "random": 0.09,
 }
 
 

@@ -18,8 +18,9 @@ from torch.utils.data import Dataset
 from megacontext.core.data.shards import open_shards
 from megacontext.core.data.tokenizer import BOS, EOS, PAD, fingerprint, load_tokenizer
 from megacontext.core.training import checkpoint
+from megacontext.core.training.coarse import GistInputs
 from megacontext.core.training.distributed import World, join_world
-from megacontext.core.training.heldout import HeldoutConfig, HeldoutSet
+from megacontext.core.training.heldout import BLOCK, HeldoutConfig, HeldoutSet
 from megacontext.core.training.llama import Llama, LlamaShape, hf_config, hf_state, load_hf_state
 from megacontext.core.training.mixture import Mixture, Phase, TokenStreams
 from megacontext.core.training.trainer import LoopConfig, Trainer
@@ -39,6 +40,8 @@ class BaseConfig:
         shards: prepared training text; ``heldout``: prepared held-out text.
         freeze: parameters whose name starts with one of these stay as they are; ``embed`` keeps
             the space that gists live in, so a GistNet fits the base before and after.
+        gistnet: folder of a GistNet whose gists stand in coarse windows, for phases with
+            ``gists``; it fits only with ``embed`` frozen.
         answer_weight: loss weight of answer tokens in recall text.
         first_weight: loss weight of the tokens that have to be looked up: an answer's first
             token (the others mostly follow from it by induction).
@@ -51,6 +54,7 @@ class BaseConfig:
     phases: tuple[Phase, ...]
     model: LlamaShape = field(default_factory=LlamaShape)
     freeze: tuple[str, ...] = ()
+    gistnet: str = ""
     answer_weight: float = 3.0
     first_weight: float = 12.0
     evaluation: HeldoutConfig = field(default_factory=HeldoutConfig)
@@ -59,6 +63,17 @@ class BaseConfig:
         if abs(sum(phase.share for phase in self.phases) - 1) > 1e-6:
             total = sum(phase.share for phase in self.phases)
             raise ConfigError(f"phases.share: the shares add up to {total:g}; they must add to 1.")
+        wants = any(phase.gists for phase in self.phases)
+        if wants != bool(self.gistnet):
+            raise ConfigError(
+                f"gistnet: {self.gistnet!r} does not go with phases.gists; name a folder and set "
+                "the room for its gists, or neither."
+            )
+        if self.gistnet and "embed" not in self.freeze:
+            raise ConfigError(
+                f"freeze: {list(self.freeze)} leaves the embeddings free, and gistnet would no "
+                "longer fit them; add embed."
+            )
         lengths = [*(phase.length for phase in self.phases), *self.evaluation.recall_lengths]
         if max(lengths) > self.model.window:
             raise ConfigError(
@@ -105,6 +120,7 @@ class BaseTask:
         self.model.init_weights(config.loop.seed)
         self._freeze(config.freeze)
         self.model.to(world.device)
+        self._gists: GistInputs | None = None
         self._nll = _weighted_nll
         if world.device.type == "cuda":
             self.model.compile_layers()
@@ -140,16 +156,38 @@ class BaseTask:
     def enter_phase(self, phase: int) -> None:
         """All weights train in every phase."""
 
+    @property
+    def gists(self) -> GistInputs:
+        """Made when first needed: by then the embeddings are those of ``init`` or of a resume."""
+        if self._gists is None:
+            embedding = self.model.embed.weight
+            self._gists = GistInputs(Path(self.config.gistnet), embedding, BLOCK)
+        return self._gists
+
+    def _mixed(self, tokens_BT: Tensor, places_BT: Tensor, blocks_NC: Tensor) -> Tensor:
+        """Hidden states [B, T, D] over tokens and gists."""
+        x_BTD = self.model.embed(tokens_BT)
+        return self.model.hidden_of(self.gists.mixed(x_BTD, places_BT, blocks_NC))
+
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
         tokens = batch["tokens"].long()
-        hidden = self.model.hidden(tokens[:, :-1])
+        if "places" in batch:
+            hidden = self._mixed(tokens[:, :-1], batch["places"], batch["blocks"])
+        else:
+            hidden = self.model.hidden(tokens[:, :-1])
         loss, text, answer = self._nll(
             hidden, self.model.embed.weight, tokens[:, 1:], batch["weights"]
         )
         return loss, {"text_nll": text, "answer_nll": answer}
 
     def evaluate(self) -> dict[str, float]:
-        return self.heldout.judge(self.model, self.world.device)
+        if not self.config.gistnet:
+            return self.heldout.judge(self.model, self.world.device)
+
+        def mixed(tokens: Tensor, places: Tensor, blocks: Tensor) -> Tensor:
+            return functional.linear(self._mixed(tokens, places, blocks), self.model.embed.weight)
+
+        return self.heldout.judge(self.model, self.world.device, mixed)
 
 
 def export_base(model: Llama, tokenizer_folder: Path, out: Path) -> None:

@@ -15,16 +15,21 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
 
+from megacontext.core.data.kept import CoarseEntries
 from megacontext.core.data.recall import RecallOptions, RecallWriter
 from megacontext.core.data.shards import ShardSet
 from megacontext.core.rng import generator
+from megacontext.core.training.coarse import place_entries
 from megacontext.core.training.config import Count
 from megacontext.core.training.mixture import TokenStreams
 
 __all__ = ["HeldoutConfig", "HeldoutSet", "RecallCell"]
 
+BLOCK = 32  # of recall text, unless its writer is told another
 LAYOUTS = ("full", "gappy", "coarse")  # see megacontext.core.data.recall
 Forward = Callable[[Tensor], Tensor]  # tokens [B, T] to logits [B, T, V]
+Mixed = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Tokens [B, T], places [B, T] and blocks [N, 2K] of gists to logits [B, T, V]."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +52,12 @@ class HeldoutConfig:
 
 @dataclass(frozen=True)
 class RecallCell:
-    """Samples of one kind: tokens [n, T], answer positions [n, T] bool."""
+    """Samples of one kind: tokens [n, T], answer positions [n, T] bool, coarse entries [n]."""
 
     name: str
     tokens: Tensor
     answer: Tensor
+    coarse: tuple[CoarseEntries | None, ...] = ()
 
 
 class HeldoutSet:
@@ -103,7 +109,7 @@ class HeldoutSet:
             coarse=layout == "coarse",
         )
         number = LAYOUTS.index(layout)
-        tokens, answers = [], []
+        tokens, answers, coarse = [], [], []
         for i in range(samples or self._config.recall_samples):
             domain = self._streams.domains[i % len(self._streams.domains)]
             rng = generator(self._seed, "heldout.recall", i, length, number)
@@ -115,14 +121,21 @@ class HeldoutSet:
                 answer[span.answer_start - 1 : span.answer_stop - 1] = True
             tokens.append(sample.tokens.astype(np.int64))
             answers.append(answer)
+            coarse.append(sample.coarse)
         name = f"recall_{split}_{layout}_{length}" + ("" if kind == "mixed" else f"_{kind}")
         return RecallCell(
-            name, torch.from_numpy(np.stack(tokens)), torch.from_numpy(np.stack(answers))
+            name,
+            torch.from_numpy(np.stack(tokens)),
+            torch.from_numpy(np.stack(answers)),
+            tuple(coarse),
         )
 
-    def judge(self, forward: Forward, device: torch.device) -> dict[str, float]:
+    def judge(
+        self, forward: Forward, device: torch.device, mixed: Mixed | None = None
+    ) -> dict[str, float]:
         """All figures; ``heldout_nll`` is the mean over domains, ``recall`` over held-out cells.
 
+        With ``mixed``, coarse windows are read with gists in them, otherwise with tokens.
         ``score`` (lower is better) weighs both: a base that reads better text but finds no
         facts is of no use here.
         """
@@ -131,7 +144,7 @@ class HeldoutSet:
             figures[f"nll_{domain}"] = self.nll(forward, rows, device)
         figures["heldout_nll"] = float(np.mean(list(figures.values())))
         for cell in self._cells:
-            figures[cell.name] = float(self.accuracy(forward, cell, device).mean())
+            figures[cell.name] = float(self.accuracy(forward, cell, device, mixed).mean())
         unseen = [v for k, v in figures.items() if k.startswith("recall_heldout")]
         figures["recall"] = float(np.mean(unseen))
         figures["score"] = figures["heldout_nll"] + 1 - figures["recall"]
@@ -150,14 +163,33 @@ class HeldoutSet:
             total, count = total + float(losses), count + part[:, 1:].numel()
         return total / count
 
-    def accuracy(self, forward: Forward, cell: RecallCell, device: torch.device) -> np.ndarray:
+    def accuracy(
+        self,
+        forward: Forward,
+        cell: RecallCell,
+        device: torch.device,
+        mixed: Mixed | None = None,
+    ) -> np.ndarray:
         """Whether each sample's whole answer is decoded greedily, bool [n]."""
         right = []
         step = max(1, self._config.batch_tokens // cell.tokens.shape[1])
         for start in range(0, len(cell.tokens), step):
             part = cell.tokens[start : start + step].to(device)
             asked = cell.answer[start : start + step].to(device)
-            best = forward(part).argmax(-1)
+            coarse = cell.coarse[start : start + step]
+            if mixed is not None and any(row is not None for row in coarse):
+                count = sum(len(row.singles) for row in coarse if row is not None)
+                places, blocks = place_entries(
+                    generator(self._seed, "heldout.uppers", start),
+                    coarse,
+                    part.shape[1],
+                    max(1, -(-count // BLOCK)) * BLOCK,
+                    BLOCK,
+                )
+                gists = (torch.from_numpy(a).to(device) for a in (places, blocks))
+                best = mixed(part, *gists).argmax(-1)
+            else:
+                best = forward(part).argmax(-1)
             hit = best[:, :-1] == part[:, 1:]
             right.append((hit | ~asked[:, :-1]).all(-1).cpu().numpy())
         return np.concatenate(right)

@@ -153,8 +153,11 @@ class Llama(nn.Module):
 
     def hidden(self, tokens_BT: Tensor) -> Tensor:
         """Normed last hidden states [B, T, D]."""
-        length = tokens_BT.shape[1]
-        x_BTD = self.embed(tokens_BT)
+        return self.hidden_of(self.embed(tokens_BT))
+
+    def hidden_of(self, x_BTD: Tensor) -> Tensor:
+        """Normed last hidden states [B, T, D] over input embeddings."""
+        length = x_BTD.shape[1]
         if torch.is_autocast_enabled(x_BTD.device.type):
             x_BTD = x_BTD.to(torch.get_autocast_dtype(x_BTD.device.type))
         cos_TE, sin_TE = self.rope_cos[:length], self.rope_sin[:length]

@@ -1,4 +1,4 @@
-"""Batches for the base model: real text and recall text, contiguous and gappy rows.
+"""Batches for the base model: real text and recall text; contiguous, gappy and coarse rows.
 
 Row r of step s in phase p is a function of (seed, p, s, r) alone: workers, ranks and resumes
 never change it.
@@ -14,10 +14,12 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from megacontext.core.data.kept import CoarseEntries, coarse_window
 from megacontext.core.data.recall import RecallOptions, RecallWriter
 from megacontext.core.data.shards import ShardSet
 from megacontext.core.data.tokenizer import BOS
 from megacontext.core.rng import generator
+from megacontext.core.training.coarse import place_entries
 from megacontext.core.training.config import Count
 from megacontext.traces.errors import ConfigError
 
@@ -39,6 +41,9 @@ class Phase:
         gappy: share of the recall rows that are gappy windows.
         coarse: share of the recall rows that are windows with coarse entries.
         gappy_text: share of the plain rows that are gappy windows.
+        coarse_text: share of the plain rows that are windows with coarse entries.
+        gists: level-1 gists that a batch has room for, per row; 0: coarse entries are tokens.
+        token_gists: share of the coarse windows whose entries are tokens even so.
         packed: share of rows made of 2 or 4 shorter windows, so that short ones stay in practice.
         facts_max, scenes_max, asked_max, fill: see :class:`RecallOptions`.
         weights: domain to sampling weight.
@@ -51,6 +56,9 @@ class Phase:
     gappy: float = 0.3
     coarse: float = 0.0
     gappy_text: float = 0.04
+    coarse_text: float = 0.0
+    gists: int = 0
+    token_gists: float = 0.2
     packed: float = 0.0
     facts_max: int = 12
     scenes_max: int = 4
@@ -59,14 +67,18 @@ class Phase:
     weights: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("recall", "gappy", "coarse", "gappy_text", "packed"):
+        shares = ("recall", "gappy", "coarse", "gappy_text", "coarse_text", "token_gists", "packed")
+        for name in shares:
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"phases.{name}: {getattr(self, name)} is outside 0 to 1.")
-        if self.gappy + self.coarse > 1:
-            raise ConfigError(
-                f"phases.coarse: {self.coarse} and gappy {self.gappy} add up to more than 1; "
-                "lower one of them."
-            )
+        for coarse, gappy in (("coarse", "gappy"), ("coarse_text", "gappy_text")):
+            if getattr(self, gappy) + getattr(self, coarse) > 1:
+                raise ConfigError(
+                    f"phases.{coarse}: {getattr(self, coarse)} and {gappy} "
+                    f"{getattr(self, gappy)} add up to more than 1; lower one of them."
+                )
+        if self.gists < 0:
+            raise ConfigError(f"phases.gists: {self.gists} is below 0; use 0 for none.")
         if self.batch_tokens < self.length or self.batch_tokens % self.length:
             raise ConfigError(
                 f"phases.batch_tokens: {self.batch_tokens} is no multiple of length {self.length}."
@@ -96,9 +108,23 @@ class TokenStreams:
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
+@dataclass(frozen=True)
+class Row:
+    """``tokens`` [length + 1], ``weights`` float32 [length] of the predicted ones, and which
+    entries are gists, if any."""
+
+    tokens: np.ndarray
+    weights: np.ndarray
+    coarse: CoarseEntries | None
+
+
 class Mixture(Dataset[dict[str, Tensor]]):
     """Item ``step``: ``tokens`` int32 [accumulation, rows, length + 1] and ``weights`` float32
-    [accumulation, rows, length] of the predicted tokens (see :class:`RecallSample.answer`)."""
+    [accumulation, rows, length] of the predicted tokens (see :class:`RecallSample.answer`).
+
+    With ``phase.gists`` also ``places`` int32 [accumulation, rows, length] and ``blocks`` int32
+    [accumulation, N, 2K] of the gists (see :func:`.coarse.place_entries`).
+    """
 
     def __init__(
         self,
@@ -136,17 +162,35 @@ class Mixture(Dataset[dict[str, Tensor]]):
         self._shares = np.array(list(weights.values())) / sum(weights.values())
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
-        pairs = [self.row(step, row) for row in self._rows]
-        tokens = np.stack([tokens for tokens, _ in pairs]).astype(np.int32)
-        weights = np.stack([weights for _, weights in pairs])
-        shape = (self._accumulation, len(pairs) // self._accumulation, -1)
+        rows = [self.row(step, row) for row in self._rows]
+        tokens = np.stack([row.tokens for row in rows]).astype(np.int32)
+        weights = np.stack([row.weights for row in rows])
+        found = {"tokens": tokens, "weights": weights}
+        micro = len(rows) // self._accumulation
+        if self._phase.gists:
+            rng = generator(self._seed, "base.uppers", self._number, step)
+            room = -(-self._phase.gists * micro // self._block) * self._block
+            placed = [
+                place_entries(
+                    rng,
+                    [row.coarse for row in rows[start : start + micro]],
+                    self._phase.length,
+                    room,
+                    self._block,
+                )
+                for start in range(0, len(rows), micro)
+            ]
+            found["places"] = np.concatenate([places for places, _ in placed])
+            found["blocks"] = np.concatenate([blocks for _, blocks in placed])
         return {
-            "tokens": torch.from_numpy(tokens).view(*shape),
-            "weights": torch.from_numpy(weights).view(*shape),
+            name: torch.from_numpy(value).view(
+                self._accumulation, len(value) // self._accumulation, -1
+            )
+            for name, value in found.items()
         }
 
-    def row(self, step: int, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens [length + 1] and weights [length] of one row."""
+    def row(self, step: int, row: int) -> Row:
+        """One row of ``length`` + 1 tokens."""
         rng = generator(self._seed, "base.row", self._number, step, row)
         length = self._phase.length + 1
         parts = 1
@@ -157,21 +201,33 @@ class Mixture(Dataset[dict[str, Tensor]]):
         sizes = [length // parts] * parts
         sizes[-1] += length - sum(sizes)
         made = [self._part(rng, size, (step, row, i)) for i, size in enumerate(sizes)]
-        tokens = np.concatenate([tokens for tokens, _ in made])
-        answer = np.concatenate([answer for _, answer in made])
-        weights = self._weights[answer[1:]]
-        return tokens, weights
+        tokens = np.concatenate([tokens for tokens, _, _ in made])
+        answer = np.concatenate([answer for _, answer, _ in made])
+        starts = np.cumsum([0, *sizes[:-1]]).tolist()
+        entries = [e.moved(at) for (_, _, e), at in zip(made, starts, strict=True) if e is not None]
+        coarse = None
+        if entries and self._phase.gists:
+            # The last token is only predicted, never read.
+            coarse = CoarseEntries(
+                np.concatenate([e.singles for e in entries]),
+                np.concatenate([e.blocks for e in entries]),
+                np.concatenate([e.uppers for e in entries]),
+            ).until(length - 1)
+        return Row(tokens, self._weights[answer[1:]], coarse)
 
     def _part(
         self, rng: Rng, length: int, counters: tuple[int, int, int]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray, CoarseEntries | None]:
         phase = self._phase
         domain = self._domains[int(rng.choice(len(self._domains), p=self._shares))]
         is_recall = rng.random() < phase.recall
         form = rng.random()
-        gappy = form < (phase.gappy if is_recall else phase.gappy_text)
-        coarse = is_recall and phase.gappy <= form < phase.gappy + phase.coarse
+        few, many = phase.gappy_text, phase.coarse_text
+        if is_recall:
+            few, many = phase.gappy, phase.coarse
+        gappy, coarse = form < few, few <= form < few + many
         text = self._streams.window(rng, domain, length * 6 if gappy or coarse else length)
+        entries = None
         if is_recall:
             options = RecallOptions(
                 gappy=gappy,
@@ -184,14 +240,29 @@ class Mixture(Dataset[dict[str, Tensor]]):
             # Phases share no counters with each other through the writer's own seed.
             step = counters[0] * 64 + self._number
             sample = self._writer.sample(text, length, options, step, *counters[1:])
-            tokens, answer = sample.tokens, sample.answer
+            tokens, answer, entries = sample.tokens, sample.answer, sample.coarse
+        elif coarse:
+            tokens, answer, entries = self._coarse_text(rng, text, length)
         else:
             tokens = self._gaps(rng, text, length) if gappy else text
             answer = np.zeros(length, np.uint8)
-        if rng.random() < 0.3:
+        if rng.random() < 0.3 and not (phase.gists and coarse):
             tokens = tokens.copy()
             tokens[0] = self._bos
-        return tokens, answer
+        if entries is not None and phase.gists and rng.random() < phase.token_gists:
+            entries = None
+        return tokens, answer, entries
+
+    def _coarse_text(
+        self, rng: Rng, text: np.ndarray, length: int
+    ) -> tuple[np.ndarray, np.ndarray, CoarseEntries]:
+        """A long history whose older part is mostly coarse."""
+        past = text[: length * int(rng.integers(2, 7))]
+        recent = int(rng.integers(length // 8, length // 2))
+        tail_start = (len(past) - recent) // self._block * self._block
+        window = coarse_window(rng, past, tail_start, set(), length, self._block, text)
+        answer = np.where(window.silent, 3, 0).astype(np.uint8)
+        return np.concatenate([window.older, past[window.index]]), answer, window.entries
 
     def _gaps(self, rng: Rng, text: np.ndarray, length: int) -> np.ndarray:
         """Runs of blocks from ``text`` and its end, ``length`` tokens in order."""

@@ -40,7 +40,7 @@ def test_coarse_windows_tile_the_history(case: tuple[int, int, int, set[int]]) -
     golden = {b for b in golden if b < blocks}
     rng = generator(seed, "kept")
     tokens = rng.integers(0, 5000, blocks * BLOCK).astype(np.uint16)
-    mask, gist = coarse_mask(rng, tokens, BLOCK, golden, room)
+    mask, gist, upper = coarse_mask(rng, tokens, BLOCK, golden, room)
     raw = mask & ~gist
     per_block = raw.reshape(blocks, BLOCK).sum(1)
     assert set(per_block.tolist()) <= {0, BLOCK}
@@ -48,9 +48,12 @@ def test_coarse_windows_tile_the_history(case: tuple[int, int, int, set[int]]) -
     rare = np.zeros(len(tokens), bool)
     rare[rarest_in_blocks(tokens, BLOCK)] = True
     assert not (gist & ~rare).any()
+    assert not (upper & ~gist).any()
     # A group is either one entry, or every block of it is an entry of its own.
     for first in range(0, blocks, GROUP):
         entries = mask.reshape(blocks, BLOCK).any(1)[first : first + GROUP]
-        assert entries.all() or int(mask.reshape(blocks, BLOCK)[first : first + GROUP].sum()) == 1
+        part = slice(first * BLOCK, (first + GROUP) * BLOCK)
+        assert entries.all() or int(mask[part].sum()) == 1
+        assert int(upper[part].sum()) == int(not entries.all() or len(entries) == 1 and upper[part].any())
     least = len(golden) * BLOCK + blocks
     assert int(mask.sum()) <= max(room, least)
