@@ -18,7 +18,7 @@ from transformers import DynamicCache
 
 from megacontext.core.model.base import BaseModel
 
-__all__ = ["RotaryLayers", "probe_rotary", "rotate_half", "rotate_keys"]
+__all__ = ["RotaryLayers", "probe_rotary", "rotate_half", "rotate_keys", "rotation", "turned"]
 
 _PROBE_POSITIONS = (0, 1, 37)
 _CHANGING = ("dynamic", "longrope")
@@ -42,21 +42,35 @@ def rotate_half(x: Tensor) -> Tensor:
     return torch.cat((-x[..., half:], x[..., :half]), dim=-1)
 
 
-def rotate_keys(keys: Tensor, delta: Tensor, inv_freq: Tensor) -> Tensor:
-    """Keys [..., s, D] moved by ``delta`` I64[s] positions; computed in float32.
+def rotation(delta: Tensor, inv_freq: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and signed sines F32[s, W] that move keys by ``delta`` I64[s] positions.
 
-    Only the first ``2 * len(inv_freq)`` dimensions rotate. The attention scaling that some RoPE
-    kinds multiply into cosine and sine is already in the keys and stays as it is.
+    Angles in float64, one for each distinct delta: rows that were computed together move together.
     """
-    angle = delta[:, None].double() * inv_freq.double()
-    angle = torch.cat((angle, angle), dim=-1)
+    distinct, place = delta.unique(return_inverse=True)
+    angle = distinct[:, None].double() * inv_freq.double()
     cos, sin = angle.cos().float(), angle.sin().float()
-    width = angle.shape[-1]
+    return torch.cat((cos, cos), dim=-1)[place], torch.cat((-sin, sin), dim=-1)[place]
+
+
+def turned(keys: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Keys [..., s, D] under a :func:`rotation`; computed in float32.
+
+    Only the first W dimensions rotate. The attention scaling that some RoPE kinds multiply into
+    cosine and sine is already in the keys and stays as it is.
+    """
+    width = cos.shape[-1]
     turning = keys[..., :width].float()
-    turned = (turning * cos + rotate_half(turning) * sin).to(keys.dtype)
+    # Rolled by half, and the signs are in the sines: rotate_half without its copies.
+    moved = (turning * cos).add_(turning.roll(width // 2, -1).mul_(sin)).to(keys.dtype)
     if width == keys.shape[-1]:
-        return turned
-    return torch.cat((turned, keys[..., width:]), dim=-1)
+        return moved
+    return torch.cat((moved, keys[..., width:]), dim=-1)
+
+
+def rotate_keys(keys: Tensor, delta: Tensor, inv_freq: Tensor) -> Tensor:
+    """Keys [..., s, D] moved by ``delta`` I64[s] positions."""
+    return turned(keys, *rotation(delta, inv_freq))
 
 
 @torch.no_grad()

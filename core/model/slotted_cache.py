@@ -25,7 +25,7 @@ from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
 from megacontext.core.model.base import BaseModel
-from megacontext.core.model.rotary import RotaryLayers, rotate_keys
+from megacontext.core.model.rotary import RotaryLayers, rotation, turned
 
 __all__ = ["DEAD", "SlottedCache", "visible"]
 
@@ -144,9 +144,10 @@ class SlottedCache(Cache):  # type: ignore[misc]  # transformers is untyped here
         for start in range(0, len(slots), _MOVE_CHUNK):
             part = torch.from_numpy(slots[start : start + _MOVE_CHUNK]).to(self.device)
             by = torch.from_numpy(delta[start : start + _MOVE_CHUNK]).to(self.device)
-            moved = rotate_keys(self.birth[:, :, part], by, self.rotary.inv_freq)
-            for layer, i in self.birth_index.items():
-                self.keys[layer].index_copy_(1, part, moved[i])
+            turn = rotation(by, self.rotary.inv_freq)
+            for layer, i in self.birth_index.items():  # a layer at a time stays in the CPU's cache
+                moved = turned(self.birth[i].index_select(1, part), *turn)
+                self.keys[layer].index_copy_(1, part, moved)
 
     def snapshot(self, slots: NDArray[np.int64]) -> Snapshot:
         """A copy of what lies in ``slots`` I64[m], for :meth:`restore`."""
