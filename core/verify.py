@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from megacontext.core.allocators import make_allocator
-from megacontext.core.config import FocusConfig, allocator_options, build, parse_config
+from megacontext.core.config import FocusConfig, allocator_options, parse_config, recorded_focus
 from megacontext.core.focus import Focus, Limits, RoundResult, WorkingContext
 from megacontext.core.runtime.triggers import limits_for
 from megacontext.traces.errors import MegaContextError, PlanError, TraceError
@@ -183,7 +183,7 @@ class _Rerun:
         trigger = Trigger(row.trigger)
         knobs = json.loads(row.knobs) if row.knobs else {}
         if "focus" in knobs:
-            self._limits = build(FocusConfig, knobs["focus"], "knobs.focus")
+            self._limits = recorded_focus(knobs["focus"], "knobs.focus")
         if "limits" in knobs:
             limits = Limits(**knobs["limits"])
             if trigger == Trigger.QUESTION:  # a question's limits are its own
@@ -231,10 +231,15 @@ def _setup_of(reader: TraceReader) -> _Setup:
     if isinstance(raw["allocator"], str):  # a simulated world
         names = ("n_diff", "tau_expand", "tau_collapse", "cooldown_steps", "rounds")
         focus = FocusConfig(**{name: raw[name] for name in names})
-        question = dataclasses.replace(focus.question, n_diff=focus.n_diff, rounds=focus.rounds)
+        question = dataclasses.replace(
+            focus.question,
+            n_diff=focus.n_diff,
+            rounds=focus.rounds,
+            reopen=raw.get("reopen", False),
+        )
         focus = dataclasses.replace(focus, question=question)
         return _Setup(raw["allocator"], {}, raw["max_levels"], raw["protected_blocks"], focus)
-    config = parse_config(reader.meta.config, where="mc.config")
+    config = parse_config(reader.meta.config, where="mc.config", recorded=True)
     return _Setup(
         config.allocator.kind,
         allocator_options(config.allocator),

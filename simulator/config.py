@@ -28,6 +28,7 @@ class WorldConfig:
 
     Args:
         storage: ``ram`` or ``disk``; only a disk can fail.
+        reopen: whether a question may expand at once what was collapsed just before it.
         record: whether the rounds go to a trace on the simulated disk.
         features: weights of the operations that a driver may draw; 0 switches one off.
         faults: names of the faults that may strike.
@@ -49,6 +50,7 @@ class WorldConfig:
     tau_collapse: float = 0.2
     cooldown_steps: int = 2
     rounds: int = 3
+    reopen: bool = True
     storage: str = "ram"
     record: bool = False
     recording: str | None = None
@@ -202,4 +204,5 @@ def draw_config(seed: int) -> WorldConfig:
         record=bool(rng.random() < (0.4 if disk else 0.05)),
         features=features,
         faults=faults,
+        reopen=bool(rng.random() < 0.8),
     )

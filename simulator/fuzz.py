@@ -41,6 +41,8 @@ EXPECTED: tuple[str, ...] = (
     "settled",
     "resumed",
     "question",
+    "reopened_cooling",
+    "reopened_unarmed",
     "regist",
     "reason_score",
     "reason_pair",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -176,13 +177,11 @@ class World(Struck):
         self.refocus(Trigger.BLOCK_CLOSED, self._limits)
 
     def _question(self, n_diff: int, rounds: int) -> None:
-        limits = self._limits
-        own = Limits(
-            max(1, min(n_diff, 64)),
-            limits.tau_expand,
-            limits.tau_collapse,
-            limits.cooldown_steps,
-            max(1, min(rounds, 16)),
+        own = replace(
+            self._limits,
+            n_diff=max(1, min(n_diff, 64)),
+            rounds=max(1, min(rounds, 16)),
+            reopen=self.config.reopen,
         )
         self.refocus(Trigger.QUESTION, own)
         self.sometimes["question"] += 1
@@ -193,21 +192,22 @@ class World(Struck):
             self.sometimes["budget_changed"] += 1
 
     def _set_limits(self, n_diff: int, cooldown_steps: int) -> None:
-        limits = self._limits
-        self._limits = Limits(
-            max(1, min(n_diff, 64)),
-            limits.tau_expand,
-            limits.tau_collapse,
-            min(cooldown_steps, 64),
-            limits.rounds,
+        self._limits = replace(
+            self._limits,
+            n_diff=max(1, min(n_diff, 64)),
+            cooldown_steps=min(cooldown_steps, 64),
         )
         self.focus.limits = self._limits
 
     def _settle(self, salt: int) -> None:
         """Liveness: with one fixed score a node, changes must come to an end."""
         settling = Settling(self.config.seed, salt, self.config.max_levels)
+        asking = replace(self._limits, reopen=self.config.reopen)
         while not settling.done(self._limits.cooldown_steps):
-            self.refocus(Trigger.MANUAL, self._limits, settling.scores, settling.saw)
+            trigger, limits = Trigger.MANUAL, self._limits
+            if settling.asks():
+                trigger, limits = Trigger.QUESTION, asking
+            self.refocus(trigger, limits, settling.scores, settling.saw)
             settling.refocused()
         self.sometimes["settled" if settling.fixed else "settle_cut"] += 1
 
@@ -226,6 +226,7 @@ class World(Struck):
         context = self._new_context(self.checker.w_max)
         focus = Focus(context, self.focus.allocator, self._limits, self.config.seed)
         focus.rebuild(self._rows)
+        focus.set_w_max(self.checker.w_max)  # it may have changed since the last row
         self.focus, self.context = focus, focus.working_context
         check_arrays(self.shadow, context.levels, context.index, context.starts)
         self.sometimes["resumed"] += 1
@@ -326,6 +327,7 @@ class World(Struck):
             limits.cooldown_steps,
             limits.rounds,
             self.config.protected_blocks,
+            limits.reopen,
         )
 
     def refocus(

@@ -47,7 +47,7 @@ def is_finished(job: Job) -> bool:
         return False
     try:
         with TraceReader.open(job.trace) as reader:
-            recorded = parse_config(reader.meta.config)
+            recorded = parse_config(reader.meta.config, recorded=True)
             # A trace records what an ``auto`` kind came to; it counts while it would again.
             return reader.finished and recorded == resolve_kinds(parse_config(job.config))
     except MegaContextError:

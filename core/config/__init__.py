@@ -5,6 +5,7 @@ from megacontext.core.config.load import (
     dump_config,
     load_config,
     parse_config,
+    recorded_focus,
     smallest_w_max,
 )
 from megacontext.core.config.options import allocator_options
@@ -41,5 +42,6 @@ __all__ = [
     "dump_config",
     "load_config",
     "parse_config",
+    "recorded_focus",
     "smallest_w_max",
 ]

@@ -13,10 +13,18 @@ from typing import Any, Literal, TypeVar
 import yaml
 
 from megacontext.core.config.fields import legal_of
-from megacontext.core.config.schema import Config
+from megacontext.core.config.recorded import as_recorded, focus_as_recorded
+from megacontext.core.config.schema import Config, FocusConfig
 from megacontext.traces.errors import BudgetError, ConfigError
 
-__all__ = ["build", "dump_config", "load_config", "parse_config", "smallest_w_max"]
+__all__ = [
+    "build",
+    "dump_config",
+    "load_config",
+    "parse_config",
+    "recorded_focus",
+    "smallest_w_max",
+]
 
 T = TypeVar("T")
 
@@ -33,15 +41,24 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> Config:
     Raises:
         ConfigError: one sentence with the key path, the value and the legal range.
     """
-    if path.suffix == ".arrow":
-        text = _config_of_trace(path)
-    else:
-        text = _read(path)
-    return parse_config(text, overrides, where=str(path))
+    recorded = path.suffix == ".arrow"
+    text = _config_of_trace(path) if recorded else _read(path)
+    return parse_config(text, overrides, where=str(path), recorded=recorded)
 
 
-def parse_config(text: str, overrides: Iterable[str] = (), where: str = "config") -> Config:
-    """Like :func:`load_config` for YAML text."""
+def parse_config(
+    text: str,
+    overrides: Iterable[str] = (),
+    where: str = "config",
+    *,
+    recorded: bool = False,
+) -> Config:
+    """Like :func:`load_config` for YAML text.
+
+    Args:
+        recorded: the text is a trace's; a key that is younger than it gets the value that acts
+            as the version before that key did, not today's default.
+    """
     try:
         raw = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -52,6 +69,8 @@ def parse_config(text: str, overrides: Iterable[str] = (), where: str = "config"
         raw = {}
     if not isinstance(raw, dict):
         raise ConfigError(f"{where} holds {_kind(raw)}; it must be a mapping of keys to values.")
+    if recorded:
+        raw = as_recorded(raw)
     for setting in overrides:
         _override(raw, setting)
     config = build(Config, raw, "")
@@ -62,6 +81,15 @@ def parse_config(text: str, overrides: Iterable[str] = (), where: str = "config"
 def dump_config(config: Config) -> str:
     """The full resolved config as YAML; ``parse_config`` gives an equal config back."""
     return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True)
+
+
+def recorded_focus(raw: object, path: str) -> FocusConfig:
+    """The ``focus`` section that a trace's ``knobs`` column holds.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type or an illegal value below ``path``.
+    """
+    return build(FocusConfig, focus_as_recorded(raw), path)
 
 
 def smallest_w_max(config: Config) -> int:

@@ -36,6 +36,11 @@ class Cooling:
     levels: I64
     index: I64
 
+    def expanded(self) -> Cooling:
+        """Those of them that were expanded."""
+        keep = self.kinds == EXPAND
+        return Cooling(self.kinds[keep], self.levels[keep], self.index[keep])
+
 
 @dataclass(slots=True)
 class Candidates:

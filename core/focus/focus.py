@@ -280,7 +280,7 @@ class Focus:
         self, frontier: Frontier, scores: F32, disarmed: np.ndarray | None, forced: list[Actions]
     ) -> Candidates:
         context, limits = self.working_context, self._round_limits
-        cooling = self._memory.cooling(self.step, limits.cooldown_steps)
+        cooling = self._memory.cooling(self.step, limits.cooldown_steps, limits.reopen)
         for actions in forced:
             new = flips_of(actions)
             cooling = new if cooling is None else _join(cooling, new)
@@ -300,7 +300,8 @@ class Focus:
     def _force(self, scores: F32) -> tuple[list[Actions], AllocatorView]:
         """Forced collapses (not yet applied) and what the allocator sees beside them."""
         context, size = self.working_context, self.working_context.block_size
-        frontier, disarmed = context.frontier, self._memory.armed_out()
+        frontier = context.frontier
+        disarmed = None if self._round_limits.reopen else self._memory.armed_out()
         forced: list[Actions] = []
         found = self._candidates(frontier, scores, disarmed, forced)
         free = context.free

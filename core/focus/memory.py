@@ -16,6 +16,14 @@ return of its parent's children, which only an expansion of an ancestor brings:
 e(L) <= 1 + sum of e(M), M > L, so e(L) <= 2**(max - L). Expansions are finite, each collapse
 undoes one or uses up an original node, and the forced ones stop with the appends: a fixed point
 comes in bounded time.
+
+A refocus that *reopens* (a question) takes no heed of arms, and of cooldowns only for what was
+expanded. Forced collapses know nothing of the question that comes next; what they took must not
+stay shut to it, and a gist that scored high once for another question shows no new evidence by
+scoring as high for this one. Within the refocus no node flips twice, so each question adds at
+most one expansion a node: with q of them e(L) <= (1 + q) * 2**(max - L), and after the last one a
+fixed point comes as before. What a question opened is in cooldown like any other, so between two
+questions nothing goes back and forth more than it did.
 """
 
 from __future__ import annotations
@@ -69,9 +77,16 @@ class Memory:
             self.disarmed = self.disarmed & same & (scores >= np.float32(tau_expand))
             self._any_disarmed = bool(self.disarmed.any())
 
-    def cooling(self, step: int, cooldown_steps: int) -> Cooling | None:
-        """Nodes that may not flip back at refocus ``step``."""
-        recent = [flips for at, flips in self._flips if at + cooldown_steps >= step]
+    def cooling(self, step: int, cooldown_steps: int, reopen: bool = False) -> Cooling | None:
+        """Nodes that may not flip back at refocus ``step``.
+
+        With ``reopen`` those that an earlier refocus collapsed may.
+        """
+        recent = [
+            flips.expanded() if reopen and at < step else flips
+            for at, flips in self._flips
+            if at + cooldown_steps >= step
+        ]
         if len(recent) <= 1:
             return recent[0] if recent else None
         return Cooling(

@@ -25,6 +25,9 @@ class Limits:
         tau_collapse: groups that score below its negative may collapse.
         cooldown_steps: refocuses that must pass between before a node flips back, 0..64.
         rounds: rounds a refocus, at least 1.
+        reopen: whatever was collapsed before this refocus may be expanded in it: neither its
+            cooldown nor a missing re-arming holds it back. Collapses keep their cooldown, and
+            nothing flips twice within the refocus.
     """
 
     n_diff: int = 4
@@ -32,6 +35,7 @@ class Limits:
     tau_collapse: float = 0.20
     cooldown_steps: int = 2
     rounds: int = 3
+    reopen: bool = False
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -86,7 +90,7 @@ class Allocator(Protocol):
     It may expand and collapse only candidates whose reason is ``OPEN``. With that, arbitrary
     fixed scores settle: an open expand scores above ``tau_expand`` and is armed, expanding
     disarms it, and a fixed score never arms it again while it stays known. See
-    :mod:`megacontext.core.focus.memory` for the bound.
+    :mod:`megacontext.core.focus.memory` for the bound, and for what ``limits.reopen`` adds to it.
     """
 
     @property

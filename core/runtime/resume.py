@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from megacontext.core.config import FocusConfig, build, parse_config
+from megacontext.core.config import FocusConfig, parse_config, recorded_focus
 from megacontext.core.focus import Limits
 from megacontext.core.runtime.parts import Parts
 from megacontext.core.runtime.triggers import limits_for
@@ -84,7 +84,7 @@ def _recorded_limits(
     limits = {}
     for row in rows:
         if row.knobs is not None:
-            focus = build(FocusConfig, json.loads(row.knobs)["focus"], "knobs.focus")
+            focus = recorded_focus(json.loads(row.knobs)["focus"], "knobs.focus")
         limits[row.step, row.round] = limits_for(focus, Trigger(row.trigger))
     return limits, focus
 

@@ -11,10 +11,16 @@ from megacontext.traces.schema import Trigger
 __all__ = ["QuestionMarks", "limits_for"]
 
 _CLOSE_LOOKS = frozenset({Trigger.QUESTION, Trigger.TURN_END, Trigger.SURPRISAL})
+_ASKED = frozenset({Trigger.QUESTION, Trigger.TURN_END})
+"""Someone outside wants something new; a surprise comes from the run itself, and would reopen
+again and again what the run keeps folding."""
 
 
 def limits_for(focus: FocusConfig, trigger: Trigger) -> Limits:
-    """The limits of a refocus: questions, turn ends and surprises have their own."""
+    """The limits of a refocus: questions, turn ends and surprises have their own.
+
+    Questions and turn ends may also reopen what was folded just before.
+    """
     close = trigger in _CLOSE_LOOKS
     return Limits(
         n_diff=focus.question.n_diff if close else focus.n_diff,
@@ -22,6 +28,7 @@ def limits_for(focus: FocusConfig, trigger: Trigger) -> Limits:
         tau_collapse=focus.tau_collapse,
         cooldown_steps=focus.cooldown_steps,
         rounds=focus.question.rounds if close else focus.rounds,
+        reopen=focus.question.reopen and trigger in _ASKED,
     )
 
 

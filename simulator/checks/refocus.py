@@ -47,6 +47,7 @@ class Rules:
     cooldown_steps: int
     rounds: int
     protected_blocks: int
+    reopen: bool = False
 
 
 @dataclass(slots=True)
@@ -258,8 +259,15 @@ class RefocusChecker:
                 "cooldown", f"{action} at refocus {self.step} flips what refocus {step} did"
             )
         if kind == _EXPAND:
+            if self._lately(kind, level, index):
+                self.sometimes["reopened_cooling"] += 1
             if (level, index) in self.spent:
-                raise InvariantError("rearming", f"{action} expands a node that was never re-armed")
+                if not self.limits.reopen:
+                    raise InvariantError(
+                        "rearming", f"{action} expands a node that was never re-armed"
+                    )
+                self.waiting.discard((level, index))
+                self.sometimes["reopened_unarmed"] += 1
             self.spent[level, index] = action[3]
 
     def _forget_below(self, level: int, index: int) -> None:
@@ -271,7 +279,16 @@ class RefocusChecker:
                 self.waiting.discard((level - 1, child))
 
     def cooling(self, kind: int, level: int, index: int) -> bool:
-        """Whether ``kind`` on this node would flip its direction too early."""
+        """Whether ``kind`` on this node would flip its direction too early.
+
+        Where a refocus reopens, an expansion is too early only in the refocus that collapsed.
+        """
+        if kind == _EXPAND and self.limits.reopen and self.last.get((level, index)) is not None:
+            return self.last[level, index] == (self.step, _COLLAPSE)
+        return self._lately(kind, level, index)
+
+    def _lately(self, kind: int, level: int, index: int) -> bool:
+        """Whether this node changed in the other direction within the cooldown."""
         step, other = self.last.get((level, index), (-(1 << 40), kind))
         return other != kind and self.step - step <= self.limits.cooldown_steps
 
@@ -305,7 +322,7 @@ class RefocusChecker:
         for candidate in rejected:
             kind, level, index, _, reason = candidate
             if reason == _NOT_REARMED:
-                holds = (level, index) in self.spent
+                holds = (level, index) in self.spent and not self.limits.reopen
             elif reason == _COOLDOWN:
                 holds = self.cooling(kind, level, index)
             elif reason == _PROTECTED:

@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import yaml
 
 from megacontext.core.allocators import make_allocator
-from megacontext.core.config import FocusConfig, dump_config, parse_config
+from megacontext.core.config import FocusConfig, dump_config, load_config, parse_config
 from megacontext.core.focus import Focus, WorkingContext
 from megacontext.core.rng import generator
 from megacontext.core.runtime.triggers import limits_for
@@ -33,13 +34,18 @@ def _record(
     edit: Callable[[TraceRow], None] = lambda row: None,
     actual: FocusConfig | None = None,
     as_limits: bool = False,
+    older: bool = False,
     **options,
 ):
     """Drive a focus as a session does, with knobs, questions and a bulk start; write the trace.
 
-    ``actual`` limits are used instead of the config's; ``as_limits`` says limits row by row.
+    ``actual`` limits are used instead of the config's; ``as_limits`` says limits row by row;
+    ``older`` writes configs as a version did that knew no ``focus.question.reopen``.
     """
-    meta = TraceMeta(block_size=K, w_max=W_MAX, levels=3, seed=3, config=dump_config(config))
+    said = yaml.safe_load(dump_config(config))
+    if older:
+        del said["focus"]["question"]["reopen"]
+    meta = TraceMeta(block_size=K, w_max=W_MAX, levels=3, seed=3, config=yaml.safe_dump(said))
     context = WorkingContext(K, config.tree.max_levels, W_MAX, config.focus.protected_blocks)
     own = config.allocator
     drawn = {"temperature": own.temperature, "top_k": own.top_k}
@@ -81,13 +87,19 @@ def _record(
                 trigger, tokens = Trigger.QUESTION, K // 2
             if step == 20:
                 current = dataclasses.replace(current, n_diff=9, cooldown_steps=1)
-                knobs = json.dumps({"focus": dataclasses.asdict(current), "w_max": W_MAX})
+                new = dataclasses.asdict(current)
+                if older:
+                    del new["question"]["reopen"]
+                knobs = json.dumps({"focus": new, "w_max": W_MAX})
             if step == 40:
                 focus.set_w_max(W_MAX - 60)
                 trigger, tokens, knobs = Trigger.BUDGET_CUT, 0, json.dumps({"w_max": W_MAX - 60})
             limits = limits_for(current, trigger)
             if as_limits and (step == 20 or trigger == Trigger.QUESTION):
-                knobs = json.dumps({"limits": dataclasses.asdict(limits)})
+                own_limits = dataclasses.asdict(limits)
+                if older:
+                    del own_limits["reopen"]
+                knobs = json.dumps({"limits": own_limits})
             appended = focus.append(tokens) if tokens else np.empty(0, np.int8)
             focus.begin(trigger, limits)
             while True:
@@ -192,6 +204,31 @@ def test_limits_in_knobs_are_a_questions_own_or_hold_from_then_on(tmp_path):
     assert report.rerun == report.rows
     silent = verify(_record(tmp_path / "silent.arrow", config, actual=actual))
     assert not silent.ok
+
+
+def _never_reopening(focus):
+    return dataclasses.replace(focus, question=dataclasses.replace(focus.question, reopen=False))
+
+
+def test_a_question_that_reopens_is_told_from_one_that_does_not(tmp_path):
+    config = _config("greedy")
+    closed = _never_reopening(config.focus)
+    path = _record(tmp_path / "closed.arrow", config, actual=closed)  # the config says it reopens
+    assert "rejected" in verify(path).problems[0] or "actions" in verify(path).problems[0]
+    agreed = dataclasses.replace(config, focus=closed)
+    assert verify(_record(tmp_path / "agreed.arrow", agreed)).ok
+
+
+@pytest.mark.parametrize("as_limits", [False, True])
+def test_a_trace_older_than_reopening_is_decided_as_it_was(tmp_path, as_limits):
+    config = _config("greedy")
+    closed = _never_reopening(config.focus)
+    path = _record(tmp_path / "old.arrow", config, actual=closed, older=True, as_limits=as_limits)
+    report = verify(path)
+    assert report.problems == []
+    assert report.rerun == report.rows
+    assert load_config(path).focus == closed  # the run is repeated as it was
+    assert load_config(path, ["focus.question.reopen=true"]).focus == config.focus
 
 
 def test_coarse_scores_and_dropped_scores_are_said_not_guessed(tmp_path):

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from megacontext.core.focus import Limits, packing, plan, working_context
 from megacontext.core.focus import focus as focus_module
-from megacontext.core.focus import packing, plan, working_context
 from megacontext.core.focus.focus import Focus
 from megacontext.core.focus.memory import Memory
 from megacontext.core.focus.working_context import WorkingContext
@@ -195,7 +195,67 @@ def cooldown_ignored(m: Patch) -> None:
 
 
 def cooldown_one_short(m: Patch) -> None:
-    wrap(m, Memory, "cooling", lambda f: lambda self, step, steps: f(self, step, steps - 1))
+    wrap(
+        m,
+        Memory,
+        "cooling",
+        lambda f: lambda self, step, steps, *reopen: f(self, step, steps - 1, *reopen),
+    )
+
+
+def limits_with(change: Callable[[Limits], Limits]) -> Callable[[Patch], None]:
+    def plant(m: Patch) -> None:
+        def begin(original: Any) -> Any:
+            def mutant(self: Focus, trigger: Any, limits: Any = None) -> Any:
+                return original(self, trigger, change(limits or self.limits))
+
+            return mutant
+
+        wrap(m, Focus, "begin", begin)
+
+    return plant
+
+
+def reopening_frees_everything(m: Patch) -> None:
+    """A question also collapses what was just expanded."""
+
+    def cooling(original: Any) -> Any:
+        def mutant(self: Memory, step: int, steps: int, reopen: bool = False) -> Any:
+            return original(self, step, 0 if reopen else steps, reopen)
+
+        return mutant
+
+    wrap(m, Memory, "cooling", cooling)
+
+
+def reopening_knows_no_refocus(m: Patch) -> None:
+    """A question also expands what it collapsed itself, in an earlier round."""
+
+    def cooling(original: Any) -> Any:
+        def mutant(self: Memory, step: int, steps: int, reopen: bool = False) -> Any:
+            found = original(self, step, steps, reopen)
+            return found.expanded() if reopen and found is not None else found
+
+        return mutant
+
+    wrap(m, Memory, "cooling", cooling)
+
+
+def reopening_knows_arms(m: Patch) -> None:
+    """At a question a gist still waits for new evidence."""
+
+    def force(original: Any) -> Any:
+        def mutant(self: Focus, scores: Any) -> Any:
+            forced, view = original(self, scores)
+            disarmed = self._memory.armed_out()
+            if disarmed is not None and self._round_limits.reopen and not forced:
+                found = view.candidates
+                found.expand_reason[disarmed[found.expand_at] & (found.expand_reason == -1)] = 21
+            return forced, view
+
+        return mutant
+
+    wrap(m, Focus, "_force", force)
 
 
 def cooling_nodes_forced(m: Patch) -> None:
@@ -463,6 +523,11 @@ CANARIES = [
     Canary("one round too many", limits_plus_one("rounds")),
     Canary("cooldown ignored", cooldown_ignored),
     Canary("cooldown one short", cooldown_one_short),
+    Canary("a question reopens nothing", limits_with(lambda own: replace(own, reopen=False))),
+    Canary("every refocus reopens", limits_with(lambda own: replace(own, reopen=True))),
+    Canary("reopening frees everything", reopening_frees_everything),
+    Canary("reopening within a refocus", reopening_knows_no_refocus),
+    Canary("reopening waits for evidence", reopening_knows_arms),
     Canary("cooling nodes forced", cooling_nodes_forced),
     Canary("forced takes the newest", forced_takes_the_newest),
     Canary("never disarmed", never_disarmed),

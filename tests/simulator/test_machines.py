@@ -48,6 +48,7 @@ class WorldMachine(RuleBasedStateMachine):
         lens=st.sampled_from(sorted(LENSES)),
         allocator=st.sampled_from(POLICIES),
         cooldown=st.integers(0, 3),
+        reopen=st.booleans(),
     )
     def begin(
         self,
@@ -59,6 +60,7 @@ class WorldMachine(RuleBasedStateMachine):
         lens: str,
         allocator: str,
         cooldown: int,
+        reopen: bool,
     ) -> None:
         self.world = World(
             WorldConfig(
@@ -70,6 +72,7 @@ class WorldMachine(RuleBasedStateMachine):
                 w_max=(size - 1) * levels + (protected + 2) * size + spare,
                 protected_blocks=protected,
                 cooldown_steps=cooldown,
+                reopen=reopen,
                 storage=self.storage,
                 record=self.record,
             )

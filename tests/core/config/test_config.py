@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megacontext.core.config import Config, dump_config, load_config, parse_config, smallest_w_max
+from megacontext.core.config import (
+    Config,
+    dump_config,
+    load_config,
+    parse_config,
+    recorded_focus,
+    smallest_w_max,
+)
 from megacontext.traces.errors import BudgetError, ConfigError
 
 
@@ -67,6 +74,19 @@ def test_the_smallest_budget_is_legal_and_one_less_is_not():
 def test_a_bad_override_is_refused(setting):
     with pytest.raises(ConfigError):
         parse_config("seed: 1", [setting])
+
+
+def test_a_recorded_config_without_a_younger_key_means_what_held_before_it():
+    older = "focus: {n_diff: 2, question: {rounds: 5}}"
+    assert parse_config(older).focus.question.reopen
+    recorded = parse_config(older, recorded=True)
+    assert (recorded.focus.question.reopen, recorded.focus.question.rounds) == (False, 5)
+    assert recorded.focus == recorded_focus({"n_diff": 2, "question": {"rounds": 5}}, "focus")
+    assert not parse_config("seed: 3", recorded=True).focus.question.reopen
+    assert parse_config(dump_config(Config()), recorded=True) == Config()
+    for bad in ("focus: 3", "focus: {question: 3}"):
+        with pytest.raises(ConfigError, match="focus"):
+            parse_config(bad, recorded=True)
 
 
 def test_a_missing_file_names_its_path(tmp_path):

@@ -5,6 +5,7 @@ action is carried out and judged by itself.
 """
 
 import zlib
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -99,7 +100,7 @@ class Naive:
             if fired_at is not None and (score < tau or abs(score - fired_at) >= np.float32(0.1)):
                 del self.armed_out[node]
 
-    def do(self, action, step, cooldown, w_max):
+    def do(self, action, step, limits, w_max):
         node = (int(action["level"]), int(action["index"]))
         level, index = node
         kind, forced = int(action["kind"]), bool(action["forced"])
@@ -110,7 +111,9 @@ class Naive:
             children = [(0, index)]
         if kind == 0:
             assert not forced
-            assert node not in self.armed_out, "expanded without being armed again"
+            if not limits.reopen:
+                assert node not in self.armed_out, "expanded without being armed again"
+            self.armed_out.pop(node, None)
             at = self.nodes.index(node)
             self.nodes[at : at + 1] = children
             self.opened[node] = np.float32(action["score"])
@@ -126,6 +129,7 @@ class Naive:
             if node in self.opened:
                 self.armed_out[node] = self.opened.pop(node)
         last = self.flips.get(node)
+        cooldown = 0 if kind == 0 and limits.reopen else limits.cooldown_steps
         if last is not None and last[1] != kind and last[0] + cooldown >= step:
             assert forced, "flipped in cooldown by choice"
             assert action["reason"] == Reason.FORCED_OVERRIDE, "flipped in cooldown unsaid"
@@ -216,10 +220,11 @@ class FocusMachine(RuleBasedStateMachine):
         n_diff=st.sampled_from([0, 1, 2, 4, 9]),
         rounds=st.integers(1, 4),
         twin=st.booleans(),
+        reopen=st.booleans(),
     )
-    def refocus(self, how, n_diff, rounds, twin):
+    def refocus(self, how, n_diff, rounds, twin, reopen):
         other = self.rebuilt() if twin else None
-        limits = Limits(n_diff=n_diff, rounds=rounds, cooldown_steps=self.limits.cooldown_steps)
+        limits = replace(self.limits, n_diff=n_diff, rounds=rounds, reopen=reopen)
         step = self.focus.begin(Trigger.BLOCK_CLOSED, limits)
         if other is not None:
             assert other.begin(Trigger.BLOCK_CLOSED, limits) == step
@@ -250,8 +255,7 @@ class FocusMachine(RuleBasedStateMachine):
         context = self.focus.working_context
         self.collapsed = set()
         for action in result.actions:
-            cooldown = limits.cooldown_steps
-            self.naive.do(action, step, cooldown, result.w_max)
+            self.naive.do(action, step, limits, result.w_max)
             if action["forced"]:
                 assert (voluntary, number) == (0, 0), "forced ones come first, in round 0"
             else:
@@ -261,6 +265,7 @@ class FocusMachine(RuleBasedStateMachine):
             if action["kind"] == 1:
                 self.collapsed.add((int(action["level"]), int(action["index"])))
         for turned in result.rejected[result.rejected["reason"] == Reason.NOT_REARMED]:
+            assert not limits.reopen, "a question needs no new evidence"
             node = (int(turned["level"]), int(turned["index"]))
             assert node in before | set(self.naive.armed_out), "armed, but turned down"
         assert voluntary <= limits.n_diff
@@ -278,7 +283,7 @@ class FocusMachine(RuleBasedStateMachine):
             self.focus.set_w_max(w_max)
         except BudgetError:
             assert w_max < context.w_max  # the history is too long for that
-        self.refocus("random", 4, 1, False)
+        self.refocus("random", 4, 1, False, False)
 
     def rebuilt(self):
         """A focus made from the recorded rows alone, brought to the present."""
@@ -322,20 +327,25 @@ TestFocusMachine.settings = settings(max_examples=60, stateful_step_count=20)
     blocks=st.integers(0, 60),
     seed=st.integers(0, 10_000),
     cooldown=st.integers(0, 2),
+    questions=st.integers(0, 4),
 )
 @settings(max_examples=25)
-def test_fixed_scores_reach_a_fixed_point(kind, size, max_levels, slack, blocks, seed, cooldown):
+def test_fixed_scores_reach_a_fixed_point(
+    kind, size, max_levels, slack, blocks, seed, cooldown, questions
+):
     w_max = smallest_w_max(size, max_levels, 1) + slack
     context = WorkingContext(size, max_levels, w_max, 1)
-    focus = Focus(context, build(kind), Limits(cooldown_steps=cooldown), seed)
+    limits = Limits(cooldown_steps=cooldown)
+    focus = Focus(context, build(kind), limits, seed)
     focus.append(min(blocks * size, context.max_append()))
-    # Each node can be expanded at most 2 ** (levels above) times, each expand is undone once,
-    # original nodes collapse once, and cooldowns may hold every action up.
+    # Each node can be expanded at most (1 + questions) * 2 ** (levels above) times, each expand is
+    # undone once, original nodes collapse once, and cooldowns may hold every action up.
     nodes = 2 * blocks + 2
-    bound = (2 * 2**max_levels * nodes + 2) * (cooldown + 2)
+    bound = (2 * (1 + questions) * 2**max_levels * nodes + 2) * (cooldown + 2)
     quiet = 0
-    for _ in range(bound):
-        focus.begin(Trigger.MANUAL)
+    for number in range(bound):
+        asks = number % 3 == 2 and number // 3 < questions
+        focus.begin(Trigger.QUESTION if asks else Trigger.MANUAL, replace(limits, reopen=asks))
         acted = 0
         while True:
             nodes_now = zip(context.levels.tolist(), context.index.tolist(), strict=True)
@@ -344,6 +354,6 @@ def test_fixed_scores_reach_a_fixed_point(kind, size, max_levels, slack, blocks,
             if result.last:
                 break
         quiet = 0 if acted else quiet + 1
-        if quiet > cooldown + 12:
+        if quiet > cooldown + 12 and number // 3 >= questions:
             return
     raise AssertionError("no fixed point")

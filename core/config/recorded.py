@@ -1,0 +1,26 @@
+"""What held before a key existed: configs that an older version recorded lack it.
+
+A recorded config is complete for the version that wrote it. Today's default for a key that came
+later would decide its rows another way than they were, so each such key has the value here that
+acts as the version before it did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["as_recorded", "focus_as_recorded"]
+
+
+def as_recorded(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A recorded config with the keys that are younger than it."""
+    return dict(raw) | {"focus": focus_as_recorded(raw.get("focus", {}))}
+
+
+def focus_as_recorded(raw: object) -> object:
+    """The same for a ``focus`` section alone, as a ``knobs`` column holds it."""
+    question = raw.get("question", {}) if isinstance(raw, Mapping) else None
+    if not isinstance(raw, Mapping) or not isinstance(question, Mapping):
+        return raw  # no section: refused where it is built
+    return dict(raw) | {"question": {"reopen": False} | dict(question)}
