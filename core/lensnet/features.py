@@ -8,8 +8,12 @@ not among the entries of the frontier: expanding or collapsing other entries mus
 
 from __future__ import annotations
 
+import math
+from functools import cache
+
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 __all__ = ["FEATURES", "HIGHEST_TRAINED", "known_blocks", "node_features", "node_max"]
 
@@ -27,6 +31,9 @@ FEATURES = (
     "raw",  # 1 for a raw block
     "surprisal",  # mean surprisal of the span's tokens in nats; 0 if unknown
 )
+
+_SCALE = (4, 1 / 3, 4, 1 / 3, 4, 4, 1 / 3, 1 / 3, 1 / 4, 1 / 4, 1, 1 / 4)
+"""What brings each feature roughly within [-3, 3]."""
 
 HIGHEST_TRAINED = 2
 """Higher nodes look like level 2 apart from their gists: what counts is their best block."""
@@ -93,34 +100,51 @@ def node_features(
     # Unknown blocks lie below all others, so counting from the top leaves them out.
     ordered = torch.where(known, blocks, -2.0).sort(dim=1).values
     best = ordered[:, -1:].clamp(min=-1.0)
-    zero = torch.zeros_like(blocks[:, :1])
-    beside = (
-        torch.cat((zero, blocks[:, :-1]), dim=1),
-        torch.cat((blocks[:, 1:], zero), dim=1),
-    )
-    own, before, after = (
-        node_max(values, levels_RN, index_RN, block_size, highest) for values in (blocks, *beside)
-    )
+    own, before, after = _with_neighbours(blocks, levels_RN, index_RN, block_size, highest)
+    beside = torch.maximum(before, after)
 
-    def log_rank(values: Tensor) -> Tensor:
-        above = blocks.shape[1] - torch.searchsorted(ordered, values.contiguous(), right=True)
-        return torch.log1p(above.to(blocks.dtype)) / 3
-
-    kind = blocks.dtype
-    width = block_size ** (levels_RN.clamp(1, HIGHEST_TRAINED) - 1).to(kind)
-    distance = (n_tokens_R[:, None] - starts_RN).clamp(min=0).to(kind) / block_size
+    kind, entries = blocks.dtype, own.shape[1]
+    span = levels_RN.clamp(1, HIGHEST_TRAINED) - 1
+    distance = (n_tokens_R[:, None] - starts_RN).clamp(min=0)
+    # A GPU counts kernels, not entries: what is computed alike is computed at once.
+    both = torch.cat((own, beside), dim=1)
+    above = blocks.shape[1] - torch.searchsorted(ordered, both, right=True)
+    places = torch.stack((distance, starts_RN)).to(kind) / block_size
+    rank, rank_near, far, age = torch.log1p(
+        torch.stack((above[:, :entries], above[:, entries:], places[0], places[1]))
+    )
     columns = (
-        own * 4,
-        (own - mean) * torch.rsqrt(spread + 1e-6) / 3,
-        (own - best) * 4,
-        log_rank(own),
-        before * 4,
-        after * 4,
-        log_rank(torch.maximum(before, after)),
-        torch.log(width) / 3,
-        torch.log1p(distance) / 4,
-        torch.log1p(starts_RN.to(kind) / block_size) / 4,
+        own,
+        (own - mean) * torch.rsqrt(spread + 1e-6),
+        own - best,
+        rank,
+        before,
+        after,
+        rank_near,
+        span.to(kind),
+        far,
+        age,
         (levels_RN == 0).to(kind),
-        surprisal_RN.to(kind) / 4,
+        surprisal_RN.to(kind),
     )
-    return torch.stack(columns, dim=-1), own
+    return torch.stack(columns, dim=-1) * _scale(blocks.device, block_size), own
+
+
+@cache
+def _scale(device: torch.device, block_size: int) -> Tensor:
+    # Kept: a graph under capture can copy nothing from the host.
+    scale = list(_SCALE)
+    scale[FEATURES.index("log_width")] *= math.log(block_size)
+    return torch.tensor(scale, device=device)
+
+
+def _with_neighbours(
+    blocks_RB: Tensor, levels_RN: Tensor, index_RN: Tensor, block_size: int, highest: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The largest value over an entry's blocks, over those before each, and those behind."""
+    rows = len(blocks_RB)
+    wide = functional.pad(blocks_RB, (1, 1))
+    shifted = torch.cat((wide[:, 1:-1], wide[:, :-2], wide[:, 2:]))
+    found = node_max(shifted, levels_RN.repeat(3, 1), index_RN.repeat(3, 1), block_size, highest)
+    own, before, after = found.view(3, rows, -1).unbind(0)
+    return own, before, after

@@ -6,6 +6,7 @@ All tensors stay on the lens's device; one array of scores leaves it per round.
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -87,15 +88,45 @@ def legal_scores(scores: F32, levels: Ints, index: Ints, block_size: int) -> F32
     Raw blocks cannot expand; a gist whose K siblings are not all in the frontier at its level
     cannot collapse.
     """
+    low, high = _bounds(levels, index, block_size)
+    return np.clip(scores, low, high).astype(np.float32)
+
+
+def _bounds(levels: Ints, index: Ints, block_size: int) -> tuple[F32, F32]:
+    """Least and largest legal score of each entry."""
     raw = levels == 0
     parent = index // block_size
     # Siblings are neighbours in the frontier, so a group is a run of equal (level, parent).
-    change = np.flatnonzero((np.diff(levels) != 0) | (np.diff(parent) != 0)) + 1
+    change = np.flatnonzero((levels[1:] != levels[:-1]) | (parent[1:] != parent[:-1])) + 1
     bounds = np.concatenate(([0], change, [len(levels)]))
     length = np.repeat(np.diff(bounds), np.diff(bounds))
     stuck = ~raw & (length < block_size)
-    legal = np.where(raw, np.minimum(scores, 0), scores)
-    return np.where(stuck, np.maximum(legal, 0), legal).astype(np.float32)
+    return np.where(stuck, np.float32(0), -np.inf), np.where(raw, np.float32(0), np.inf)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What one pass reads, on the host but for the hidden states; see :func:`.sight.lens_pass`."""
+
+    entries: tuple[Ints, Ints, Ints]
+    counts: list[int]
+    question: Ints
+    hidden: Tensor
+    surprisal: F32 | None
+
+    def tensors(self, device: torch.device) -> tuple[Tensor, ...]:
+        entries = np.stack([np.asarray(part, np.int64) for part in self.entries])
+        surprisal = self.surprisal
+        if surprisal is None:
+            surprisal = np.zeros(entries.shape[1], np.float32)
+        made = (
+            torch.from_numpy(entries),
+            torch.tensor(self.counts),
+            torch.from_numpy(np.asarray(self.question)),
+            self.hidden,
+            torch.from_numpy(surprisal),
+        )
+        return tuple(part.to(device) for part in made)
 
 
 class NetLens:
@@ -152,40 +183,36 @@ class NetLens:
             highest = max(highest, 2)  # the tail queries read the covering level-2 gist
         keys = self._mirror.keys(seen.tree)
         gists = [self._mirror.gists(seen.tree, level) for level in range(1, highest + 1)]
-        entries = torch.from_numpy(
-            np.stack([np.asarray(a, np.int64) for a in (seen.levels, seen.index, seen.starts)])
-        )
-        hidden = self._hidden(seen)
         nodes = [seen.tree.n_nodes(level) for level in range(1, highest + 1)]
-        held = [seen.n_tokens, nodes[0], nodes[1] if highest > 1 else 0, len(hidden)]
-        given = entries, torch.tensor(held), self._question(seen), hidden, self._surprisal(seen)
-        scores = None
-        if self._device.type == "cuda":
-            scores = self._replayed(keys, gists, *given)
-        if scores is None:
+        hidden = self._hidden(seen)
+        given = _Given(
+            entries=(seen.levels, seen.index, seen.starts),
+            counts=[seen.n_tokens, nodes[0], nodes[1] if highest > 1 else 0, len(hidden)],
+            question=self._question(seen),
+            hidden=hidden,
+            surprisal=self._surprisal(seen),
+        )
+        replay = self._replay(keys, gists, given) if self._device.type == "cuda" else None
+        # The device works while the host finds out what is legal.
+        low, high = _bounds(np.asarray(seen.levels), np.asarray(seen.index), seen.block_size)
+        if replay is not None:
+            scores = replay.wait(len(seen.levels))
+        else:
             # Rows behind the last node would only cost time here.
             exact = Stored(
                 keys[None, : nodes[0]],
                 tuple(rows[None, :count] for rows, count in zip(gists, nodes, strict=True)),
             )
-            scores = self._run(exact, *(part.to(self._device) for part in given)).float().cpu()
-        return legal_scores(scores.numpy(), seen.levels, seen.index, seen.block_size)
+            scores = self._run(exact, *given.tensors(self._device)).float().cpu().numpy()
+        legal: F32 = np.clip(scores, low, high).astype(np.float32)
+        return legal
 
     def _run(self, stored: Stored, *given: Tensor) -> Tensor:
         return lens_pass(self._gister.net.keys, self.net, self._gister.table, stored, *given)
 
-    def _replayed(
-        self,
-        keys: Tensor,
-        gists: list[Tensor],
-        entries: Tensor,
-        counts: Tensor,
-        question: Tensor,
-        hidden: Tensor,
-        surprisal: Tensor,
-    ) -> Tensor | None:
-        """The pass as a CUDA graph; None where this device cannot capture it."""
-        width = max(256, 1 << (entries.shape[1] - 1).bit_length())
+    def _replay(self, keys: Tensor, gists: list[Tensor], given: _Given) -> Replay | None:
+        """The pass as a CUDA graph, under way; None where this device cannot capture it."""
+        width = max(256, 1 << (len(given.entries[0]) - 1).bit_length())
         # Buffers that the tree outgrew are new tensors, which a captured pass does not know. A
         # replay keeps its own alive, so an address in use is never another buffer's.
         places = (keys.data_ptr(), *(rows.data_ptr() for rows in gists))
@@ -193,13 +220,13 @@ class NetLens:
         if key not in self._replays:
             self._replays = {k: v for k, v in self._replays.items() if k[1:] == places}
             stored = Stored(keys[None], tuple(rows[None] for rows in gists))
-            self._replays[key] = self._captured(stored, width, len(question))
+            self._replays[key] = self._captured(stored, width, len(given.question))
         replay = self._replays[key]
-        if replay is None:
-            return None
-        if len(hidden):
-            replay.hidden[-len(hidden) :].copy_(hidden)
-        return replay(entries, counts, question, surprisal)
+        if replay is not None:
+            if len(given.hidden):
+                replay.hidden[-len(given.hidden) :].copy_(given.hidden)
+            replay.launch(given.entries, given.counts, given.question, given.surprisal)
+        return replay
 
     def _captured(self, stored: Stored, width: int, question: int) -> Replay | None:
         try:
@@ -215,13 +242,13 @@ class NetLens:
             warnings.warn(f"LensNet runs without CUDA graphs: {error}", stacklevel=2)
             return None
 
-    def _question(self, seen: Sight) -> Tensor:
-        """The newest tokens, int64 on the host, padded on the left."""
+    def _question(self, seen: Sight) -> Ints:
+        """The newest tokens, int64, padded on the left."""
         want = self.query_tokens
         newest = np.asarray(seen.query_tokens, np.int64)[-want:]
         padded = np.full(want, len(self._gister.table) - 1, np.int64)
         padded[want - len(newest) :] = newest
-        return torch.from_numpy(padded)
+        return padded
 
     def _hidden(self, seen: Sight) -> Tensor:
         newest = self.hidden_states
@@ -230,10 +257,10 @@ class NetLens:
         hidden: Tensor = seen.query_hidden[-newest:].to(self._device, self._dtype)
         return hidden
 
-    def _surprisal(self, seen: Sight) -> Tensor:
-        """Float32[n] on the host: the mean over each entry's tokens, 0 where nothing is known."""
+    def _surprisal(self, seen: Sight) -> F32 | None:
+        """float32[n]: the mean over each entry's tokens, 0 where nothing is known."""
         if seen.surprisal is None:
-            return torch.zeros(len(seen.levels))
+            return None
         widths = seen.block_size ** np.maximum(np.asarray(seen.levels, np.int64), 1)
         starts = np.asarray(seen.starts, np.int64)
-        return torch.from_numpy(self._sums.means(seen.tree, seen.surprisal, starts, widths))
+        return self._sums.means(seen.tree, seen.surprisal, starts, widths)

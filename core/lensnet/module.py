@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from megacontext.core.gistnet.encoder import rms_normalized
 from megacontext.core.lensnet.features import FEATURES, HIGHEST_TRAINED
 from megacontext.traces.errors import ConfigError
 
-__all__ = ["LensNet", "LensNetConfig", "TailQueries"]
+__all__ = ["LensNet", "LensNetConfig", "TailQueries", "attend_in_parts"]
 
 _TOKEN, _HIDDEN, _NEAR_GIST, _COVER_GIST, _KEY = range(5)
+_PART = 256
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,33 @@ class TailQueries:
     valid: Tensor | None = None
 
 
+def rms_normalized(x: Tensor) -> Tensor:
+    """``x`` [..., D] with root mean square 1 along D, computed in float32 in one kernel."""
+    normed: Tensor = functional.rms_norm(x, x.shape[-1:], None, 1e-12)
+    return normed
+
+
+def attend_in_parts(
+    q_BHXE: Tensor, k_BHYE: Tensor, v_BHYE: Tensor, mask_B11Y: Tensor | None = None
+) -> Tensor:
+    """``scaled_dot_product_attention`` for few queries over many entries.
+
+    The fused kernels give each query's row to one multiprocessor, which then walks over all
+    entries alone; here entries are summed in parts side by side, in float32. Y is a multiple of
+    256.
+    """
+    rows, heads, asks, each = q_BHXE.shape
+    parts = k_BHYE.shape[2] // _PART
+    with torch.autocast(q_BHXE.device.type, enabled=False):
+        weight = (q_BHXE.float() * each**-0.5) @ k_BHYE.float().transpose(-1, -2)
+        if mask_B11Y is not None:
+            weight = weight.masked_fill(~mask_B11Y, -1e30)
+        shares = weight.softmax(-1).view(rows, heads, asks, parts, _PART).transpose(2, 3)
+        sums = shares @ v_BHYE.float().reshape(rows, heads, parts, _PART, each)
+    seen: Tensor = sums.sum(2).to(q_BHXE.dtype)
+    return seen
+
+
 class _Cross(nn.Module):
     """Pre-norm cross-attention and a feed-forward layer, residual."""
 
@@ -103,7 +130,10 @@ class _Cross(nn.Module):
         kv = self.read(self.norm_other(other_BYE)).view(rows, -1, 2, self.heads, each)
         k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
         mask = None if valid_BY is None else valid_BY[:, None, None, :]
-        seen = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        if kv.is_cuda and k.shape[2] > _PART and k.shape[2] % _PART == 0:
+            seen = attend_in_parts(q, k, v, mask)
+        else:
+            seen = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         x_BXE = x_BXE + self.out(seen.transpose(1, 2).reshape(rows, length, width))
         inner: Tensor = self.outer(functional.gelu(self.inner(self.norm_inner(x_BXE))))
         return x_BXE + inner
@@ -185,12 +215,17 @@ class LensNet(nn.Module):
 
     def _queries(self, tail: TailQueries) -> Tensor:
         kind = self.kind_embedding
+        # One normalization for all of them: a GPU counts kernels, not rows.
+        parts = (tail.tokens, tail.hidden, tail.near, tail.cover)
+        sizes = [part.shape[1] for part in parts]
+        tokens, hidden, near, cover = torch.split(rms_normalized(torch.cat(parts, 1)), sizes, dim=1)
+        gists = self.node_input(torch.cat((near, cover), 1))
         return torch.cat(
             (
-                self.token_input(rms_normalized(tail.tokens)) + kind[_TOKEN],
-                self.hidden_input(rms_normalized(tail.hidden)) + kind[_HIDDEN],
-                self.node_input(rms_normalized(tail.near)) + kind[_NEAR_GIST],
-                self.node_input(rms_normalized(tail.cover)) + kind[_COVER_GIST],
+                self.token_input(tokens) + kind[_TOKEN],
+                self.hidden_input(hidden) + kind[_HIDDEN],
+                gists[:, : sizes[2]] + kind[_NEAR_GIST],
+                gists[:, sizes[2] :] + kind[_COVER_GIST],
                 self.key_input(tail.keys) + kind[_KEY],
             ),
             dim=1,

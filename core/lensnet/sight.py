@@ -10,9 +10,12 @@ replayed: one copy in, one replay, one copy out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -21,6 +24,10 @@ from megacontext.core.lensnet.features import FEATURES, known_blocks, node_featu
 from megacontext.core.lensnet.module import LensNet, LensNetConfig, TailQueries
 
 __all__ = ["LensInputs", "Replay", "State", "Stored", "lens_inputs", "lens_pass"]
+
+
+F32 = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -227,8 +234,10 @@ class Replay:
         self._question = self._packed[3 * entries + 4 :]
         self._surprisal = torch.zeros(entries, device=device)
         self.hidden = torch.zeros(hidden, dtype=dtype, device=device)
-        self._staging = torch.zeros(len(self._packed), dtype=torch.int64, pin_memory=True)
-        self._staged_surprisal = torch.zeros(entries, pin_memory=True)
+        staging = torch.zeros(len(self._packed), dtype=torch.int64, pin_memory=True)
+        surprisal = torch.zeros(entries, pin_memory=True)
+        self._staging, self._staged_surprisal = staging, surprisal
+        self._host, self._host_surprisal = staging.numpy(), surprisal.numpy()
         self._result = torch.zeros(entries, pin_memory=True)
         arguments = (self._entries, self._counts, self._question, self.hidden, self._surprisal)
         stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -241,24 +250,36 @@ class Replay:
         with torch.cuda.graph(self._graph):
             self._scores = run(*arguments).float()
 
-    def __call__(
-        self, entries: Tensor, counts: Tensor, question: Tensor, surprisal: Tensor
-    ) -> Tensor:
-        """Scores float32[n] on the host, for n <= N entries given on the host."""
-        width, given = self._entries.shape[1], entries.shape[1]
-        # The last call ended with a synchronization: the staging buffers are free.
-        staged = self._staging[: 3 * width].view(3, width)
-        staged[:, given:] = _PADDING
-        staged[:, :given] = entries
-        self._staging[3 * width : 3 * width + 4] = counts
-        self._staging[3 * width + 4 :] = question
-        self._staged_surprisal[:given] = surprisal
+    def launch(
+        self,
+        entries: Sequence[Integers],
+        counts: Sequence[int],
+        question: Integers,
+        surprisal: F32 | None,
+    ) -> None:
+        """Start a pass over n <= N entries; the host goes on while the device works.
+
+        Args:
+            entries: level, index and start of each.
+            counts, question: as :func:`lens_pass` has them.
+            surprisal: [n]; None: unknown.
+        """
+        # The last pass ended with a synchronization: the staging buffers are free.
+        width, given = self._entries.shape[1], len(entries[0])
+        rows = self._host[: 3 * width].reshape(3, width)
+        for row, values, padding in zip(rows, entries, (-1, 0, 0), strict=True):
+            row[:given] = values
+            row[given:] = padding
+        self._host[3 * width : 3 * width + 4] = counts
+        self._host[3 * width + 4 :] = question
+        self._host_surprisal[:given] = 0 if surprisal is None else surprisal
         self._packed.copy_(self._staging, non_blocking=True)
         self._surprisal.copy_(self._staged_surprisal, non_blocking=True)
         self._graph.replay()
         self._result.copy_(self._scores, non_blocking=True)
+
+    def wait(self, given: int) -> F32:
+        """Scores float32[n] of the pass under way, ``given`` = n."""
         torch.cuda.current_stream(self._packed.device).synchronize()
-        return self._result[:given].clone()
-
-
-_PADDING = torch.tensor([[-1], [0], [0]])
+        scores: F32 = self._result[:given].numpy().copy()
+        return scores

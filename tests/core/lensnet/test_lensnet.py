@@ -17,7 +17,7 @@ from megacontext.core.gistnet.module import GistNet, GistNetConfig
 from megacontext.core.lensnet.bench import bench_lens
 from megacontext.core.lensnet.features import FEATURES, known_blocks, node_features, node_max
 from megacontext.core.lensnet.lens import NetLens, legal_scores, save_lensnet
-from megacontext.core.lensnet.module import LensNet, LensNetConfig, TailQueries
+from megacontext.core.lensnet.module import LensNet, LensNetConfig, TailQueries, attend_in_parts
 from megacontext.core.lensnet.sight import LensInputs, Stored, lens_pass
 from megacontext.core.tree import Tree, TreeSpec
 from megacontext.traces.errors import ConfigError, ModelError
@@ -121,6 +121,19 @@ def features(blocks: torch.Tensor, known: int, levels: list[int], index: list[in
     return node_features(
         blocks[None], torch.tensor([known]), level, node, starts, total, none, K, 3
     )
+
+
+def test_attention_in_parts_is_attention() -> None:
+    source = torch.Generator().manual_seed(4)
+    asks = torch.randn((2, 3, 5, 16), generator=source)
+    nodes = torch.randn((2, 2, 3, 1024, 16), generator=source)
+    valid = torch.rand((2, 1, 1, 1024), generator=source) < 0.7
+    for mask in (None, valid):
+        expected = torch.nn.functional.scaled_dot_product_attention(
+            asks, nodes[0], nodes[1], attn_mask=mask
+        )
+        found = attend_in_parts(asks, nodes[0], nodes[1], mask)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
 def column(made: torch.Tensor, name: str) -> list[float]:
