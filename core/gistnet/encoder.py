@@ -84,9 +84,7 @@ class _Norm(nn.Module):
 
 
 def _rotate(x: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
-    half = x.shape[-1] // 2
-    turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
-    return x * cos_TE + turned * sin_TE
+    return x * cos_TE + x.roll(x.shape[-1] // 2, -1) * sin_TE
 
 
 class _Layer(nn.Module):
@@ -104,25 +102,25 @@ class _Layer(nn.Module):
         self.up_proj = nn.Linear(dim, shape.ffn, bias=False)
         self.down_proj = nn.Linear(shape.ffn, dim, bias=False)
 
-    def forward(self, x_NTD: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
+    def forward(self, x_NTD: Tensor, cos_TE: Tensor, sin_TE: Tensor, own: int) -> Tensor:
+        """The newest ``own`` states [N, own, D]; every position is read all the same."""
         shape = self.shape
-        rows, length, _ = x_NTD.shape
         h_NTD = self.input_layernorm(x_NTD)
+        x_NTD, asking_NTD = x_NTD[:, -own:], h_NTD[:, -own:]
 
-        def heads(projection: nn.Linear, count: int) -> Tensor:
-            wide: Tensor = projection(h_NTD).view(rows, length, count, shape.head_dim)
-            return wide.transpose(1, 2)
+        def heads(projection: nn.Linear, of_NTD: Tensor, count: int) -> Tensor:
+            wide: Tensor = projection(of_NTD.flatten(0, 1))  # a sliced batch would be a slow bmm
+            return wide.view(*of_NTD.shape[:2], count, shape.head_dim).transpose(1, 2)
 
-        q_NHTE = _rotate(heads(self.q_proj, shape.heads), cos_TE, sin_TE)
-        k_NGTE = _rotate(heads(self.k_proj, shape.kv_heads), cos_TE, sin_TE)
-        v_NGTE = heads(self.v_proj, shape.kv_heads)
+        q_NHTE = _rotate(heads(self.q_proj, asking_NTD, shape.heads), cos_TE[-own:], sin_TE[-own:])
+        k_NGTE = _rotate(heads(self.k_proj, h_NTD, shape.kv_heads), cos_TE, sin_TE)
+        v_NGTE = heads(self.v_proj, h_NTD, shape.kv_heads)
         groups = shape.heads // shape.kv_heads
-        out_NHTE = functional.scaled_dot_product_attention(
-            q_NHTE,
-            k_NGTE.repeat_interleave(groups, dim=1),
-            v_NGTE.repeat_interleave(groups, dim=1),
-        )
-        x_NTD = x_NTD + self.o_proj(out_NHTE.transpose(1, 2).reshape(rows, length, shape.dim))
+        if groups > 1:
+            k_NGTE = k_NGTE.repeat_interleave(groups, dim=1)
+            v_NGTE = v_NGTE.repeat_interleave(groups, dim=1)
+        out_NHTE = functional.scaled_dot_product_attention(q_NHTE, k_NGTE, v_NGTE)
+        x_NTD = x_NTD + self.o_proj(out_NHTE.transpose(1, 2).flatten(2))
         h_NTD = self.post_attention_layernorm(x_NTD)
         inner = functional.silu(self.gate_proj(h_NTD)) * self.up_proj(h_NTD)
         out: Tensor = x_NTD + self.down_proj(inner)
@@ -149,17 +147,25 @@ class Encoder(nn.Module):
                 std = parameter.shape[1] ** -0.5 * (depth if residual else 1.0)
                 parameter.copy_(torch.randn(parameter.shape, generator=source) * std)
 
-    def forward(self, x_NTD: Tensor) -> Tensor:
-        shape = self.shape
-        exponent = torch.arange(0, shape.head_dim, 2, device=x_NTD.device) / shape.head_dim
-        place = torch.arange(x_NTD.shape[1], device=x_NTD.device, dtype=torch.float32)
-        angles = place[:, None] / shape.rope_theta ** exponent[None]
-        angles = torch.cat((angles, angles), dim=-1)
-        cos_TE, sin_TE = angles.cos().to(x_NTD.dtype), angles.sin().to(x_NTD.dtype)
+    def forward(self, x_NTD: Tensor, own: int | None = None) -> Tensor:
+        """Normed states of the newest ``own`` positions [N, own, D], of all by default."""
+        length = x_NTD.shape[1]
+        keep = length if own is None else min(own, length)
+        cos_TE, sin_TE = (part.to(x_NTD.dtype) for part in self._angles(length, x_NTD.device))
         for layer in self.layers:
-            x_NTD = layer(x_NTD, cos_TE, sin_TE)
-        normed: Tensor = self.norm(x_NTD)
+            last = layer is self.layers[-1]  # whose other states nobody reads
+            x_NTD = layer(x_NTD, cos_TE, sin_TE, keep if last else length)
+        normed: Tensor = self.norm(x_NTD[:, -keep:])
         return normed
+
+    def _angles(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Cosines and signed sines [T, E] of every position."""
+        shape = self.shape
+        exponent = torch.arange(0, shape.head_dim, 2, device=device) / shape.head_dim
+        place = torch.arange(length, device=device, dtype=torch.float32)
+        angles = place[:, None] / shape.rope_theta ** exponent[None]
+        cos, sin = angles.cos(), angles.sin()
+        return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.(.+)$")

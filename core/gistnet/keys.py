@@ -140,7 +140,7 @@ class KeyTower(nn.Module):
         real_NT: Tensor | None = None,
     ) -> Tensor:
         x_NTD = rms_normalized(x_NTD)
-        h_NTD = self.encoder(self.input(x_NTD) + self.mark[mark].to(x_NTD.dtype))[:, -own:]
+        h_NTD = self.encoder(self.input(x_NTD) + self.mark[mark].to(x_NTD.dtype), own)
         share_NTM = attention(h_NTD).float()
         weight_NTM = functional.softplus(weigh(h_NTD) + self.rarity(x_NTD[:, -own:]))
         if real_NT is None:

@@ -185,9 +185,9 @@ class GistNet(nn.Module):
         h_NTD = x_NTD + mark
         if self.config.pooling == "cls":
             cls = self.cls.to(x_NTD.dtype).expand(len(x_NTD), 1, -1)
-            state_ND = self.encoder(torch.cat((h_NTD, cls), dim=1))[:, -1]
+            state_ND = self.encoder(torch.cat((h_NTD, cls), dim=1), 1)[:, -1]
         else:
-            state_ND = self._pooled(self.encoder(h_NTD)[:, -own:])
+            state_ND = self._pooled(self.encoder(h_NTD, own))
         if self.config.head == "mlp":
             state_ND = functional.gelu(self.inner(state_ND))
         # The head's output is measured in units of the embeddings' RMS, like its input.
