@@ -1,36 +1,28 @@
 """Training a LensNet on a frozen base model and a trained GistNet.
 
-Targets lie in [-1, 1] like the scores:
-
-* far states: gists over a gold block +0.9, a gold block that is raw already +0.5. Where something
-  is asked for, the runners-up by similarity are worth opening too, after the gold: a wrong block
-  costs a few entries, a missed one the answer. All else is what a recency prior gives it: within
-  the thresholds, so that nothing moves but what is asked for, and the oldest pays. The states are
-  those that a session starts with, random ones, and (from ``states.rounds`` on) those that the
-  allocator made of them by this lens's own scores;
-* near states, all entries: how the attention that the coming tokens pay to an entry's most read
-  block compares with the block that would just fit the budget, on a log scale that is flat
-  around the mark (hysteresis);
-* near states, the changed entries: the NLL that showing more detail saved, against a price.
+Two kinds of batch alternate (:mod:`.lensnet_states`), each with its own targets
+(:mod:`.lensnet_targets`): *far* states, long histories that a question or plain text ends, and
+*near* states of real text with the tokens that came next. States are drawn at random, or those
+that a session starts with, and (from ``states.rounds`` on) those that the allocator made of them
+by this lens's own scores. The one judge of both is :mod:`.lensnet_judge`.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.data import Dataset
 
 from megacontext.core.data.recall import RecallWriter
 from megacontext.core.data.shards import open_shards
 from megacontext.core.data.tokenizer import fingerprint, load_tokenizer
+from megacontext.core.focus import Limits
 from megacontext.core.gistnet.gister import NetGister, load_gistnet
 from megacontext.core.gistnet.module import GistNet
 from megacontext.core.lensnet.lens import load_lensnet, save_lensnet
@@ -40,84 +32,27 @@ from megacontext.core.model.base import BaseModel
 from megacontext.core.training import checkpoint
 from megacontext.core.training.distributed import World, join_world
 from megacontext.core.training.gistnet_base import FrozenBase
+from megacontext.core.training.lensnet_config import LensNetTraining, LensPhase, LensShape
 from megacontext.core.training.lensnet_eyes import over_frontier, remember, view
-from megacontext.core.training.lensnet_judge import LensJudge, LensJudgeConfig
-from megacontext.core.training.lensnet_states import LensRows, StateMix
-from megacontext.core.training.lensnet_targets import attention_target, recency_target
+from megacontext.core.training.lensnet_judge import LensJudge
+from megacontext.core.training.lensnet_states import LensRows
+from megacontext.core.training.lensnet_targets import (
+    attention_loss,
+    attention_target,
+    blocks_that_fit,
+    far_loss,
+    ranking_loss,
+    utility_loss,
+)
 from megacontext.core.training.lensnet_teacher import AttentionProbe, token_nll, window_nll
-from megacontext.core.training.lensnet_walk import walk
+from megacontext.core.training.lensnet_walk import PLAIN, QUESTION, walk
 from megacontext.core.training.mixture import TokenStreams
-from megacontext.core.training.trainer import LoopConfig, Trainer
-from megacontext.traces.errors import ConfigError
+from megacontext.core.training.trainer import Trainer
 
 __all__ = ["LensNetTraining", "LensPhase", "LensShape", "LensTask", "train_lensnet"]
 
-_WISH = 0.1  # scores of what is not asked for stay below it, well below the bar of 0.2
-_RUNNER = 0.35  # scores of runners-up
-
-
-@dataclass(frozen=True)
-class LensPhase:
-    """One stage.
-
-    Attributes:
-        share: part of the budget.
-        attention, counterfactual, gold, ranking: weights of the targets above and of the loss
-            that ranks gold entries before all other gists.
-        price: NLL in nats per coming token that an expansion has to save.
-        scale: NLL that moves the counterfactual target from 0 to tanh(1).
-        hidden: chance that a batch shows the base model's hidden states and surprisal.
-        runners: how many blocks that match a question best, or stand beside one that does, are to
-            be opened even if they are not gold.
-    """
-
-    share: float
-    attention: float = 0.5
-    counterfactual: float = 1.0
-    gold: float = 1.0
-    ranking: float = 0.3
-    price: float = 0.003
-    scale: float = 0.02
-    hidden: float = 0.5
-    runners: int = 14
-    states: StateMix = field(default_factory=StateMix)
-
-
-@dataclass(frozen=True)
-class LensShape:
-    """Sizes of the network, see :class:`~megacontext.core.lensnet.module.LensNetConfig`."""
-
-    width: int = 96
-    heads: int = 4
-    layers: int = 1
-    near_gists: int = 4
-    hidden_states: int = 4
-
-
-@dataclass(frozen=True)
-class LensNetTraining:
-    """Everything a LensNet is made from.
-
-    Attributes:
-        base: folder of the frozen base model; gistnet: folder of its GistNet.
-        shards, heldout: prepared text.
-        dtype: as for GistNet.
-    """
-
-    base: str
-    gistnet: str
-    shards: str
-    heldout: str
-    loop: LoopConfig
-    phases: tuple[LensPhase, ...]
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    net: LensShape = field(default_factory=LensShape)
-    evaluation: LensJudgeConfig = field(default_factory=LensJudgeConfig)
-
-    def __post_init__(self) -> None:
-        total = sum(phase.share for phase in self.phases)
-        if abs(total - 1) > 1e-6:
-            raise ConfigError(f"phases.share: the shares add up to {total:g}; they must add to 1.")
+SeenAt = Callable[[Tensor, Tensor], LensInputs]
+"""What the lens reads of a batch's states at (levels, index) int64[R, N]."""
 
 
 class LensTask:
@@ -215,53 +150,41 @@ class LensTask:
                 surprisal,
             )
 
-        fit, ranking = self._far_loss(batch, batch["levels"], batch["index"], seen_at)
+        fit, ranking = self._far_losses(batch, batch["levels"], batch["index"], seen_at)
         if int(batch["rounds"][0]):
-            later = self._far_loss(batch, *self._moved(batch, seen_at), seen_at)
+            moved = self._moved(batch, seen_at, QUESTION)
+            later = self._far_losses(batch, *moved, seen_at)
             fit, ranking = (fit + later[0]) / 2, (ranking + later[1]) / 2
         phase = self._phase
         return phase.gold * fit + phase.ranking * ranking, {"gold": fit, "ranking": ranking}
 
-    def _far_loss(
-        self,
-        batch: dict[str, Tensor],
-        levels: Tensor,
-        index: Tensor,
-        seen_at: Callable[[Tensor, Tensor], LensInputs],
+    def _far_losses(
+        self, batch: dict[str, Tensor], levels: Tensor, index: Tensor, seen_at: SeenAt
     ) -> tuple[Tensor, Tensor]:
         """(fit to the targets, loss that ranks gold before all else) over one frontier a state."""
-        size = self._gistnet.config.block_size
+        phase, size = self._phase, self._gistnet.config.block_size
         seen = seen_at(levels, index)
         logits = seen.logits(self._lens)
-        scores = torch.tanh(logits)
         gold = over_frontier(batch["gold"], seen.levels, index, size) > 0
-        asks = batch["gold"].sum(1, keepdim=True) > 0
+        asks = batch["gold"].sum(1) > 0
+        runner = (seen.place() < phase.runners) & asks[:, None] & seen.valid & ~gold
+        fit = far_loss(
+            logits,
+            gold,
+            runner,
+            seen.levels,
+            index,
+            seen.valid,
+            batch["n_tokens"],
+            asks,
+            phase.states.near_blocks * size,
+            size,
+        )
         coarse = seen.valid & (seen.levels > 0)
-        runner = (seen.place() < self._phase.runners) & asks & seen.valid & ~gold
-        target = recency_target(seen.levels, index, batch["n_tokens"], size)
-        target = torch.where(gold, torch.where(coarse, 0.9, 0.5), target)
-        # A runner-up may lie anywhere above its bar; the ranking keeps it behind the gold.
-        target = torch.where(
-            runner, scores.detach().clamp(min=_RUNNER).where(coarse, target.clamp(min=0)), target
-        )
-        error = functional.huber_loss(scores, target, reduction="none", delta=0.5)
-        rest = seen.valid & ~gold & ~runner
-        fit = sum(
-            ((error * part).sum() / part.sum().clamp(min=1) for part in (gold & seen.valid, rest)),
-            0.5 * (error * runner).sum() / runner.sum().clamp(min=1),
-        )
-        # What is wrongly opened costs the budget of what is asked for.
-        wrong = scores.sub(_WISH).relu() * (rest & coarse)
-        fit = fit + wrong.sum() / (wrong > 0).sum().clamp(min=8)
-        wanted = gold & coarse
-        open_rows = wanted.any(1)
-        ranked = (logits * 3).masked_fill(~coarse, -1e4).log_softmax(1)
-        # Every gold entry has to come before all others, not just the best of them.
-        missed = -(ranked * wanted).sum(1) / wanted.sum(1).clamp(min=1)
-        return fit, (missed * open_rows).sum() / open_rows.sum().clamp(min=1)
+        return fit, ranking_loss(logits, gold & coarse, coarse)
 
     def _moved(
-        self, batch: dict[str, Tensor], seen_at: Callable[[Tensor, Tensor], LensInputs]
+        self, batch: dict[str, Tensor], seen_at: SeenAt, limits: Limits
     ) -> tuple[Tensor, Tensor]:
         """The states after the allocator's rounds by this lens's scores."""
         device = batch["levels"].device
@@ -280,6 +203,7 @@ class LensTask:
             batch["w_max"].tolist(),
             self._gistnet.config.block_size,
             int(batch["rounds"][0]),
+            limits,
         )
         levels, index = (torch.from_numpy(part).to(device) for part in made)
         return levels, index
@@ -292,30 +216,41 @@ class LensTask:
         memory = remember(self._base, self._gistnet, history)
         demand, hidden = self._probe.demand(tokens, horizon, size)
         shown = self._shown(tokens)
-        seen = view(
-            self._base,
-            self._gistnet,
-            self._lens.config,
-            memory,
-            history[:, -self._gistnet.config.keys.query_tokens :],
-            batch["levels"],
-            batch["index"],
-            batch["n_tokens"],
-            hidden[:, :-horizon] if shown else None,
-            token_nll(self._base, hidden, tokens)[:, :-horizon] if shown else None,
-        )
-        logits = seen.logits(self._lens)
-        scores = torch.tanh(logits)
-        target = attention_target(demand, seen.levels, batch["index"], seen.valid, size)
-        error = functional.huber_loss(scores, target, reduction="none", delta=0.5)
-        attention = (error * seen.valid).sum() / seen.valid.sum()
+        before = hidden[:, :-horizon] if shown else None
+        surprisal = token_nll(self._base, hidden, tokens)[:, :-horizon] if shown else None
+        newest = history[:, -self._gistnet.config.keys.query_tokens :]
+        wanted = phase.appetite * blocks_that_fit(batch["w_max"], demand.shape[1], size)
+
+        def seen_at(levels: Tensor, index: Tensor) -> LensInputs:
+            return view(
+                self._base,
+                self._gistnet,
+                self._lens.config,
+                memory,
+                newest,
+                levels,
+                index,
+                batch["n_tokens"],
+                before,
+                surprisal,
+            )
+
+        def fit(levels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+            seen = seen_at(levels, index)
+            logits = seen.logits(self._lens)
+            target = attention_target(demand, seen.levels, index, size, wanted, phase.hold)
+            return logits, attention_loss(logits, target, seen.valid)
+
+        logits, attention = fit(batch["levels"], batch["index"])
+        if int(batch["rounds"][0]):
+            later = fit(*self._moved(batch, seen_at, PLAIN))[1]
+            attention = (attention + later) / 2
         total = phase.attention * attention
         figures = {"attention": attention}
         if phase.counterfactual:
             saved = self._saved(batch, memory.gists[0], memory.gists[1])
-            wanted = torch.tanh((saved - phase.price) / phase.scale)
-            own = scores.gather(1, batch["candidates"])
-            figures["counterfactual"] = functional.huber_loss(own, wanted, delta=0.5)
+            own = logits.gather(1, batch["candidates"])
+            figures["counterfactual"] = utility_loss(own, saved, phase.scale)
             total = total + phase.counterfactual * figures["counterfactual"]
         return total, figures
 

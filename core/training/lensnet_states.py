@@ -48,11 +48,11 @@ class StateMix:
         w_max: budgets that frontiers are drawn for, each at least 4 K.
         facts_max: most facts of one wording.
         plain: share of far states that end in plain text, before any question.
-        cold: share of far states whose frontier is that of a session's start.
+        cold: share of states whose frontier is that of a session's start.
         canonical: share of far states that ask in the canonical format.
         recent: newest tokens that the base model reads of a far state, for its hidden states.
-        rounds: most rounds that the allocator has moved by the lens's own scores before a far
-            state is judged; any number up to that.
+        rounds: most rounds that the allocator has moved by the lens's own scores before a state
+            is judged again; any number up to that.
     """
 
     far_share: float = 0.5
@@ -163,12 +163,11 @@ class LensRows(Dataset[dict[str, Tensor]]):
     """Item ``step``: a far or a near batch with a leading [accumulation].
 
     Both: ``n_tokens`` int64[R], ``tokens`` int32[R, ...], ``levels`` and ``index`` int64[R, N]
-    (padding: level -1).
+    (padding: level -1), ``w_max`` and ``rounds`` int64[R].
     Far: ``questions`` int32[R, q], ``recent`` int32[R, recent] newest tokens, ``gold``
     float32[R, B], 1 where an asked fact stands, all zero where nothing is asked; ``surprisal``
-    float32[R, B], a plausible value per block that says nothing, or zeros; ``w_max`` and
-    ``rounds`` int64[R]. Near: ``tokens``
-    hold the horizon too; ``windows`` int64[R, C + 1, L] rows of the window as it is and with one
+    float32[R, B], a plausible value per block that says nothing, or zeros. Near: ``tokens`` hold
+    the horizon too; ``windows`` int64[R, C + 1, L] rows of the window as it is and with one
     candidate changed (right-padded), ``lengths`` int64[R, C + 1], ``candidates`` int64[R, C]
     entries, ``detail`` float32[R, C]: +1 where the change shows more, -1 where less.
     """
@@ -201,8 +200,7 @@ class LensRows(Dataset[dict[str, Tensor]]):
             rng = generator(self._seed, f"lens.row.{self._phase}", step, i, self._rank)
             counters = (step * 64 + self._phase, i, self._rank)
             rows.append(self.far(rng, counters) if far else self.near(rng, counters))
-            if far:
-                rows[-1]["rounds"] = np.array(rounds)
+            rows[-1]["rounds"] = np.array(rounds)
         return _stacked(rows, (self._accumulation, count))
 
     def far(
@@ -276,7 +274,11 @@ class LensRows(Dataset[dict[str, Tensor]]):
         length = mix.near_blocks * size + mix.horizon
         tokens = self._streams.window(rng, chosen, length).astype(np.int32)
         budget = min(int(rng.choice(mix.w_max)), mix.near_blocks * size // 2)
-        level = draw_levels(rng, mix.near_blocks, size, budget, near=True)
+        if rng.random() < mix.cold:
+            levels = cold_levels(mix.near_blocks * size, budget, size)
+            level = np.repeat(levels, size ** (levels.clip(1) - 1))
+        else:
+            level = draw_levels(rng, mix.near_blocks, size, budget, near=True)
         levels, index = frontier(level, size)
         width = np.where(levels == 2, size, 1)
         open_to_change = np.flatnonzero((index + 1) * width <= mix.near_blocks - 2)
@@ -300,6 +302,7 @@ class LensRows(Dataset[dict[str, Tensor]]):
             "n_tokens": np.array(mix.near_blocks * size),
             "levels": levels,
             "index": index,
+            "w_max": np.array(budget),
             "windows": padded,
             "lengths": np.array([len(window) for window in windows]),
             "candidates": picked,

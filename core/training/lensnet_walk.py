@@ -1,6 +1,6 @@
 """The allocator's own moves over a batch of states: what a lens's scores lead to.
 
-The working context, the allocator and its limits are those of a session's refocus at a question.
+The working context, the allocator and its limits are those of a session's refocus.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ import numpy as np
 
 from megacontext.core.allocators import make_allocator
 from megacontext.core.focus import Focus, Limits, WorkingContext
+from megacontext.core.lensnet.lens import legal_scores
 from megacontext.traces.schema import Trigger
 
-__all__ = ["MAX_LEVELS", "QUESTION", "cold_levels", "padded", "walk"]
+__all__ = ["MAX_LEVELS", "PLAIN", "PROTECTED", "QUESTION", "cold_levels", "padded", "walk"]
 
 MAX_LEVELS = 4
 QUESTION = Limits(n_diff=8, rounds=6)
-_PROTECTED = 2
+PLAIN = Limits()
+PROTECTED = 2
 
 Scorer = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(levels, index) int64[R, N], padding -1, to scores float32[R, N]."""
@@ -25,7 +27,7 @@ Scorer = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 def cold_levels(n_tokens: int, w_max: int, block_size: int) -> np.ndarray:
     """Levels of the frontier that a session starts with over a history that is there already."""
-    context = WorkingContext(block_size, MAX_LEVELS, w_max, _PROTECTED)
+    context = WorkingContext(block_size, MAX_LEVELS, w_max, PROTECTED)
     return context.cold_start(n_tokens).astype(np.int64)
 
 
@@ -55,7 +57,7 @@ def walk(
     """
     focuses = []
     for own, tokens, budget in zip(levels, n_tokens, w_max, strict=True):
-        context = WorkingContext(block_size, MAX_LEVELS, int(budget), _PROTECTED)
+        context = WorkingContext(block_size, MAX_LEVELS, int(budget), PROTECTED)
         context.load(own, int(tokens))
         focuses.append(Focus(context, make_allocator("greedy"), limits))
         focuses[-1].begin(Trigger.QUESTION)
@@ -69,7 +71,9 @@ def walk(
         for row, focus in enumerate(focuses):
             if still[row]:
                 continue
-            result = focus.round(scores[row, : len(focus.working_context)])
+            context = contexts[row]
+            own = scores[row, : len(context)]
+            result = focus.round(legal_scores(own, context.levels, context.index, block_size))
             if result.last:
                 still[row] = result.settled and result.round == 0
                 focus.begin(Trigger.QUESTION)

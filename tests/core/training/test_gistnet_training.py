@@ -148,7 +148,15 @@ def lens_settings(base_folder: Path, gistnet: Path, shards: Path) -> LensNetTrai
         "heldout": str(shards),
         "net": {"width": 16, "heads": 2},
         "phases": [{"share": 1.0, "states": states}],
-        "evaluation": {"far": 1, "far_blocks": 64, "w_max": 256, "near": 1, "states": states},
+        "evaluation": {
+            "far": 1,
+            "far_blocks": 64,
+            "w_max": 256,
+            "near": 1,
+            "plain": 2,
+            "plain_blocks": 11,
+            "states": states,
+        },
     }
     return parse(LensNetTraining, fields)
 
@@ -255,6 +263,11 @@ def test_interrupted_runs_end_with_the_same_weights(
     assert same(newest_weights(tmp_path / "l"), newest_weights(again))
     assert (tmp_path / "lens" / "model.safetensors").is_file()
     assert json.loads((tmp_path / "l" / "figures.json").read_text()) == figures
+    assert 0 <= figures["swap_rate"] <= 1
+    assert 0 < figures["residency"] <= 1
+    evaluation = replace(lens.evaluation, plain_blocks=8)
+    with pytest.raises(ConfigError, match=r"evaluation\.plain_blocks: 8 .* more than 8"):
+        train_lensnet(replace(lens, evaluation=evaluation), tmp_path / "l4", device="cpu")
 
     still = replace(lens, loop=replace(lens.loop, optimizer=OptimizerConfig(lr=0.0, adam_lr=0.0)))
     train_lensnet(still, tmp_path / "l3", device="cpu", init=tmp_path / "lens")

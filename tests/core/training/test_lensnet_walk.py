@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import pytest
 import torch
 
 from megacontext.core.rng import generator
@@ -12,7 +15,13 @@ from megacontext.core.training.lensnet_states import (
     gold_blocks,
     window_entries,
 )
-from megacontext.core.training.lensnet_targets import attention_target, recency_target
+from megacontext.core.training.lensnet_targets import (
+    attention_loss,
+    attention_target,
+    blocks_that_fit,
+    far_loss,
+    utility_loss,
+)
 from megacontext.core.training.lensnet_walk import cold_levels, walk
 
 K = 32
@@ -77,23 +86,92 @@ def test_every_block_that_a_fact_stands_in_is_gold() -> None:
     assert gold_blocks([(-1, -1)], 4, K).sum() == 0
 
 
-def test_what_nobody_asks_for_stays_within_the_thresholds() -> None:
-    levels = torch.tensor([[3, 2, 1, 0, -1]])
-    index = torch.tensor([[0, 32, 1056, 1057, 0]])
-    target = recency_target(levels, index, torch.tensor([1058 * K]), K)[0, :4]
-    assert (target.diff() > 0).all()
-    assert float(target.min()) >= -0.15
-    assert float(target.max()) < 0.101
+def descended(loss: Callable[[torch.Tensor], torch.Tensor], entries: int) -> torch.Tensor:
+    """The scores [entries] that a loss over logits [1, entries] comes to rest at."""
+    logits = torch.zeros((1, entries), requires_grad=True)
+    optimizer = torch.optim.SGD([logits], lr=0.3)
+    for _ in range(1500):
+        optimizer.zero_grad()
+        loss(logits).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return torch.tanh(logits.detach())[0]
 
 
-def test_demand_near_the_mark_moves_nothing() -> None:
+def far_scores(asks: bool, start: list[float]) -> list[float]:
+    """Scores that far targets lead to: far gist, near gist, gold gist, runner-up, raw block."""
+    levels = torch.tensor([[1, 1, 1, 1, 0]])
+    index = torch.tensor([[0, 96, 97, 98, 99]])
+    place = torch.arange(5)[None]
+    gold, runner = (place == 2) & asks, (place == 3) & asks
+    offset = torch.atanh(torch.tensor([start]))
+
+    def loss(logits: torch.Tensor) -> torch.Tensor:
+        return far_loss(
+            logits + offset,
+            gold,
+            runner,
+            levels,
+            index,
+            levels >= 0,
+            torch.tensor([100 * K]),
+            torch.tensor([asks]),
+            64 * K,
+            K,
+        )
+
+    moved = torch.atanh(descended(loss, 5)) + offset[0]
+    found: list[float] = torch.tanh(moved).tolist()
+    return found
+
+
+def test_at_a_question_gold_opens_first_and_nothing_else_than_runners_up() -> None:
+    far, near, gold, runner, raw = far_scores(True, [0.6, 0.6, 0.0, 0.0, -0.9])
+    assert gold == pytest.approx(0.9, abs=0.03)
+    assert runner == pytest.approx(0.35, abs=0.03)
+    assert max(far, near) < 0.12
+    assert raw == pytest.approx(-0.5, abs=0.03)  # it may pay, but not before the gold opens
+
+
+def test_in_far_plain_text_only_what_near_states_never_see_is_held_down() -> None:
+    far, near, *_, raw = far_scores(False, [0.6, 0.6, 0.3, 0.3, -0.9])
+    assert far == pytest.approx(-0.3, abs=0.03)
+    assert near == pytest.approx(0.6, abs=0.01)
+    assert raw == pytest.approx(-0.9, abs=0.01)
+
+
+def test_scores_of_plain_text_are_chances_of_deserving_to_be_raw() -> None:
     levels, index = torch.zeros((1, 4), dtype=torch.int64), torch.arange(4)[None]
     levels[0, :2] = 1
-    demand = torch.tensor([[0.4, 0.05, 0.11, 0.09]])
-    wish = attention_target(demand, levels, index, levels >= 0, K)[0]
-    assert float(wish[0]) > 0.2  # four times what the last raw place is worth
-    assert float(wish[3]) == 0
-    assert -0.1 < float(wish[1]) < 0
+    demand = torch.tensor([[0.4, 0.02, 0.11, 0.09]])
+    wish = attention_target(demand, levels, index, K, torch.tensor([2]))[0]
+    assert float(wish[0]) > 0.8  # four times what the first without a place is worth
+    assert float(wish[1]) < -0.8
+    assert float(wish[3]) == pytest.approx(0, abs=1e-6)  # the mark itself
+    held = attention_target(demand, levels, index, K, torch.tensor([2]), hold=0.5)[0]
+    assert (held[2:] > wish[2:]).all()
+    assert (held[:2] < wish[:2]).all()
+    # A block that is wanted in seven of ten futures scores 2 * 0.7 - 1.
+    futures = torch.tensor([[1.0] * 7 + [-1.0] * 3]).T * 0.999999
+
+    def loss(logits: torch.Tensor) -> torch.Tensor:
+        return attention_loss(logits.expand(10, 1), futures, torch.ones((10, 1)))
+
+    assert float(descended(loss, 1)) == pytest.approx(0.4, abs=0.01)
+
+
+def test_a_larger_budget_has_room_for_more_raw_blocks() -> None:
+    fit = blocks_that_fit(torch.tensor([512, 1024, 64]), 64, K)
+    assert fit.tolist() == pytest.approx([416 / 31, 928 / 31, 2])
+    cost = float(fit[1]) * K + 64 - float(fit[1]) + K
+    assert cost == pytest.approx(1024)
+
+
+def test_candidates_are_ranked_by_what_they_saved() -> None:
+    saved = torch.tensor([[0.05, -0.03, 0.0, 0.3]])
+    scores = descended(lambda logits: utility_loss(logits, saved, 0.02), 4)
+    assert scores.argsort().tolist() == [1, 2, 0, 3]
+    even = torch.zeros((1, 4))
+    assert float(utility_loss(torch.randn((1, 4)), even, 0.02)) == 0
 
 
 def test_drawn_frontiers_tile_the_history_under_the_budget() -> None:

@@ -1,0 +1,86 @@
+"""The settings of ``train lensnet``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from megacontext.core.training.lensnet_judge import LensJudgeConfig
+from megacontext.core.training.lensnet_states import StateMix
+from megacontext.core.training.trainer import LoopConfig
+from megacontext.traces.errors import ConfigError
+
+__all__ = ["LensNetTraining", "LensPhase", "LensShape"]
+
+
+@dataclass(frozen=True)
+class LensPhase:
+    """One stage.
+
+    Attributes:
+        share: part of the budget.
+        attention, counterfactual, gold, ranking: weights of the targets in
+            :mod:`megacontext.core.training.lensnet_targets` and of the loss that ranks gold entries
+            before all other gists. Far and near batches alternate and share one optimizer, whose
+            momentum follows the larger gradients: near weights have to make up for that.
+        appetite: how many blocks deserve to be raw in plain text, as a multiple of how many fit
+            the budget. Higher: the lens wants more than it gets, and more is exchanged.
+        hold: log ratio of demand by which an entry keeps the detail that it has. Higher: calmer.
+        scale: difference of saved NLL that weighs tanh(1) when candidates are ranked.
+        hidden: chance that a batch shows the base model's hidden states and surprisal.
+        runners: how many blocks that match a question best, or stand beside one that does, are to
+            be opened even if they are not gold.
+    """
+
+    share: float
+    attention: float = 2.0
+    counterfactual: float = 1.0
+    gold: float = 1.0
+    ranking: float = 0.3
+    appetite: float = 1.0
+    hold: float = 0.2
+    scale: float = 0.02
+    hidden: float = 0.7
+    runners: int = 14
+    states: StateMix = field(default_factory=StateMix)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.appetite <= 4:
+            raise ConfigError(f"phases.appetite: {self.appetite} is outside 0 to 4.")
+
+
+@dataclass(frozen=True)
+class LensShape:
+    """Sizes of the network, see :class:`~megacontext.core.lensnet.module.LensNetConfig`."""
+
+    width: int = 96
+    heads: int = 4
+    layers: int = 1
+    near_gists: int = 4
+    hidden_states: int = 4
+
+
+@dataclass(frozen=True)
+class LensNetTraining:
+    """Everything a LensNet is made from.
+
+    Attributes:
+        base: folder of the frozen base model; gistnet: folder of its GistNet.
+        shards, heldout: prepared text.
+        dtype: as for GistNet.
+    """
+
+    base: str
+    gistnet: str
+    shards: str
+    heldout: str
+    loop: LoopConfig
+    phases: tuple[LensPhase, ...]
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    net: LensShape = field(default_factory=LensShape)
+    evaluation: LensJudgeConfig = field(default_factory=LensJudgeConfig)
+
+    def __post_init__(self) -> None:
+        total = sum(phase.share for phase in self.phases)
+        if abs(total - 1) > 1e-6:
+            raise ConfigError(f"phases.share: the shares add up to {total:g}; they must add to 1.")
