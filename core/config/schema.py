@@ -57,6 +57,11 @@ class GistConfig:
         choices=("auto", "gistnet", "token", "mean"),
     )
     path: str | None = option(None, "GistNet checkpoint folder (kind gistnet)")
+    products: str = option(
+        "float32",
+        "matrix products of GistNet on a CPU; auto: bfloat16 where it has matrix units (AMX)",
+        choices=("float32", "auto"),
+    )
 
 
 @dataclass(frozen=True)

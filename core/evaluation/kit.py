@@ -50,8 +50,8 @@ class History:
     offsets: I64
     block_size: int
     tokenizer: Tokenizer
-    gister: MemoGister
-    mean_gister: MemoGister
+    gister: Gister
+    mean_gister: Gister
 
     @cached_property
     def search(self) -> BlockSearch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -55,7 +55,9 @@ def overhead_of(config: Config, cycles: int) -> Overhead:
     (code, *_) = library_texts()
     size, length = config.block_size, _TIMES * config.w_max
     tokens = kit.base.tokenizer.encode(code.text[: 8 * length])[:length]
-    history = kit.history_of(tokens[: len(tokens) // size * size])
+    whole_blocks = kit.history_of(tokens[: len(tokens) // size * size])
+    # Greedy text repeats itself: remembered gists would cost nothing.
+    history = replace(whole_blocks, gister=kit.gister)
     parts = kit.parts(kit.config, history, len(history.tokens), kit.fresh_lens())
     context = parts.focus.working_context
     ledger = Ledger(context, np.empty((0, 2), np.int64))

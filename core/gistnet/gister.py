@@ -16,6 +16,7 @@ from megacontext.core.gistnet.checkpoint import (
     save_folder,
     weights_id,
 )
+from megacontext.core.gistnet.half import halve_products
 from megacontext.core.gistnet.keys import KeyConfig
 from megacontext.core.gistnet.module import GistNet, GistNetConfig
 from megacontext.traces.errors import ModelError
@@ -77,6 +78,7 @@ class NetGister:
         batch: nodes per forward.
         dtype: of the arithmetic; the embedding's own if not given. bfloat16 is several times
             faster on CPUs with matrix units for it.
+        halved: take the encoder's matrix products in bfloat16, and all else in ``dtype``.
     """
 
     def __init__(
@@ -86,6 +88,8 @@ class NetGister:
         checkpoint_id: str | None = None,
         batch: int = 512,
         dtype: torch.dtype | None = None,
+        *,
+        halved: bool = False,
     ) -> None:
         if embedding.shape[1] != net.config.dim:
             raise ModelError(
@@ -96,6 +100,8 @@ class NetGister:
         self.checkpoint_id = checkpoint_id or weights_id(_KIND, net.state_dict(), config)
         kind = dtype or embedding.dtype
         self.net = net.to(embedding.device, kind).eval().requires_grad_(False)
+        if halved:
+            halve_products(self.net.encoder)
         self.dim = net.config.dim
         self.key_dim = net.config.keys.key_dim
         self.left_context = net.config.left_context
@@ -110,6 +116,8 @@ class NetGister:
         embedding: Tensor,
         batch: int = 512,
         dtype: torch.dtype | None = None,
+        *,
+        halved: bool = False,
     ) -> Self:
         """Load a checkpoint for the base model with this input ``embedding`` [vocab, D].
 
@@ -117,7 +125,7 @@ class NetGister:
             ModelError: no readable checkpoint, or one of another base model.
         """
         net, name = load_gistnet(folder, embedding)
-        return cls(net, embedding, name, batch, dtype)
+        return cls(net, embedding, name, batch, dtype, halved=halved)
 
     def encode_blocks(self, tokens: U32, left: U32) -> tuple[F32, F32]:
         """Gists F32[n, dim] and keys F32[n, key_dim] of blocks U32[n, K] behind U32[n, C]."""

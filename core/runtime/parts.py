@@ -157,7 +157,14 @@ def make_gister(config: Config, base: BaseModel) -> Gister:
     from megacontext.core.gistnet.gister import NetGister
 
     folder = _checkpoint(config.gist.path, config, "gist", "gistnet")
-    return NetGister.load(folder, base.embedding_matrix)
+    return NetGister.load(folder, base.embedding_matrix, halved=_halved(config, base))
+
+
+def _halved(config: Config, base: BaseModel) -> bool:
+    from megacontext.core.gistnet.half import has_matrix_units
+
+    on_cpu = base.embedding_matrix.device.type == "cpu"
+    return config.gist.products == "auto" and on_cpu and has_matrix_units()
 
 
 def _lens(config: Config, gister: Gister) -> Lens:

@@ -1,0 +1,55 @@
+"""The encoder's shortcuts leave what it computes as it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from megacontext.core.gistnet.encoder import Encoder, EncoderShape
+from megacontext.core.gistnet.gister import NetGister
+from megacontext.core.gistnet.half import HalfLinear
+from megacontext.core.gistnet.module import GistNet, GistNetConfig
+from megacontext.core.rng import generator
+
+
+@pytest.mark.parametrize("layers", [0, 1, 3])
+@pytest.mark.parametrize("rows", [1, 4])
+def test_the_newest_states_are_those_of_the_whole_sequence(layers, rows):
+    encoder = Encoder(EncoderShape(32, layers, 4, 2, 48)).eval()
+    encoder.init_weights(torch.Generator().manual_seed(0))
+    x = torch.randn(rows, 10, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        newest, every = encoder(x, 4), encoder(x)
+    assert newest.shape == (rows, 4, 32)
+    torch.testing.assert_close(newest, every[:, -4:], atol=1e-5, rtol=1e-5)
+
+
+def _gister(halved: bool) -> NetGister:
+    net = GistNet(GistNetConfig(64, 8, left_context=4, layers=3, heads=4, kv_heads=2, ffn=96))
+    net.init_weights(0)
+    with torch.no_grad():  # the head starts at zero: gists would not see the encoder
+        net.head.weight.copy_(torch.eye(64))
+    embedding = torch.randn(50, 64, generator=torch.Generator().manual_seed(2)) * 0.02
+    return NetGister(net, embedding, halved=halved)
+
+
+def test_halved_products_move_no_gist_and_no_key_noticeably():
+    tokens = generator(0, "halved").integers(0, 50, (40, 12)).astype(np.uint32)
+    whole, halved = _gister(False), _gister(True)
+    (gists, keys), (near, same) = (
+        gister.encode_blocks(tokens[:, 4:], tokens[:, :4]) for gister in (whole, halved)
+    )
+    cosine = (gists * near).sum(1) / np.linalg.norm(gists, axis=1) / np.linalg.norm(near, axis=1)
+    assert not np.array_equal(gists, near)
+    assert cosine.min() > 0.9999
+    np.testing.assert_array_equal(keys, same)
+    assert halved.checkpoint_id == whole.checkpoint_id
+
+
+def test_only_the_gist_encoder_multiplies_in_bfloat16():
+    net = _gister(True).net
+    assert isinstance(net.encoder.layers[0].down_proj, HalfLinear)
+    assert net.encoder.layers[0].q_proj.weight.dtype == torch.bfloat16
+    for part in (net.head, net.keys.encoder.layers[0].q_proj, net.keys.lexical):
+        assert part.weight.dtype == torch.float32
