@@ -12,11 +12,11 @@
 The best checkpoint has the lowest ``lens_missed``::
 
     (1 - gold_raw) - 0.2 * lens_nll_rho - 0.1 * lens_attention_rho
-        + 2 * (distance of swap_rate from 0.10 to 0.24) + 2 * max(0, 0.90 - residency)
+        + 2 * (distance of swap_rate from 0.09 to 0.20) + 2 * max(0, 0.90 - residency)
 
 so a point of gold weighs as much as five hundredths of correlation with NLL, or half a hundredth
 of swap rate outside its band. A session over 8,192 tokens moves about 0.6 times as much as these
-walks (it starts with room to spare), so the band is that of a session at 0.06 to 0.15.
+walks (it starts with room to spare), so the band is that of a session at 0.055 to 0.12.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ __all__ = ["LensJudge", "LensJudgeConfig"]
 
 _WHO = ("lens", "similarity")
 _WALKED = ("swap_rate", "residency", "expands", "plain_gist_p99", "plain_raw_p05")
-_BAND = (0.10, 0.24)
+_BAND = (0.09, 0.20)
 
 
 @dataclass(frozen=True)
