@@ -246,7 +246,7 @@ class TreeSide:
                     check_tokens(reader, self.stream, "a flipped bit")
                     if not whole:
                         raise InvariantError("bit_flip", f"bit {bit} of {path} lost tokens")
-                    check_gists(reader, FailingGister(self.spec.gist_checkpoint).inner)
+                    check_gists(reader, FailingGister(self.gister.checkpoint_id).inner)
         except MegaContextError:
             found = True
         self.sometimes["bit_flip_detected" if found else "bit_flip_harmless"] += 1
@@ -256,7 +256,7 @@ class TreeSide:
     def open_second_writer(self) -> None:
         assert self.disk is not None
         try:
-            Tree.open(TREE, FailingGister(self.spec.gist_checkpoint), files=self.disk)
+            Tree.open(TREE, FailingGister(self.gister.checkpoint_id), files=self.disk)
         except LockedError:
             self.sometimes["second_writer_refused"] += 1
             return
