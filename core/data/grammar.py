@@ -12,7 +12,7 @@ import numpy as np
 from megacontext.core.data.lexicon import Split, side
 from megacontext.core.data.wording import fragments
 
-__all__ = ["compose_question", "compose_statement"]
+__all__ = ["compose_code", "compose_question", "compose_statement"]
 
 Rng = np.random.Generator
 
@@ -65,6 +65,42 @@ what does {k} have as {a}?;what did {k} get as {a}?;what has {k} for a {a}?
 )
 _AUXILIARY = ["does", "did", "has", "had", "would", "should", "may", "will"]
 
+_KEYWORDS = [
+    "",
+    "",
+    "",
+    "",
+    "let ",
+    "var ",
+    "const ",
+    "val ",
+    "final ",
+    "static ",
+    "local ",
+    "set ",
+]
+_KEYWORDS += ["my ", "def ", "auto ", "string ", "int ", "export ", "global ", "use ", "#define "]
+_KEYWORDS += ["self.", "this.", "cfg.", "opts.", "$", "@", "--", "-D", ":", "# ", "// ", "; ", "* "]
+_TYPES = ["", "", "", "", ": str", ": int", ": string", ": &str", ": Final", " string", "[0]", "?"]
+_SETS = [
+    " = ",
+    "=",
+    " := ",
+    ": ",
+    " <- ",
+    " -> ",
+    " => ",
+    " == ",
+    " ",
+    "\t",
+    " : ",
+    ", ",
+    " | ",
+    "(",
+]
+_QUOTED = ["{v}", "{v}", '"{v}"', '"{v}"', "'{v}'", "`{v}`", "<{v}>", "[{v}]", 'f"{v}"']
+_ENDS = ["", "", "", "", ";", ",", " \\", "  # set", " |"]
+
 
 def _choose(rng: Rng, items: list[str]) -> str:
     return items[int(rng.integers(len(items)))]
@@ -100,5 +136,17 @@ def compose_question(rng: Rng, split: Split) -> str:
             text = f"{_choose(rng, _OPENINGS)} {_choose(rng, _SUBJECTS).rstrip(',')}{end}"
         else:
             text = _choose(rng, _WHICH).replace("{h}", _choose(rng, _AUXILIARY))
+        if side(text) == split:
+            return text
+
+
+def compose_code(rng: Rng, split: Split) -> str:
+    """A line of code or of a configuration, of ``split``, with ``{k}`` and ``{v}``."""
+    while True:
+        sets = _choose(rng, _SETS)
+        value, end = _choose(rng, _QUOTED), _choose(rng, _ENDS)
+        if sets == "(":
+            end = ");" if end == ";" else ")"
+        text = f"{_choose(rng, _KEYWORDS)}{{k}}{_choose(rng, _TYPES)}{sets}{value}{end}"
         if side(text) == split:
             return text

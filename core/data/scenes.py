@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from megacontext.core.data import wording
-from megacontext.core.data.grammar import compose_question, compose_statement
+from megacontext.core.data.grammar import compose_code, compose_question, compose_statement
 from megacontext.core.data.lexicon import KEY_KINDS, LAST, VALUE_KINDS, Lexicon, side
 from megacontext.traces.errors import ConfigError
 
@@ -188,7 +188,10 @@ def _sided(lexicon: Lexicon, *groups: tuple[str, ...]) -> bool:
 
 
 def _code(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
-    template = lexicon.pick(rng, wording.CODE_FACTS)
+    if rng.random() < 0.5:
+        template = lexicon.pick(rng, wording.CODE_FACTS)
+    else:
+        template = compose_code(rng, lexicon.split)
     keys = _distinct(rng, lexicon.identifier, count)
     kind = _choose(rng, ["digits", "code5", "word", "made_up", "alnum", "identifier", "path"])
     values = [lexicon.value(rng, kind) for _ in keys]

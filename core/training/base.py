@@ -45,6 +45,8 @@ class BaseConfig:
         answer_weight: loss weight of answer tokens in recall text.
         first_weight: loss weight of the tokens that have to be looked up: an answer's first
             token (the others mostly follow from it by induction).
+        text_weight: loss weight of the text around the facts. Below 1, text that comes round
+            often is memorized less.
     """
 
     tokenizer: str
@@ -57,6 +59,7 @@ class BaseConfig:
     gistnet: str = ""
     answer_weight: float = 3.0
     first_weight: float = 12.0
+    text_weight: float = 1.0
     evaluation: HeldoutConfig = field(default_factory=HeldoutConfig)
 
     def __post_init__(self) -> None:
@@ -148,6 +151,7 @@ class BaseTask:
             seed=self.config.loop.seed,
             answer_weight=self.config.answer_weight,
             first_weight=self.config.first_weight,
+            text_weight=self.config.text_weight,
             rank=self.world.rank,
             world=self.world.size,
             accumulation=self.config.loop.accumulation,

@@ -26,6 +26,7 @@ from megacontext.traces.errors import ConfigError
 __all__ = ["Mixture", "Phase", "TokenStreams"]
 
 Rng = np.random.Generator
+_FILLER = 4  # text around the facts; the other marks are those of RecallSample.answer
 _SHORTEST = 256  # a shorter window cannot hold a fact, some filler and a question
 
 
@@ -136,6 +137,7 @@ class Mixture(Dataset[dict[str, Tensor]]):
         seed: int,
         answer_weight: float,
         first_weight: float,
+        text_weight: float = 1.0,
         rank: int = 0,
         world: int = 1,
         accumulation: int = 1,
@@ -154,7 +156,7 @@ class Mixture(Dataset[dict[str, Tensor]]):
         self._phase, self._number, self._streams, self._seed = phase, number, streams, seed
         self._rows = range(rank, rows, world)
         self._accumulation, self._block = accumulation, block_size
-        self._weights = np.array([1.0, answer_weight, first_weight, 0.0], np.float32)
+        self._weights = np.array([1.0, answer_weight, first_weight, 0.0, text_weight], np.float32)
         self._writer = RecallWriter(tokenizer, "train", seed, block_size)
         self._bos = tokenizer.token_to_id(BOS)
         weights = phase.weights or dict.fromkeys(streams.domains, 1.0)
@@ -240,7 +242,8 @@ class Mixture(Dataset[dict[str, Tensor]]):
             # Phases share no counters with each other through the writer's own seed.
             step = counters[0] * 64 + self._number
             sample = self._writer.sample(text, length, options, step, *counters[1:])
-            tokens, answer, entries = sample.tokens, sample.answer, sample.coarse
+            tokens, entries = sample.tokens, sample.coarse
+            answer = np.where(sample.answer == 0, _FILLER, sample.answer)
         elif coarse:
             tokens, answer, entries = self._coarse_text(rng, text, length)
         else:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from megacontext.core.data import wording
-from megacontext.core.data.grammar import compose_question, compose_statement
+from megacontext.core.data.grammar import compose_code, compose_question, compose_statement
 from megacontext.core.data.lexicon import FIRST, KINDS, PLACES, THINGS, Lexicon, side
 from megacontext.core.data.prepare import encode_document
 from megacontext.core.data.recall import RecallOptions, RecallSample, RecallWriter
@@ -149,6 +149,7 @@ def test_a_lexicon_draws_only_from_its_side(split: str) -> None:
         assert side(lexicon.made_up(rng)) == split
         assert side(compose_statement(rng, split)) == split
         assert side(compose_question(rng, split)) == split
+        assert side(compose_code(rng, split)) == split
 
 
 def test_heldout_statements_never_use_a_training_template_or_name() -> None:
@@ -166,6 +167,7 @@ def test_composed_wording_is_wide() -> None:
     rng = generator(2, "wide")
     assert len({compose_statement(rng, "train") for _ in range(2000)}) > 1000
     assert len({compose_question(rng, "train") for _ in range(2000)}) > 500
+    assert len({compose_code(rng, "train") for _ in range(2000)}) > 1000
 
 
 @pytest.mark.parametrize("kind", list(SCENES))

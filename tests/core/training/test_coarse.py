@@ -173,3 +173,25 @@ def test_gists_and_their_room_go_together(base_config: Path, gistnet: Path) -> N
         _with_gists(base_config, gistnet, freeze=[])
     with pytest.raises(ConfigError, match=r"gistnet: '' does not go with phases.gists"):
         _with_gists(base_config, gistnet, gistnet="")
+
+
+def test_text_around_facts_may_count_less_than_plain_text(shards: Path, tiny_base: Path) -> None:
+    tokenizer = load_tokenizer(tiny_base)
+    streams = TokenStreams(open_shards(shards, fingerprint(tokenizer)))
+
+    def weights(recall: float) -> set[float]:
+        phase = Phase(1.0, 256, 1024, recall=recall, gappy=0.0, gappy_text=0.0)
+        mixture = Mixture(
+            phase,
+            0,
+            streams,
+            tokenizer,
+            seed=1,
+            answer_weight=4.0,
+            first_weight=12.0,
+            text_weight=0.125,
+        )
+        return set(mixture[0]["weights"].flatten().tolist())
+
+    assert weights(0.0) == {1.0}
+    assert {0.125, 12.0} <= weights(1.0) <= {0.0, 0.125, 4.0, 12.0}
