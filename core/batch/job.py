@@ -36,6 +36,12 @@ def run_job(job: Job) -> JobResult:
         os.replace(part, job.trace)  # noqa: PTH105
     except MegaContextError as error:
         return JobResult(job.name, str(error))
+    except OSError as error:
+        return JobResult(
+            job.name,
+            f"{error.filename or job.trace} cannot be written ({error.strerror or error}); free "
+            "space or name another folder with --out, and run again.",
+        )
     except Exception as error:  # a bug in one job must not cost the others; it is listed
         return JobResult(job.name, f"{type(error).__name__}: {error}")
     return JobResult(job.name, "")

@@ -30,6 +30,8 @@ __all__ = ["DEFAULT_KINDS", "KINDS", "MakeOptions", "TaskMaker", "make_tasks", "
 
 Rng = np.random.Generator
 
+_FACT = 8  # tokens of the shortest fact, its line ends included
+
 
 @dataclass(frozen=True)
 class MakeOptions:
@@ -153,6 +155,13 @@ class TaskMaker:
                 f"--samples {options.samples}, --facts {options.facts}, --per-history "
                 f"{options.per_history} and --times {list(options.times)} must be at least 1."
             )
+        least = min(options.times)
+        most = _room(options, least) // _FACT
+        if options.facts > most >= 1 and set(options.kinds) != {"common_word"}:
+            raise ConfigError(
+                f"--facts is {options.facts}, but a history of {least} * w_max has room for at "
+                f"most {most} in a scene; lower --facts or raise --times."
+            )
         self._options = options
         self._tokenizer = tokenizer
         self._texts = texts
@@ -166,8 +175,7 @@ class TaskMaker:
         options = self._options
         kinds = options.kinds_of(first)
         rng = generator(options.seed, "eval.tasks", times, first)
-        room = options.w_max // 8  # of a question and its answer
-        tokens = times * options.w_max - room
+        tokens = _length(options, times)
         words = [kind for kind in kinds if kind == "common_word"]
         made = [_common_word(self._writer, self._tokenizer, tokens, times, rng) for _ in words]
         asked = [
@@ -179,8 +187,7 @@ class TaskMaker:
             return made
         statements = [f"\n{text}\n" for _, scene, _ in asked for text in scene.statements]
         left = tokens - sum(len(self._tokenizer.encode(text).ids) for text in statements)
-        newest = options.w_max * 5 // 4
-        if left < newest * 6 // 5:
+        if left < _text(options):
             raise ConfigError(
                 f"--times {times}: the {len(statements)} facts of --per-history "
                 f"{options.per_history} questions leave {max(left, 0)} of {tokens} tokens for "
@@ -193,8 +200,28 @@ class TaskMaker:
             if len(ends) == left:
                 break
         # The newest window's worth of text holds no fact: recency alone cannot answer.
-        last = ends[-min(newest, len(ends))]
+        last = ends[-min(_newest(options), len(ends))]
         return made + _plant(text[: ends[-1]], last, asked, times, rng)
+
+
+def _length(options: MakeOptions, times: int) -> int:
+    """Tokens of a history; an eighth of w_max is left to a question and its answer."""
+    return times * options.w_max - options.w_max // 8
+
+
+def _newest(options: MakeOptions) -> int:
+    """Tokens at a history's end that hold no fact."""
+    return options.w_max * 5 // 4
+
+
+def _text(options: MakeOptions) -> int:
+    """Fewest tokens of text that facts are planted in."""
+    return _newest(options) * 6 // 5
+
+
+def _room(options: MakeOptions, times: int) -> int:
+    """Most tokens that the facts of a history may take."""
+    return max(0, _length(options, times) - _text(options))
 
 
 def _scene(

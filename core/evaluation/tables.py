@@ -90,7 +90,14 @@ def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         pq.write_table(table, part)
         os.replace(part, path)  # noqa: PTH105
     except OSError as error:
-        raise StorageError(f"{path} cannot be written ({error.strerror or error}).") from error
+        raise StorageError(_unwritten(path, error)) from error
+
+
+def _unwritten(path: Path, error: OSError) -> str:
+    return (
+        f"{path} cannot be written ({error.strerror or error}); free space or name another folder "
+        "with --out, and run again."
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -107,4 +114,4 @@ def write_results(folder: Path, name: str, results: Iterable[Any], table: Rows) 
     try:
         (folder / f"{name}.md").write_text(markdown(table), encoding="utf-8")
     except OSError as error:
-        raise StorageError(f"{folder} cannot be written ({error.strerror}).") from error
+        raise StorageError(_unwritten(folder, error)) from error

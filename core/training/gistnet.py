@@ -154,6 +154,13 @@ class GistNetTraining:
                     f"phases.tilings.length: {phase.tilings.length} is no multiple of"
                     f" net.block_size {self.net.block_size}."
                 )
+            least = (phase.tilings.tail + 2) * self.net.block_size
+            if phase.tilings.length < least:
+                raise ConfigError(
+                    f"phases.tilings.length: {phase.tilings.length} leaves no block before the"
+                    f" tail of {phase.tilings.tail} to make a gist of; use {least} or more, or a"
+                    " shorter tail."
+                )
 
 
 class ChildProbe(nn.Module):

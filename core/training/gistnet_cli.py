@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -46,9 +45,10 @@ def gistnet(
     """
     from megacontext.core.training.config import load
     from megacontext.core.training.gistnet import GistNetTraining, train_gistnet
+    from megacontext.core.training.report import show
 
     settings = load(GistNetTraining, config, set_ or [])
-    _show(
+    show(
         train_gistnet(settings, out, device=device, resume=resume, init=init, export=export), json_
     )
 
@@ -68,9 +68,10 @@ def keys(
     """
     from megacontext.core.training.config import load
     from megacontext.core.training.gistnet_keys import KeyTraining, train_keys
+    from megacontext.core.training.report import show
 
     settings = load(KeyTraining, config, set_ or [])
-    _show(train_keys(settings, out, device=device, resume=resume, export=export), json_)
+    show(train_keys(settings, out, device=device, resume=resume, export=export), json_)
 
 
 def lensnet(
@@ -89,9 +90,10 @@ def lensnet(
     """
     from megacontext.core.training.config import load
     from megacontext.core.training.lensnet import LensNetTraining, train_lensnet
+    from megacontext.core.training.report import show
 
     settings = load(LensNetTraining, config, set_ or [])
-    _show(
+    show(
         train_lensnet(settings, out, device=device, resume=resume, init=init, export=export), json_
     )
 
@@ -113,18 +115,11 @@ def ceiling(
     from megacontext.core.training.gistnet_base import FrozenBase
     from megacontext.core.training.gistnet_ceiling import one_vector_ceiling
     from megacontext.core.training.mixture import TokenStreams
+    from megacontext.core.training.report import show
 
     frozen = FrozenBase(BaseModel.load(base, device=device))
     streams = TokenStreams(open_shards(heldout))
-    _show(one_vector_ceiling(frozen, streams, rows=rows, steps=steps), json_)
-
-
-def _show(figures: dict[str, float], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(figures, sort_keys=True))
-        return
-    for name, value in sorted(figures.items()):
-        print(f"{name:28s} {value:8.4f}")
+    show(one_vector_ceiling(frozen, streams, rows=rows, steps=steps), json_)
 
 
 def _main() -> None:

@@ -131,7 +131,7 @@ class GistRows(Dataset[dict[str, Tensor]]):
         own = self._tiling(rng, golden)
         room = mix.length - len(own.kept)
         far = np.empty(0, np.int64)
-        if mix.far and rng.random() < mix.far_chance:
+        if mix.far and room and rng.random() < mix.far_chance:
             far = self._far(rng, row, min(room, int(rng.integers(1, mix.far + 1))))
         pick = self._scored(rng, own, answers)
         return {

@@ -98,6 +98,7 @@ class LoraJudge:
                 windows.append(streams.window(rng, domain, guard.length).astype(np.int64))
         self._windows = torch.from_numpy(np.stack(windows))
 
+    @torch.no_grad()
     def judge(
         self,
         mixed: Callable[[Batch], tuple[Tensor, Tensor]],

@@ -195,3 +195,23 @@ def test_worker_processes_do_what_one_process_does(batch_file, tmp_path, here):
 def test_the_example_batch_is_legal():
     plan = load_plan(Path(__file__).parents[3] / "configs" / "batch" / "lenses.yaml")
     assert len(plan.jobs) == 16
+
+
+def test_a_full_disk_is_told_with_what_to_do_about_it(batch_file, here, capsys):
+    out = batch_file.parent / "out"
+    out.mkdir()
+    (out / "metrics.parquet.part").symlink_to("/dev/full")
+    code, said = call(capsys, "--config", batch_file)
+    assert code == 2
+    (error,) = [line for line in said.err.splitlines() if line.startswith("error: ")]
+    assert str(out / "metrics.parquet") in error
+    assert "No space left on device" in error
+    assert error.endswith("free space or name another folder with --out, and run again.")
+
+
+def test_a_job_that_cannot_place_its_trace_says_what_to_do(batch_file):
+    (job, *_) = load_plan(batch_file).jobs
+    job.trace.parent.parent.mkdir(parents=True)
+    job.trace.parent.write_text("a file where the folder should be")
+    error = run_job(job).error
+    assert error.startswith(f"{job.trace.parent} cannot be written (File exists); free space or")

@@ -3,7 +3,13 @@
 import pytest
 
 from megacontext.core.evaluation.haystack import boundaries, documents_from, haystack
-from megacontext.core.evaluation.making import DEFAULT_KINDS, KINDS, MakeOptions, make_tasks
+from megacontext.core.evaluation.making import (
+    DEFAULT_KINDS,
+    KINDS,
+    MakeOptions,
+    TaskMaker,
+    make_tasks,
+)
 from megacontext.core.evaluation.tasks import Text
 from megacontext.traces.errors import ConfigError, SourceError
 
@@ -109,3 +115,12 @@ def test_the_bundled_model_answers_what_the_oracle_brings():
     assert figures["oracle"]["gold_expanded"] == 1
     assert figures["recency"]["accuracy"] == 0
     assert figures["oracle"]["accuracy"] >= 0.5
+
+
+def test_more_facts_than_a_history_holds_are_refused_before_any_is_made(tokenizer, texts):
+    # 16 * 256 tokens less a question's 32 and the text's 384 leave 3,680: 460 facts of 8.
+    for kinds in ((), ("passkey",)):
+        options = MakeOptions(256, (64, 16), 2, kinds, facts=461)
+        with pytest.raises(ConfigError, match=r"--facts is 461.*16 \* w_max.*most 460.*--times"):
+            TaskMaker(options, tokenizer, texts)
+    TaskMaker(MakeOptions(256, (64, 16), 2, facts=460), tokenizer, texts)

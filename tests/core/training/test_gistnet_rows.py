@@ -16,6 +16,7 @@ from megacontext.core.data.tokenizer import load_tokenizer
 from megacontext.core.model.base import BaseModel
 from megacontext.core.training.gistnet_base import FrozenBase, llama_hidden, plain_llama
 from megacontext.core.training.gistnet_rows import GistRows, TilingMix
+from megacontext.core.training.gistnet_tilings import tile
 from megacontext.core.training.mixture import TokenStreams
 from megacontext.traces.errors import ConfigError
 
@@ -43,6 +44,19 @@ def made(shards: Path, mix: TilingMix) -> dict[str, np.ndarray]:
 MIX = TilingMix(
     length=T, rows=6, scored=200, gists=(4, 50), groups=1, group_chance=0.7, recall=0.5, far=300
 )
+
+
+def test_scored_tokens_are_aligned_by_their_place_in_the_history() -> None:
+    length = 64 * K
+    row = tile(length, K, np.array([33, 34, 40]), np.array([0]))
+    assert len(row.kept) == length - (32 + 3) * K + 3 + 1
+    assert np.array_equal(row.kept[row.predictor + 1], row.target)
+    assert np.array_equal(row.kept_raw[row.predictor_raw + 1], row.target)
+    # The first token behind a gist is predicted by the gist here and by older text there.
+    first = np.flatnonzero(row.target == 35 * K)[0]
+    assert row.kept[row.predictor[first]] == length + 1
+    assert row.kept_raw[row.predictor_raw[first]] == 33 * K - 1
+    assert row.blocks.tolist() == [33, 34, 40, *range(32)]
 
 
 def test_every_scored_token_follows_its_predictor_in_both_windows(shards: Path) -> None:
@@ -85,6 +99,24 @@ def test_shapes_are_the_same_for_every_tiling(shards: Path) -> None:
     shapes = [{n: v.shape for n, v in made(shards, mix).items()} for mix in (MIX, plain)]
     assert shapes[0] == shapes[1]
     assert shapes[0]["window"] == (6, T)
+
+
+@pytest.mark.parametrize("length", [96, 512])
+def test_windows_shorter_than_a_group_may_have_a_far_past(shards: Path, length: int) -> None:
+    mix = TilingMix(length=length, rows=6, scored=16, gists=(1, 2), tail=1, recall=0.0, far=20)
+    batch = made(shards, mix)
+    blocks = length // K
+    own = np.arange(len(batch["window"]))[:, None]
+    table = length + blocks
+    far = batch["window"] // table != own
+    assert far.any()
+    assert (batch["window"] < 6 * table).all()
+
+
+def test_windows_without_a_single_gist_have_no_far_past(shards: Path) -> None:
+    mix = TilingMix(length=64, rows=4, scored=16, gists=(1, 2), tail=2, recall=0.0, far=20)
+    batch = made(shards, mix)
+    np.testing.assert_array_equal(batch["window"], batch["bare"])
 
 
 def test_asked_facts_stay_raw_and_answers_are_scored(shards: Path) -> None:

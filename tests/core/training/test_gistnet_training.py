@@ -178,19 +178,6 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_scored_tokens_are_aligned_by_their_place_in_the_history() -> None:
-    length = 64 * K
-    row = tile(length, K, np.array([33, 34, 40]), np.array([0]))
-    assert len(row.kept) == length - (32 + 3) * K + 3 + 1
-    assert np.array_equal(row.kept[row.predictor + 1], row.target)
-    assert np.array_equal(row.kept_raw[row.predictor_raw + 1], row.target)
-    # The first token behind a gist is predicted by the gist here and by older text there.
-    first = np.flatnonzero(row.target == 35 * K)[0]
-    assert row.kept[row.predictor[first]] == length + 1
-    assert row.kept_raw[row.predictor_raw[first]] == 33 * K - 1
-    assert row.blocks.tolist() == [33, 34, 40, *range(32)]
-
-
 def test_raw_window_costs_nothing_and_controls_stand_beside_the_gists(
     base: FrozenBase, base_folder: Path, shards: Path
 ) -> None:
@@ -367,6 +354,9 @@ def test_impossible_settings_and_foreign_gistnets_are_refused(
         gist_settings(base_folder, shards, phases=[{"share": 0.5}])
     with pytest.raises(ConfigError, match="'magic' is unknown"):
         gist_settings(base_folder, shards, phases=[{"share": 1.0, "objectives": {"magic": 1.0}}])
+    tilings = {"length": 64, "rows": 2, "gists": [1, 3], "tail": 1}
+    with pytest.raises(ConfigError, match=r"phases.tilings.length: 64 leaves no block .* use 96"):
+        gist_settings(base_folder, shards, phases=[{"share": 1.0, "tilings": tilings}])
     with pytest.raises(ModelError, match="no readable gistnet checkpoint"):
         train_keys(key_settings(base_folder, tmp_path / "none", shards), tmp_path, device="cpu")
 

@@ -85,6 +85,7 @@ def test_without_weight_the_guard_is_measured_but_takes_no_part_in_the_loss(
     assert losses[1][0] - losses[0][0] == pytest.approx(losses[0][1], rel=1e-4)
 
 
+@pytest.mark.filterwarnings("error::UserWarning")  # no graph is kept while judging
 def test_figures_name_what_the_adapter_gains_and_what_it_costs(lora_fields: Fields) -> None:
     task = _task(lora_fields)
     fresh = task.evaluate()
