@@ -87,7 +87,6 @@ class LensJudge:
                 **vars(config.states),
                 "far_blocks": config.far_blocks,
                 "plain": 0.0,
-                "cold": 0.0,
                 "canonical": 1.0,
             }
         )
