@@ -25,14 +25,14 @@ from megacontext.simulator.checks.refocus import Action, RefocusChecker, RoundSe
 from megacontext.simulator.config import WorldConfig
 from megacontext.simulator.faults import FAULTS, Fate, Killed, SimDisk
 from megacontext.simulator.lenses import LensView, make_lens
+from megacontext.simulator.mortal import Mortal
 from megacontext.simulator.operations import Operation
 from megacontext.simulator.recording import Recorder
 from megacontext.simulator.rows import make_row
 from megacontext.simulator.settle import Settling
 from megacontext.simulator.storage import DIM, KEY_DIM, TreeSide
 from megacontext.simulator.streams import StreamSpec, Truth, make_stream
-from megacontext.simulator.struck import Struck
-from megacontext.traces.errors import MegaContextError, StorageError, TraceError
+from megacontext.traces.errors import StorageError, TraceError
 from megacontext.traces.files import OS_FILES
 from megacontext.traces.row import TraceRow
 from megacontext.traces.schema import Trigger
@@ -44,7 +44,7 @@ _VOCAB = 4096
 Watch = Callable[["World", RoundResult, Truth], None]
 
 
-class World(Struck):
+class World(Mortal):
     """See the module's docstring.
 
     Args:
@@ -259,41 +259,7 @@ class World(Struck):
         self.sometimes[f"fault_{name}"] += 1
         fault().strike(self, max(1, nth), salt)
 
-    # -- crashes -------------------------------------------------------------------------------
-
-    def _after_death(self) -> None:
-        """A hook killed the process."""
-        self.sometimes["killed"] += 1
-        fate = next(reversed(self._armed.values()))
-        self._cut_power(fate)
-
-    def _after_error(self, error: MegaContextError) -> None:
-        """The product reported a fault that was there: the process ends and starts again."""
-        self.sometimes["error_reported"] += 1
-        fates = [fate for fate in self._armed.values() if fate is not None]
-        self._cut_power(fates[-1] if fates else None)
-
-    def _cut_power(self, fate: Fate | None) -> None:
-        if self.config.storage != "disk":
-            return
-        self._disarm()
-        if fate is None:
-            self.disk.kill()
-        else:
-            self.disk.crash(fate)
-        self.sometimes["crashed"] += 1
-        self._recover()
-
-    def _disarm(self) -> None:
-        self.disk.hooks.clear()
-        self._armed.clear()
-        self.side.watch_disk()
-
-    def _recover(self) -> None:
-        n_tokens = self.side.recover()
-        if self._recorder is not None:
-            self._recorder.restart(finished=False)
-        self._begin(n_tokens, max(self.checker.w_max, self.config.w_max))
+    # -- beginnings ---------------------------------------------------------------------------
 
     def _new_context(self, w_max: int) -> WorkingContext:
         config = self.config

@@ -5,7 +5,8 @@ from __future__ import annotations
 from megacontext.simulator.faults.base import At, Fault
 from megacontext.simulator.faults.bit_flip import BitFlip
 from megacontext.simulator.faults.budget_cut import BudgetCut
-from megacontext.simulator.faults.disk import SECTOR, Call, Fate, Killed, SimDisk
+from megacontext.simulator.faults.calls import SECTOR, Call, Fate, Killed
+from megacontext.simulator.faults.disk import SimDisk
 from megacontext.simulator.faults.eio import Eio
 from megacontext.simulator.faults.enospc import Enospc
 from megacontext.simulator.faults.failed_fsync import FailedFsync

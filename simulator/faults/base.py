@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from megacontext.simulator.faults.disk import Call, Fate
+from megacontext.simulator.faults.calls import Call, Fate
 
 __all__ = ["At", "Fault", "Target", "is_changing", "is_sync", "is_write"]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,61 +21,10 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from megacontext.core.rng import generator
+from megacontext.simulator.faults.calls import CHANGING, SECTOR, Call, Fate, Hook, Killed
 from megacontext.traces.errors import LockedError
 
-__all__ = ["SECTOR", "Call", "Fate", "Hook", "Killed", "SimDisk"]
-
-SECTOR = 512
-"""Bytes that a disk writes whole or not at all."""
-
-CHANGING = frozenset(
-    {"create", "pwrite", "truncate", "datasync", "mkdir", "rename", "unlink", "sync_folder", "lock"}
-)
-"""Calls that change the disk; a kill between two others leaves the same disk behind."""
-
-
-class Killed(BaseException):
-    """The simulated process died; no product code may catch this."""
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One call of the file layer, as hooks see it before it happens.
-
-    ``path`` is the name under which the file was opened; ``dirty`` are the numbers of its unsynced
-    sectors, the disk's own set.
-    """
-
-    kind: str
-    path: Path
-    number: int
-    length: int = 0
-    offset: int = 0
-    dirty: set[int] = field(default_factory=set)
-
-    @property
-    def changing(self) -> bool:
-        return self.kind in CHANGING
-
-
-Hook = Callable[[Call], bool]
-"""May raise; returns True to swallow the call (a sync that lies)."""
-
-
-@dataclass(frozen=True)
-class Fate:
-    """What a crash leaves of unsynced work.
-
-    Args:
-        seed: the seed of every choice below.
-        keep: chance that one unsynced sector reached the disk.
-        torn: whether a grown file may end anywhere between its old and its new size; otherwise
-            it ends at one of the two.
-    """
-
-    seed: int = 0
-    keep: float = 0.5
-    torn: bool = True
+__all__ = ["SimDisk"]
 
 
 def _pages(size: int) -> np.ndarray:

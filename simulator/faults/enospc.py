@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from megacontext.simulator.faults.base import At, Fault, Target, is_write
-from megacontext.simulator.faults.disk import Call
+from megacontext.simulator.faults.calls import Call
 
 __all__ = ["Enospc", "no_space"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from megacontext.simulator.faults.base import At, Fault, Target, is_changing
-from megacontext.simulator.faults.disk import Call, Killed
+from megacontext.simulator.faults.calls import Call, Killed
 
 __all__ = ["Kill", "die"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from megacontext.simulator.faults.base import At, Fault, Target, is_changing, is_sync
-from megacontext.simulator.faults.disk import Call, Fate
+from megacontext.simulator.faults.calls import Call, Fate
 from megacontext.simulator.faults.kill import die
 
 __all__ = ["LostFsync"]

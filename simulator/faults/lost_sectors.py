@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from megacontext.simulator.faults.base import At, Fault, Target, is_changing
-from megacontext.simulator.faults.disk import Fate
+from megacontext.simulator.faults.calls import Fate
 from megacontext.simulator.faults.kill import die
 
 __all__ = ["LostSectors"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from megacontext.simulator.faults.base import At, Fault, Target, is_write
-from megacontext.simulator.faults.disk import Call
+from megacontext.simulator.faults.calls import Call
 from megacontext.simulator.faults.enospc import no_space
 
 __all__ = ["TraceDiskFull"]

@@ -1,0 +1,53 @@
+"""How a world dies and comes back: a kill, a power cut, an error that ends the process."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from megacontext.simulator.faults import Fate
+from megacontext.simulator.struck import Struck
+from megacontext.traces.errors import MegaContextError
+
+__all__ = ["Mortal"]
+
+
+class Mortal(Struck, ABC):
+    """Base of a world; it says how a run begins over what survived."""
+
+    @abstractmethod
+    def _begin(self, n_tokens: int, w_max: int) -> None:
+        """A cold start over the first ``n_tokens`` tokens."""
+
+    def _after_death(self) -> None:
+        """A hook killed the process."""
+        self.sometimes["killed"] += 1
+        fate = next(reversed(self._armed.values()))
+        self._cut_power(fate)
+
+    def _after_error(self, error: MegaContextError) -> None:
+        """The product reported a fault that was there: the process ends and starts again."""
+        self.sometimes["error_reported"] += 1
+        fates = [fate for fate in self._armed.values() if fate is not None]
+        self._cut_power(fates[-1] if fates else None)
+
+    def _cut_power(self, fate: Fate | None) -> None:
+        if self.config.storage != "disk":
+            return
+        self._disarm()
+        if fate is None:
+            self.disk.kill()
+        else:
+            self.disk.crash(fate)
+        self.sometimes["crashed"] += 1
+        self._recover()
+
+    def _disarm(self) -> None:
+        self.disk.hooks.clear()
+        self._armed.clear()
+        self.side.watch_disk()
+
+    def _recover(self) -> None:
+        n_tokens = self.side.recover()
+        if self._recorder is not None:
+            self._recorder.restart(finished=False)
+        self._begin(n_tokens, max(self.checker.w_max, self.config.w_max))
