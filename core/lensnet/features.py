@@ -19,7 +19,7 @@ __all__ = ["FEATURES", "HIGHEST_TRAINED", "known_blocks", "node_features", "node
 
 FEATURES = (
     "similarity",  # largest over the descendants' keys, in [-1, 1]
-    "outlier",  # similarity in standard deviations over the history's blocks
+    "outlier",  # similarity in standard deviations over the history's usual blocks
     "behind_best",  # similarity minus the history's largest
     "log_rank",  # log of how many blocks are more similar
     "before",  # largest similarity of the blocks before the descendants
@@ -34,6 +34,8 @@ FEATURES = (
 
 _SCALE = (4, 1 / 3, 4, 1 / 3, 4, 4, 1 / 3, 1 / 3, 1 / 4, 1 / 4, 1, 1 / 4)
 """What brings each feature roughly within [-3, 3]."""
+
+_LEFT_OUT = 16  # best blocks that are not usual, a quarter of them at most
 
 HIGHEST_TRAINED = 2
 """Higher nodes look like level 2 apart from their gists: what counts is their best block."""
@@ -94,11 +96,16 @@ def node_features(
     number = torch.arange(blocks_RB.shape[1], device=blocks_RB.device)
     known = number < known_R[:, None]
     blocks = torch.where(known, blocks_RB, 0.0)
-    count = known_R[:, None].clamp(min=1)
-    mean = blocks.sum(dim=1, keepdim=True) / count
-    spread = torch.where(known, (blocks - mean) ** 2, 0.0).sum(dim=1, keepdim=True) / count
     # Unknown blocks lie below all others, so counting from the top leaves them out.
     ordered = torch.where(known, blocks, -2.0).sort(dim=1).values
+    # What a question asks for is left out of what is usual, or it would hide itself where the
+    # history is short.
+    total = known_R[:, None]
+    best_few = (total // 4).clamp(max=_LEFT_OUT)
+    usual = (number >= len(number) - total) & (number < len(number) - best_few)
+    count = (total - best_few).clamp(min=1)
+    mean = torch.where(usual, ordered, 0.0).sum(dim=1, keepdim=True) / count
+    spread = torch.where(usual, (ordered - mean) ** 2, 0.0).sum(dim=1, keepdim=True) / count
     best = ordered[:, -1:].clamp(min=-1.0)
     own, before, after = _with_neighbours(blocks, levels_RN, index_RN, block_size, highest)
     beside = torch.maximum(before, after)

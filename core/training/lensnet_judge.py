@@ -5,13 +5,14 @@
   limits; are all blocks of all asked facts raw then? ``found``: two rounds from a frontier with
   every complete group at level 2: the best ``budget / 2`` entries are expanded, all are scored
   again, the best gists are expanded until ``budget`` is used.
+  ``gold_raw_short``: the same over short histories, where the asked facts are a larger part of all.
 * Near states: rank correlation with the attention of the coming tokens, and with the NLL that
   detail was measured to save.
 * Plain text, walked through as by a session: see :mod:`megacontext.core.training.lensnet_plain`.
 
 The best checkpoint has the lowest ``lens_missed``::
 
-    (1 - gold_raw) - 0.2 * lens_nll_rho - 0.1 * lens_attention_rho
+    1 - (gold_raw + gold_raw_short) / 2 - 0.2 * lens_nll_rho - 0.1 * lens_attention_rho
         + 2 * (distance of swap_rate from 0.09 to 0.20) + 2 * max(0, 0.90 - residency)
 
 so a point of gold weighs as much as five hundredths of correlation with NLL, or half a hundredth
@@ -53,11 +54,13 @@ _BAND = (0.09, 0.20)
 @dataclass(frozen=True)
 class LensJudgeConfig:
     """``far`` questions over ``far_blocks`` blocks in a window of ``w_max`` entries, and with each
-    of ``budgets`` expansions (level 2 and level 1 together); ``near`` states of real text;
-    ``plain`` texts of ``plain_blocks`` blocks that the focus walks through (0: none)."""
+    of ``budgets`` expansions (level 2 and level 1 together); half as many over ``short_blocks``;
+    ``near`` states of real text; ``plain`` texts of ``plain_blocks`` blocks that the focus walks
+    through (0: none)."""
 
     far: Count = 64
     far_blocks: Count = 2080
+    short_blocks: Count = 128
     w_max: int = 1024
     budgets: tuple[Count, ...] = (24,)
     near: Count = 24
@@ -85,7 +88,6 @@ class LensJudge:
         states = StateMix(
             **{
                 **vars(config.states),
-                "far_blocks": config.far_blocks,
                 "plain": 0.0,
                 "canonical": 1.0,
             }
@@ -104,9 +106,11 @@ class LensJudge:
         self._far, self._near = [], []
         domains, kinds = streams.domains, sorted(KINDS)
         self._kinds = [kinds[i % len(kinds)] for i in range(config.far)]
-        for i, kind in enumerate(self._kinds):
+        lengths = [config.far_blocks] * config.far + [config.short_blocks] * -(-config.far // 2)
+        for i, blocks in enumerate(lengths):
             rng = generator(config.seed, "lens.judge.far", i)
-            self._far.append(rows.far(rng, (i, 0, 0), domains[i % len(domains)], kind))
+            kind = kinds[i % len(kinds)]
+            self._far.append(rows.far(rng, (i, 0, 0), blocks, domains[i % len(domains)], kind))
         for i in range(config.near):
             rng = generator(config.seed, "lens.judge.near", i)
             self._near.append(rows.near(rng, (i, 0, 0), domains[i % len(domains)]))
@@ -124,6 +128,7 @@ class LensJudge:
         self._memory: dict[int, Stored] = {}
         self.names = [
             "gold_raw",
+            "gold_raw_short",
             *(f"gold_raw_{kind}" for kind in dict.fromkeys(self._kinds)),
             *(f"{who}_found_{b}" for who in _WHO for b in config.budgets),
             *(f"{who}_{what}" for who in _WHO for what in ("attention_rho", "nll_rho")),
@@ -135,16 +140,23 @@ class LensJudge:
     def judge(self, lens: LensNet) -> dict[str, float]:
         """All figures; ``lens_missed`` as the module says."""
         raw = [self._walked(lens, i) for i in range(len(self._far))]
-        figures = {"gold_raw": float(np.mean(raw))}
+        far = self._config.far
+        figures = {
+            "gold_raw": float(np.mean(raw[:far])),
+            "gold_raw_short": float(np.mean(raw[far:])),
+        }
         for kind in dict.fromkeys(self._kinds):
-            own = [hit for hit, theirs in zip(raw, self._kinds, strict=True) if theirs == kind]
+            own = [
+                hit for hit, theirs in zip(raw[:far], self._kinds, strict=True) if theirs == kind
+            ]
             figures[f"gold_raw_{kind}"] = float(np.mean(own))
         for who in _WHO:
             for budget in self._config.budgets:
-                hits = [self._found(lens, i, budget, who) for i in range(len(self._far))]
+                hits = [self._found(lens, i, budget, who) for i in range(far)]
                 figures[f"{who}_found_{budget}"] = float(np.mean(hits))
         figures.update(self._near_figures(lens))
-        missed = 1 - figures["gold_raw"] - 0.2 * figures["lens_nll_rho"]
+        missed = 1 - (figures["gold_raw"] + figures["gold_raw_short"]) / 2
+        missed -= 0.2 * figures["lens_nll_rho"]
         missed -= 0.1 * figures["lens_attention_rho"]
         if self._walks is not None:
             figures.update(self._walks.figures(lens))

@@ -41,7 +41,9 @@ class StateMix:
 
     Attributes:
         far_share: share of steps that are far.
-        far_rows, far_blocks: rows of a far batch and blocks of their histories.
+        far_rows, far_blocks: rows of a far batch and the most blocks of their histories.
+        far_least: fewest blocks; each batch draws a length between, on a log scale. 0: all have
+            ``far_blocks``.
         near_rows, near_blocks: the same for near batches; the window is near_blocks * K tokens.
         horizon: coming tokens that near states are judged by.
         candidates: entries per near state whose change of NLL is measured.
@@ -58,6 +60,7 @@ class StateMix:
     far_share: float = 0.5
     far_rows: Count = 8
     far_blocks: Count = 1024
+    far_least: int = 0
     near_rows: Count = 8
     near_blocks: Count = 64
     horizon: Count = 64
@@ -73,6 +76,17 @@ class StateMix:
     def __post_init__(self) -> None:
         if not 0 <= self.far_share <= 1:
             raise ConfigError(f"states.far_share: {self.far_share} is outside 0 to 1.")
+        if not 0 <= self.far_least <= self.far_blocks:
+            raise ConfigError(
+                f"states.far_least: {self.far_least} is outside 0 to far_blocks {self.far_blocks}."
+            )
+
+    def draw_blocks(self, rng: Rng) -> int:
+        """Blocks of the histories of one far batch."""
+        if not self.far_least:
+            return self.far_blocks
+        low, high = np.log(self.far_least), np.log(self.far_blocks)
+        return round(float(np.exp(rng.uniform(low, high))))
 
 
 def draw_levels(rng: Rng, blocks: int, block_size: int, w_max: int, near: bool) -> np.ndarray:
@@ -194,29 +208,36 @@ class LensRows(Dataset[dict[str, Tensor]]):
         draw = generator(self._seed, f"lens.kind.{self._phase}", step)
         far = draw.random() < self._mix.far_share
         rounds = int(draw.integers(self._mix.rounds + 1))
+        blocks = self._mix.draw_blocks(draw)
         count = self._mix.far_rows if far else self._mix.near_rows
         rows = []
         for i in range(count * self._accumulation):
             rng = generator(self._seed, f"lens.row.{self._phase}", step, i, self._rank)
             counters = (step * 64 + self._phase, i, self._rank)
-            rows.append(self.far(rng, counters) if far else self.near(rng, counters))
+            rows.append(self.far(rng, counters, blocks) if far else self.near(rng, counters))
             rows[-1]["rounds"] = np.array(rounds)
         return _stacked(rows, (self._accumulation, count))
 
     def far(
-        self, rng: Rng, counters: tuple[int, ...], domain: str = "", kind: str = ""
+        self,
+        rng: Rng,
+        counters: tuple[int, ...],
+        blocks: int,
+        domain: str = "",
+        kind: str = "",
     ) -> dict[str, np.ndarray]:
-        """One far state; ``kind`` of scene and ``domain`` of text are drawn if not given."""
+        """One far state over ``blocks`` blocks; ``kind`` of scene and ``domain`` of text are drawn
+        if not given."""
         mix, size = self._mix, self._size
-        sample = self._asked(rng, counters, domain, kind)
+        sample = self._asked(rng, counters, blocks, domain, kind)
         span = sample.asked[0]
         stop = span.answer_start - (int(rng.integers(0, 4)) if rng.random() < 0.3 else 0)
         facts = [sample.facts[g] for g in span.gold]
         if rng.random() < mix.plain:
-            stop = int(rng.integers(mix.far_blocks * size, span.start + 1))
+            stop = int(rng.integers(blocks * size, span.start + 1))
             facts = []
         # The history starts where it must, so that it ends inside the question.
-        first = (stop - mix.far_blocks * size) // size * size
+        first = (stop - blocks * size) // size * size
         tokens = sample.tokens[first:stop].astype(np.int32)
         facts = [(a - first, b - first) for a, b in facts]
         w_max = int(rng.choice(mix.w_max))
@@ -224,30 +245,32 @@ class LensRows(Dataset[dict[str, Tensor]]):
             levels = cold_levels(len(tokens), w_max, size)
             index = _indices(levels, size)
         else:
-            level = draw_levels(rng, mix.far_blocks, size, w_max, near=False)
+            level = draw_levels(rng, blocks, size, w_max, near=False)
             levels, index = frontier(level, size)
         # Only a model that reads the history knows it; it must not matter where it is known.
-        surprisal = np.maximum(rng.normal(3.0, 0.8, mix.far_blocks), 0) * (rng.random() < 0.6)
+        surprisal = np.maximum(rng.normal(3.0, 0.8, blocks), 0) * (rng.random() < 0.6)
         return {
-            "tokens": tokens[: mix.far_blocks * size],
+            "tokens": tokens[: blocks * size],
             "questions": tokens[-self._query :],
             "recent": tokens[-mix.recent :],
             "n_tokens": np.array(len(tokens)),
-            "gold": gold_blocks(facts, mix.far_blocks, size),
+            "gold": gold_blocks(facts, blocks, size),
             "surprisal": surprisal.astype(np.float32),
             "w_max": np.array(w_max),
             "levels": levels,
             "index": index,
         }
 
-    def _asked(self, rng: Rng, counters: tuple[int, ...], domain: str, kind: str) -> RecallSample:
+    def _asked(
+        self, rng: Rng, counters: tuple[int, ...], blocks: int, domain: str, kind: str
+    ) -> RecallSample:
         """A long text with planted facts that ends in a question about some of them."""
         mix, size = self._mix, self._size
         domains = self._streams.domains
         chosen = domain or domains[int(rng.integers(len(domains)))]
         if not kind:
             kind = "mixed" if rng.random() < 0.5 else _SCENES[int(rng.integers(len(_SCENES)))]
-        length = (mix.far_blocks + 8) * size
+        length = (blocks + 8) * size
         options = RecallOptions(
             kind=kind,
             facts_max=mix.facts_max,
@@ -259,10 +282,10 @@ class LensRows(Dataset[dict[str, Tensor]]):
         for attempt in range(64):
             text = self._streams.window(rng, chosen, length)
             sample = self._writer.sample(text, length, options, counters[0], counters[1], attempt)
-            if sample.asked and sample.asked[0].start >= mix.far_blocks * size:
+            if sample.asked and sample.asked[0].start >= blocks * size:
                 return sample
         raise ConfigError(
-            f"states.far_blocks: no question fits behind {mix.far_blocks} blocks of {size} tokens;"
+            f"states.far_blocks: no question fits behind {blocks} blocks of {size} tokens;"
             " use more blocks."
         )
 

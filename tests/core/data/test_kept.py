@@ -54,6 +54,7 @@ def test_coarse_windows_tile_the_history(case: tuple[int, int, int, set[int]]) -
         entries = mask.reshape(blocks, BLOCK).any(1)[first : first + GROUP]
         part = slice(first * BLOCK, (first + GROUP) * BLOCK)
         assert entries.all() or int(mask[part].sum()) == 1
-        assert int(upper[part].sum()) == int(not entries.all() or len(entries) == 1 and upper[part].any())
+        single = not entries.all() or (len(entries) == 1 and upper[part].any())
+        assert int(upper[part].sum()) == int(single)
     least = len(golden) * BLOCK + blocks
     assert int(mask.sum()) <= max(room, least)

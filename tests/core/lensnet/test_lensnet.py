@@ -328,3 +328,18 @@ def test_replayed_pass_on_a_gpu_agrees_with_the_cpu() -> None:
     for question in range(3):
         asked = looking(tree, history(20, question))
         np.testing.assert_allclose(there.score(asked), here.score(asked), atol=1e-3)
+
+
+def test_a_match_stands_out_as_much_in_a_short_history_with_lookalikes() -> None:
+    usual = torch.randn(800, generator=torch.Generator().manual_seed(1)) * 0.1
+    found = []
+    for count in (100, 800):
+        blocks = usual[:count].clone()
+        blocks[:12] = 0.6
+        made, _ = features(blocks, count, [1], [0])
+        found.append(float(column(made, "outlier")[0]))
+    assert found[0] > 0.85 * found[1]
+    # Blocks that may not match are not usual either.
+    fewer, _ = features(torch.cat((usual[:100], torch.full((K,), 0.9))), 100, [1], [20])
+    same, _ = features(usual[:100], 100, [1], [20])
+    assert float(column(fewer, "outlier")[0]) == pytest.approx(float(column(same, "outlier")[0]))
