@@ -7,6 +7,7 @@ crash, gists against gists made anew.
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -26,8 +27,9 @@ __all__ = ["DIM", "KEY_DIM", "TREE", "FailingGister", "TreeSide"]
 TREE = Path("/sim/tree")
 DIM, KEY_DIM = 4, 2
 _GIST_CHECK_TOKENS = 512
-_DATA_START = 8192
-"""Two header slots of 4 KiB come first in every ``.ctx`` file."""
+_SLOT = 4096
+_DATA_START = 2 * _SLOT
+"""Two header slots come first in every ``.ctx`` file; a slot ends in the CRC-32 of the rest."""
 
 
 @dataclass
@@ -237,10 +239,13 @@ class TreeSide:
         paths = [path for path, size in sizes.items() if size]
         path = paths[salt % len(paths)]
         bit = salt * 2654435761 % (sizes[path] * 8)
+        in_header = self._in_whole_slot(path, bit // 8)
         self.disk.flip(path, bit)
         try:
             with Tree.open(TREE, files=self.disk, write=False) as reader:
                 found = bool(reader.verify() or reader.recovery.notes)
+                if in_header and not found and not reader.recovery.damaged_slots:
+                    raise InvariantError("bit_flip", f"bit {bit} of {path} hit a header unnoticed")
                 whole = reader.n_tokens == self.acknowledged
                 if not found:
                     check_tokens(reader, self.stream, "a flipped bit")
@@ -252,6 +257,16 @@ class TreeSide:
         self.sometimes["bit_flip_detected" if found else "bit_flip_harmless"] += 1
         self.disk.flip(path, bit)
         self.recover()
+
+    def _in_whole_slot(self, path: Path, byte: int) -> bool:
+        """Whether ``byte`` lies in a header slot that is written and undamaged."""
+        assert self.disk is not None
+        if path.suffix != ".ctx" or byte >= _DATA_START:
+            return False
+        handle = self.disk.open(path)
+        slot = handle.pread(byte // _SLOT * _SLOT, _SLOT)
+        handle.close()
+        return len(slot) == _SLOT and zlib.crc32(slot[:-4]).to_bytes(4, "little") == slot[-4:]
 
     def open_second_writer(self) -> None:
         assert self.disk is not None
