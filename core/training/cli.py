@@ -44,6 +44,24 @@ def base(
 
 
 @app.command()
+def average(
+    model: Annotated[list[Path], typer.Option(help="Exported base model, two or more times.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    weight: Annotated[
+        list[float] | None, typer.Option(help="Weight of each model in turn; default: equal.")
+    ] = None,
+) -> None:
+    """Average the weights of base models that were trained from the same start.
+
+    Example: megacontext train average --model runs/a/export --model runs/b/export --out runs/ab
+    """
+    from megacontext.core.training.average import average_bases
+
+    average_bases(model, weight or [], out)
+    print(f"{out}: the average of {len(model)} models.")
+
+
+@app.command()
 def judge(
     model: Annotated[Path, typer.Option(help="Exported base model folder.")],
     heldout: Annotated[Path, typer.Option(help="Prepared held-out shards.")],
