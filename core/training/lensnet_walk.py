@@ -17,7 +17,7 @@ from megacontext.traces.schema import Trigger
 __all__ = ["MAX_LEVELS", "PLAIN", "PROTECTED", "QUESTION", "cold_levels", "padded", "walk"]
 
 MAX_LEVELS = 4
-QUESTION = Limits(n_diff=8, rounds=6)
+QUESTION = Limits(n_diff=8, rounds=6, reopen=True)
 PLAIN = Limits()
 PROTECTED = 2
 
