@@ -14,6 +14,7 @@ The best checkpoint has the lowest ``lens_missed``::
 
     1 - (gold_raw + gold_raw_short) / 2 - 0.2 * lens_nll_rho - 0.1 * lens_attention_rho
         + 2 * (distance of swap_rate from 0.09 to 0.20) + 2 * max(0, 0.90 - residency)
+        + 2 * max(0, 0.90 - utilization)
 
 so a point of gold weighs as much as five hundredths of correlation with NLL, or half a hundredth
 of swap rate outside its band. A session over 8,192 tokens moves about 0.6 times as much as these
@@ -47,7 +48,7 @@ from megacontext.core.training.mixture import TokenStreams
 __all__ = ["LensJudge", "LensJudgeConfig"]
 
 _WHO = ("lens", "similarity")
-_WALKED = ("swap_rate", "residency", "expands", "plain_gist_p99", "plain_raw_p05")
+_WALKED = ("swap_rate", "residency", "utilization", "expands", "plain_gist_p99", "plain_raw_p05")
 _BAND = (0.09, 0.20)
 
 
@@ -163,6 +164,7 @@ class LensJudge:
             low, high = _BAND
             missed += 2 * max(low - figures["swap_rate"], figures["swap_rate"] - high, 0)
             missed += 2 * max(0.90 - figures["residency"], 0)
+            missed += 2 * max(0.90 - figures["utilization"], 0)
         figures["lens_missed"] = missed
         return figures
 

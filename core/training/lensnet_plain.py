@@ -76,15 +76,16 @@ class PlainWalks:
     @torch.no_grad()
     def figures(self, lens: LensNet) -> dict[str, float]:
         """``swap_rate``: voluntary actions per refocus and raw block; ``residency``: share of the
-        frontier that a refocus leaves alone; ``expands``: per refocus; ``plain_gist_p99`` and
-        ``plain_raw_p05``: score quantiles of gists and unprotected raw blocks."""
+        frontier that a refocus leaves alone; ``expands``: per refocus; ``utilization``: share of
+        the budget in use after a refocus; ``plain_gist_p99`` and ``plain_raw_p05``: score quantiles
+        of gists and unprotected raw blocks."""
         size, first = self._size, self._w_max // self._size
         focuses = []
         for _ in self._tokens:
             context = WorkingContext(size, MAX_LEVELS, self._w_max, PROTECTED)
             context.cold_start(first * size)
             focuses.append(Focus(context, make_allocator("greedy"), PLAIN))
-        moved, stayed, expands = [], [], []
+        moved, stayed, expands, used = [], [], [], []
         gists: list[np.ndarray] = []
         raws: list[np.ndarray] = []
         for closed in range(first + 1, self._blocks + 1):
@@ -98,11 +99,13 @@ class PlainWalks:
                 raw = sum(level == 0 for level, _ in before[row])
                 moved.append(voluntary[row] / max(raw, 1))
                 stayed.append(len(before[row] & _nodes(focus)) / len(before[row]))
+                used.append(focus.working_context.cost / self._w_max)
             expands.append(np.mean(opened))
         return {
             "swap_rate": float(np.mean(moved)),
             "residency": float(np.mean(stayed)),
             "expands": float(np.mean(expands)),
+            "utilization": float(np.mean(used)),
             "plain_gist_p99": float(np.quantile(np.concatenate(gists), 0.99)),
             "plain_raw_p05": float(np.quantile(np.concatenate(raws), 0.05)),
         }
