@@ -19,8 +19,9 @@ from megacontext.core.data.shards import open_shards
 from megacontext.core.data.tokenizer import BOS, EOS, PAD, fingerprint, load_tokenizer
 from megacontext.core.training import checkpoint
 from megacontext.core.training.coarse import GistInputs
+from megacontext.core.training.config import check_shares
 from megacontext.core.training.distributed import World, join_world
-from megacontext.core.training.heldout import BLOCK, HeldoutConfig, HeldoutSet
+from megacontext.core.training.heldout import BLOCK, HeldoutConfig, HeldoutSet, Mixed
 from megacontext.core.training.llama import Llama, LlamaShape, hf_config, hf_state, load_hf_state
 from megacontext.core.training.mixture import Mixture, Phase, TokenStreams
 from megacontext.core.training.trainer import LoopConfig, Trainer
@@ -63,9 +64,7 @@ class BaseConfig:
     evaluation: HeldoutConfig = field(default_factory=HeldoutConfig)
 
     def __post_init__(self) -> None:
-        if abs(sum(phase.share for phase in self.phases) - 1) > 1e-6:
-            total = sum(phase.share for phase in self.phases)
-            raise ConfigError(f"phases.share: the shares add up to {total:g}; they must add to 1.")
+        check_shares(phase.share for phase in self.phases)
         wants = any(phase.gists for phase in self.phases)
         if wants != bool(self.gistnet):
             raise ConfigError(
@@ -168,15 +167,12 @@ class BaseTask:
             self._gists = GistInputs(Path(self.config.gistnet), embedding, BLOCK)
         return self._gists
 
-    def _mixed(self, tokens_BT: Tensor, places_BT: Tensor, blocks_NC: Tensor) -> Tensor:
-        """Hidden states [B, T, D] over tokens and gists."""
-        x_BTD = self.model.embed(tokens_BT)
-        return self.model.hidden_of(self.gists.mixed(x_BTD, places_BT, blocks_NC))
-
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
         tokens = batch["tokens"].long()
         if "places" in batch:
-            hidden = self._mixed(tokens[:, :-1], batch["places"], batch["blocks"])
+            hidden = _hidden_over_gists(
+                self.model, self.gists, tokens[:, :-1], batch["places"], batch["blocks"]
+            )
         else:
             hidden = self.model.hidden(tokens[:, :-1])
         loss, text, answer = self._nll(
@@ -185,13 +181,24 @@ class BaseTask:
         return loss, {"text_nll": text, "answer_nll": answer}
 
     def evaluate(self) -> dict[str, float]:
-        if not self.config.gistnet:
-            return self.heldout.judge(self.model, self.world.device)
+        gists = self.gists if self.config.gistnet else None
+        return self.heldout.judge(self.model, self.world.device, _mixed(self.model, gists))
 
-        def mixed(tokens: Tensor, places: Tensor, blocks: Tensor) -> Tensor:
-            return functional.linear(self._mixed(tokens, places, blocks), self.model.embed.weight)
 
-        return self.heldout.judge(self.model, self.world.device, mixed)
+def _hidden_over_gists(
+    model: Llama, gists: GistInputs, tokens_BT: Tensor, places_BT: Tensor, blocks_NC: Tensor
+) -> Tensor:
+    x_BTD = gists.mixed(model.embed(tokens_BT), places_BT, blocks_NC)
+    return model.hidden_of(x_BTD)
+
+
+def _mixed(model: Llama, gists: GistInputs | None) -> Mixed | None:
+    """How the held-out set reads windows with gists in them; None: with tokens in their place."""
+    if gists is None:
+        return None
+    return lambda *window: functional.linear(
+        _hidden_over_gists(model, gists, *window), model.embed.weight
+    )
 
 
 def export_base(model: Llama, tokenizer_folder: Path, out: Path) -> None:
@@ -268,15 +275,25 @@ def read_shape(folder: Path) -> LlamaShape:
 
 @torch.no_grad()
 def judge_base(
-    folder: Path, heldout: Path, config: HeldoutConfig, device: str = "auto"
+    folder: Path,
+    heldout: Path,
+    config: HeldoutConfig,
+    device: str = "auto",
+    gistnet: Path | None = None,
 ) -> dict[str, float]:
-    """Held-out figures of an exported base model, in float32."""
+    """Held-out figures of an exported base model, in float32.
+
+    Args:
+        gistnet: folder of the GistNet whose gists stand in coarse windows; tokens do without.
+    """
     model = Llama(read_shape(folder))
     load_weights(model, folder)
     place = join_world(device).device
     tokenizer = load_tokenizer(folder)
     shards = open_shards(heldout, fingerprint(tokenizer))
-    return HeldoutSet(config, shards, tokenizer).judge(model.to(place).eval(), place)
+    model.to(place).eval()
+    gists = GistInputs(gistnet, model.embed.weight, BLOCK) if gistnet else None
+    return HeldoutSet(config, shards, tokenizer).judge(model, place, _mixed(model, gists))
 
 
 def train_base(

@@ -72,6 +72,9 @@ def judge(
         list[int] | None, typer.Option(help="Recall window, repeatable.")
     ] = None,
     kind: Annotated[str, typer.Option(help="Scene kind of the recall text, or mixed.")] = "mixed",
+    gistnet: Annotated[
+        Path | None, typer.Option(help="GistNet whose gists stand in coarse windows.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Print a base model's held-out NLL by domain and its in-window recall, as JSON.
@@ -83,4 +86,4 @@ def judge(
 
     lengths = tuple(recall_length or (1024, 2048, 4096))
     config = HeldoutConfig(rows, length, samples, lengths, kind=kind, batch_tokens=8192)
-    print(json.dumps(judge_base(model, heldout, config, device), sort_keys=True))
+    print(json.dumps(judge_base(model, heldout, config, device, gistnet), sort_keys=True))

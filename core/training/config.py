@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -17,11 +17,18 @@ import yaml
 
 from megacontext.traces.errors import ConfigError
 
-__all__ = ["Budget", "Count", "Schedule", "apply_overrides", "load", "parse"]
+__all__ = ["Budget", "Count", "Schedule", "apply_overrides", "check_shares", "load", "parse"]
 
 T = TypeVar("T")
 Count = Annotated[int, "from 1"]
 """A whole number of which there must be one; ``parse`` refuses less."""
+
+
+def check_shares(shares: Iterable[float]) -> None:
+    """Refuse phases whose shares of the budget do not add up to 1."""
+    total = sum(shares)
+    if abs(total - 1) > 1e-6:
+        raise ConfigError(f"phases.share: the shares add up to {total:g}; they must add to 1.")
 
 
 @dataclass(frozen=True)

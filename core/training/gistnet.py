@@ -36,7 +36,7 @@ from megacontext.core.gistnet.keys import KeyConfig
 from megacontext.core.gistnet.module import GistNet, GistNetConfig
 from megacontext.core.model.base import BaseModel
 from megacontext.core.training import checkpoint
-from megacontext.core.training.config import Count
+from megacontext.core.training.config import Count, check_shares
 from megacontext.core.training.distributed import World, join_world
 from megacontext.core.training.gistnet_base import FrozenBase, block_inputs, divergence
 from megacontext.core.training.gistnet_judge import GistJudge, JudgeConfig
@@ -145,9 +145,7 @@ class GistNetTraining:
     evaluation: JudgeConfig = field(default_factory=JudgeConfig)
 
     def __post_init__(self) -> None:
-        total = sum(phase.share for phase in self.phases)
-        if abs(total - 1) > 1e-6:
-            raise ConfigError(f"phases.share: the shares add up to {total:g}; they must add to 1.")
+        check_shares(phase.share for phase in self.phases)
         for phase in self.phases:
             if phase.tilings.length % self.net.block_size:
                 raise ConfigError(

@@ -19,6 +19,7 @@ from megacontext.core.gistnet.gister import load_gistnet, save_gistnet
 from megacontext.core.gistnet.module import GistNet
 from megacontext.core.model.base import BaseModel
 from megacontext.core.training import checkpoint
+from megacontext.core.training.config import check_shares
 from megacontext.core.training.distributed import World, join_world
 from megacontext.core.training.gistnet import NetShape, make_gistnet
 from megacontext.core.training.gistnet_base import FrozenBase, block_inputs
@@ -26,7 +27,6 @@ from megacontext.core.training.gistnet_key_judge import KeyJudge, KeyJudgeConfig
 from megacontext.core.training.gistnet_key_rows import KeyMix, KeyRows, information
 from megacontext.core.training.mixture import TokenStreams
 from megacontext.core.training.trainer import LoopConfig, Trainer
-from megacontext.traces.errors import ConfigError
 
 __all__ = ["KeyPhase", "KeyTask", "KeyTraining", "train_keys"]
 
@@ -65,9 +65,7 @@ class KeyTraining:
     evaluation: KeyJudgeConfig = field(default_factory=KeyJudgeConfig)
 
     def __post_init__(self) -> None:
-        total = sum(phase.share for phase in self.phases)
-        if abs(total - 1) > 1e-6:
-            raise ConfigError(f"phases.share: the shares add up to {total:g}; they must add to 1.")
+        check_shares(phase.share for phase in self.phases)
 
 
 class KeyTask:

@@ -23,7 +23,7 @@ from megacontext.core.training.coarse import place_entries
 from megacontext.core.training.config import Count
 from megacontext.core.training.mixture import TokenStreams
 
-__all__ = ["HeldoutConfig", "HeldoutSet", "RecallCell"]
+__all__ = ["BLOCK", "HeldoutConfig", "HeldoutSet", "Mixed", "RecallCell"]
 
 BLOCK = 32  # of recall text, unless its writer is told another
 LAYOUTS = ("full", "gappy", "coarse")  # see megacontext.core.data.recall

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from megacontext.core.training.config import check_shares
 from megacontext.core.training.lensnet_judge import LensJudgeConfig
 from megacontext.core.training.lensnet_states import StateMix
 from megacontext.core.training.trainer import LoopConfig
@@ -81,6 +82,4 @@ class LensNetTraining:
     evaluation: LensJudgeConfig = field(default_factory=LensJudgeConfig)
 
     def __post_init__(self) -> None:
-        total = sum(phase.share for phase in self.phases)
-        if abs(total - 1) > 1e-6:
-            raise ConfigError(f"phases.share: the shares add up to {total:g}; they must add to 1.")
+        check_shares(phase.share for phase in self.phases)

@@ -10,16 +10,18 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from megacontext.core.allocators import make_allocator
+from megacontext.core.config import FocusConfig
 from megacontext.core.focus import Focus, Limits, WorkingContext
 from megacontext.core.lensnet.lens import legal_scores
+from megacontext.core.runtime.triggers import limits_for
 from megacontext.traces.schema import Trigger
 
 __all__ = ["MAX_LEVELS", "PLAIN", "PROTECTED", "QUESTION", "cold_levels", "padded", "walk"]
 
 MAX_LEVELS = 4
-QUESTION = Limits(n_diff=8, rounds=6, reopen=True)
-PLAIN = Limits()
-PROTECTED = 2
+QUESTION = limits_for(FocusConfig(), Trigger.QUESTION)
+PLAIN = limits_for(FocusConfig(), Trigger.BLOCK_CLOSED)
+PROTECTED = FocusConfig().protected_blocks
 
 Scorer = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(levels, index) int64[R, N], padding -1, to scores float32[R, N]."""

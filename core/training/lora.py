@@ -31,6 +31,7 @@ from megacontext.core.gistnet.gister import load_gistnet
 from megacontext.core.gistnet.module import GistNet
 from megacontext.core.model.base import BaseModel
 from megacontext.core.training import checkpoint
+from megacontext.core.training.config import check_shares
 from megacontext.core.training.distributed import RankRows, World, join_world
 from megacontext.core.training.gistnet import NetShape
 from megacontext.core.training.gistnet_base import FrozenBase, divergence
@@ -84,9 +85,7 @@ class LoraTraining:
     evaluation: LoraJudgeConfig = field(default_factory=LoraJudgeConfig)
 
     def __post_init__(self) -> None:
-        total = sum(phase.share for phase in self.phases)
-        if abs(total - 1) > 1e-6:
-            raise ConfigError(f"phases.share: the shares add up to {total:g}; they must add to 1.")
+        check_shares(phase.share for phase in self.phases)
         if (self.gister == "gistnet") != bool(self.gistnet):
             raise ConfigError(
                 f"gistnet: {self.gistnet!r} does not go with gister {self.gister!r}; name a folder "

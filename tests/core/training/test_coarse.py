@@ -17,9 +17,10 @@ from megacontext.core.gistnet.gister import NetGister, save_gistnet
 from megacontext.core.gistnet.module import GistNet, GistNetConfig
 from megacontext.core.model.base import BaseModel
 from megacontext.core.rng import generator
-from megacontext.core.training.base import BaseConfig, BaseTask, train_base
+from megacontext.core.training.base import BaseConfig, BaseTask, judge_base, train_base
 from megacontext.core.training.coarse import GistInputs, place_entries
 from megacontext.core.training.config import load
+from megacontext.core.training.heldout import HeldoutConfig
 from megacontext.core.training.mixture import Mixture, Phase, TokenStreams
 from megacontext.traces.errors import ConfigError
 
@@ -93,24 +94,21 @@ def test_gists_are_those_of_a_session(tiny_base: Path, gistnet: Path) -> None:
     np.testing.assert_allclose(mixed[0].numpy(), [x[0, 0].numpy(), found[5], found[2 * K]])
 
 
-def test_rows_with_gists_do_not_depend_on_who_makes_them(shards: Path, tiny_base: Path) -> None:
-    tokenizer = load_tokenizer(tiny_base)
+def _item(shards: Path, base: Path, phase: Phase, step: int = 0, **more: Any) -> dict[str, Any]:
+    """One batch of ``phase``; ``more`` as for ``Mixture``."""
+    tokenizer = load_tokenizer(base)
     streams = TokenStreams(open_shards(shards, fingerprint(tokenizer)))
+    mixture = Mixture(
+        phase, 0, streams, tokenizer, seed=1, answer_weight=4.0, first_weight=12.0, **more
+    )
+    return mixture[step]
+
+
+def test_rows_with_gists_do_not_depend_on_who_makes_them(shards: Path, tiny_base: Path) -> None:
     phase = Phase(1.0, 256, 1024, recall=0.5, coarse=0.9, gappy=0.0, coarse_text=0.9, gists=64)
 
-    def item(rank: int, world: int) -> dict[str, torch.Tensor]:
-        mixture = Mixture(
-            phase,
-            0,
-            streams,
-            tokenizer,
-            seed=1,
-            answer_weight=4.0,
-            first_weight=12.0,
-            rank=rank,
-            world=world,
-        )
-        return mixture[3]
+    def item(rank: int, world: int) -> dict[str, Any]:
+        return _item(shards, tiny_base, phase, 3, rank=rank, world=world)
 
     whole, halves = item(0, 1), [item(rank, 2) for rank in range(2)]
     rows = torch.stack([half["tokens"][0] for half in halves], dim=1).flatten(0, 1)
@@ -176,22 +174,33 @@ def test_gists_and_their_room_go_together(base_config: Path, gistnet: Path) -> N
 
 
 def test_text_around_facts_may_count_less_than_plain_text(shards: Path, tiny_base: Path) -> None:
-    tokenizer = load_tokenizer(tiny_base)
-    streams = TokenStreams(open_shards(shards, fingerprint(tokenizer)))
-
     def weights(recall: float) -> set[float]:
         phase = Phase(1.0, 256, 1024, recall=recall, gappy=0.0, gappy_text=0.0)
-        mixture = Mixture(
-            phase,
-            0,
-            streams,
-            tokenizer,
-            seed=1,
-            answer_weight=4.0,
-            first_weight=12.0,
-            text_weight=0.125,
-        )
-        return set(mixture[0]["weights"].flatten().tolist())
+        item = _item(shards, tiny_base, phase, text_weight=0.125)
+        return set(item["weights"].flatten().tolist())
 
     assert weights(0.0) == {1.0}
     assert {0.125, 12.0} <= weights(1.0) <= {0.0, 0.125, 4.0, 12.0}
+
+
+def test_a_base_is_judged_with_the_gists_it_was_trained_on(
+    shards: Path,
+    tiny_base: Path,
+    gistnet: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = HeldoutConfig(1, 64, 4, (256,), facts=1)
+    read: list[int] = []
+    made = GistInputs.gists
+
+    def watched(self: GistInputs, blocks: torch.Tensor) -> torch.Tensor:
+        read.append(len(blocks))
+        return made(self, blocks)
+
+    monkeypatch.setattr(GistInputs, "gists", watched)
+    plain = judge_base(tiny_base, shards, config, "cpu")
+    assert not read
+    mixed = judge_base(tiny_base, shards, config, "cpu", gistnet)
+    assert read
+    assert plain.keys() == mixed.keys()
+    assert plain["nll_code"] == mixed["nll_code"]
