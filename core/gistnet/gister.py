@@ -16,6 +16,7 @@ from megacontext.core.gistnet.checkpoint import (
     save_folder,
     weights_id,
 )
+from megacontext.core.gistnet.columns import store_by_columns
 from megacontext.core.gistnet.half import halve_products
 from megacontext.core.gistnet.keys import KeyConfig
 from megacontext.core.gistnet.module import GistNet, GistNetConfig
@@ -102,6 +103,8 @@ class NetGister:
         self.net = net.to(embedding.device, kind).eval().requires_grad_(False)
         if halved:
             halve_products(self.net.encoder)
+        if embedding.device.type == "cpu":
+            store_by_columns(self.net)
         self.dim = net.config.dim
         self.key_dim = net.config.keys.key_dim
         self.left_context = net.config.left_context

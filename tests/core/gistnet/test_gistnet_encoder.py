@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from megacontext.core.gistnet import gister as gister_module
 from megacontext.core.gistnet.encoder import Encoder, EncoderShape
 from megacontext.core.gistnet.gister import NetGister
 from megacontext.core.gistnet.half import HalfLinear
@@ -53,3 +54,34 @@ def test_only_the_gist_encoder_multiplies_in_bfloat16():
     assert net.encoder.layers[0].q_proj.weight.dtype == torch.bfloat16
     for part in (net.head, net.keys.encoder.layers[0].q_proj, net.keys.lexical):
         assert part.weight.dtype == torch.float32
+
+
+def test_weights_stored_by_columns_keep_every_gist_and_key(monkeypatch):
+    tokens = generator(0, "columns").integers(0, 50, (40, 12)).astype(np.uint32)
+    by_columns = _gister(False)
+    monkeypatch.setattr(gister_module, "store_by_columns", lambda net: None)
+    by_rows = _gister(False)
+    stored = by_columns.net.encoder.layers[0].q_proj.weight
+    plain = by_rows.net.encoder.layers[0].q_proj.weight
+    assert stored.T.is_contiguous()
+    assert plain.is_contiguous()
+    assert torch.equal(stored, plain)
+    for count in (1, 40):
+        ours, theirs = (
+            gister.encode_blocks(tokens[:count, 4:], tokens[:count, :4])
+            for gister in (by_columns, by_rows)
+        )
+        np.testing.assert_allclose(ours[0], theirs[0], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(ours[1], theirs[1], rtol=0, atol=1e-6)
+
+
+def test_an_encoder_that_was_read_can_still_be_trained():
+    encoder = Encoder(EncoderShape(32, 2, 4, 2, 48))
+    encoder.init_weights(torch.Generator().manual_seed(0))
+    x = torch.randn(2, 11, 32, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        read = encoder(x)
+    trained = encoder(x)
+    trained.sum().backward()
+    assert torch.equal(read, trained)
+    assert all(parameter.grad is not None for parameter in encoder.parameters())
