@@ -19,13 +19,14 @@ from megacontext.core.gistnet.module import GistNet
 from megacontext.core.rng import generator
 from megacontext.core.training.config import Count
 from megacontext.core.training.gistnet_base import FrozenBase, block_inputs
+from megacontext.core.training.gistnet_copies import copied_tokens
 from megacontext.core.training.gistnet_tilings import RowTiling, stack_tilings, tile
 from megacontext.core.training.mixture import TokenStreams
 from megacontext.traces.errors import ConfigError
 
 __all__ = ["KINDS", "SETTINGS", "GistJudge", "JudgeConfig", "gist_table"]
 
-SETTINGS = ("single", "few", "many", "old", "upper")
+SETTINGS = ("single", "few", "many", "old", "upper", "apart", "copies")
 KINDS = ("gist", "token", "mean", "delete")
 _HORIZON = 64
 
@@ -93,7 +94,9 @@ class GistJudge:
 
     Settings: ``single`` (one block coarse, the 64 tokens behind it scored), ``few`` (1/8 of the
     blocks, scattered), ``many`` (5/8, scattered), ``old`` (the oldest 3/4), ``upper`` (a group of
-    K blocks as one level-2 gist, the next half group as level-1 gists).
+    K blocks as one level-2 gist, the next half group as level-1 gists), ``apart`` (one block, two
+    raw ones behind it, then the 64 scored tokens), ``copies`` (half of the blocks, scattered;
+    scored are tokens that copy from one of them over 64 tokens or more).
     """
 
     def __init__(
@@ -108,30 +111,36 @@ class GistJudge:
                 for row in range(config.rows):
                     rng = generator(config.seed, f"gistnet.judge.{domain}", number, row)
                     tokens.append(streams.window(rng, domain, config.length).astype(np.int64))
-                    tilings.append(self._tiling(rng, setting))
+                    tilings.append(self._tiling(rng, setting, tokens[-1]))
                 stacked = torch.from_numpy(np.stack(tokens))
                 self._cells.append((domain, setting, stacked, stack_tilings(tilings)))
         for domain in streams.domains:
             self.names += [f"{s}_{domain}_{k}" for s in SETTINGS for k in KINDS]
         self.names += [f"gain_{s}" for s in SETTINGS] + ["gist_dnll"]
 
-    def _tiling(self, rng: np.random.Generator, setting: str) -> RowTiling:
+    def _tiling(self, rng: np.random.Generator, setting: str, tokens: np.ndarray) -> RowTiling:
         length, size = self._config.length, self._size
         blocks = length // size
         none = np.empty(0, np.int64)
-        if setting == "single":
-            block = int(rng.integers(blocks // 8, blocks - 1 - _HORIZON // size))
-            first = (block + 1) * size
+        if setting in ("single", "apart"):
+            raw = 0 if setting == "single" else _HORIZON // size
+            block = int(rng.integers(blocks // 8, blocks - 1 - raw - _HORIZON // size))
+            first = (block + 1 + raw) * size
             choose = np.arange(first, first + _HORIZON)
             return tile(length, size, np.array([block]), none, choose)
-        if setting == "upper":
+        if setting == "copies":
+            gists = np.sort(rng.choice(blocks - 2, blocks // 2, replace=False))
+            copied = copied_tokens(tokens, np.isin(np.arange(blocks), gists), size, size + _HORIZON)
+            row = tile(length, size, gists, none, copied if len(copied) else None)
+        elif setting == "upper":
             row = tile(length, size, np.arange(size, size + size // 2), np.array([0]))
         elif setting == "old":
             row = tile(length, size, np.arange(blocks * 3 // 4), none)
         else:
             count = blocks // 8 if setting == "few" else blocks * 5 // 8
             row = tile(length, size, np.sort(rng.choice(blocks - 2, count, replace=False)), none)
-        pick = np.sort(rng.choice(len(row.target), self._config.scored, replace=False))
+        few = len(row.target) < self._config.scored  # copies may be; all rows score as many tokens
+        pick = np.sort(rng.choice(len(row.target), self._config.scored, replace=few))
         return RowTiling(
             row.blocks,
             row.kept,

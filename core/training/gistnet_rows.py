@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 from megacontext.core.data.recall import RecallOptions, RecallSample, RecallWriter
 from megacontext.core.rng import generator
 from megacontext.core.training.config import Count
+from megacontext.core.training.gistnet_copies import copied_tokens, repeat_pieces
 from megacontext.core.training.gistnet_tilings import RowTiling, tile
 from megacontext.core.training.mixture import TokenStreams
 from megacontext.traces.errors import ConfigError
@@ -45,6 +46,10 @@ class TilingMix:
         gold_raw: share of these whose questions and asked facts stay raw, as a lens leaves them.
         stress: how much more than others a token counts whose answer has to be looked up.
         far: most entries of a far past; it has any number up to that, with chance ``far_chance``.
+        copies: share of the scored tokens that copy from a block that is coarse, where there are
+            so many; see :mod:`.gistnet_copies`.
+        repeats: share of the rows of real text that repeat pieces of coarse blocks.
+        apart: fewest tokens between such a block and what copies from it.
     """
 
     length: Count = 2048
@@ -59,6 +64,9 @@ class TilingMix:
     stress: int = 4
     far: int = 0
     far_chance: float = 1.0
+    copies: float = 0.0
+    repeats: float = 0.0
+    apart: int = 32
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -129,11 +137,19 @@ class GistRows(Dataset[dict[str, Tensor]]):
             if rng.random() < mix.gold_raw:
                 golden = _golden(sample, size)
         own = self._tiling(rng, golden)
+        coarse = np.ones(self._blocks, bool)
+        coarse[own.kept_raw // size] = False
+        if mix.repeats and not len(answers) and rng.random() < mix.repeats:
+            singles = np.setdiff1d(own.blocks[: self._singles(own)], golden)
+            text = repeat_pieces(rng, text, coarse, singles, size, mix.apart)
+        copies = np.empty(0, np.int64)
+        if mix.copies:
+            copies = copied_tokens(text, coarse, size, size + mix.apart)
         room = mix.length - len(own.kept)
         far = np.empty(0, np.int64)
         if mix.far and room and rng.random() < mix.far_chance:
             far = self._far(rng, row, min(room, int(rng.integers(1, mix.far + 1))))
-        pick = self._scored(rng, own, answers)
+        pick = self._scored(rng, own, answers, copies)
         return {
             "tokens": text.astype(np.int64),
             "window": self._padded(np.concatenate([far, self._placed(own, row)])),
@@ -148,13 +164,18 @@ class GistRows(Dataset[dict[str, Tensor]]):
         # Causal attention never looks behind: what stands there is of no account.
         return np.pad(entries, (0, self._mix.length - len(entries)))
 
+    def _singles(self, own: RowTiling) -> int:
+        """How many of its blocks stand as gists of their own; those of the groups come behind."""
+        groups = int((own.kept >= self._mix.length + len(own.blocks)).sum())
+        return len(own.blocks) - groups * self._block_size
+
     def _placed(self, own: RowTiling, row: int) -> np.ndarray:
         """The row's tiling, from its own table's slots to entries of the batch's table."""
         length, size = self._mix.length, self._block_size
         inside = own.kept >= length
         slot = own.kept[inside] - length
-        groups = int((slot >= len(own.blocks)).sum())
-        singles = len(own.blocks) - groups * size
+        singles = self._singles(own)
+        groups = (len(own.blocks) - singles) // size
         first = own.blocks[singles::size]  # the first block of each group
         place = np.concatenate(
             [own.blocks[:singles], np.zeros(groups * size, np.int64), self._blocks + first // size]
@@ -190,10 +211,16 @@ class GistRows(Dataset[dict[str, Tensor]]):
         other = rng.integers(0, self._mix.rows - 1, count)
         return other + (other >= row)
 
-    def _scored(self, rng: Rng, row: RowTiling, answers: np.ndarray) -> np.ndarray:
-        """Which targets count: answers, then tokens behind the first gist."""
+    def _scored(
+        self, rng: Rng, row: RowTiling, answers: np.ndarray, copies: np.ndarray
+    ) -> np.ndarray:
+        """Which targets count: answers and copies, then tokens behind the first gist."""
         wanted = self._mix.scored
         asked = np.flatnonzero(np.isin(row.target, answers))[: wanted // 2]
+        copying = np.flatnonzero(np.isin(row.target, copies))
+        most = min(int(self._mix.copies * wanted), wanted - len(asked))
+        if most:
+            asked = np.concatenate([asked, rng.permutation(copying)[:most]])
         first_gist = int(np.argmax(row.kept >= self._mix.length))
         later = np.flatnonzero(row.predictor >= first_gist)
         left = wanted - len(asked)
