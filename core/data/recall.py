@@ -295,7 +295,7 @@ class RecallWriter:
         golden = {b for g in asked_for for b in range(*spread[g]) if b < blocks}
         # What is like the asked fact tends to be open beside it.
         most_open = (room - (blocks if options.coarse else 0)) // block
-        share = float(rng.choice([0.0, 0.4, 1.0]))
+        share = float(rng.choice([0.0, 0.4, 1.0, 1.0]))
         for fact in rng.permutation(len(facts)).tolist():
             beside = {b for b in range(*spread[fact]) if b < blocks}
             if rng.random() < share and len(golden | beside) <= most_open:

@@ -1,20 +1,34 @@
 """Scenes: a few facts in one wording, and the questions that can be asked about them.
 
 A scene is text only; :mod:`megacontext.core.data.recall` plants it into real text. All facts of
-a scene share their statement, attribute and kinds of key and value, so each is a distractor of
-the others. ``KINDS`` names the scenes; ``mixed`` training draws them by weight.
+a scene share their statement and kinds of key and value, most also their attribute, so each is a
+distractor of the others. ``KINDS`` names the scenes; ``mixed`` training draws them by weight.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from megacontext.core.data import wording
-from megacontext.core.data.grammar import compose_code, compose_question, compose_statement
+from megacontext.core.data.grammar import compose_code
 from megacontext.core.data.lexicon import KEY_KINDS, LAST, VALUE_KINDS, Lexicon, side
+from megacontext.core.data.phrases import (
+    Ask,
+    Scene,
+    as_question,
+    cap,
+    cap_around,
+    choose,
+    distinct,
+    draw_attribute,
+    draw_question,
+    draw_statement,
+    fill,
+    style,
+    wrap,
+)
 from megacontext.traces.errors import ConfigError
 
 __all__ = ["KINDS", "Ask", "Scene", "make_scene"]
@@ -22,165 +36,65 @@ __all__ = ["KINDS", "Ask", "Scene", "make_scene"]
 Rng = np.random.Generator
 
 
-@dataclass(frozen=True)
-class Ask:
-    """One question: ``prompt`` ends where ``answer`` starts; ``closing`` ends the answer.
-
-    ``question`` is the bare wording without a wrapper (empty for code and continuation prompts).
-    ``gold`` are the indices of the statements the answer needs.
-    """
-
-    prompt: str
-    answer: str
-    closing: str
-    gold: tuple[int, ...]
-    question: str = ""
-
-
-@dataclass(frozen=True)
-class Scene:
-    """Statements in order and questions about them. Statements of code scenes are whole lines."""
-
-    kind: str
-    statements: tuple[str, ...]
-    asks: tuple[Ask, ...]
-    lines: bool = False
-
-
-# The canonical wrapper is the first: evaluation decodes greedily behind "\nAnswer:" up to "\n".
-_WRAPPERS: tuple[tuple[str, str], ...] = (
-    ("\nQuestion: {q}\nAnswer: ", "\n"),
-    ("\nQ: {q}\nA: ", "\n"),
-    ("\nUser: {q}\nAssistant: ", "\n"),
-    (" {q} ", "."),
-    ("\n{q}\n", "\n"),
-    ("\n> {q}\n", "\n"),
-    ("\nquestion: {q} answer: ", "\n"),
-    ("\n- {q} ", "\n"),
-    ('\n"{q}"\n"', '."\n'),
-    ("\n# {q}\n# ", "\n"),
-)
-
-
-def _choose(rng: Rng, items: tuple[str, ...] | list[str]) -> str:
-    return items[int(rng.integers(len(items)))]
-
-
-def _cap(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _cap_around(text: str, value: str) -> str:
-    """Capitalized, unless the text starts with the value, which keeps its spelling."""
-    return text if text.startswith(value) else _cap(text)
-
-
-def _style(rng: Rng, text: str) -> str:
-    """One of several casings; keys and values keep their spelling in most of them."""
-    form = rng.random()
-    if form < 0.7:
-        return _cap(text)
-    if form < 0.95:
-        return text
-    return text.upper() if form < 0.975 else text.lower()
-
-
-def _distinct(rng: Rng, draw: Callable[[Rng], str], count: int) -> list[str]:
-    found: dict[str, None] = {}
-    for _ in range(count * 6):
-        if len(found) == count:
-            break
-        found[draw(rng)] = None
-    return list(found)
-
-
-def _wrap(rng: Rng, question: str, answer: str, gold: tuple[int, ...], canonical: bool) -> Ask:
-    index = 0 if canonical or rng.random() < 0.45 else int(rng.integers(1, len(_WRAPPERS)))
-    prompt, closing = _WRAPPERS[index]
-    return Ask(prompt.replace("{q}", question), answer, closing, gold, question)
-
-
-def _question(lexicon: Lexicon, rng: Rng, core: str) -> str:
-    lead = lexicon.pick(rng, wording.QUESTION_LEADS) + " " if rng.random() < 0.25 else ""
-    return _cap(lead + core) if rng.random() < 0.85 else lead + core
-
-
-def _statement_template(lexicon: Lexicon, rng: Rng) -> str:
-    """A written or a composed template, at times with a few stray words in it."""
-    if rng.random() < 0.4:
-        template = lexicon.pick(rng, wording.STATEMENTS)
-    else:
-        template = compose_statement(rng, lexicon.split)
-    if rng.random() < 0.12:
-        words = template.split(" ")
-        place = int(rng.integers(len(words) + 1))
-        words[place:place] = [lexicon.word(rng) for _ in range(int(rng.integers(1, 5)))]
-        template = " ".join(words)
-    return template
-
-
-def _question_template(lexicon: Lexicon, rng: Rng, written: list[str] | None) -> str:
-    if written is not None:
-        return lexicon.pick(rng, written)
-    if rng.random() < 0.5:
-        return lexicon.pick(rng, wording.QUESTIONS)
-    return compose_question(rng, lexicon.split)
-
-
-def _attribute(lexicon: Lexicon, rng: Rng) -> str:
-    """Mostly listed attributes; any word can be one."""
-    form = rng.random()
-    if form < 0.6:
-        return lexicon.pick(rng, wording.ATTRIBUTES)
-    if form < 0.85:
-        return lexicon.some_word(rng)
-    return f"{lexicon.word(rng)} {lexicon.some_word(rng)}"
-
-
-def _fill(template: str, key: str, value: str, attribute: str = "") -> str:
-    return template.replace("{a}", attribute).replace("{k}", key).replace("{v}", value)
-
-
 def _relation(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     """Attribute or family statements, optionally with a lead and a tail per scene or per fact."""
     questions: list[str] | None = None
     if rng.random() < 0.8:
-        statement = _statement_template(lexicon, rng)
-        attribute = _attribute(lexicon, rng)
-        key_kind = _choose(rng, [*KEY_KINDS, "person", "phrase", "open"])
-        value_kind = _choose(rng, [*VALUE_KINDS, "digits", "code5", "words", "open", "open"])
+        statement = draw_statement(lexicon, rng)
+        attribute = draw_attribute(lexicon, rng)
+        key_kind = choose(rng, [*KEY_KINDS, "person", "phrase", "open"])
+        value_kind = choose(rng, [*VALUE_KINDS, "digits", "code5", "words", "open", "open"])
     else:
         usable = [f for f in wording.FAMILIES.values() if _sided(lexicon, f[0], f[1])]
         statements, asked, keys_of, values_of = usable[int(rng.integers(len(usable)))]
         statement = lexicon.pick(rng, statements)
         questions, attribute = list(asked), ""
-        key_kind = _choose(rng, keys_of.split("|"))
-        value_kind = _choose(rng, values_of.split("|"))
-    keys = _distinct(rng, lambda r: lexicon.key(r, key_kind), count)
+        key_kind = choose(rng, keys_of.split("|"))
+        value_kind = choose(rng, values_of.split("|"))
+    keys = distinct(rng, lambda r: lexicon.key(r, key_kind), count)
     values = [lexicon.value(rng, value_kind) for _ in keys]
     lead = lexicon.pick(rng, wording.STATEMENT_LEADS) if rng.random() < 0.35 else ""
     tail = lexicon.pick(rng, wording.STATEMENT_TAILS) if rng.random() < 0.2 else ""
     upper = rng.random() < 0.03
     texts = []
     for key, value in zip(keys, values, strict=True):
-        text = (f"{lead} " if lead else "") + _fill(statement, key, value, attribute) + tail
-        text = text.upper() if upper else _style(rng, text) if rng.random() < 0.2 else _cap(text)
+        text = (f"{lead} " if lead else "") + fill(statement, key, value, attribute) + tail
+        text = text.upper() if upper else style(rng, text) if rng.random() < 0.2 else cap(text)
         if value not in text:  # a casing changed the value: the answer would be ambiguous
-            text = _cap_around(_fill(statement, key, value, attribute), value)
+            text = cap_around(fill(statement, key, value, attribute), value)
         texts.append(text + ("." if rng.random() < 0.85 or value[-1:].isalnum() else ""))
-    core = _question_template(lexicon, rng, questions)
+    core = draw_question(lexicon, rng, questions)
     asks = []
     for i, (key, value) in enumerate(zip(keys, values, strict=True)):
         if rng.random() < 0.5:
-            core = _question_template(lexicon, rng, questions)
+            core = draw_question(lexicon, rng, questions)
         shown = key.lower() if rng.random() < 0.05 else key
-        question = _question(lexicon, rng, _fill(core, shown, "", attribute))
+        question = as_question(lexicon, rng, fill(core, shown, "", attribute))
         if not canonical and rng.random() < 0.12 and statement.rstrip(".").endswith("{v}"):
-            again = _cap(_fill(statement[: statement.rindex("{v}")], key, "", attribute))
+            again = cap(fill(statement[: statement.rindex("{v}")], key, "", attribute))
             asks.append(Ask("\n" + again, value, ".\n", (i,)))
         else:
-            asks.append(_wrap(rng, question, value, (i,), canonical))
+            asks.append(wrap(rng, question, value, (i,), canonical))
     return Scene("relation", tuple(texts), tuple(asks))
+
+
+def _crossed(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
+    """A few keys with a few attributes each: neither of the two alone tells the fact."""
+    statement = draw_statement(lexicon, rng)
+    key_kind, value_kind = choose(rng, list(KEY_KINDS)), choose(rng, list(VALUE_KINDS))
+    width = int(rng.integers(2, 4))
+    attributes = distinct(rng, lambda r: draw_attribute(lexicon, r), width)
+    keys = distinct(rng, lambda r: lexicon.key(r, key_kind), max(1, -(-count // width)))
+    cells = [(key, attribute) for key in keys for attribute in attributes]
+    cells = [cells[int(i)] for i in rng.permutation(len(cells))]
+    values = [lexicon.value(rng, value_kind) for _ in cells]
+    texts, asks = [], []
+    for i, ((key, attribute), value) in enumerate(zip(cells, values, strict=True)):
+        texts.append(cap_around(fill(statement, key, value, attribute), value) + ".")
+        core = draw_question(lexicon, rng, None)
+        question = as_question(lexicon, rng, fill(core, key, "", attribute))
+        asks.append(wrap(rng, question, value, (i,), canonical))
+    return Scene("crossed", tuple(texts), tuple(asks))
 
 
 def _sided(lexicon: Lexicon, *groups: tuple[str, ...]) -> bool:
@@ -192,17 +106,17 @@ def _code(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
         template = lexicon.pick(rng, wording.CODE_FACTS)
     else:
         template = compose_code(rng, lexicon.split)
-    keys = _distinct(rng, lexicon.identifier, count)
-    kind = _choose(rng, ["digits", "code5", "word", "made_up", "alnum", "identifier", "path"])
+    keys = distinct(rng, lexicon.identifier, count)
+    kind = choose(rng, ["digits", "code5", "word", "made_up", "alnum", "identifier", "path"])
     values = [lexicon.value(rng, kind) for _ in keys]
     comment = "  # " + lexicon.word(rng) if rng.random() < 0.1 and "\n" not in template else ""
     statements = tuple(
-        _fill(template, key, value) + comment for key, value in zip(keys, values, strict=True)
+        fill(template, key, value) + comment for key, value in zip(keys, values, strict=True)
     )
     asks = []
     for i, (key, value) in enumerate(zip(keys, values, strict=True)):
         if canonical or rng.random() < 0.5:
-            core = _choose(
+            core = choose(
                 rng,
                 [
                     "what is the value of {k}?",
@@ -213,8 +127,8 @@ def _code(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
                     "what is assigned to {k}?",
                 ],
             )
-            question = _question(lexicon, rng, core.replace("{k}", key))
-            asks.append(_wrap(rng, question, value, (i,), canonical))
+            question = as_question(lexicon, rng, core.replace("{k}", key))
+            asks.append(wrap(rng, question, value, (i,), canonical))
         else:
             prompt, closing = wording.CODE_ASKS[int(rng.integers(len(wording.CODE_ASKS)))]
             asks.append(Ask("\n" + prompt.replace("{k}", key), value, closing, (i,)))
@@ -225,18 +139,18 @@ def _chain(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     """Variable tracking: a value is handed on from name to name; asked for the last name."""
     chains = max(1, min(3, count // 3))
     hops = int(rng.integers(1, 4))
-    form = _choose(rng, ["{k} = {v}", "VAR {k} = {v}", "let {k} = {v};", "set {k} to {v}."])
+    form = choose(rng, ["{k} = {v}", "VAR {k} = {v}", "let {k} = {v};", "set {k} to {v}."])
     statements: list[tuple[int, int, str]] = []
     asks: list[tuple[int, str, str]] = []
-    used = _distinct(rng, lexicon.identifier, chains * (hops + 1))
+    used = distinct(rng, lexicon.identifier, chains * (hops + 1))
     for c in range(chains):
         names = used[c * (hops + 1) : (c + 1) * (hops + 1)]
         if len(names) < 2:
             break
-        value = lexicon.value(rng, _choose(rng, ["digits", "code5", "made_up"]))
+        value = lexicon.value(rng, choose(rng, ["digits", "code5", "made_up"]))
         previous = value
         for h, name in enumerate(names):
-            statements.append((h, c, _fill(form, name, previous)))
+            statements.append((h, c, fill(form, name, previous)))
             previous = name
         asks.append((c, names[-1], value))
     # Chains interleave, and within one chain the order of the hops stays.
@@ -244,27 +158,27 @@ def _chain(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     made = []
     for chain, name, value in asks:
         gold = tuple(p for p, i in enumerate(order) if statements[i][1] == chain)
-        core = _choose(rng, ["what is the value of {k}?", "what is the final value of {k}?"])
-        made.append(_wrap(rng, _cap(core.replace("{k}", name)), value, gold, canonical))
+        core = choose(rng, ["what is the value of {k}?", "what is the final value of {k}?"])
+        made.append(wrap(rng, cap(core.replace("{k}", name)), value, gold, canonical))
     return Scene("chain", tuple(statements[i][2] for i in order), tuple(made), lines=True)
 
 
 def _values(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     """Several values under one key, asked for together in the order of the text."""
-    attribute, statement = _attribute(lexicon, rng), _statement_template(lexicon, rng)
-    key_kind = _choose(rng, list(KEY_KINDS))
-    value_kind = _choose(rng, ["digits", "word", "made_up", "person", "place", "code5"])
-    key, *others = _distinct(rng, lambda r: lexicon.key(r, key_kind), 1 + count // 3)
+    attribute, statement = draw_attribute(lexicon, rng), draw_statement(lexicon, rng)
+    key_kind = choose(rng, list(KEY_KINDS))
+    value_kind = choose(rng, ["digits", "word", "made_up", "person", "place", "code5"])
+    key, *others = distinct(rng, lambda r: lexicon.key(r, key_kind), 1 + count // 3)
     amount = int(rng.integers(2, 5))
-    values = _distinct(rng, lambda r: lexicon.value(r, value_kind), amount)
+    values = distinct(rng, lambda r: lexicon.value(r, value_kind), amount)
     pairs = [(key, value) for value in values]
     pairs += [(other, lexicon.value(rng, value_kind)) for other in others]
     order = rng.permutation(len(pairs))
-    filled = [(_fill(statement, *pairs[int(i)], attribute), pairs[int(i)][1]) for i in order]
-    texts = tuple(_cap_around(*pair) + "." for pair in filled)
+    filled = [(fill(statement, *pairs[int(i)], attribute), pairs[int(i)][1]) for i in order]
+    texts = tuple(cap_around(*pair) + "." for pair in filled)
     gold = tuple(p for p, i in enumerate(order) if int(i) < len(values))
     answer = ", ".join(pairs[int(order[p])][1] for p in gold)
-    core = _choose(
+    core = choose(
         rng,
         [
             "what are all the {a}s of {k}?",
@@ -274,20 +188,20 @@ def _values(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
             "what are all the {a}s for {k} mentioned in the provided text?",
         ],
     )
-    question = _question(lexicon, rng, _fill(core, key, "", attribute))
-    return Scene("values", texts, (_wrap(rng, question, answer, gold, canonical),))
+    question = as_question(lexicon, rng, fill(core, key, "", attribute))
+    return Scene("values", texts, (wrap(rng, question, answer, gold, canonical),))
 
 
 def _pairs(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     """Bare key-value pairs (multi-query associative recall); asked by the bare key."""
-    joint = _choose(rng, [" ", ": ", " = ", " -> ", ", ", " => ", "\t", " | ", " - "])
-    key_kind, value_kind = _choose(rng, list(KEY_KINDS)), _choose(rng, list(VALUE_KINDS))
-    keys = _distinct(rng, lambda r: lexicon.key(r, key_kind), count)
+    joint = choose(rng, [" ", ": ", " = ", " -> ", ", ", " => ", "\t", " | ", " - "])
+    key_kind, value_kind = choose(rng, list(KEY_KINDS)), choose(rng, list(VALUE_KINDS))
+    keys = distinct(rng, lambda r: lexicon.key(r, key_kind), count)
     values = [lexicon.value(rng, value_kind) for _ in keys]
     asks = []
     for i, (key, value) in enumerate(zip(keys, values, strict=True)):
         if canonical:
-            asks.append(_wrap(rng, key + joint.rstrip(), value, (i,), True))
+            asks.append(wrap(rng, key + joint.rstrip(), value, (i,), True))
         else:
             asks.append(Ask("\n" + key + joint, value, "\n", (i,)))
     texts = tuple(k + joint + v for k, v in zip(keys, values, strict=True))
@@ -296,8 +210,8 @@ def _pairs(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
 
 def _chat(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     """Facts in a conversation: "my ..." said by named speakers."""
-    attribute = _attribute(lexicon, rng)
-    form = _choose(
+    attribute = draw_attribute(lexicon, rng)
+    form = choose(
         rng,
         [
             "my {a} is {v}",
@@ -310,20 +224,20 @@ def _chat(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
             "the {a} I use is {v}",
         ],
     )
-    reply = _choose(rng, ["Noted.", "Okay.", "Got it.", "I see.", "Thanks!", "Alright, saved."])
-    value_kind = _choose(rng, list(VALUE_KINDS))
-    people = _distinct(rng, lexicon.person, count)
+    reply = choose(rng, ["Noted.", "Okay.", "Got it.", "I see.", "Thanks!", "Alright, saved."])
+    value_kind = choose(rng, list(VALUE_KINDS))
+    people = distinct(rng, lexicon.person, count)
     values = [lexicon.value(rng, value_kind) for _ in people]
     surname = lexicon.pick(rng, LAST)
     texts = []
     for person, value in zip(people, values, strict=True):
-        said = _cap_around(_fill(form, "", value, attribute), value) + "."
+        said = cap_around(fill(form, "", value, attribute), value) + "."
         texts.append(f"{person}: {said}\n{surname}: {reply}")
     asks = []
     for i, (person, value) in enumerate(zip(people, values, strict=True)):
-        core = _question_template(lexicon, rng, None)
-        question = _question(lexicon, rng, _fill(core, person, "", attribute))
-        asks.append(_wrap(rng, question, value, (i,), canonical))
+        core = draw_question(lexicon, rng, None)
+        question = as_question(lexicon, rng, fill(core, person, "", attribute))
+        asks.append(wrap(rng, question, value, (i,), canonical))
     return Scene("chat", tuple(texts), tuple(asks), lines=True)
 
 
@@ -332,18 +246,18 @@ def _random(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
 
     Trained on templates alone, a reader learns the templates; here the wording means nothing.
     """
-    value_kind, key_kind = _choose(rng, list(VALUE_KINDS)), _choose(rng, list(KEY_KINDS))
+    value_kind, key_kind = choose(rng, list(VALUE_KINDS)), choose(rng, list(KEY_KINDS))
     shared = lexicon.run(rng, int(rng.integers(1, 9)))
     cut, end = sorted(int(i) for i in rng.integers(0, len(shared) + 1, 2))
     first, middle, last = (" ".join(x) for x in (shared[:cut], shared[cut:end], shared[end:]))
-    keys = _distinct(rng, lambda r: lexicon.key(r, key_kind), count)
+    keys = distinct(rng, lambda r: lexicon.key(r, key_kind), count)
     values = [lexicon.value(rng, value_kind) for _ in keys]
     value_first = rng.random() < 0.3
     texts = []
     for key, value in zip(keys, values, strict=True):
         a, b = (value, key) if value_first else (key, value)
         joined = " ".join(x for x in (first, a, middle, b, last) if x)
-        texts.append(_cap_around(joined, value) + ".")
+        texts.append(cap_around(joined, value) + ".")
     kept = [w for w in shared if rng.random() < 0.7]
     if rng.random() < 0.5:
         rng.shuffle(kept)
@@ -351,7 +265,7 @@ def _random(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     for i, (key, value) in enumerate(zip(keys, values, strict=True)):
         place = int(rng.integers(len(kept) + 1))
         words = [*kept[:place], key, *kept[place:]]
-        asks.append(_wrap(rng, _cap(" ".join(words)) + "?", value, (i,), canonical))
+        asks.append(wrap(rng, cap(" ".join(words)) + "?", value, (i,), canonical))
     return Scene("random", tuple(texts), tuple(asks))
 
 
@@ -364,15 +278,17 @@ KINDS: dict[str, Maker] = {
     "pairs": _pairs,
     "chat": _chat,
     "random": _random,
+    "crossed": _crossed,
 }
 WEIGHTS = {
-    "relation": 0.29,
+    "relation": 0.24,
     "code": 0.15,
-    "chain": 0.13,
-    "values": 0.17,
+    "chain": 0.15,
+    "values": 0.16,
     "pairs": 0.08,
-    "chat": 0.09,
-    "random": 0.09,
+    "chat": 0.08,
+    "random": 0.07,
+    "crossed": 0.07,
 }
 
 

@@ -116,7 +116,8 @@ def test_coarse_windows_have_one_token_for_a_block_and_do_not_foretell_it() -> N
         assert len(sample.tokens) == 1024
         plain += int((~gist).sum())
         coarse += int(gist.sum())
-        assert not gist[sample.asked[0].start :].any()
+        for span in sample.asked:
+            assert not gist[span.answer_start : span.answer_stop].any()
         for fact in {g for span in sample.asked for g in span.gold}:
             assert not gist[slice(*sample.facts[fact])].any()
     assert 30 * 20 < coarse < plain
@@ -180,6 +181,22 @@ def test_every_kind_of_scene_has_questions_whose_gold_statements_hold_the_answer
             parts = ask.answer.split(", ") if kind == "values" else [ask.answer]
             assert all(part in gold for part in parts), (scene, ask)
             assert ask.answer not in ask.prompt or kind in ("random", "pairs", "relation", "code")
+
+
+def test_crossed_facts_are_told_by_key_and_attribute_together() -> None:
+    for i in range(20):
+        scene = WRITERS["train"].scene(6, "crossed", i, canonical=False)
+        assert len(scene.asks) == len(scene.statements) >= 4
+        told = [
+            set(text.replace(ask.answer, "").lower().rstrip(".").split())
+            for text, ask in zip(scene.statements, scene.asks, strict=True)
+        ]
+        common = set.intersection(*told)
+        # Each fact has words of its key and of its attribute, and both are shared with others.
+        for at, words in enumerate(told):
+            others = [other for j, other in enumerate(told) if j != at]
+            assert all(words != other for other in others)
+            assert words - common <= set.union(*others)
 
 
 def test_distractors_of_a_scene_share_the_wording_and_differ_in_key() -> None:

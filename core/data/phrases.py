@@ -1,0 +1,149 @@
+"""What scenes are made of: facts, questions, and the wording that both draw from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from megacontext.core.data import wording
+from megacontext.core.data.grammar import compose_question, compose_statement
+from megacontext.core.data.lexicon import Lexicon
+
+__all__ = [
+    "Ask",
+    "Scene",
+    "as_question",
+    "cap",
+    "cap_around",
+    "choose",
+    "distinct",
+    "draw_attribute",
+    "draw_question",
+    "draw_statement",
+    "fill",
+    "style",
+    "wrap",
+]
+
+Rng = np.random.Generator
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One question: ``prompt`` ends where ``answer`` starts; ``closing`` ends the answer.
+
+    ``question`` is the bare wording without a wrapper (empty for code and continuation prompts).
+    ``gold`` are the indices of the statements the answer needs.
+    """
+
+    prompt: str
+    answer: str
+    closing: str
+    gold: tuple[int, ...]
+    question: str = ""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Statements in order and questions about them. Statements of code scenes are whole lines."""
+
+    kind: str
+    statements: tuple[str, ...]
+    asks: tuple[Ask, ...]
+    lines: bool = False
+
+
+# The canonical wrapper is the first: evaluation decodes greedily behind "\nAnswer:" up to "\n".
+_WRAPPERS: tuple[tuple[str, str], ...] = (
+    ("\nQuestion: {q}\nAnswer: ", "\n"),
+    ("\nQ: {q}\nA: ", "\n"),
+    ("\nUser: {q}\nAssistant: ", "\n"),
+    (" {q} ", "."),
+    ("\n{q}\n", "\n"),
+    ("\n> {q}\n", "\n"),
+    ("\nquestion: {q} answer: ", "\n"),
+    ("\n- {q} ", "\n"),
+    ('\n"{q}"\n"', '."\n'),
+    ("\n# {q}\n# ", "\n"),
+)
+
+
+def choose(rng: Rng, items: tuple[str, ...] | list[str]) -> str:
+    return items[int(rng.integers(len(items)))]
+
+
+def cap(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def cap_around(text: str, value: str) -> str:
+    """Capitalized, unless the text starts with the value, which keeps its spelling."""
+    return text if text.startswith(value) else cap(text)
+
+
+def style(rng: Rng, text: str) -> str:
+    """One of several casings; keys and values keep their spelling in most of them."""
+    form = rng.random()
+    if form < 0.7:
+        return cap(text)
+    if form < 0.95:
+        return text
+    return text.upper() if form < 0.975 else text.lower()
+
+
+def distinct(rng: Rng, draw: Callable[[Rng], str], count: int) -> list[str]:
+    found: dict[str, None] = {}
+    for _ in range(count * 6):
+        if len(found) == count:
+            break
+        found[draw(rng)] = None
+    return list(found)
+
+
+def wrap(rng: Rng, question: str, answer: str, gold: tuple[int, ...], canonical: bool) -> Ask:
+    index = 0 if canonical or rng.random() < 0.45 else int(rng.integers(1, len(_WRAPPERS)))
+    prompt, closing = _WRAPPERS[index]
+    return Ask(prompt.replace("{q}", question), answer, closing, gold, question)
+
+
+def as_question(lexicon: Lexicon, rng: Rng, core: str) -> str:
+    lead = lexicon.pick(rng, wording.QUESTION_LEADS) + " " if rng.random() < 0.25 else ""
+    return cap(lead + core) if rng.random() < 0.85 else lead + core
+
+
+def draw_statement(lexicon: Lexicon, rng: Rng) -> str:
+    """A written or a composed template, at times with a few stray words in it."""
+    if rng.random() < 0.4:
+        template = lexicon.pick(rng, wording.STATEMENTS)
+    else:
+        template = compose_statement(rng, lexicon.split)
+    if rng.random() < 0.12:
+        words = template.split(" ")
+        place = int(rng.integers(len(words) + 1))
+        words[place:place] = [lexicon.word(rng) for _ in range(int(rng.integers(1, 5)))]
+        template = " ".join(words)
+    return template
+
+
+def draw_question(lexicon: Lexicon, rng: Rng, written: list[str] | None) -> str:
+    if written is not None:
+        return lexicon.pick(rng, written)
+    if rng.random() < 0.5:
+        return lexicon.pick(rng, wording.QUESTIONS)
+    return compose_question(rng, lexicon.split)
+
+
+def draw_attribute(lexicon: Lexicon, rng: Rng) -> str:
+    """Mostly listed attributes; any word can be one."""
+    form = rng.random()
+    if form < 0.6:
+        return lexicon.pick(rng, wording.ATTRIBUTES)
+    if form < 0.85:
+        return lexicon.some_word(rng)
+    return f"{lexicon.word(rng)} {lexicon.some_word(rng)}"
+
+
+def fill(template: str, key: str, value: str, attribute: str = "") -> str:
+    return template.replace("{a}", attribute).replace("{k}", key).replace("{v}", value)
