@@ -140,7 +140,8 @@ class _Layer(nn.Module):
         k_NGTE = _rotate(heads(self.k_proj, h_NTD, shape.kv_heads), cos_TE, sin_TE)
         v_NGTE = heads(self.v_proj, h_NTD, shape.kv_heads)
         # The heads of a group ask side by side, so that no key or value is repeated.
-        q_NGSE = q_NHTE.reshape(len(x_NTD), shape.kv_heads, -1, shape.head_dim)
+        side = shape.heads // shape.kv_heads * x_NTD.shape[1]
+        q_NGSE = q_NHTE.reshape(len(x_NTD), shape.kv_heads, side, shape.head_dim)
         out_NGSE = functional.scaled_dot_product_attention(q_NGSE, k_NGTE, v_NGTE)
         out_NHTE = out_NGSE.reshape(q_NHTE.shape)
         x_NTD = x_NTD + self.o_proj(out_NHTE.transpose(1, 2).flatten(2))
