@@ -18,7 +18,15 @@ from transformers import DynamicCache
 
 from megacontext.core.model.base import BaseModel
 
-__all__ = ["RotaryLayers", "probe_rotary", "rotate_half", "rotate_keys", "rotation", "turned"]
+__all__ = [
+    "RotaryLayers",
+    "probe_rotary",
+    "rotate_half",
+    "rotate_keys",
+    "rotation",
+    "turn_into",
+    "turned",
+]
 
 _PROBE_POSITIONS = (0, 1, 37)
 _CHANGING = ("dynamic", "longrope")
@@ -66,6 +74,27 @@ def turned(keys: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     if width == keys.shape[-1]:
         return moved
     return torch.cat((moved, keys[..., width:]), dim=-1)
+
+
+def turn_into(target: Tensor, born: Tensor, cos: Tensor, sin: Tensor) -> None:
+    """Write keys ``born`` [s, D] under a :func:`rotation` to ``target`` [s, D].
+
+    The same values as :func:`turned`, in fewer passes over memory. What does not rotate is the
+    same in both already.
+    """
+    width = cos.shape[-1]
+    half = width // 2
+    first, second = born[:, :half].float(), born[:, half:width].float()
+    part = target[:, :width]
+    # Products in float32 go straight to where they belong.
+    moved = part if part.dtype == torch.float32 else torch.empty_like(cos)
+    across = torch.empty_like(first)
+    torch.mul(first, cos[:, :half], out=moved[:, :half])
+    moved[:, :half].add_(torch.mul(second, sin[:, :half], out=across))
+    torch.mul(second, cos[:, half:], out=moved[:, half:])
+    moved[:, half:].add_(torch.mul(first, sin[:, half:], out=across))
+    if moved is not part:
+        part.copy_(moved)
 
 
 def rotate_keys(keys: Tensor, delta: Tensor, inv_freq: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
 from megacontext.core.model.base import BaseModel
-from megacontext.core.model.rotary import RotaryLayers, rotation, turned
+from megacontext.core.model.rotary import RotaryLayers, rotation, turn_into, turned
 
 __all__ = ["DEAD", "SlottedCache", "visible"]
 
@@ -39,6 +39,8 @@ DEAD = -1
 _TILE = 128
 # Keys moved by one operation on a CPU; bounds the float32 intermediates.
 _MOVE_CHUNK = 2048
+# Share of the slots from which on a CPU turns all of them rather than gathers those that move.
+_MOVE_ALL = 1 / 3
 
 
 def visible(slot_orders: Tensor, orders: Tensor) -> Tensor:
@@ -103,6 +105,7 @@ class SlottedCache(Cache):  # type: ignore[misc]  # transformers is untyped here
         self.birth_index = {layer: i for i, layer in enumerate(rotary.layers)}
         self.rotated = torch.tensor(rotary.layers, dtype=torch.int64, device=base.device)
         self._born_at = np.zeros(stored, dtype=np.int64)  # position a key was computed at
+        self._now_at = self._born_at.copy()  # position it has been moved to
         self.move_keys: Callable[[NDArray[np.int64], NDArray[np.int64]], None] = self._move_keys
         super().__init__(layers=[_SlottedLayer(self, i) for i in range(layers)])
 
@@ -123,7 +126,7 @@ class SlottedCache(Cache):  # type: ignore[misc]  # transformers is untyped here
 
     def born(self, slots: NDArray[np.int64], positions: NDArray[np.int64]) -> None:
         """Note that rows are computed into ``slots`` at ``positions``."""
-        self._born_at[slots] = positions
+        self._born_at[slots] = self._now_at[slots] = positions
         self.columns = max(self.columns, int(slots.max()) + 1)
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,10 +140,14 @@ class SlottedCache(Cache):  # type: ignore[misc]  # transformers is untyped here
 
     def move(self, slots: NDArray[np.int64], positions: NDArray[np.int64]) -> None:
         """Rotate the keys in ``slots`` I64[m] to ``positions`` I64[m], in all rotated layers."""
+        self._now_at[slots] = positions
         if self.rotary.layers and len(slots):
             self.move_keys(slots, positions - self._born_at[slots])
 
     def _move_keys(self, slots: NDArray[np.int64], delta: NDArray[np.int64]) -> None:
+        if self.device.type == "cpu" and len(slots) > self.columns * _MOVE_ALL:
+            self._place_all_keys()
+            return
         for start in range(0, len(slots), _MOVE_CHUNK):
             part = torch.from_numpy(slots[start : start + _MOVE_CHUNK]).to(self.device)
             by = torch.from_numpy(delta[start : start + _MOVE_CHUNK]).to(self.device)
@@ -148,6 +155,15 @@ class SlottedCache(Cache):  # type: ignore[misc]  # transformers is untyped here
             for layer, i in self.birth_index.items():  # a layer at a time stays in the CPU's cache
                 moved = turned(self.birth[i].index_select(1, part), *turn)
                 self.keys[layer].index_copy_(1, part, moved)
+
+    def _place_all_keys(self) -> None:
+        """Make every rotated key anew from its birth: in order, without gathering rows."""
+        count = self.columns
+        delta = self._now_at[:count] - self._born_at[:count]
+        cos, sin = rotation(torch.from_numpy(delta), self.rotary.inv_freq)
+        for layer, i in self.birth_index.items():
+            for target, born in zip(self.keys[layer], self.birth[i], strict=True):
+                turn_into(target[:count], born[:count], cos, sin)
 
     def snapshot(self, slots: NDArray[np.int64]) -> Snapshot:
         """A copy of what lies in ``slots`` I64[m], for :meth:`restore`."""

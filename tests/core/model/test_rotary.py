@@ -123,3 +123,26 @@ def test_a_thousand_moves_cost_one_rounding(tiny_module):
 
     assert error(cache.keys[:, :, :3]) < 2**-8
     assert error(chained) > 4 * error(cache.keys[:, :, :3])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["llama", "smollm3"])
+def test_keys_moved_one_by_one_and_many_at_once_are_the_same(tiny_module, kind, dtype):
+    base = BaseModel.from_module(tiny_module(kind).to(dtype))
+    rotary = probe_rotary(base)
+    gathered, whole = SlottedCache(base, 40, rotary), SlottedCache(base, 40, rotary)
+    slots, born = np.random.default_rng(0).permutation(40), np.arange(40) * 3
+    keys = torch.randn(gathered.keys[:, :, :40].shape, generator=torch.Generator().manual_seed(1))
+    for cache in (gathered, whole):
+        cache.write_slots = torch.from_numpy(slots)
+        for layer, of_layer in enumerate(keys.to(dtype)):
+            cache.write(layer, of_layer, of_layer)
+        cache.born(slots, born)
+    for shift in (7, -2):  # what was moved before stays where it was moved to
+        moving = slots[10 + shift :]
+        target = born[10 + shift :] + shift
+        whole.move(moving, target)
+        for slot, place in zip(moving, target, strict=True):
+            gathered.move(np.array([slot]), np.array([place]))
+        assert torch.equal(gathered.keys, whole.keys)
+        assert not torch.equal(whole.keys, whole.values)
