@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from megacontext.core.config import FocusConfig, parse_config, recorded_focus
 from megacontext.core.focus import Limits
+from megacontext.core.runtime.bundle import resolve_kinds
 from megacontext.core.runtime.parts import Parts
 from megacontext.core.runtime.triggers import limits_for
 from megacontext.traces.errors import TraceError
@@ -21,6 +24,16 @@ from megacontext.traces.schema import Trigger
 __all__ = ["Resumed", "restore"]
 
 _TYPED = re.compile(r"typed @(\d+)-(\d+)")
+
+_FREE = frozenset(
+    {
+        *("device", "threads", "gist.products"),  # the machine
+        *("gist.path", "lens.path", "allocator.path"),  # checkpoints may move
+        *("tree.storage", "tree.path", "tree.commit_blocks"),
+        *("trace.flush_rows", "trace.flush_ms", "trace.queue_rows"),
+    }
+)
+"""What a resumed run may have otherwise than before; of its source, the tokens are compared."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +57,7 @@ def restore(parts: Parts, trace: Path) -> Resumed:
     (the trace holds the missing tokens).
 
     Raises:
-        TraceError: no trace, or one of a run with another block size or tree.
+        TraceError: no trace, or one of a run with another config or tree.
     """
     with TraceReader.open(trace) as reader:
         _check(parts, reader)
@@ -90,17 +103,26 @@ def _recorded_limits(
 
 
 def _check(parts: Parts, reader: TraceReader) -> None:
-    meta, config = reader.meta, parts.config
-    pairs = (
-        ("block_size", meta.block_size, config.block_size),
-        ("tree.max_levels", meta.levels, config.tree.max_levels),
-        ("seed", meta.seed, config.seed),
-        ("model.path", meta.model, config.model.path),
-        ("model.adapter", parse_config(meta.config).model.adapter, config.model.adapter),
-    )
-    for key, recorded, now in pairs:
-        if recorded != now:
+    """One trace has one config, by which its rows are decided again: no other may go on with it.
+
+    Raises:
+        TraceError: a key that decides rows differs from what the trace recorded.
+    """
+    before = resolve_kinds(parse_config(reader.meta.config, where=str(reader.path), recorded=True))
+    recorded = dict(_flat(asdict(before)))
+    for key, now in _flat(asdict(parts.config)):
+        if key in _FREE or key.startswith("source."):
+            continue
+        if recorded[key] != now:
             raise TraceError(
-                f"{key} is {now} but the run in {reader.path} had {recorded}; resume with its own "
-                f"config (--config {reader.path})."
+                f"{key} is {now} but the run in {reader.path} had {recorded[key]}; resume with "
+                f"its own config (--config {reader.path})."
             )
+
+
+def _flat(section: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in section.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value

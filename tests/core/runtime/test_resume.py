@@ -1,0 +1,83 @@
+"""What a resumed run may have otherwise than the run before it, and what is refused."""
+
+import re
+
+import pyarrow as pa
+import pyarrow.ipc
+import pytest
+import yaml
+
+from megacontext.core.config import dump_config, load_config, parse_config
+from megacontext.core.runtime.run import run
+from megacontext.core.verify import verify
+from megacontext.traces.errors import TraceError
+from megacontext.traces.reader import TraceReader
+
+
+@pytest.fixture
+def begun(config_text, tmp_path):
+    """The settings of a run that has read 200 tokens, and its trace."""
+    text = config_text.replace("decode_tokens: 24", "decode_tokens: 0")
+    trace = tmp_path / "t.arrow"
+    run(parse_config(text, ["lens.kind=random", "source.max_tokens=200"]), trace, control=False)
+    return text, trace
+
+
+def resumed(text, trace, *settings):
+    config = parse_config(text, ["lens.kind=random", "source.max_tokens=400", *settings])
+    return run(config, trace, resume=True, control=False).trace
+
+
+def test_a_resumed_run_may_read_on_with_other_threads_and_flushes(begun):
+    text, trace = begun
+    report = verify(resumed(text, trace, "threads=1", "trace.flush_rows=2"))
+    assert report.ok
+    assert report.rerun == report.rows
+    with TraceReader.open(trace) as reader:
+        assert reader.row(reader.num_rows - 1).history_tokens == 400
+
+
+@pytest.mark.parametrize(
+    ("setting", "key", "before"),
+    [
+        ("focus.n_diff=2", "focus.n_diff is 2", "4"),
+        ("focus.question.reopen=false", "focus.question.reopen is False", "True"),
+        ("w_max=120", "w_max is 120", "128"),
+        ("lens.kind=recency", "lens.kind is recency", "random"),
+        ("allocator.kind=slot", "allocator.kind is slot", "greedy"),
+        ("seed=4", "seed is 4", "3"),
+    ],
+)
+def test_a_resume_with_another_deciding_key_is_refused_and_costs_nothing(
+    begun, setting, key, before
+):
+    text, trace = begun
+    recorded = trace.read_bytes()
+    said = f"{key} but the run in {trace} had {before}; resume with its own config"
+    with pytest.raises(TraceError, match=re.escape(said)):
+        resumed(text, trace, setting)
+    assert trace.read_bytes() == recorded
+
+
+def without_reopen(trace):
+    """The same rows as a version recorded them that knew no ``focus.question.reopen``."""
+    with TraceReader.open(trace) as reader:
+        config = yaml.safe_load(reader.meta.config)
+    del config["focus"]["question"]["reopen"]
+    with pa.ipc.open_file(trace) as file:
+        table = file.read_all()
+    old = {**table.schema.metadata, b"mc.config": yaml.safe_dump(config).encode()}
+    with pa.ipc.new_file(trace, table.schema.with_metadata(old)) as file:
+        file.write_table(table)
+
+
+def test_a_trace_older_than_a_key_goes_on_by_its_own_config_alone(begun):
+    text, trace = begun
+    config = parse_config(text, ["lens.kind=random", "source.max_tokens=200"])
+    assert "reopen: true" in dump_config(config)
+    without_reopen(trace)
+    with pytest.raises(TraceError, match=r"reopen is True but the run in .* had False"):
+        resumed(text, trace)
+    again = load_config(trace, ["source.max_tokens=400"])
+    run(again, trace, resume=True, control=False)
+    assert verify(trace).ok
