@@ -54,7 +54,8 @@ def start_and_watch(config: Path, out: Path | None, overrides: list[str], *, the
         engine.terminate()
         engine.wait()
     if died:
-        raise EngineError(f"{died.rstrip('.')}. The whole log is {engine.log}.")
+        end = "" if died.endswith((".", "?")) else "."
+        raise EngineError(f"{died}{end} The whole log is {engine.log}.")
     return f"Trace: {trace}. mc-tui replay {trace} opens it again."
 
 

@@ -65,6 +65,7 @@ class Session:
         self.pinned = False  # another session sets the window, as it is
         self.mine: list[Marker] = []
         self._scan: LifeScan | None = None
+        self._problem = ""
         self._ticked = clock()
 
     def _opening_row(self) -> int:
@@ -85,8 +86,9 @@ class Session:
         if self.source.num_rows < self.playback.count:
             self._start_over()
         before = self.playback
-        if before.count == 0 and self.source.num_rows:
-            self.notice = ""  # whatever it said about waiting
+        known, self._problem = self._problem, self.source.status().problem
+        if (before.count == 0 and self.source.num_rows) or self._problem not in ("", known):
+            self.notice = ""  # nothing is waited for any more, and a new problem is said at once
         grown = before.grow(self.source.num_rows)
         self.playback = grown.tick(elapsed, finished=not self.source.status().growing)
         answers = self.source.control.answers() if self.source.control is not None else []

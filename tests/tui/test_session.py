@@ -7,6 +7,7 @@ import pytest
 
 from megacontext.tui.goto import go_to
 from megacontext.tui.life import LifeScan
+from megacontext.tui.render.bars import story
 from megacontext.tui.session import Session
 from megacontext.tui.view import Node
 
@@ -147,6 +148,20 @@ def test_what_the_engine_turned_down_is_said(fake, clock) -> None:
     source.control.failures = ["set: w_max is 3; it must be at least 96."]
     assert session.tick()
     assert "w_max is 3" in session.notice
+
+
+def test_an_engine_that_dies_before_its_first_step_is_no_longer_waited_for(fake, clock) -> None:
+    source = fake(mode="LIVE", visible=0)
+    session = Session(source, clock)
+    session.notice = "The engine is starting."
+    session.tick()
+    assert story(session.frame())[0] == "The engine is starting."
+    source.problem = "The engine died (exit code 2): error: Unknown key w_maxx."
+    session.tick()
+    assert story(session.frame())[0] == source.problem
+    session.notice = "Screen saved."
+    session.tick()
+    assert story(session.frame())[0] == "Screen saved."
 
 
 def test_a_nodes_life_has_every_score_and_every_action(session: Session) -> None:
