@@ -346,7 +346,8 @@ def train_gistnet(
     """Train by ``config``; checkpoints and metrics go to ``out``.
 
     Args:
-        init: a GistNet folder to start from; its retriever is kept.
+        init: a GistNet folder to start from; its index keys are kept, bit for bit. A run that
+            resumes names it again.
         export: a folder that receives the network whenever it is judged best.
 
     Returns:
@@ -365,6 +366,7 @@ def train_gistnet(
     else:
         net = load_gistnet(init, frozen.embedding)[0].to(world.device)
         net.requires_grad_(True)
+        net.pad.requires_grad_(False)  # the retriever reads it too, before the start of a history
         net.train()
         config = replace(config, net=replace(config.net, block_size=net.config.block_size))
     if world.device.type == "cuda":

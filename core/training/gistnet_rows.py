@@ -29,6 +29,7 @@ from megacontext.traces.errors import ConfigError
 __all__ = ["GistRows", "TilingMix"]
 
 Rng = np.random.Generator
+_FEW = 64  # distant tokens that may be scored more than once rather than near ones too
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class TilingMix:
             so many; see :mod:`.gistnet_copies`.
         repeats: share of the rows of real text that repeat pieces of coarse blocks.
         apart: fewest tokens between such a block and what copies from it.
+        behind: fewest raw tokens between any gist and a scored token, where there are such tokens;
+            a session scores none right behind a gist, for its newest blocks are protected.
     """
 
     length: Count = 2048
@@ -67,6 +70,7 @@ class TilingMix:
     copies: float = 0.0
     repeats: float = 0.0
     apart: int = 32
+    behind: int = 0
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -217,14 +221,17 @@ class GistRows(Dataset[dict[str, Tensor]]):
         """Which targets count: answers and copies, then tokens behind the first gist."""
         wanted = self._mix.scored
         asked = np.flatnonzero(np.isin(row.target, answers))[: wanted // 2]
-        copying = np.flatnonzero(np.isin(row.target, copies))
+        is_gist = row.kept >= self._mix.length
+        newest = np.maximum.accumulate(np.where(is_gist, np.arange(len(is_gist)), -(1 << 30)))
+        distant = row.predictor - newest[row.predictor] >= self._mix.behind
+        copying = np.flatnonzero(distant & np.isin(row.target, copies))
         most = min(int(self._mix.copies * wanted), wanted - len(asked))
         if most:
             asked = np.concatenate([asked, rng.permutation(copying)[:most]])
-        first_gist = int(np.argmax(row.kept >= self._mix.length))
-        later = np.flatnonzero(row.predictor >= first_gist)
+        later = np.flatnonzero(distant & (row.predictor >= int(np.argmax(is_gist))))
         left = wanted - len(asked)
-        pool = later if len(later) >= left else np.arange(len(row.target))
+        enough = min(left, _FEW) if self._mix.behind else left
+        pool = later if len(later) >= enough else np.arange(len(row.target))
         return np.sort(np.concatenate([asked, rng.choice(pool, left, replace=len(pool) < left)]))
 
     def _tiling(self, rng: Rng, golden: np.ndarray) -> RowTiling:

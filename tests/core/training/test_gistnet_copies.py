@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
 from megacontext.core.data.recall import RecallWriter
 from megacontext.core.data.shards import open_shards
 from megacontext.core.data.tokenizer import load_tokenizer
+from megacontext.core.gistnet.gister import NetGister
+from megacontext.core.model.base import BaseModel
 from megacontext.core.rng import generator
+from megacontext.core.training.config import parse
+from megacontext.core.training.gistnet import GistNetTraining, train_gistnet
+from megacontext.core.training.gistnet_base import FrozenBase
 from megacontext.core.training.gistnet_copies import copied_tokens, repeat_pieces
+from megacontext.core.training.gistnet_judge import GistJudge, JudgeConfig
 from megacontext.core.training.gistnet_rows import GistRows, TilingMix
 from megacontext.core.training.mixture import TokenStreams
 
@@ -30,6 +39,7 @@ MIX = TilingMix(
     copies=0.75,
     repeats=1.0,
     apart=40,
+    behind=12,
 )
 
 
@@ -107,6 +117,9 @@ def test_rows_score_copies_first_and_stay_aligned(shards: Path) -> None:
         coarse = np.isin(np.arange(T // K), gists)
         copies = copied_tokens(batch["tokens"][row], coarse, K, K + MIX.apart)
         assert len(copies) > 20
+        newest = np.maximum.accumulate(np.where((own >= T) & (own < TABLE), np.arange(T), 0))
+        distance = batch["predictor"][row] - newest[batch["predictor"][row]]
+        assert distance.min() >= MIX.behind
         shares.append(float(np.isin(target, copies).mean()))
     plain = made(shards, TilingMix(**{**vars(MIX), "copies": 0.0, "repeats": 0.0}))
     assert min(shares) > 0.3
@@ -120,3 +133,56 @@ def test_asked_facts_are_never_written_over(shards: Path) -> None:
     mixes = [TilingMix(**{**vars(MIX), "recall": 1.0, "repeats": share}) for share in (0.0, 1.0)]
     plain, repeating = (made(shards, mix)["tokens"] for mix in mixes)
     np.testing.assert_array_equal(plain, repeating)
+
+
+def test_judge_scores_copies_and_what_follows_two_raw_blocks(shards: Path, tiny_base: Path) -> None:
+    base = FrozenBase(BaseModel.load(str(tiny_base), device="cpu"))
+    judge = GistJudge(JudgeConfig(rows=2, scored=16), base, TokenStreams(open_shards(shards)), K)
+    seen: dict[str, tuple[torch.Tensor, dict[str, torch.Tensor]]] = {}
+    for _, setting, tokens, tiling in judge._cells:
+        seen[setting] = tokens, tiling
+    tokens, tiling = seen["copies"]
+    for row in range(2):
+        coarse = np.isin(np.arange(64), tiling["blocks"][row])
+        copies = copied_tokens(tokens[row].numpy(), coarse, K, K + 64)
+        assert len(copies) > 5
+        assert np.isin(tiling["target"][row], copies).all()
+    _, tiling = seen["apart"]
+    behind = tiling["target"] - (tiling["blocks"] + 1) * K
+    assert behind.tolist() == [list(range(64, 128))] * 2
+
+
+def test_training_goes_on_from_a_gistnet_and_keeps_its_index_keys(
+    shards: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    keys = {"width": 16, "layers": 1, "heads": 2, "ffn": 16, "context_dim": 8, "lexical_dim": 8}
+    tilings = {"length": 256, "rows": 2, "scored": 32, "gists": [1, 3], "tail": 2}
+    fields: dict[str, Any] = {
+        "base": str(tiny_base),
+        "shards": str(shards),
+        "heldout": str(shards),
+        "loop": {"seed": 1, "budget": {"steps": 2}, "schedule": {"warmup_steps": 1}},
+        "net": {"layers": 1, "left_context": 8, "keys": keys},
+        "phases": [{"share": 1.0, "tilings": {**tilings, "copies": 0.5, "repeats": 0.5}}],
+        "evaluation": {"rows": 1, "scored": 16},
+    }
+    config = parse(GistNetTraining, fields)
+    first, second = tmp_path / "first", tmp_path / "second"
+    train_gistnet(config, tmp_path / "a", device="cpu", export=first)
+    later = replace(config, loop=replace(config.loop, checkpoint_steps=1))
+    train_gistnet(later, tmp_path / "b", device="cpu", init=first, export=second)
+    before, after = (load_file(f / "model.safetensors") for f in (first, second))
+    kept = {name for name in before if torch.equal(before[name], after[name])}
+    assert kept >= {name for name in before if name.startswith("keys.")} | {"pad"}
+    assert not kept & {"head.weight", "encoder.layers.0.v_proj.weight"}
+
+    embedding = BaseModel.load(str(tiny_base), device="cpu").embedding_matrix
+    rng = generator(3, "test-copies")
+    tokens = rng.integers(0, 8192, (3, K)).astype(np.uint32)
+    left = rng.integers(0, 8192, (3, 8)).astype(np.uint32)
+    left[0] = 0xFFFFFFFF  # the first block of a history
+    (gists, own), (newer, same) = (
+        NetGister.load(folder, embedding).encode_blocks(tokens, left) for folder in (first, second)
+    )
+    np.testing.assert_array_equal(own, same)
+    assert np.abs(gists - newer).max() > 1e-4
