@@ -14,6 +14,7 @@ import yaml
 
 from megacontext.core.allocators import make_allocator
 from megacontext.core.config import FocusConfig, allocator_options, parse_config, recorded_focus
+from megacontext.core.config.keys import WHERE_AND_HOW, by_path
 from megacontext.core.focus import Focus, Limits, RoundResult, WorkingContext
 from megacontext.core.runtime.triggers import limits_for
 from megacontext.traces.errors import MegaContextError, PlanError, TraceError
@@ -25,8 +26,6 @@ from megacontext.traces.state import violations_of
 __all__ = ["Report", "verify"]
 
 _VOLATILE_METADATA = frozenset({"mc.created", "mc.git"})
-_WHERE_AND_HOW = ("tree.path", "tree.storage", "tree.commit_blocks", "trace.flush", "trace.queue")
-"""Config keys, or their beginnings, that say where a run keeps things and not what it does."""
 _MAX_PROBLEMS = 20
 
 
@@ -116,7 +115,9 @@ def _checked_row(reader: TraceReader, i: int, report: Report) -> TraceRow | None
     try:
         return reader.row(i)
     except TraceError as error:
-        report.problems.append(str(error))
+        said = str(error)  # names all rows of a damaged batch, once
+        if report.problems[-1:] != [said]:
+            report.problems.append(said)
         return None
 
 
@@ -300,7 +301,7 @@ def _metadata_differences(a: TraceReader, b: TraceReader) -> list[str]:
             return [f"{key} differs: {_short(mine)} here, {_short(other)} in {b.path}."]
         here, there = _keys(mine), _keys(other)
         for path in sorted(here.keys() | there.keys()):
-            if here.get(path) != there.get(path) and not path.startswith(_WHERE_AND_HOW):
+            if here.get(path) != there.get(path) and not path.startswith(WHERE_AND_HOW):
                 one, two = _short(here.get(path)), _short(there.get(path))
                 return [f"mc.config differs: {path} is {one} here, {two} in {b.path}."]
     return []
@@ -312,17 +313,7 @@ def _keys(config: str | None) -> dict[str, Any]:
         raw = yaml.safe_load(config or "")
     except yaml.YAMLError:
         raw = config
-    flat: dict[str, Any] = {}
-
-    def walk(node: Any, path: str) -> None:
-        if isinstance(node, dict) and node:
-            for key, value in node.items():
-                walk(value, f"{path}.{key}" if path else str(key))
-        else:
-            flat[path] = node
-
-    walk(raw, "")
-    return flat
+    return by_path(raw)
 
 
 def _equal(one: Any, two: Any) -> bool:

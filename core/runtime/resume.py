@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from megacontext.core.config import FocusConfig, parse_config, recorded_focus
+from megacontext.core.config.keys import WHERE_AND_HOW, by_path
 from megacontext.core.focus import Limits
 from megacontext.core.runtime.bundle import resolve_kinds
 from megacontext.core.runtime.parts import Parts
@@ -25,15 +24,13 @@ __all__ = ["Resumed", "restore"]
 
 _TYPED = re.compile(r"typed @(\d+)-(\d+)")
 
-_FREE = frozenset(
-    {
-        *("device", "threads", "gist.products"),  # the machine
-        *("gist.path", "lens.path", "allocator.path"),  # checkpoints may move
-        *("tree.storage", "tree.path", "tree.commit_blocks"),
-        *("trace.flush_rows", "trace.flush_ms", "trace.queue_rows"),
-    }
+_FREE = (
+    *WHERE_AND_HOW,
+    *("device", "threads", "gist.products"),  # the machine
+    *("gist.path", "lens.path", "allocator.path"),  # checkpoints may move
+    "source.",  # its tokens are compared
 )
-"""What a resumed run may have otherwise than before; of its source, the tokens are compared."""
+"""What a resumed run may have otherwise than before: key paths, or their beginnings."""
 
 
 @dataclass(frozen=True)
@@ -109,20 +106,10 @@ def _check(parts: Parts, reader: TraceReader) -> None:
         TraceError: a key that decides rows differs from what the trace recorded.
     """
     before = resolve_kinds(parse_config(reader.meta.config, where=str(reader.path), recorded=True))
-    recorded = dict(_flat(asdict(before)))
-    for key, now in _flat(asdict(parts.config)):
-        if key in _FREE or key.startswith("source."):
-            continue
-        if recorded[key] != now:
+    recorded = by_path(asdict(before))
+    for key, now in by_path(asdict(parts.config)).items():
+        if recorded.get(key) != now and not key.startswith(_FREE):
             raise TraceError(
                 f"{key} is {now} but the run in {reader.path} had {recorded[key]}; resume with "
                 f"its own config (--config {reader.path})."
             )
-
-
-def _flat(section: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in section.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{path}{key}.")
-        else:
-            yield f"{path}{key}", value
