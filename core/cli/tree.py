@@ -100,10 +100,16 @@ def regist(
             f"the tree in {tree} belongs to model {before.model!r}, not to model.path "
             f"{loaded.model.path!r}; its tokens mean nothing to another model, start a new tree."
         )
-    from megacontext.core.runtime.parts import load_base, make_gister
+    from megacontext.core.runtime.parts import load_base, make_gister, tokenizer_id
     from megacontext.core.tree import regist as regist_tree
 
-    gister = make_gister(loaded, load_base(loaded))
+    base = load_base(loaded)
+    if before.tokenizer not in ("", tokenizer_id(base)):
+        raise StorageError(
+            f"the tree in {tree} holds ids of tokenizer {before.tokenizer!r}, model.path "
+            f"{loaded.model.path!r} has {tokenizer_id(base)!r}; start a new tree."
+        )
+    gister = make_gister(loaded, base)
     console = Console(stderr=True, quiet=as_json)
     columns = ("regist", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     hidden = as_json or not console.is_terminal

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,7 @@ from megacontext.core.tree import Gister, Progress, Tree, TreeSpec
 from megacontext.traces.errors import ModelError, StorageError
 from megacontext.traces.schema import Trigger
 
-__all__ = ["Parts", "build_parts", "load_base", "make_gister"]
+__all__ = ["Parts", "build_parts", "load_base", "make_gister", "tokenizer_id"]
 
 
 _UNTRAINED_GISTS = {
@@ -120,6 +122,11 @@ def _raw_pieces(base: BaseModel) -> list[str]:
     return [piece or "" for piece in hf.convert_ids_to_tokens(list(range(base.vocab_size)))]
 
 
+def tokenizer_id(base: BaseModel) -> str:
+    """16 hex digits over the vocabulary's entry of each id: equal where ids mean equal text."""
+    return hashlib.sha256(json.dumps(_raw_pieces(base)).encode()).hexdigest()[:16]
+
+
 def _untrained(config: Config) -> list[str]:
     """What a user should know about the parts of a resolved config."""
     notes = []
@@ -200,6 +207,7 @@ def _tree(config: Config, base: BaseModel, gister: Gister, progress: Progress | 
         model=base.name if config.model.path != DEMO else DEMO,
         gist_checkpoint=gister.checkpoint_id,
         vocab_size=base.vocab_size,
+        tokenizer=tokenizer_id(base),
     )
     if config.tree.storage == "ram":
         return Tree.create(spec, gister)

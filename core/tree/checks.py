@@ -15,6 +15,12 @@ from megacontext.traces.errors import ModelError, StorageError
 __all__ = ["check_gister", "check_spec", "regist_spec", "token_ids"]
 
 
+_FIXES = {
+    "gist_checkpoint": "rebuild the gists with regist or load that checkpoint",
+    "tokenizer": "its ids mean other text to this model, choose another tree",
+}
+
+
 def check_gister(spec: TreeSpec, gister: Gister, where: str) -> None:
     """Refuse a gister whose gists cannot stand beside those of the tree ``where``.
 
@@ -43,12 +49,10 @@ def check_spec(have: TreeSpec, want: TreeSpec, where: str) -> None:
     """
     for field in fields(TreeSpec):
         left, right = getattr(have, field.name), getattr(want, field.name)
+        if field.name == "tokenizer" and not (left and right):
+            continue  # a tree from before this field
         if left != right:
-            fix = (
-                "rebuild the gists with regist or load that checkpoint"
-                if field.name == "gist_checkpoint"
-                else "open it with the same setting or choose another tree"
-            )
+            fix = _FIXES.get(field.name, "open it with the same setting or choose another tree")
             raise StorageError(
                 f"{field.name} of {where} is {left!r} but {right!r} is expected; {fix}."
             )

@@ -48,6 +48,8 @@ class Manifest:
 
 def write_manifest(files: FileLayer, folder: Path, manifest: Manifest) -> None:
     """Replace the manifest: temporary file, sync, rename, sync of the folder."""
+    spec = manifest.spec.as_dict()
+    tokenizer = spec.pop("tokenizer")
     body: dict[str, Any] = {
         "format": _FORMAT,
         "version": _VERSION,
@@ -55,9 +57,11 @@ def write_manifest(files: FileLayer, folder: Path, manifest: Manifest) -> None:
         "created": manifest.created,
         "generation": manifest.generation,
         "gist_checkpoint": manifest.spec.gist_checkpoint,
-        "spec": manifest.spec.as_dict(),
+        "spec": spec,
         "files": manifest.files,
     }
+    if tokenizer:  # beside the spec, where a reader that does not know it passes over it
+        body["tokenizer"] = tokenizer
     body["crc"] = _crc(body)
     new = folder / f"{MANIFEST}.new"
     handle = files.open(new, write=True, create=True)
@@ -103,7 +107,7 @@ def read_manifest(files: FileLayer, folder: Path) -> Manifest:
     if body.pop("crc", None) != _crc(body):
         raise StorageError(damaged)
     try:
-        spec = TreeSpec(**body["spec"])
+        spec = TreeSpec(**body["spec"], tokenizer=str(body.get("tokenizer", "")))
         return Manifest(body["tree"], body["created"], body["generation"], spec)
     except (KeyError, TypeError, ConfigError) as error:
         raise StorageError(damaged) from error

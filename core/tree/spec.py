@@ -75,6 +75,7 @@ class TreeSpec:
         model: name of the base model the tokens and gists belong to.
         gist_checkpoint: id of the gister that made the gists.
         vocab_size: token ids are below it.
+        tokenizer: fingerprint of what the ids mean; empty where nobody said.
 
     Raises:
         ConfigError: a value is outside its legal range.
@@ -88,6 +89,7 @@ class TreeSpec:
     model: str
     gist_checkpoint: str
     vocab_size: int
+    tokenizer: str = ""
 
     def __post_init__(self) -> None:
         size = self.block_size
@@ -112,6 +114,10 @@ class TreeSpec:
                 raise ConfigError(
                     f"{name} has {len(text.encode())} bytes; use 1 to {MAX_NAME_BYTES}."
                 )
+        if len(self.tokenizer) > MAX_NAME_BYTES:
+            raise ConfigError(
+                f"tokenizer has {len(self.tokenizer)} characters; use at most {MAX_NAME_BYTES}."
+            )
 
     def as_dict(self) -> dict[str, int | str]:
         return asdict(self)

@@ -1,6 +1,7 @@
 """``megacontext tree``: facts, damage, and gists made anew."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -81,6 +82,25 @@ def test_a_tree_of_another_model_is_no_tree_to_regist(tree, config, capsys):
     code, said = call(capsys, "tree", "regist", tree, "--config", config)
     assert (code, said.err.count("\n")) == (2, 1)
     assert "start a new tree" in said.err
+
+
+def test_another_tokenizer_of_equal_size_behind_the_same_path_is_refused(
+    tree, config, capsys, model_folder, tmp_path
+):
+    whole = config.read_text()
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder, folder)
+    config.write_text(whole.replace(str(model_folder), str(folder)))
+    named = ["--config", config, "--tree", tmp_path / "named", "--out", tmp_path / "n.arrow"]
+    assert call(capsys, "run", *named)[0] == 0
+    file = folder / "tokenizer.json"
+    raw = json.loads(file.read_text())
+    raw["model"]["vocab"] |= {"a": raw["model"]["vocab"]["b"], "b": raw["model"]["vocab"]["a"]}
+    file.write_text(json.dumps(raw))
+    code, said = call(capsys, "run", *named)
+    assert (code, "its ids mean other text" in said.err) == (2, True)
+    code, said = call(capsys, "tree", "regist", tmp_path / "named", "--config", config)
+    assert (code, "holds ids of tokenizer" in said.err) == (2, True)
 
 
 @pytest.mark.parametrize("command", ["info", "verify"])

@@ -149,6 +149,20 @@ def test_other_facts_than_expected(folder, spec, gister, field, value):
     Tree.open(folder, gister, expect=spec).close()
 
 
+def test_ids_of_another_tokenizer_are_refused_and_unknown_ones_are_not(tmp_path, spec, gister):
+    path = tmp_path / "named"
+    Tree.create(replace(spec, tokenizer="0123"), gister, path).close()
+    refused(
+        path, gister, "tokenizer of .* '0123' but '4567'", expect=replace(spec, tokenizer="4567")
+    )
+    assert "tokenizer" not in json.loads((path / "manifest.json").read_text())["spec"]
+    for known, expected in (("0123", "0123"), ("0123", ""), ("", "4567")):
+        path = tmp_path / f"{known}-{expected}"
+        Tree.create(replace(spec, tokenizer=known), gister, path).close()
+        with Tree.open(path, gister, expect=replace(spec, tokenizer=expected)) as tree:
+            assert tree.spec.tokenizer == known
+
+
 def test_a_newer_file_format(folder, gister):
     path = folder / "LOD0.ctx"
     raw = bytearray(path.read_bytes())
