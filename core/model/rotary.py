@@ -77,22 +77,20 @@ def turned(keys: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def turn_into(target: Tensor, born: Tensor, cos: Tensor, sin: Tensor) -> None:
-    """Write keys ``born`` [s, D] under a :func:`rotation` to ``target`` [s, D].
+    """Write keys ``born`` [..., s, D] under a :func:`rotation` to ``target`` [..., s, D].
 
     The same values as :func:`turned`, in fewer passes over memory. What does not rotate is the
     same in both already.
     """
     width = cos.shape[-1]
     half = width // 2
-    first, second = born[:, :half].float(), born[:, half:width].float()
-    part = target[:, :width]
+    turning, part = born[..., :width].float(), target[..., :width]
     # Products in float32 go straight to where they belong.
-    moved = part if part.dtype == torch.float32 else torch.empty_like(cos)
-    across = torch.empty_like(first)
-    torch.mul(first, cos[:, :half], out=moved[:, :half])
-    moved[:, :half].add_(torch.mul(second, sin[:, :half], out=across))
-    torch.mul(second, cos[:, half:], out=moved[:, half:])
-    moved[:, half:].add_(torch.mul(first, sin[:, half:], out=across))
+    moved = part if part.dtype == torch.float32 else torch.empty_like(turning)
+    torch.mul(turning, cos, out=moved)
+    across = torch.mul(turning[..., half:], sin[:, :half])
+    moved[..., :half].add_(across)
+    moved[..., half:].add_(torch.mul(turning[..., :half], sin[:, half:], out=across))
     if moved is not part:
         part.copy_(moved)
 

@@ -162,8 +162,7 @@ class SlottedCache(Cache):  # type: ignore[misc]  # transformers is untyped here
         delta = self._now_at[:count] - self._born_at[:count]
         cos, sin = rotation(torch.from_numpy(delta), self.rotary.inv_freq)
         for layer, i in self.birth_index.items():
-            for target, born in zip(self.keys[layer], self.birth[i], strict=True):
-                turn_into(target[:count], born[:count], cos, sin)
+            turn_into(self.keys[layer, :, :count], self.birth[i, :, :count], cos, sin)
 
     def snapshot(self, slots: NDArray[np.int64]) -> Snapshot:
         """A copy of what lies in ``slots`` I64[m], for :meth:`restore`."""
