@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from megacontext.core.config import Config, dump_config, load_config, parse_config
+from megacontext.core.config.yamls import parse_mapping
 from megacontext.traces.errors import ConfigError, MegaContextError
 
 __all__ = ["Job", "Plan", "load_plan"]
@@ -99,15 +100,11 @@ def _config(source: Path, seed: int | None, settings: list[str], stream: object)
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "not UTF-8 text"
         raise ConfigError(f"Batch file {path} cannot be read ({why}); check the path.") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"Batch file {path} is not valid YAML; check its indentation.") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"Batch file {path} must be a mapping with configs, seeds, …")
-    return raw
+    return parse_mapping(text, f"Batch file {path}")
 
 
 def _typed(value: Any, kind: type, key: str, path: Path) -> Any:

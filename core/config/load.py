@@ -15,6 +15,7 @@ import yaml
 from megacontext.core.config.fields import legal_of
 from megacontext.core.config.recorded import as_recorded, focus_as_recorded
 from megacontext.core.config.schema import Config, FocusConfig
+from megacontext.core.config.yamls import parse_mapping
 from megacontext.traces.errors import BudgetError, ConfigError
 
 __all__ = [
@@ -59,16 +60,7 @@ def parse_config(
         recorded: the text is a trace's; a key that is younger than it gets the value that acts
             as the version before that key did, not today's default.
     """
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", None)
-        place = "" if line is None else f" at line {line + 1}"
-        raise ConfigError(f"{where} is not valid YAML{place}; check its indentation.") from error
-    if raw is None:
-        raw = {}
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{where} holds {_kind(raw)}; it must be a mapping of keys to values.")
+    raw = parse_mapping(text, where)
     if recorded:
         raw = as_recorded(raw)
     for setting in overrides:
@@ -111,11 +103,15 @@ def _check(config: Config) -> None:
         raise ConfigError(
             "tree.path is empty but tree.storage is disk; set tree.path or pass --tree DIR."
         )
-    for key, kind, needs in (("gist", config.gist, "gistnet"), ("lens", config.lens, "lensnet")):
-        if kind.path and kind.kind != needs:
+    for key, kind, needs in (
+        ("gist", config.gist, ("gistnet",)),
+        ("lens", config.lens, ("lensnet",)),
+        ("allocator", config.allocator, ("learned", "transformer")),
+    ):
+        if kind.path and kind.kind not in needs:
             raise ConfigError(
                 f"{key}.path is {kind.path!r} but {key}.kind is {kind.kind}, which reads no "
-                f"checkpoint; set {key}.kind to {needs}."
+                f"checkpoint; set {key}.kind to {' or '.join(needs)}."
             )
 
 
@@ -211,7 +207,9 @@ def _convert_kind(members: tuple[Any, ...], value: Any, path: str) -> Any:
     kinds = {m.__dataclass_fields__["kind"].default: m for m in members}
     if not isinstance(value, Mapping):
         raise ConfigError(f"{path} is {_kind(value)}; it must be a section with a kind.")
-    name = value.get("kind")
+    if "kind" not in value:
+        raise ConfigError(f"{path}.kind is missing; it must be one of {', '.join(kinds)}.")
+    name = value["kind"]
     if not isinstance(name, str) or name not in kinds:
         raise ConfigError(f"{path}.kind is {_short(name)}; it must be one of {', '.join(kinds)}.")
     return build(kinds[name], value, path)

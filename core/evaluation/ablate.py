@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from megacontext.core.config import Config, build, dump_config, parse_config
+from megacontext.core.config.yamls import parse_mapping
 from megacontext.core.evaluation.jobs import (
     Job,
     JobProgress,
@@ -87,11 +88,12 @@ def load_plan(path: Path) -> Plan:
         ConfigError: not such a file, or a variant with an illegal setting, by its name.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        why = getattr(error, "strerror", None) or type(error).__name__
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "not UTF-8 text"
         raise ConfigError(f"--plan {path} cannot be read ({why}); name a YAML file.") from error
-    if not isinstance(raw, Mapping) or not isinstance(raw.get("tables"), Mapping):
+    raw = parse_mapping(text, f"--plan {path}")
+    if not isinstance(raw.get("tables"), Mapping):
         raise ConfigError(f"--plan {path} has no 'tables'; see configs/eval/ablations.yaml.")
     unknown = sorted(set(raw) - {"run", "tables", "full", "quick"})
     if unknown:

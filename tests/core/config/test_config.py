@@ -55,12 +55,22 @@ def test_overrides_win_and_reach_nested_keys():
         ("lens: {path: x}", "lens.kind"),
         ("a: [", "not valid YAML"),
         ("- 1", "mapping"),
+        ("seed: 1\nw_max: 900\nseed: 2", r"has the key seed twice.*line 3\); keep one"),
+        ("focus:\n  n_diff: 1\n  n_diff: 1", r"key n_diff twice.*line 3"),
+        ("source: {max_tokens: 3}", "source.kind is missing"),
+        ("allocator: {path: x}", "allocator.kind to learned or transformer"),
     ],
 )
 def test_a_bad_config_is_one_sentence_with_its_key(text, says):
     with pytest.raises(ConfigError, match=says) as caught:
         parse_config(text)
     assert str(caught.value).count("\n") == 0
+
+
+def test_a_merge_key_is_no_key_twice():
+    merged = "focus:\n  question: {<<: {rounds: 3, n_diff: 5}, rounds: 4}"
+    question = parse_config(merged).focus.question
+    assert (question.rounds, question.n_diff) == (4, 5)
 
 
 def test_the_smallest_budget_is_legal_and_one_less_is_not():

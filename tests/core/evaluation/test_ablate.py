@@ -71,7 +71,7 @@ def test_variants_stand_in_their_tables_and_missing_parts_are_noted(capsys, plan
         ("tables: {a: {b: 3}}", "tables.a.b"),
         ("tables: {a: {b: []}}\nmore: 1", "unknown key 'more'"),
         ("tables: {a: {b: []}}\nquick: {nope: 1}", "quick.nope"),
-        (": :", "cannot be read"),
+        (": :", "not valid YAML at line 1"),
     ],
 )
 def test_bad_plans_are_one_sentence(capsys, tmp_path, text, says):
