@@ -103,6 +103,7 @@ def ceiling(
     heldout: Annotated[Path, typer.Option(help="Prepared held-out text.")],
     rows: Annotated[int, typer.Option(min=1, help="Blocks per domain.")] = 64,
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps per vector.")] = 150,
+    apart: Annotated[int, typer.Option(min=0, help="Raw tokens behind the block.")] = 0,
     device: _Device = "auto",
     json_: _Json = False,
 ) -> None:
@@ -119,7 +120,7 @@ def ceiling(
 
     frozen = FrozenBase(BaseModel.load(base, device=device))
     streams = TokenStreams(open_shards(heldout))
-    show(one_vector_ceiling(frozen, streams, rows=rows, steps=steps), json_)
+    show(one_vector_ceiling(frozen, streams, rows=rows, steps=steps, apart=apart), json_)
 
 
 def _main() -> None:

@@ -345,6 +345,10 @@ def test_optimized_vector_beats_its_start(base: FrozenBase, shards: Path) -> Non
     streams = TokenStreams(open_shards(shards))
     figures = one_vector_ceiling(base, streams, rows=2, before=64, steps=10)
     assert figures["code_fitted"] < figures["code_mean"]
+    further = one_vector_ceiling(base, streams, rows=2, before=64, steps=10, apart=64)
+    assert further["code_fitted"] < further["code_mean"]
+    assert further["code_delete"] != figures["code_delete"]
+    assert further["code_repeated"] not in (further["code_fitted"], further["code_mean"])
 
 
 def test_impossible_settings_and_foreign_gistnets_are_refused(
