@@ -37,10 +37,10 @@ from megacontext.core.training.lensnet_eyes import over_frontier, remember, view
 from megacontext.core.training.lensnet_judge import LensJudge
 from megacontext.core.training.lensnet_states import LensRows
 from megacontext.core.training.lensnet_targets import (
-    attention_loss,
-    attention_target,
     blocks_that_fit,
+    chance_of_need,
     far_loss,
+    near_loss,
     ranking_loss,
     utility_loss,
 )
@@ -166,19 +166,17 @@ class LensTask:
         seen = seen_at(levels, index)
         logits = seen.logits(self._lens)
         gold = over_frontier(batch["gold"], seen.levels, index, size) > 0
-        asks = batch["gold"].sum(1) > 0
-        runner = (seen.place() < phase.runners) & asks[:, None] & seen.valid & ~gold
         fit = far_loss(
             logits,
-            gold,
-            runner,
+            gold & seen.valid,
             seen.levels,
             index,
             seen.valid,
             batch["n_tokens"],
-            asks,
+            batch["gold"].sum(1) > 0,
             phase.states.near_blocks * size,
             size,
+            phase.miss,
         )
         coarse = seen.valid & (seen.levels > 0)
         return fit, ranking_loss(logits, gold & coarse, coarse)
@@ -238,8 +236,8 @@ class LensTask:
         def fit(levels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
             seen = seen_at(levels, index)
             logits = seen.logits(self._lens)
-            target = attention_target(demand, seen.levels, index, size, wanted, phase.hold)
-            return logits, attention_loss(logits, target, seen.valid)
+            chance = chance_of_need(demand, seen.levels, index, size, wanted, phase.hold)
+            return logits, near_loss(logits, chance, seen.levels, seen.valid)
 
         logits, attention = fit(batch["levels"], batch["index"])
         if int(batch["rounds"][0]):
@@ -249,8 +247,8 @@ class LensTask:
         figures = {"attention": attention}
         if phase.counterfactual:
             saved = self._saved(batch, memory.gists[0], memory.gists[1])
-            own = logits.gather(1, batch["candidates"])
-            figures["counterfactual"] = utility_loss(own, saved, phase.scale)
+            own, levels = (x.gather(1, batch["candidates"]) for x in (logits, batch["levels"]))
+            figures["counterfactual"] = utility_loss(own, saved, levels, phase.scale)
             total = total + phase.counterfactual * figures["counterfactual"]
         return total, figures
 

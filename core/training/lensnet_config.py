@@ -29,8 +29,8 @@ class LensPhase:
         hold: log ratio of demand by which an entry keeps the detail that it has. Higher: calmer.
         scale: difference of saved NLL that weighs tanh(1) when candidates are ranked.
         hidden: chance that a batch shows the base model's hidden states and surprisal.
-        runners: how many blocks that match a question best, or stand beside one that does, are to
-            be opened even if they are not gold.
+        miss: how many blocks opened in vain at a question weigh as much as one missed. Higher:
+            more runners-up are opened.
     """
 
     share: float
@@ -42,12 +42,14 @@ class LensPhase:
     hold: float = 0.2
     scale: float = 0.02
     hidden: float = 0.7
-    runners: int = 14
+    miss: float = 10.0
     states: StateMix = field(default_factory=StateMix)
 
     def __post_init__(self) -> None:
         if not 0 < self.appetite <= 4:
             raise ConfigError(f"phases.appetite: {self.appetite} is outside 0 to 4.")
+        if self.miss < 1:
+            raise ConfigError(f"phases.miss: {self.miss} is below 1; a miss costs the answer.")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@
   every complete group at level 2: the best ``budget / 2`` entries are expanded, all are scored
   again, the best gists are expanded until ``budget`` is used.
   ``gold_raw_short``: the same over short histories, where the asked facts are a larger part of all.
+  ``beside``: blocks that were opened for nothing; ``asked_utilization``: share of the budget in
+  use afterwards.
 * Near states: rank correlation with the attention of the coming tokens, and with the NLL that
   detail was measured to save.
 * Plain text, walked through as by a session: see :mod:`megacontext.core.training.lensnet_plain`.
@@ -14,11 +16,12 @@ The best checkpoint has the lowest ``lens_missed``::
 
     1 - (gold_raw + gold_raw_short) / 2 - 0.2 * lens_nll_rho - 0.1 * lens_attention_rho
         + 2 * (distance of swap_rate from 0.09 to 0.20) + 2 * max(0, 0.90 - residency)
-        + 2 * max(0, 0.90 - utilization)
+        + 2 * max(0, 0.90 - utilization) + 2 * max(0, 0.90 - asked_utilization) + beside / 400
 
-so a point of gold weighs as much as five hundredths of correlation with NLL, or half a hundredth
-of swap rate outside its band. A session over 8,192 tokens moves about 0.6 times as much as these
-walks (it starts with room to spare), so the band is that of a session at 0.055 to 0.12.
+so a point of gold weighs as much as five hundredths of correlation with NLL, half a hundredth of
+swap rate outside its band, or four blocks opened beside the asked facts. A session over 8,192
+tokens moves about 0.6 times as much as these walks (it starts with room to spare), so the band is
+that of a session at 0.055 to 0.12.
 """
 
 from __future__ import annotations
@@ -41,6 +44,7 @@ from megacontext.core.training.gistnet_base import FrozenBase
 from megacontext.core.training.lensnet_eyes import over_frontier, remember, view
 from megacontext.core.training.lensnet_plain import PlainWalks
 from megacontext.core.training.lensnet_states import LensRows, StateMix, frontier
+from megacontext.core.training.lensnet_targets import chance_meant
 from megacontext.core.training.lensnet_teacher import AttentionProbe, token_nll, window_nll
 from megacontext.core.training.lensnet_walk import QUESTION, cold_levels, walk
 from megacontext.core.training.mixture import TokenStreams
@@ -130,6 +134,8 @@ class LensJudge:
         self.names = [
             "gold_raw",
             "gold_raw_short",
+            "beside",
+            "asked_utilization",
             *(f"gold_raw_{kind}" for kind in dict.fromkeys(self._kinds)),
             *(f"{who}_found_{b}" for who in _WHO for b in config.budgets),
             *(f"{who}_{what}" for who in _WHO for what in ("attention_rho", "nll_rho")),
@@ -140,11 +146,14 @@ class LensJudge:
 
     def judge(self, lens: LensNet) -> dict[str, float]:
         """All figures; ``lens_missed`` as the module says."""
-        raw = [self._walked(lens, i) for i in range(len(self._far))]
+        walked = [self._walked(lens, i) for i in range(len(self._far))]
+        raw = [hit for hit, _, _ in walked]
         far = self._config.far
         figures = {
             "gold_raw": float(np.mean(raw[:far])),
             "gold_raw_short": float(np.mean(raw[far:])),
+            "beside": float(np.mean([beside for _, beside, _ in walked])),
+            "asked_utilization": float(np.mean([used for _, _, used in walked])),
         }
         for kind in dict.fromkeys(self._kinds):
             own = [
@@ -165,12 +174,14 @@ class LensJudge:
             missed += 2 * max(low - figures["swap_rate"], figures["swap_rate"] - high, 0)
             missed += 2 * max(0.90 - figures["residency"], 0)
             missed += 2 * max(0.90 - figures["utilization"], 0)
+        missed += 2 * max(0.90 - figures["asked_utilization"], 0) + figures["beside"] / 400
         figures["lens_missed"] = missed
         return figures
 
     @torch.no_grad()
-    def _walked(self, lens: LensNet, number: int) -> bool:
-        """Whether two refocuses at the question make every gold block raw."""
+    def _walked(self, lens: LensNet, number: int) -> tuple[bool, int, float]:
+        """After two refocuses at the question: (whether every gold block is raw, other blocks that
+        were opened, share of the budget in use)."""
         case, config = self._far[number], self._config
         size, n_tokens = self._gistnet.config.block_size, int(case["n_tokens"])
 
@@ -184,7 +195,11 @@ class LensJudge:
         levels, index = walk(score, [start], [n_tokens], [config.w_max], size, rounds)
         raw = np.zeros(len(case["gold"]), bool)
         raw[index[0, levels[0] == 0]] = True
-        return bool(raw[case["gold"] > 0].all())
+        gold = case["gold"] > 0
+        first = len(gold) - int((start == 0).sum())  # raw blocks of a start are the newest
+        used = np.where(levels[0] == 0, size, 1)[levels[0] >= 0].sum() + n_tokens % size
+        beside = int((raw & ~gold)[:first].sum())
+        return bool(raw[gold].all()), beside, float(used / config.w_max)
 
     def _remember(self, number: int) -> Stored:
         if number not in self._memory:
@@ -266,9 +281,10 @@ class LensJudge:
             saved = ((nll[:, :1] - nll[:, 1:]) * batch["detail"])[0]
             most = over_frontier(demand, seen.levels, batch["index"], size)[0]
             picked = batch["candidates"][0]
-            logits = seen.logits(lens)
-            positive.append(float((torch.tanh(logits) > 0.2).float().mean()))
-            for who, values in (("lens", logits[0]), ("similarity", seen.similarity[0])):
+            scores = torch.tanh(seen.logits(lens))
+            positive.append(float((scores > QUESTION.tau_expand).float().mean()))
+            needs = chance_meant(scores, seen.levels)[0]
+            for who, values in (("lens", needs), ("similarity", seen.similarity[0])):
                 found[f"{who}_attention_rho"].append(_rank_correlation(values, most))
                 found[f"{who}_nll_rho"].append(_rank_correlation(values[picked], saved))
         figures = {name: float(np.mean(values)) for name, values in found.items()}

@@ -1,16 +1,22 @@
-"""What LensNet's scores aim at.
+"""What LensNet's scores aim at: what an entry's detail is worth, as a chance.
 
-Far states, where something is asked for: gists over a gold block +0.9, a gold block that is raw
-already +0.5; the runners-up by similarity are worth opening too, after the gold: a wrong block
-costs a few entries, a missed one the answer. No other gist is to open. Raw blocks may be worth
-what they like, but none enough to use up a refocus's actions before the gold opens.
+With p for the chance that a block *deserves to be raw*, a gist aims at p - (1 - p) * ROOM: all of
+it is gained if it is opened rightly; opened wrongly, the room is lost that something else could
+have had. A raw block aims at -(1 - p) * ROOM, for the same reason: dull as it may be, what stands
+empty beside it is worth no more. So nothing scores below the allocator's threshold for folding, an
+entry gives way only to one that wants its place, and the budget stays in use. As a chance and not
+as an expected amount a score does not shrink to nothing where the future is uncertain, so the
+thresholds mean something in any text.
 
-Near states, real text: a block *deserves to be raw* if the coming tokens attend to it more than
-to the block that would just fit the budget. With p for the chance of that, the score aims at
-2 p - 1: a gist opens where p is above 0.6, a raw block may go where p is below 0.4. As a chance
-and not as an expected amount it does not shrink to nothing where the future is uncertain, so the
-thresholds mean something in any text. Beside it, entries of a state are ranked by the NLL that
-more detail was measured to save: too noisy a figure to be aimed at by its amount.
+Far states, where something is asked for: gold blocks deserve to be raw, no other does, and a missed
+one weighs as much as ``miss`` wrong ones. So a gist opens where its chance of being gold is above
+about 0.44 / ``miss``: many runners-up where keys leave it open what is meant, none where one block
+stands out. What is raw there may keep what plain text says of it.
+
+Near states, real text: a block deserves to be raw if the coming tokens attend to it more than to
+the block that would just fit the budget. Beside it, gists of a state are ranked by the NLL that
+opening them was measured to save, raw blocks by what folding them costs: too noisy a figure to be
+aimed at by its amount.
 
 Shapes: R states, B blocks, N frontier entries, C candidates.
 """
@@ -24,19 +30,41 @@ from torch.nn import functional
 from megacontext.core.training.lensnet_eyes import over_frontier, starts_of
 
 __all__ = [
-    "attention_loss",
-    "attention_target",
+    "ROOM",
     "blocks_that_fit",
+    "chance_meant",
+    "chance_of_need",
     "far_loss",
+    "near_loss",
     "ranking_loss",
     "utility_loss",
+    "worth",
 ]
 
-_WISH = 0.1  # scores of gists that are not asked for stay below it, well below the bar of 0.2
-_RUNNER = 0.35  # scores of runners-up lie above it
-_PAYER = 0.5  # raw blocks stay within it where something is asked for
-_FAR = -0.3  # scores of what lies beyond all near states, where nothing is asked for
-_SHARP = 1.2  # how soon a log ratio of demand to the mark is a clear case
+ROOM = 0.15
+"""What a place in the window is worth at most while nothing asks for it; below tau_collapse."""
+
+_SHARP = 2.4  # how soon a log ratio of demand to the mark is a clear case
+
+
+def worth(chance_RN: Tensor, levels_RN: Tensor) -> Tensor:
+    """Scores [R, N] of entries that deserve to be raw with these chances."""
+    wasted = (1 - chance_RN) * ROOM
+    return torch.where(levels_RN == 0, -wasted, chance_RN - wasted)
+
+
+def chance_meant(scores_RN: Tensor, levels_RN: Tensor) -> Tensor:
+    """The chance that a score stands for: the inverse of :func:`worth`, so that gists and raw
+    blocks can be compared."""
+    gists = (scores_RN + ROOM) / (1 + ROOM)
+    return torch.where(levels_RN == 0, 1 + scores_RN / ROOM, gists)
+
+
+def _apart(scores_RN: Tensor, aims_RN: Tensor, levels_RN: Tensor) -> Tensor:
+    """Squared error, least at the expected worth; raw blocks, whose scores lie close together,
+    weigh more."""
+    reach = torch.where(levels_RN == 0, ROOM, 1 + ROOM)
+    return (scores_RN - aims_RN) ** 2 / reach
 
 
 def blocks_that_fit(w_max_R: Tensor, blocks: int, size: int) -> Tensor:
@@ -44,7 +72,7 @@ def blocks_that_fit(w_max_R: Tensor, blocks: int, size: int) -> Tensor:
     return ((w_max_R - size - blocks) / (size - 1)).clamp(min=2)
 
 
-def attention_target(
+def chance_of_need(
     demand_RB: Tensor,
     levels_RN: Tensor,
     index_RN: Tensor,
@@ -52,7 +80,7 @@ def attention_target(
     wanted_R: Tensor,
     hold: float = 0.0,
 ) -> Tensor:
-    """[R, N] in (-1, 1): positive where an entry holds a block that deserves to be raw.
+    """[R, N] in (0, 1): above a half where an entry holds a block that deserves to be raw.
 
     Args:
         demand_RB: attention that the coming tokens pay to each block.
@@ -64,24 +92,24 @@ def attention_target(
     mark = ordered.gather(1, wanted_R.long().clamp(1, last)[:, None]).clamp(min=1e-6)
     most = over_frontier(demand_RB, levels_RN, index_RN, size)
     beyond = torch.log(most.clamp(min=1e-7) / mark)
-    return torch.tanh(_SHARP * (beyond + torch.where(levels_RN == 0, hold, -hold)))
+    return torch.sigmoid(_SHARP * (beyond + torch.where(levels_RN == 0, hold, -hold)))
 
 
-def attention_loss(logits_RN: Tensor, target_RN: Tensor, valid_RN: Tensor) -> Tensor:
-    """Cross entropy, least where tanh(logit) is the expected target; 0 where each is foreseen."""
-    chance = (1 + target_RN) / 2
-    error = functional.binary_cross_entropy_with_logits(2 * logits_RN, chance, reduction="none")
-    floor = -torch.xlogy(chance, chance) - torch.xlogy(1 - chance, 1 - chance)
-    return ((error - floor) * valid_RN).sum() / valid_RN.sum().clamp(min=1)
+def near_loss(logits_RN: Tensor, chance_RN: Tensor, levels_RN: Tensor, valid_RN: Tensor) -> Tensor:
+    """Fit of the scores tanh(logits) to what these chances are worth."""
+    error = _apart(torch.tanh(logits_RN), worth(chance_RN, levels_RN), levels_RN)
+    return (error * valid_RN).sum() / valid_RN.sum().clamp(min=1)
 
 
-def utility_loss(logits_RC: Tensor, saved_RC: Tensor, scale: float) -> Tensor:
+def utility_loss(logits_RC: Tensor, saved_RC: Tensor, levels_RC: Tensor, scale: float) -> Tensor:
     """Ranks a state's candidates by the NLL that more detail saved: pairs weigh by how far they
-    are apart, up to about ``scale``."""
-    worth = torch.tanh(saved_RC / scale)
-    apart = worth[:, :, None] - worth[:, None, :]
-    ahead = logits_RC[:, :, None] - logits_RC[:, None, :]
-    weight = apart.clamp(min=0)
+    are apart, up to about ``scale``. Gists are ranked among gists and raw blocks among raw ones."""
+    worth_RC = torch.tanh(saved_RC / scale)
+    raw = levels_RC == 0
+    apart = worth_RC[:, :, None] - worth_RC[:, None, :]
+    spread = logits_RC / torch.where(raw, ROOM, 1.0)
+    ahead = spread[:, :, None] - spread[:, None, :]
+    weight = apart.clamp(min=0) * (raw[:, :, None] == raw[:, None, :])
     cost = functional.softplus(-2 * ahead) * weight
     return cost.sum() / weight.sum().clamp(min=1e-6)
 
@@ -89,7 +117,6 @@ def utility_loss(logits_RC: Tensor, saved_RC: Tensor, scale: float) -> Tensor:
 def far_loss(
     logits_RN: Tensor,
     gold_RN: Tensor,
-    runner_RN: Tensor,
     levels_RN: Tensor,
     index_RN: Tensor,
     valid_RN: Tensor,
@@ -97,33 +124,27 @@ def far_loss(
     asks_R: Tensor,
     near_tokens: int,
     size: int,
+    miss: float,
 ) -> Tensor:
-    """Fit to the targets of far states.
+    """Fit to the targets of far states, in missed gold blocks a state.
 
     Args:
-        gold_RN, runner_RN: bool; runners-up are not gold.
+        gold_RN: bool, entries over asked facts.
         asks_R: bool, whether something is asked for.
-        near_tokens: reach of near states; what lies farther back in plain text can be coarse.
+        near_tokens: reach of near states; what lies farther back in plain text deserves nothing.
+        miss: wrong blocks that one missed block weighs as much as.
     """
     scores = torch.tanh(logits_RN)
-    own, coarse = scores.detach(), valid_RN & (levels_RN > 0)
-    rest = valid_RN & ~gold_RN & ~runner_RN
+    raw = levels_RN == 0
     stops = starts_of(levels_RN, index_RN, size) + size ** levels_RN.clamp(min=1)
     beyond = n_tokens_R[:, None] - stops > near_tokens
-    asked = torch.where(coarse, own.clamp(max=_WISH), own.clamp(-_PAYER, _PAYER))
-    plain = torch.where(beyond, own.clamp(max=_FAR), own)
-    target = torch.where(asks_R[:, None], asked, plain)
-    target = torch.where(gold_RN, torch.where(coarse, 0.9, 0.5), target)
-    # A runner-up may lie anywhere above its bar; the ranking keeps it behind the gold.
-    opened = torch.where(coarse, own.clamp(min=_RUNNER), own.clamp(0, _PAYER))
-    target = torch.where(runner_RN, opened, target)
-    error = functional.huber_loss(scores, target, reduction="none", delta=0.5)
-    total = logits_RN.new_zeros(())
-    for part, weight in ((gold_RN & valid_RN, 1.0), (rest, 1.0), (runner_RN & valid_RN, 0.5)):
-        total = total + weight * (error * part).sum() / part.sum().clamp(min=1)
-    # What is wrongly opened costs the budget of what is asked for.
-    wrong = scores.sub(_WISH).relu() * (rest & coarse & asks_R[:, None])
-    return total + wrong.sum() / (wrong > 0).sum().clamp(min=8)
+    known = torch.where(asks_R[:, None], ~raw | gold_RN, beyond)
+    # What these states say nothing of keeps its score, within what any score may be.
+    kept = scores.detach().clamp(min=-ROOM)
+    aims = torch.where(known, worth(gold_RN.float(), levels_RN), kept)
+    weight = valid_RN * torch.where(gold_RN, miss, 1.0)
+    error = _apart(scores, aims, levels_RN) * weight
+    return error.sum() / miss / valid_RN.any(1).sum().clamp(min=1)
 
 
 def ranking_loss(logits_RN: Tensor, wanted_RN: Tensor, coarse_RN: Tensor) -> Tensor:

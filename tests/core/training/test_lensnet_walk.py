@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from megacontext.core.focus import Limits
 from megacontext.core.rng import generator
 from megacontext.core.training.lensnet_states import (
     draw_levels,
@@ -16,11 +17,14 @@ from megacontext.core.training.lensnet_states import (
     window_entries,
 )
 from megacontext.core.training.lensnet_targets import (
-    attention_loss,
-    attention_target,
+    ROOM,
     blocks_that_fit,
+    chance_meant,
+    chance_of_need,
     far_loss,
+    near_loss,
     utility_loss,
+    worth,
 )
 from megacontext.core.training.lensnet_walk import cold_levels, walk
 
@@ -89,7 +93,7 @@ def test_every_block_that_a_fact_stands_in_is_gold() -> None:
 def descended(loss: Callable[[torch.Tensor], torch.Tensor], entries: int) -> torch.Tensor:
     """The scores [entries] that a loss over logits [1, entries] comes to rest at."""
     logits = torch.zeros((1, entries), requires_grad=True)
-    optimizer = torch.optim.SGD([logits], lr=0.3)
+    optimizer = torch.optim.SGD([logits], lr=0.1)
     for _ in range(1500):
         optimizer.zero_grad()
         loss(logits).backward()  # type: ignore[no-untyped-call]
@@ -97,19 +101,17 @@ def descended(loss: Callable[[torch.Tensor], torch.Tensor], entries: int) -> tor
     return torch.tanh(logits.detach())[0]
 
 
-def far_scores(asks: bool, start: list[float]) -> list[float]:
-    """Scores that far targets lead to: far gist, near gist, gold gist, runner-up, raw block."""
-    levels = torch.tensor([[1, 1, 1, 1, 0]])
+def far_scores(asks: bool, start: list[float], gold_at: int = 2) -> list[float]:
+    """Scores that far targets lead to: far gist, near gist, gold gist, two raw blocks."""
+    levels = torch.tensor([[1, 1, 1, 0, 0]])
     index = torch.tensor([[0, 96, 97, 98, 99]])
-    place = torch.arange(5)[None]
-    gold, runner = (place == 2) & asks, (place == 3) & asks
+    gold = (torch.arange(5)[None] == gold_at) & asks
     offset = torch.atanh(torch.tensor([start]))
 
     def loss(logits: torch.Tensor) -> torch.Tensor:
         return far_loss(
             logits + offset,
             gold,
-            runner,
             levels,
             index,
             levels >= 0,
@@ -117,6 +119,7 @@ def far_scores(asks: bool, start: list[float]) -> list[float]:
             torch.tensor([asks]),
             64 * K,
             K,
+            2.0,
         )
 
     moved = torch.atanh(descended(loss, 5)) + offset[0]
@@ -124,39 +127,74 @@ def far_scores(asks: bool, start: list[float]) -> list[float]:
     return found
 
 
-def test_at_a_question_gold_opens_first_and_nothing_else_than_runners_up() -> None:
-    far, near, gold, runner, raw = far_scores(True, [0.6, 0.6, 0.0, 0.0, -0.9])
-    assert gold == pytest.approx(0.9, abs=0.03)
-    assert runner == pytest.approx(0.35, abs=0.03)
-    assert max(far, near) < 0.12
-    assert raw == pytest.approx(-0.5, abs=0.03)  # it may pay, but not before the gold opens
+def test_at_a_question_gold_opens_and_nothing_frees_room_that_nobody_wants() -> None:
+    far, near, gold, dull, _ = far_scores(True, [0.6, -0.6, 0.0, -0.9, -0.05])
+    assert gold > 0.9
+    assert far == pytest.approx(-ROOM, abs=0.02)
+    assert near == pytest.approx(-ROOM, abs=0.02)
+    assert dull == pytest.approx(-ROOM, abs=0.02)  # cheapest to exchange, but no more
+    *_, kept = far_scores(True, [0.0, 0.0, 0.0, 0.0, -0.05])
+    assert kept == pytest.approx(-0.05, abs=0.01)
+    *_, held = far_scores(True, [0.0, 0.0, 0.0, 0.0, -0.5], gold_at=4)
+    assert held == pytest.approx(0, abs=0.01)
+
+
+def test_a_gist_opens_where_its_chance_outweighs_blocks_opened_in_vain() -> None:
+    levels, index = torch.ones((20, 1), dtype=torch.int64), torch.zeros((20, 1), dtype=torch.int64)
+    asks = torch.ones(20, dtype=torch.bool)
+
+    def score(cases: int, miss: float) -> float:
+        gold = torch.arange(20)[:, None] < cases  # gold in so many of twenty like cases
+
+        def loss(logits: torch.Tensor) -> torch.Tensor:
+            rows = logits.expand(20, 1)
+            tokens = torch.full((20,), K)
+            return far_loss(rows, gold, levels, index, levels > 0, tokens, asks, K, K, miss)
+
+        return float(descended(loss, 1))
+
+    assert score(1, 5.0) < 0.2 < score(2, 5.0)
+    assert 0.2 < score(1, 15.0) < score(2, 15.0)
 
 
 def test_in_far_plain_text_only_what_near_states_never_see_is_held_down() -> None:
-    far, near, *_, raw = far_scores(False, [0.6, 0.6, 0.3, 0.3, -0.9])
-    assert far == pytest.approx(-0.3, abs=0.03)
+    far, near, _, dull, raw = far_scores(False, [0.6, 0.6, 0.3, -0.9, -0.05])
+    assert far == pytest.approx(-ROOM, abs=0.02)
     assert near == pytest.approx(0.6, abs=0.01)
-    assert raw == pytest.approx(-0.9, abs=0.01)
+    assert dull == pytest.approx(-ROOM, abs=0.02)
+    assert raw == pytest.approx(-0.05, abs=0.01)
 
 
-def test_scores_of_plain_text_are_chances_of_deserving_to_be_raw() -> None:
+def test_scores_of_plain_text_are_what_the_chance_of_being_needed_is_worth() -> None:
     levels, index = torch.zeros((1, 4), dtype=torch.int64), torch.arange(4)[None]
     levels[0, :2] = 1
     demand = torch.tensor([[0.4, 0.02, 0.11, 0.09]])
-    wish = attention_target(demand, levels, index, K, torch.tensor([2]))[0]
-    assert float(wish[0]) > 0.8  # four times what the first without a place is worth
-    assert float(wish[1]) < -0.8
-    assert float(wish[3]) == pytest.approx(0, abs=1e-6)  # the mark itself
-    held = attention_target(demand, levels, index, K, torch.tensor([2]), hold=0.5)[0]
-    assert (held[2:] > wish[2:]).all()
-    assert (held[:2] < wish[:2]).all()
-    # A block that is wanted in seven of ten futures scores 2 * 0.7 - 1.
-    futures = torch.tensor([[1.0] * 7 + [-1.0] * 3]).T * 0.999999
+    chance = chance_of_need(demand, levels, index, K, torch.tensor([2]))[0]
+    assert float(chance[0]) > 0.9  # four times what the first without a place is worth
+    assert float(chance[1]) < 0.1
+    assert float(chance[3]) == pytest.approx(0.5, abs=1e-6)  # the mark itself
+    held = chance_of_need(demand, levels, index, K, torch.tensor([2]), hold=0.5)[0]
+    assert (held[2:] > chance[2:]).all()
+    assert (held[:2] < chance[:2]).all()
+    # What is wanted in seven of ten futures, as a gist and as a raw block.
+    futures = torch.tensor([[1.0] * 7 + [0.0] * 3]).T.expand(10, 2)
+    kinds = torch.tensor([[1, 0]]).expand(10, 2)
 
     def loss(logits: torch.Tensor) -> torch.Tensor:
-        return attention_loss(logits.expand(10, 1), futures, torch.ones((10, 1)))
+        return near_loss(logits.expand(10, 2), futures, kinds, torch.ones((10, 2)))
 
-    assert float(descended(loss, 1)) == pytest.approx(0.4, abs=0.01)
+    gist, raw = descended(loss, 2).tolist()
+    assert gist == pytest.approx(0.7 - 0.3 * ROOM, abs=0.01)
+    assert raw == pytest.approx(-0.3 * ROOM, abs=0.01)
+
+
+def test_nothing_is_worth_less_than_the_room_that_it_takes() -> None:
+    limits = Limits()
+    levels = torch.tensor([0, 1, 2])
+    assert -limits.tau_collapse < float(worth(torch.zeros(3), levels).min())
+    assert worth(torch.ones(3), levels).tolist() == [0, 1, 1]
+    chances = torch.tensor([0.3, 0.3, 0.9])
+    assert chance_meant(worth(chances, levels), levels).tolist() == pytest.approx([0.3, 0.3, 0.9])
 
 
 def test_a_larger_budget_has_room_for_more_raw_blocks() -> None:
@@ -168,10 +206,17 @@ def test_a_larger_budget_has_room_for_more_raw_blocks() -> None:
 
 def test_candidates_are_ranked_by_what_they_saved() -> None:
     saved = torch.tensor([[0.05, -0.03, 0.0, 0.3]])
-    scores = descended(lambda logits: utility_loss(logits, saved, 0.02), 4)
+    gists = torch.ones((1, 4), dtype=torch.int64)
+    scores = descended(lambda logits: utility_loss(logits, saved, gists, 0.02), 4)
     assert scores.argsort().tolist() == [1, 2, 0, 3]
     even = torch.zeros((1, 4))
-    assert float(utility_loss(torch.randn((1, 4)), even, 0.02)) == 0
+    assert float(utility_loss(torch.randn((1, 4)), even, gists, 0.02)) == 0
+    # A raw block and a gist are not measured by the same rule.
+    mixed = torch.tensor([[0, 1, 0, 1]])
+    apart = descended(lambda logits: utility_loss(logits, saved[:, [0, 0, 1, 2]], mixed, 0.02), 4)
+    assert float(apart[0]) == pytest.approx(-float(apart[2]), abs=1e-3)
+    assert float(apart[1]) == pytest.approx(-float(apart[3]), abs=1e-3)
+    assert float(apart[0]) < float(apart[1])
 
 
 def test_drawn_frontiers_tile_the_history_under_the_budget() -> None:
