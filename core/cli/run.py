@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from megacontext.core.cli.progress import token_progress
+from megacontext.traces.errors import ConfigError
 
 app = typer.Typer(add_completion=False)
 
@@ -36,6 +37,11 @@ def run(
         loaded = replace(loaded, tree=replace(loaded.tree, storage="disk", path=str(tree)))
     stem = config.stem if config.suffix != ".arrow" else config.stem + "-again"
     target = out or Path("runs") / f"{stem}.arrow"
+    if not resume and target.exists() and target.samefile(config):
+        raise ConfigError(
+            f"--out {target} is the trace that --config names, which the run would write over; "
+            "choose another --out."
+        )
     console = Console(stderr=True, quiet=as_json)
     _quiet_libraries()
     from megacontext.core.runtime.run import run as run_session

@@ -94,6 +94,19 @@ def test_a_tree_of_another_model_is_refused_and_kept(capsys, config_file, tmp_pa
     }
 
 
+def test_a_repeat_does_not_write_over_the_trace_that_it_repeats(capsys, config_file, tmp_path):
+    trace = tmp_path / "t.arrow"
+    assert call(capsys, "run", "--config", config_file, "--out", trace)[0] == 0
+    recorded = trace.read_bytes()
+    elsewhere = tmp_path / "link.arrow"
+    elsewhere.symlink_to(trace)
+    for out in (trace, elsewhere):
+        code, said = call(capsys, "run", "--config", trace, "--out", out)
+        assert (code, "choose another --out" in said.err) == (2, True)
+    assert trace.read_bytes() == recorded
+    assert call(capsys, "run", "--config", trace, "--out", trace, "--resume")[0] == 0
+
+
 @pytest.mark.parametrize("command", ["info", "verify", "metrics"])
 def test_something_that_is_no_trace_is_refused(capsys, tmp_path, command):
     bad = tmp_path / "bad.arrow"
