@@ -156,7 +156,7 @@ def make(
     out: Path = typer.Option(..., "--out", help="File of JSON lines to write."),
     set_: list[str] = _SET,
     text: Path | None = typer.Option(
-        None, help="Haystacks, JSON lines with a text; default: the Python library."
+        None, help="Haystacks: JSON lines, or one plain text; default: the Python library."
     ),
     times: str = typer.Option("4,16,64", help="Lengths of history in multiples of w_max."),
     samples: int = typer.Option(20, min=1, help="Tasks of each length."),
@@ -199,7 +199,9 @@ def make(
 @app.command()
 def nll(
     config: Path = _CONFIG,
-    text: Path = typer.Option(..., help="JSON lines with a text (and doc, domain)."),
+    text: Path = typer.Option(
+        ..., help="JSON lines with a text (and doc, domain), or one plain text."
+    ),
     set_: list[str] = _SET,
     w_max: str | None = typer.Option(None, help="Budgets joined by commas; default: the config's."),
     limit: int | None = typer.Option(None, min=1, help="Only the first so many texts."),

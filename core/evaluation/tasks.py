@@ -16,6 +16,8 @@ __all__ = ["RecallTask", "Text", "load_tasks", "load_texts", "prompt_of", "write
 TEMPLATE = "\nQuestion: {question}\nAnswer:"
 Span = tuple[int, int]
 
+_JSON_NAMES = (".jsonl", ".json", ".ndjson")
+
 
 @dataclass(frozen=True)
 class RecallTask:
@@ -71,9 +73,14 @@ def load_tasks(path: Path, limit: int | None = None) -> list[RecallTask]:
 def load_texts(path: Path, limit: int | None = None) -> list[Text]:
     """The first ``limit`` texts of a JSON-lines file (plain or ``.xz``) with a ``text`` field.
 
+    A file of another name whose text does not begin with ``{`` is one text as it stands.
+
     Raises:
         SourceError: as :func:`load_tasks`.
     """
+    plain = _plain_text(path)
+    if plain is not None:
+        return [Text(path.name, "", plain)]
     texts = []
     for number, (where, record) in enumerate(_records(path)):
         if limit is not None and number >= limit:
@@ -95,6 +102,18 @@ def write_tasks(path: Path, tasks: Sequence[RecallTask]) -> None:
             if not gold:
                 del record["gold"]
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def _plain_text(path: Path) -> str | None:
+    """The whole file, where it is plain text; None where it is JSON lines, empty or unreadable."""
+    if path.name.removesuffix(".xz").endswith(_JSON_NAMES):
+        return None
+    try:
+        with _open(path) as file:
+            text = file.read()
+    except (OSError, UnicodeDecodeError, lzma.LZMAError):
+        return None  # refused with its reason where the lines are read
+    return text if text.strip() and not text.lstrip().startswith("{") else None
 
 
 def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

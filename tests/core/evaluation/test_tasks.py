@@ -107,3 +107,12 @@ def test_character_spans_become_the_tokens_that_touch_them():
     spans = token_spans(offsets, ((3, 4), (2, 5), (0, 10)))
     assert spans.tolist() == [[1, 2], [0, 3], [0, 4]]
     assert token_spans(offsets, ()).shape == (0, 2)
+
+
+def test_a_plain_text_file_is_one_text_and_json_lines_are_known_by_their_brace(tmp_path):
+    plain, lines = tmp_path / "book.txt", tmp_path / "lines.txt"
+    plain.write_text("It was a dark night.\n\nThe end.\n")
+    assert [(t.name, t.text) for t in load_texts(plain)] == [("book.txt", plain.read_text())]
+    lines.write_text('{"text": "one"}\n{"text": "two"}\n')
+    assert [text.text for text in load_texts(lines)] == ["one", "two"]
+    assert "is not JSON" in refused(tmp_path, "a plain text", load_texts)  # named .jsonl
