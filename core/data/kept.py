@@ -20,6 +20,7 @@ __all__ = [
     "coarse_mask",
     "coarse_window",
     "gappy_mask",
+    "lookalikes",
     "rarest_in_blocks",
 ]
 
@@ -52,6 +53,32 @@ def gappy_mask(rng: Rng, blocks: int, golden: set[int], wanted: int) -> np.ndarr
     if extra > 0:
         kept[rng.permutation(spare)[:extra]] = False
     return kept
+
+
+def lookalikes(
+    rng: Rng, spread: list[tuple[int, int]], golden: set[int], blocks: int, most: int
+) -> set[int]:
+    """Blocks of other facts that are open beside the ``golden`` ones.
+
+    What is like an asked fact tends to be open too: no, some or all facts of a window, most of
+    them whole, some with one of their blocks only.
+
+    Args:
+        spread: blocks [start, stop) of every fact, the asked ones included.
+        blocks: only those below it count; the others belong to the raw tail.
+        most: blocks that may be open in all.
+    """
+    share = float(rng.choice([0.0, 0.4, 1.0, 1.0]))
+    beside: set[int] = set()
+    for fact in rng.permutation(len(spread)).tolist():
+        first, last = spread[fact]
+        if rng.random() < 0.3:
+            first = int(rng.integers(first, last))
+            last = first + 1
+        own = {block for block in range(first, last) if block < blocks}
+        if rng.random() < share and len(golden | beside | own) <= most:
+            beside |= own
+    return beside
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from tokenizers import Tokenizer
 
-from megacontext.core.data.kept import CoarseEntries, coarse_window, gappy_mask
+from megacontext.core.data.kept import CoarseEntries, coarse_window, gappy_mask, lookalikes
 from megacontext.core.data.lexicon import Lexicon, Split
 from megacontext.core.data.scenes import Ask, Scene, make_scene
 from megacontext.core.data.shards import token_dtype
@@ -293,13 +293,8 @@ class RecallWriter:
         spread = [(a // block, (b - 1) // block + 1) for a, b in facts]
         asked_for = {g for span in asked for g in span.gold}
         golden = {b for g in asked_for for b in range(*spread[g]) if b < blocks}
-        # What is like the asked fact tends to be open beside it.
         most_open = (room - (blocks if options.coarse else 0)) // block
-        share = float(rng.choice([0.0, 0.4, 1.0, 1.0]))
-        for fact in rng.permutation(len(facts)).tolist():
-            beside = {b for b in range(*spread[fact]) if b < blocks}
-            if rng.random() < share and len(golden | beside) <= most_open:
-                golden |= beside
+        golden |= lookalikes(rng, spread, golden, blocks, most_open)
         entries = None
         if options.coarse:
             window = coarse_window(rng, tokens, blocks * block, golden, length, block, filler)

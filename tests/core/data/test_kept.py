@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megacontext.core.data.kept import GROUP, coarse_mask, gappy_mask, rarest_in_blocks
+from megacontext.core.data.kept import GROUP, coarse_mask, gappy_mask, lookalikes, rarest_in_blocks
 from megacontext.core.rng import generator
 
 BLOCK = 8
@@ -58,3 +58,18 @@ def test_coarse_windows_tile_the_history(case: tuple[int, int, int, set[int]]) -
         assert int(upper[part].sum()) == int(single)
     least = len(golden) * BLOCK + blocks
     assert int(mask.sum()) <= max(room, least)
+
+
+def test_lookalikes_open_whole_or_in_part_within_the_room() -> None:
+    spread = [(2 * i, 2 * i + 2) for i in range(12)]  # facts of two blocks each
+    whole = part = none = 0
+    for seed in range(300):
+        opened = lookalikes(generator(seed, "beside"), spread, {0, 1}, 20, 9)
+        assert len(opened | {0, 1}) <= 9
+        assert opened <= set(range(20))
+        inside = [len(opened & set(range(*span))) for span in spread[1:10]]
+        whole += inside.count(2)
+        part += inside.count(1)
+        none += not opened - {0, 1}
+    assert whole > part > 100
+    assert 20 < none < 150
