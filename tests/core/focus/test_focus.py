@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from refocusing import focus_on, reasons, seen
 
 from megacontext.core.allocators import make_allocator
 from megacontext.core.focus import Focus, Limits, WorkingContext, clean_scores, make_actions
@@ -12,30 +13,9 @@ from megacontext.traces.errors import ConfigError, PlanError
 from megacontext.traces.schema import Reason, Trigger
 
 
-def focus_on(levels, w_max=60, size=4, max_levels=3, protected=1, **limits):
-    n_tokens = sum(size ** max(level, 1) for level in levels)
-    context = WorkingContext.from_levels(
-        levels,
-        n_tokens,
-        block_size=size,
-        max_levels=max_levels,
-        w_max=w_max,
-        protected_blocks=protected,
-    )
-    return Focus(context, make_allocator("greedy"), Limits(**limits))
-
-
 def once(focus, scores, trigger=Trigger.MANUAL, limits=None):
     focus.begin(trigger, limits)
     return focus.round(scores)
-
-
-def seen(actions):
-    return [(int(a["kind"]), int(a["level"]), int(a["index"])) for a in actions]
-
-
-def reasons(rows):
-    return {(int(a["kind"]), int(a["level"]), int(a["index"])): int(a["reason"]) for a in rows}
 
 
 def test_headroom_is_made_first_from_the_lowest_score_oldest_first():

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from refocusing import focus_on, reasons, seen
 
 from megacontext.core.allocators import make_allocator
 from megacontext.core.config import FocusConfig
@@ -16,31 +17,10 @@ QUESTION = Limits(cooldown_steps=2, reopen=True)
 EXPAND, COLLAPSE = 0, 1
 
 
-def focus_on(levels, w_max=60, size=4, max_levels=3, protected=1):
-    n_tokens = sum(size ** max(level, 1) for level in levels)
-    context = WorkingContext.from_levels(
-        levels,
-        n_tokens,
-        block_size=size,
-        max_levels=max_levels,
-        w_max=w_max,
-        protected_blocks=protected,
-    )
-    return Focus(context, make_allocator("greedy"), PLAIN)
-
-
 def once(focus, scores, limits=PLAIN):
     """The first round of a refocus."""
     focus.begin(Trigger.QUESTION if limits.reopen else Trigger.BLOCK_CLOSED, limits)
     return focus.round(scores)
-
-
-def seen(actions):
-    return [(int(a["kind"]), int(a["level"]), int(a["index"])) for a in actions]
-
-
-def reasons(rows):
-    return {(int(a["kind"]), int(a["level"]), int(a["index"])): int(a["reason"]) for a in rows}
 
 
 def folded_by_force():

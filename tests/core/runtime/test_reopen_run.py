@@ -1,12 +1,12 @@
 """A whole run in which force folds the asked block just before its question."""
 
 import pytest
+from recorded import rows_of
 
 from megacontext.core.config import load_config, parse_config
 from megacontext.core.evaluation.traced import questions_of
 from megacontext.core.runtime.run import run
 from megacontext.core.verify import verify
-from megacontext.traces.reader import TraceReader
 from megacontext.traces.schema import Reason, Trigger
 
 FACT, FACT_AT = " key is 12345. ", 100
@@ -22,11 +22,6 @@ def script(config_text, text_file, tokens, *settings):
         "{kind: question, about: key, text: ' key:', answer: '1', tokens: 12}]}"
     )
     return parse_config(text, ["lens.kind=oracle", *settings])
-
-
-def rows_of(path):
-    with TraceReader.open(path) as reader:
-        return list(reader.rows())
 
 
 @pytest.fixture

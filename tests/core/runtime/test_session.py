@@ -2,22 +2,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from recorded import rows_of
 
 from megacontext.core.config import load_config, parse_config
 from megacontext.core.runtime.run import run
 from megacontext.core.verify import verify
-from megacontext.traces.reader import TraceReader
 from megacontext.traces.schema import CLOCK_COLUMNS, Phase, Trigger
 
 
 @pytest.fixture
 def config(config_text):
     return parse_config(config_text)
-
-
-def rows_of(path):
-    with TraceReader.open(path) as reader:
-        return list(reader.rows())
 
 
 def test_a_plain_reader_finds_every_invariant_held(config_text, tmp_path, plain):

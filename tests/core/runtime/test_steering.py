@@ -4,11 +4,11 @@ from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
+from recorded import rows_of
 
 from megacontext.core.config import parse_config
 from megacontext.core.runtime.run import run
 from megacontext.traces.control import ControlClient, ControlError
-from megacontext.traces.reader import TraceReader
 from megacontext.traces.schema import Trigger
 
 
@@ -38,11 +38,6 @@ def running(config, out):
 def config(config_text):
     # Long enough that no test reaches its end before it has asked everything.
     return parse_config(config_text, ["source.max_tokens=0", "source.decode_tokens=3000"])
-
-
-def rows_of(path):
-    with TraceReader.open(path) as reader:
-        return list(reader.rows())
 
 
 def test_pause_step_and_knobs_take_effect_and_are_recorded(config, tmp_path, plain):
