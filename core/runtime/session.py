@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from itertools import count
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from megacontext.core.config import Config, FocusConfig
 from megacontext.core.model.layout import Layout
+from megacontext.core.runtime.aside import second_core
 from megacontext.core.runtime.nll import DeltaNLL, token_nll
 from megacontext.core.runtime.observer import Observer
 from megacontext.core.runtime.parts import Parts
@@ -18,6 +20,7 @@ from megacontext.core.runtime.recorder import Recorder, TimedRound
 from megacontext.core.runtime.steering import LineSteering, Steering, Stop
 from megacontext.core.runtime.triggers import QuestionMarks, limits_for
 from megacontext.core.sources import AwaitTurn, Decode, Event, Ingest, Mark, Plant, Question
+from megacontext.core.tree.spec import F32
 from megacontext.traces.errors import ConfigError, SourceError
 from megacontext.traces.schema import Phase, Trigger
 
@@ -80,6 +83,7 @@ class Session:
         self._phase = Phase.INGEST
         self._since_refocus = 0
         self._observer = Observer(parts)
+        self._aside = second_core(parts.base)
         self.step = -1
         self.awaits_turn = False
 
@@ -225,6 +229,7 @@ class Session:
         parts, stages = self.parts, self.recorder.stages
         began = time.perf_counter()
         before = parts.window.last
+        gist = self._begin_gist(tokens)
         forward = parts.window.append(tokens)
         nll = np.full(len(tokens), np.nan, np.float32)
         if before is not None:
@@ -233,7 +238,7 @@ class Session:
             nll[1:] = token_nll(forward.logits[:-1], tokens[1:])
         ingested = time.perf_counter()
         start = parts.focus.working_context.n_tokens
-        self._grow_tree(tokens)
+        self._grow_tree(tokens, gist)
         appended = parts.focus.append(len(tokens))
         stages.decode += (ingested - began) * 1e6
         stages.gist += (time.perf_counter() - ingested) * 1e6
@@ -246,7 +251,19 @@ class Session:
             self._commit_if_due()
         return float(nll[-1]), "".join(pieces)
 
-    def _grow_tree(self, tokens: np.ndarray) -> None:
+    def _begin_gist(self, tokens: np.ndarray) -> Future[tuple[F32, F32]] | None:
+        """Gist the block that ``tokens`` close while the model reads them; None if they close
+        none that the tree does not know, or no core is free. The gist needs nothing of the model,
+        so it is the same either way."""
+        parts = self.parts
+        if self._aside is None or parts.tree.n_tokens != parts.focus.working_context.n_tokens:
+            return None
+        closed = parts.tree.closing(tokens)
+        if closed is None:
+            return None
+        return self._aside.submit(parts.gister.encode_blocks, *closed)
+
+    def _grow_tree(self, tokens: np.ndarray, gist: Future[tuple[F32, F32]] | None) -> None:
         """Append what the tree does not hold yet; after an interruption it may be ahead."""
         tree, at = self.parts.tree, self.parts.focus.working_context.n_tokens
         known = tree.tokens(at, min(tree.n_tokens, at + len(tokens)))
@@ -256,7 +273,7 @@ class Session:
                 "config and texts of the interrupted run, or start a new run."
             )
         if len(known) < len(tokens):
-            tree.append(tokens[len(known) :])
+            tree.append(tokens[len(known) :], None if gist is None else gist.result())
 
     def _commit_if_due(self) -> None:
         tree = self.parts.tree

@@ -12,7 +12,15 @@ from megacontext.core.tree.codec import decode_vectors, encode_vectors
 from megacontext.core.tree.spec import F32, NO_TOKEN, U32, Gister, Progress, TreeSpec
 from megacontext.traces.errors import ModelError
 
-__all__ = ["GIST_BATCH", "KEY_DTYPE", "Level", "bring_up_to_date", "lagging_nodes", "whole_tokens"]
+__all__ = [
+    "GIST_BATCH",
+    "KEY_DTYPE",
+    "Level",
+    "bring_up_to_date",
+    "closed_block",
+    "lagging_nodes",
+    "whole_tokens",
+]
 
 GIST_BATCH = 256
 """Nodes per call of a gister: bounds its memory when a long history arrives at once."""
@@ -107,8 +115,11 @@ def bring_up_to_date(
     gister: Gister,
     progress: Progress | None = None,
     after_batch: Callable[[Level], None] | None = None,
+    made: tuple[F32, F32] | None = None,
 ) -> None:
     """Make the gists and keys that are missing, level by level, in batches of GIST_BATCH nodes.
+
+    ``made``: gist [1, dim] and key [1, key_dim] of the one block that is missing, if known.
 
     Raises:
         ModelError: the gister returned a wrong shape or values that cannot be stored.
@@ -121,7 +132,11 @@ def bring_up_to_date(
         have, want = level.count, below // size
         for first in range(have, want, GIST_BATCH):
             last = min(first + GIST_BATCH, want)
-            if level.number == 1:
+            if level.number == 1 and made is not None:
+                vectors, keys = made
+                if len(vectors) != last - first:
+                    raise ValueError(f"{len(vectors)} gists made, {last - first} blocks closed")
+            elif level.number == 1:
                 blocks = tokens.view(first * size, last * size).reshape(-1, size)
                 left = _left_contexts(tokens, first, last, size, gister.left_context)
                 vectors, keys = gister.encode_blocks(blocks, left)
@@ -136,6 +151,18 @@ def bring_up_to_date(
                 done += last - first
                 progress(done, total)
         below = level.count
+
+
+def closed_block(tokens: Rows, fresh: U32, size: int, context: int) -> tuple[U32, U32] | None:
+    """The block [1, size] that ``fresh`` tokens would just close, and what lies before it
+    [1, context]; None if they do not fill a block to its end."""
+    start = tokens.count // size * size
+    if tokens.count - start + len(fresh) != size:
+        return None
+    padding = np.full(max(context - start, 0), NO_TOKEN, np.uint32)
+    known = tokens.view(max(start - context, 0), tokens.count)
+    read = np.concatenate([padding, known, fresh], dtype=np.uint32)[None]
+    return read[:, context:], read[:, :context]
 
 
 def _left_contexts(tokens: Rows, first: int, last: int, size: int, context: int) -> U32:

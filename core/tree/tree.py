@@ -20,7 +20,7 @@ from megacontext.core.tree.ctxfile import CtxFile
 from megacontext.core.tree.disk_errors import disk_errors, reason
 from megacontext.core.tree.folder import TreeFolder
 from megacontext.core.tree.identity import make_tree_id, utc
-from megacontext.core.tree.level import Level, bring_up_to_date, whole_tokens
+from megacontext.core.tree.level import Level, bring_up_to_date, closed_block, whole_tokens
 from megacontext.core.tree.manifest import Manifest
 from megacontext.core.tree.opening import Stored, create_stored, open_stored
 from megacontext.core.tree.rebuild import new_generation
@@ -169,8 +169,19 @@ class Tree:
         self._level(level)
         return node_count(level, self._n_tokens, self.spec.block_size)
 
-    def append(self, tokens: Sequence[int] | NDArray[Any]) -> None:
+    def closing(self, tokens: U32) -> tuple[U32, U32] | None:
+        """What a gister reads of the block that ``tokens`` would just close: (block U32[1, K],
+        left context U32[1, C]); None if they fill no block to its end."""
+        context = 0 if self._gister is None else self._gister.left_context
+        return closed_block(self._tokens, tokens, self.spec.block_size, context)
+
+    def append(
+        self, tokens: Sequence[int] | NDArray[Any], made: tuple[F32, F32] | None = None
+    ) -> None:
         """Add tokens to the history and make the gists that they complete; all or nothing.
+
+        Args:
+            made: gist and key of what :meth:`closing` said of these tokens, by this tree's gister.
 
         Raises:
             ModelError: an id is not below vocab_size, ``tokens`` is no one-dimensional array of
@@ -189,7 +200,7 @@ class Tree:
         try:
             rows.append(ids)
             if closes_block:
-                bring_up_to_date(rows, self._levels, self.spec, self._gister)
+                bring_up_to_date(rows, self._levels, self.spec, self._gister, made=made)
         except BaseException as error:
             rows.rollback(token_mark)
             for level, mark in zip(self._levels, level_marks, strict=False):

@@ -335,3 +335,33 @@ def test_null_gists_are_zero(place):
         tree.append(np.ones(64, np.uint32))
         assert not tree.gists(2, 0, 4).any()
         assert tree.keys(1, 0, 16).shape == (16, 2)
+
+
+@pytest.mark.parametrize("left_context", [0, 3, 11])
+def test_a_gist_made_beforehand_is_the_one_the_tree_would_make(place, spec, left_context):
+    gister = HashGister(left_context=left_context)
+    history = random_tokens(90)
+    calls = []
+
+    class Watched(HashGister):
+        def encode_blocks(self, tokens, left):
+            calls.append(len(tokens))
+            return super().encode_blocks(tokens, left)
+
+    with Tree.create(spec, Watched(left_context=left_context), place) as tree:
+        for start in range(0, 90, 2):
+            piece = history[start : start + 2]
+            closed = tree.closing(piece)
+            assert (closed is not None) == (start % 4 == 2)
+            tree.append(piece, None if closed is None else gister.encode_blocks(*closed))
+        assert calls == []
+        assert tree.n_nodes(1) == 22
+        assert tree.verify(gister) == []
+
+
+def test_a_gist_for_one_block_does_not_pass_for_two(place, spec, gister):
+    with Tree.create(spec, gister, place) as tree:
+        made = gister.encode_blocks(*tree.closing(random_tokens(4)))
+        with pytest.raises(ValueError, match="1 gists made, 2 blocks closed"):
+            tree.append(random_tokens(8), made)
+        assert tree.n_tokens == 0
