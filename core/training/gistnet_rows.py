@@ -144,7 +144,7 @@ class GistRows(Dataset[dict[str, Tensor]]):
         coarse = np.ones(self._blocks, bool)
         coarse[own.kept_raw // size] = False
         if mix.repeats and not len(answers) and rng.random() < mix.repeats:
-            singles = np.setdiff1d(own.blocks[: self._singles(own)], golden)
+            singles = own.blocks[: self._singles(own)]
             text = repeat_pieces(rng, text, coarse, singles, size, mix.apart)
         copies = np.empty(0, np.int64)
         if mix.copies:
