@@ -64,6 +64,11 @@ def run(
     began = time.monotonic()
     parts = build_parts(config)
     try:
+        if parts.tree.n_tokens and not resume:
+            parts.notes.append(
+                f"the tree holds {parts.tree.n_tokens:,} tokens already and this run goes on behind "
+                "them; for a new history name another --tree"
+            )
         on_notes(parts.notes)
         restored = restore(parts, out) if resume else Resumed()
         # A source that cannot be read must not cost the trace that lies at ``out``.

@@ -81,3 +81,15 @@ def test_a_trace_older_than_a_key_goes_on_by_its_own_config_alone(begun):
     again = load_config(trace, ["source.max_tokens=400"])
     run(again, trace, resume=True, control=False)
     assert verify(trace).ok
+
+
+def test_a_new_run_over_a_tree_with_a_history_says_that_it_goes_on_behind_it(config_text, tmp_path):
+    settings = [f"tree.path={tmp_path / 'tree'}", "tree.storage=disk", "source.max_tokens=80"]
+    config, told = parse_config(config_text, settings), []
+    for number in range(2):
+        run(config, tmp_path / f"{number}.arrow", control=False, on_notes=told.append)
+    first, second = (" ".join(notes) for notes in told)
+    assert "goes on behind" not in first
+    assert "holds 104 tokens already and this run goes on behind them" in second
+    with TraceReader.open(tmp_path / "1.arrow") as reader:
+        assert reader.row(reader.num_rows - 1).history_tokens == 208
