@@ -66,8 +66,8 @@ def run(
     try:
         if parts.tree.n_tokens and not resume:
             parts.notes.append(
-                f"the tree holds {parts.tree.n_tokens:,} tokens already and this run goes on behind "
-                "them; for a new history name another --tree"
+                f"the tree holds {parts.tree.n_tokens:,} tokens already and this run goes on "
+                "behind them; for a new history name another --tree"
             )
         on_notes(parts.notes)
         restored = restore(parts, out) if resume else Resumed()
