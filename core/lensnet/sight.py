@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from megacontext.core.gistnet.keys import KeyTower
-from megacontext.core.lensnet.features import known_blocks, node_features
+from megacontext.core.lensnet.features import FEATURES, known_blocks, node_features
 from megacontext.core.lensnet.module import LensNet, LensNetConfig, TailQueries
 
 __all__ = ["LensInputs", "Replay", "State", "Stored", "lens_inputs", "lens_pass"]
@@ -77,6 +77,11 @@ class LensInputs:
     tail: TailQueries
     valid: Tensor
     similarity: Tensor
+
+    def place(self) -> Tensor:
+        """float32[R, N]: how many blocks match better than an entry's best or one beside it."""
+        ranks = [self.features[..., FEATURES.index(name)] for name in ("log_rank", "log_rank_near")]
+        return torch.expm1(torch.minimum(*ranks).float() * 3)
 
     def logits(self, net: LensNet) -> Tensor:
         """Scores before the final tanh, float32[R, N]."""

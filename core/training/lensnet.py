@@ -169,6 +169,7 @@ class LensTask:
         fit = far_loss(
             logits,
             gold & seen.valid,
+            seen.place() < phase.runners,
             seen.levels,
             index,
             seen.valid,

@@ -31,6 +31,8 @@ class LensPhase:
         hidden: chance that a batch shows the base model's hidden states and surprisal.
         miss: how many blocks opened in vain at a question weigh as much as one missed. Higher:
             more runners-up are opened.
+        runners: how many blocks that match a question best, or stand beside one that does, are to
+            be opened whatever their chance.
     """
 
     share: float
@@ -42,7 +44,8 @@ class LensPhase:
     hold: float = 0.2
     scale: float = 0.02
     hidden: float = 0.7
-    miss: float = 10.0
+    miss: float = 40.0
+    runners: int = 6
     states: StateMix = field(default_factory=StateMix)
 
     def __post_init__(self) -> None:

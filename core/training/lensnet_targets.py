@@ -10,8 +10,9 @@ thresholds mean something in any text.
 
 Far states, where something is asked for: gold blocks deserve to be raw, no other does, and a missed
 one weighs as much as ``miss`` wrong ones. So a gist opens where its chance of being gold is above
-about 0.44 / ``miss``: many runners-up where keys leave it open what is meant, none where one block
-stands out. What is raw there may keep what plain text says of it.
+about 0.44 / ``miss``: many runners-up where keys leave it open what is meant, few where one block
+stands out. In a wording that training never saw these chances are flatter, so the few best matches
+open in any case. What is raw there may keep what plain text says of it.
 
 Near states, real text: a block deserves to be raw if the coming tokens attend to it more than to
 the block that would just fit the budget. Beside it, gists of a state are ranked by the NLL that
@@ -43,6 +44,8 @@ __all__ = [
 
 ROOM = 0.15
 """What a place in the window is worth at most while nothing asks for it; below tau_collapse."""
+
+_RUNNER = 0.3  # scores of the best matches of a question lie above it
 
 _SHARP = 2.4  # how soon a log ratio of demand to the mark is a clear case
 
@@ -117,6 +120,7 @@ def utility_loss(logits_RC: Tensor, saved_RC: Tensor, levels_RC: Tensor, scale: 
 def far_loss(
     logits_RN: Tensor,
     gold_RN: Tensor,
+    best_RN: Tensor,
     levels_RN: Tensor,
     index_RN: Tensor,
     valid_RN: Tensor,
@@ -129,7 +133,7 @@ def far_loss(
     """Fit to the targets of far states, in missed gold blocks a state.
 
     Args:
-        gold_RN: bool, entries over asked facts.
+        gold_RN: bool, entries over asked facts. best_RN: bool, those that match a question best.
         asks_R: bool, whether something is asked for.
         near_tokens: reach of near states; what lies farther back in plain text deserves nothing.
         miss: wrong blocks that one missed block weighs as much as.
@@ -142,6 +146,9 @@ def far_loss(
     # What these states say nothing of keeps its score, within what any score may be.
     kept = scores.detach().clamp(min=-ROOM)
     aims = torch.where(known, worth(gold_RN.float(), levels_RN), kept)
+    runners = best_RN & asks_R[:, None] & ~raw & ~gold_RN
+    # Anywhere above the bar: the ranking keeps them behind the gold.
+    aims = torch.where(runners, kept.clamp(min=_RUNNER), aims)
     weight = valid_RN * torch.where(gold_RN, miss, 1.0)
     error = _apart(scores, aims, levels_RN) * weight
     return error.sum() / miss / valid_RN.any(1).sum().clamp(min=1)

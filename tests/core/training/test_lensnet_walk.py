@@ -102,16 +102,18 @@ def descended(loss: Callable[[torch.Tensor], torch.Tensor], entries: int) -> tor
 
 
 def far_scores(asks: bool, start: list[float], gold_at: int = 2) -> list[float]:
-    """Scores that far targets lead to: far gist, near gist, gold gist, two raw blocks."""
-    levels = torch.tensor([[1, 1, 1, 0, 0]])
-    index = torch.tensor([[0, 96, 97, 98, 99]])
-    gold = (torch.arange(5)[None] == gold_at) & asks
+    """Scores at rest: far gist, near gist, gold gist, two raw blocks, best match."""
+    levels = torch.tensor([[1, 1, 1, 0, 0, 1]])
+    index = torch.tensor([[0, 95, 96, 98, 99, 97]])
+    place = torch.arange(6)[None]
+    gold = (place == gold_at) & asks
     offset = torch.atanh(torch.tensor([start]))
 
     def loss(logits: torch.Tensor) -> torch.Tensor:
         return far_loss(
             logits + offset,
             gold,
+            place == 5,
             levels,
             index,
             levels >= 0,
@@ -122,20 +124,22 @@ def far_scores(asks: bool, start: list[float], gold_at: int = 2) -> list[float]:
             2.0,
         )
 
-    moved = torch.atanh(descended(loss, 5)) + offset[0]
+    moved = torch.atanh(descended(loss, 6)) + offset[0]
     found: list[float] = torch.tanh(moved).tolist()
     return found
 
 
 def test_at_a_question_gold_opens_and_nothing_frees_room_that_nobody_wants() -> None:
-    far, near, gold, dull, _ = far_scores(True, [0.6, -0.6, 0.0, -0.9, -0.05])
+    far, near, gold, dull, _, best = far_scores(True, [0.6, -0.6, 0.0, -0.9, -0.05, 0.0])
     assert gold > 0.9
+    assert best == pytest.approx(0.3, abs=0.02)
     assert far == pytest.approx(-ROOM, abs=0.02)
     assert near == pytest.approx(-ROOM, abs=0.02)
     assert dull == pytest.approx(-ROOM, abs=0.02)  # cheapest to exchange, but no more
-    *_, kept = far_scores(True, [0.0, 0.0, 0.0, 0.0, -0.05])
+    *_, kept, best = far_scores(True, [0.0, 0.0, 0.0, 0.0, -0.05, 0.5])
     assert kept == pytest.approx(-0.05, abs=0.01)
-    *_, held = far_scores(True, [0.0, 0.0, 0.0, 0.0, -0.5], gold_at=4)
+    assert best == pytest.approx(0.5, abs=0.01)
+    *_, held, _ = far_scores(True, [0.0, 0.0, 0.0, 0.0, -0.5, 0.0], gold_at=4)
     assert held == pytest.approx(0, abs=0.01)
 
 
@@ -149,7 +153,8 @@ def test_a_gist_opens_where_its_chance_outweighs_blocks_opened_in_vain() -> None
         def loss(logits: torch.Tensor) -> torch.Tensor:
             rows = logits.expand(20, 1)
             tokens = torch.full((20,), K)
-            return far_loss(rows, gold, levels, index, levels > 0, tokens, asks, K, K, miss)
+            none = torch.zeros_like(gold)
+            return far_loss(rows, gold, none, levels, index, levels > 0, tokens, asks, K, K, miss)
 
         return float(descended(loss, 1))
 
@@ -158,11 +163,12 @@ def test_a_gist_opens_where_its_chance_outweighs_blocks_opened_in_vain() -> None
 
 
 def test_in_far_plain_text_only_what_near_states_never_see_is_held_down() -> None:
-    far, near, _, dull, raw = far_scores(False, [0.6, 0.6, 0.3, -0.9, -0.05])
+    far, near, _, dull, raw, best = far_scores(False, [0.6, 0.6, 0.3, -0.9, -0.05, 0.0])
     assert far == pytest.approx(-ROOM, abs=0.02)
     assert near == pytest.approx(0.6, abs=0.01)
     assert dull == pytest.approx(-ROOM, abs=0.02)
     assert raw == pytest.approx(-0.05, abs=0.01)
+    assert best == pytest.approx(0, abs=0.01)
 
 
 def test_scores_of_plain_text_are_what_the_chance_of_being_needed_is_worth() -> None:
