@@ -17,7 +17,7 @@ from megacontext.traces.reader import TraceReader
 from megacontext.tui.frame import Marker, RunInfo, Status
 from megacontext.tui.glimpse import Glimpses
 from megacontext.tui.life import NOTHING, Glimpse
-from megacontext.tui.model import F64, RowModel
+from megacontext.tui.model import F64, I64, RowModel
 from megacontext.tui.rows import damaged_row, row_model
 from megacontext.tui.source import Control, Scalars
 from megacontext.tui.view import Node
@@ -206,6 +206,14 @@ class FileSource:
             return self._glimpses.look(number, node)
         except TraceError:
             return NOTHING  # the next refresh or the row itself says what is wrong
+
+    def acted(self, node: Node) -> I64:
+        if self._glimpses is None:
+            return np.empty(0, np.int64)
+        try:
+            return self._glimpses.acted(node)
+        except TraceError:
+            return np.empty(0, np.int64)  # the next refresh says what is wrong
 
     def pieces(self, start: int, stop: int) -> tuple[list[str], F64]:
         if stop <= start or self._reader is None:

@@ -1,4 +1,4 @@
-"""Which action a person means by "the latest": the f key."""
+"""Which action a person means by "the latest" (the f key), "next" and "previous" (. and ,)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import re
 
 from megacontext.tui.model import Act, RowModel
 from megacontext.tui.source import Source
+from megacontext.tui.view import Node
 
-__all__ = ["latest", "reaction"]
+__all__ = ["latest", "neighbour", "reaction"]
 
 LOOK_BACK_ROWS = 2_000
 REACTION_ROWS = 16
@@ -25,6 +26,16 @@ def latest(source: Source, here: int) -> tuple[RowModel, Act] | None:
         if act is not None:
             return row, act
     return None
+
+
+def neighbour(source: Source, node: Node | None, here: int, direction: int) -> int | None:
+    """The nearest row after (+1) or before (-1) row ``here`` with an action, on ``node`` if any."""
+    if node is None:  # hardly any row is without one
+        ahead = range(here + direction, source.num_rows if direction > 0 else -1, direction)
+        return next((number for number in ahead if source.row(number).actions), None)
+    rows = source.acted(node)
+    rows = rows[rows > here] if direction > 0 else rows[rows < here][::-1]
+    return int(rows[0]) if len(rows) else None
 
 
 def reaction(source: Source, row: RowModel) -> tuple[RowModel, Act] | None:

@@ -17,6 +17,7 @@ from megacontext.tui.view import Node
 __all__ = ["Glimpses"]
 
 COLUMNS = ("step", "levels", "scores", "actions", "rejected")
+CHANGES = ("actions",)
 KEPT = 4
 """Batches kept: a life is read in two directions."""
 
@@ -48,6 +49,32 @@ class Glimpses:
     def __init__(self, reader: TraceReader, block_size: int) -> None:
         self._reader, self._block_size = reader, block_size
         self._batches: OrderedDict[int, _Batch | None] = OrderedDict()
+        self._indexed = 0  # batches whose actions are in the three lists
+        self._rows: list[np.ndarray] = []
+        self._levels: list[np.ndarray] = []
+        self._index: list[np.ndarray] = []
+
+    def acted(self, node: Node) -> np.ndarray:
+        """Numbers of the rows in which ``node`` was expanded or collapsed, ascending.
+
+        The first call reads this one column of the whole trace, a later one what has been added.
+        """
+        stop = self._reader.num_batches
+        for first, batch in self._reader.project(CHANGES, self._indexed, stop):
+            if batch is not None:
+                actions, offsets = list_values(batch.column(0), "actions")
+                counts = np.diff(offsets)
+                used = actions[offsets[0] : offsets[-1]]
+                self._rows.append(np.repeat(np.arange(first, first + len(counts)), counts))
+                self._levels.append(used["level"])
+                self._index.append(used["index"])
+        self._indexed = stop
+        if not self._rows:
+            return np.empty(0, np.int64)
+        for parts in (self._rows, self._levels, self._index):
+            parts[:] = [np.concatenate(parts)]
+        found = (self._levels[0] == node.level) & (self._index[0] == node.index)
+        return np.unique(self._rows[0][found])
 
     def look(self, number: int, node: Node) -> Glimpse:
         """What row ``number`` says about ``node``; nothing where the row cannot be read.

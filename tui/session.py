@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from megacontext.tui.focus import latest, reaction
+from megacontext.tui.focus import latest, neighbour, reaction
 from megacontext.tui.frame import Frame, Marker, RunInfo, Series, TextSpan, Trail
 from megacontext.tui.life import LifeScan, NodeLife
 from megacontext.tui.model import RowModel
@@ -321,13 +321,11 @@ class Session:
 
     def to_action(self, direction: int) -> None:
         """Go to the next (+1) or previous (-1) row with an action, on the selection if any."""
-        node, number = self.view.node, self.playback.position + direction
-        while 0 <= number < self.source.num_rows:
-            row = self.source.row(number)
-            if any(node is None or act.node == node for act in row.actions):
-                self.playback = replace(self.playback.seek(number), playing=False)
-                return
-            number += direction
+        node = self.view.node
+        number = neighbour(self.source, node, self.playback.position, direction)
+        if number is not None:
+            self.playback = replace(self.playback.seek(number), playing=False)
+            return
         what = f"action on {node}" if node else "action"
         self.notice = f"No {'later' if direction > 0 else 'earlier'} {what}."
 

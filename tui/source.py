@@ -109,6 +109,11 @@ class Source(Protocol):
         """What row ``number`` says about ``node``, for less than reading the row."""
         ...
 
+    def acted(self, node: Node) -> I64:
+        """Numbers of the rows that did something to ``node``, ascending, for less than reading
+        the rows."""
+        ...
+
     def pieces(self, start: int, stop: int) -> tuple[list[str], F64]:
         """Text and NLL (nats) of tokens [start, stop), as far as they were recorded."""
         ...

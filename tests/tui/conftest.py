@@ -128,6 +128,12 @@ class FakeSource:
     def look(self, number: int, node: Node) -> Glimpse:
         return glimpse_of(self.row(number), node)
 
+    def acted(self, node: Node) -> np.ndarray:
+        rows = range(self.visible)
+        return np.array(
+            [n for n in rows if any(act.node == node for act in self.row(n).actions)], np.int64
+        )
+
     def pieces(self, start: int, stop: int) -> tuple[list[str], np.ndarray]:
         stop = max(start, min(stop, self.num_tokens))
         return self.pieces_by_token[start:stop], self.nll_by_token[start:stop].astype(float)

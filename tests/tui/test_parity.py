@@ -142,6 +142,31 @@ def test_a_glimpse_of_a_row_says_what_the_whole_row_says(growing) -> None:
     assert seen_events > 20
 
 
+def test_the_rows_that_did_something_to_a_node_are_those_whose_actions_name_it(growing) -> None:
+    path, writer, all_rows = growing
+    with writer:
+        for row in all_rows[:20]:
+            writer.put(row)
+        writer.flush()
+        source = FileSource(path, mode="FOLLOW")
+        half = source.num_rows
+        assert 0 < half < len(all_rows)
+        acted_in_half = {node: source.acted(node).tolist() for node in (Node(1, 0), Node(1, 5))}
+        for row in all_rows[20:]:
+            writer.put(row)
+    source.refresh()
+    assert source.num_rows == len(all_rows)
+    named: dict[Node, list[int]] = {Node(1, 4000): []}
+    for n in range(source.num_rows):
+        for node in {act.node for act in source.row(n).actions}:
+            named.setdefault(node, []).append(n)
+    assert max(map(len, named.values())) > 1
+    for node, rows_of_node in named.items():
+        assert source.acted(node).tolist() == rows_of_node
+    for node, before in acted_in_half.items():
+        assert [n for n in named.get(node, []) if n < half] == before
+
+
 @pytest.mark.parametrize("mode", ["REPLAY", "FOLLOW"])
 @pytest.mark.parametrize("share", [0.7, 0.01, 0.0])
 def test_a_file_cut_while_it_is_watched_ends_no_view(growing, clock, mode, share) -> None:

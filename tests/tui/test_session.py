@@ -69,12 +69,19 @@ def test_a_live_view_follows_and_freezes_while_rows_arrive(fake, clock) -> None:
 def test_actions_are_visited_on_the_selection_only(session: Session) -> None:
     session.play(lambda play: play.seek(session.source.num_rows - 1))
     session.focus_latest()
-    node = session.view.node
-    session.to_action(-1)
-    if not session.notice:
-        row = session.row
-        assert row is not None
-        assert any(act.node == node for act in row.actions)
+    node, count = session.view.node, session.source.num_rows
+    rows = [session.source.row(n) for n in range(count)]
+    acted = [row.number for row in rows if any(act.node == node for act in row.actions)]
+    session.play(lambda play: play.seek(count - 1))
+    visited = []
+    while not session.notice:
+        visited.append(session.playback.position)
+        session.to_action(-1)
+    assert visited[1:] == [n for n in reversed(acted) if n < count - 1]
+    session.notice = ""
+    session.to_action(1)
+    assert session.playback.position == min(n for n in acted if n > visited[-1])
+    session.notice = ""
     session.look(lambda view: view.select(Node(1, 10**9)))
     here = session.playback.position
     session.to_action(1)
