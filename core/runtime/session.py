@@ -266,14 +266,16 @@ class Session:
     def _grow_tree(self, tokens: np.ndarray, gist: Future[tuple[F32, F32]] | None) -> None:
         """Append what the tree does not hold yet; after an interruption it may be ahead."""
         tree, at = self.parts.tree, self.parts.focus.working_context.n_tokens
-        known = tree.tokens(at, min(tree.n_tokens, at + len(tokens)))
-        if len(known) and not np.array_equal(known, tokens[: len(known)]):
+        ahead = min(tree.n_tokens - at, len(tokens))
+        if ahead and not np.array_equal(tree.tokens(at, at + ahead), tokens[:ahead]):
             raise SourceError(
                 f"source gives other tokens than the tree holds at token {at}; resume with the "
                 "config and texts of the interrupted run, or start a new run."
             )
-        if len(known) < len(tokens):
-            tree.append(tokens[len(known) :], None if gist is None else gist.result())
+        # Where no core was free to begin with it, waiting for one would take longer.
+        made = None if gist is None or gist.cancel() else gist.result()
+        if ahead < len(tokens):
+            tree.append(tokens[ahead:], made)
 
     def _commit_if_due(self) -> None:
         tree = self.parts.tree

@@ -1,7 +1,7 @@
 """Gists made on a second core: the same trace, and an error is told where it always was."""
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import pytest
 import torch
@@ -35,8 +35,28 @@ def _timeless(plain, trace):
     return repr([{k: v for k, v in row.items() if k not in CLOCK_COLUMNS} for row in rows])
 
 
+class Free(ThreadPoolExecutor):
+    """A core that has made the gist before the model is through."""
+
+    def __init__(self):
+        super().__init__(1, "aside")
+
+    def submit(self, call, *arguments):
+        gist = super().submit(call, *arguments)
+        wait([gist])
+        return gist
+
+
+class Busy:
+    """A core that does not get round to it."""
+
+    def submit(self, call, *arguments):
+        return Future()
+
+
+@pytest.mark.parametrize(("core", "maker"), [(Free, "aside_0"), (Busy, "MainThread")])
 def test_a_second_core_changes_nothing_but_the_clock(
-    config_text, tmp_path, plain, monkeypatch, gisted_by
+    config_text, tmp_path, plain, monkeypatch, gisted_by, core, maker
 ):
     config = parse_config(config_text, ["gist.kind=token", "sampling.temperature=1"])
     monkeypatch.setattr(session, "second_core", lambda base: None)
@@ -44,9 +64,9 @@ def test_a_second_core_changes_nothing_but_the_clock(
     assert set(gisted_by) == {"MainThread"}
     blocks = len(gisted_by)
     gisted_by.clear()
-    monkeypatch.setattr(session, "second_core", lambda base: ThreadPoolExecutor(1, "aside"))
+    monkeypatch.setattr(session, "second_core", lambda base: core())
     beside = run(config, tmp_path / "b.arrow", control=False)
-    assert gisted_by == ["aside_0"] * blocks
+    assert gisted_by == [maker] * blocks
     assert _timeless(plain, beside.trace) == _timeless(plain, alone.trace)
 
 
@@ -55,7 +75,7 @@ def test_a_gister_that_fails_beside_the_model_ends_the_run(config_text, tmp_path
         raise ModelError("out of gists")
 
     monkeypatch.setattr(TokenGister, "encode_blocks", failing)
-    monkeypatch.setattr(session, "second_core", lambda base: ThreadPoolExecutor(1, "aside"))
+    monkeypatch.setattr(session, "second_core", lambda base: Free())
     config = parse_config(config_text, ["gist.kind=token"])
     with pytest.raises(ModelError, match="out of gists"):
         run(config, tmp_path / "t.arrow", control=False)
