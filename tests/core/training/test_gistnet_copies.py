@@ -156,7 +156,7 @@ def test_training_goes_on_from_a_gistnet_and_keeps_its_index_keys(
     shards: Path, tiny_base: Path, tmp_path: Path
 ) -> None:
     keys = {"width": 16, "layers": 1, "heads": 2, "ffn": 16, "context_dim": 8, "lexical_dim": 8}
-    tilings = {"length": 256, "rows": 2, "scored": 32, "gists": [1, 3], "tail": 2}
+    tilings = {"length": 256, "rows": 4, "scored": 32, "gists": [5, 5], "tail": 2}
     fields: dict[str, Any] = {
         "base": str(tiny_base),
         "shards": str(shards),
