@@ -243,6 +243,7 @@ def _is_raw(levels: np.ndarray, span: tuple[int, int], size: int) -> bool:
 def metrics_of(reader: TraceReader) -> dict[str, Any]:
     """All metrics of a trace as one flat, JSON-able object; None where nothing was measured.
 
+    ``damaged_rows`` are missing in the figures that need a column of theirs which is damaged.
     Shares are 0 to 1, times microseconds, NLL nats per token, residency times refocuses.
     """
     overview, series = reader.overview(), series_of(reader)
@@ -252,6 +253,7 @@ def metrics_of(reader: TraceReader) -> dict[str, Any]:
     voluntary = int(series.voluntary.sum())
     figures: dict[str, Any] = {
         "rows": overview.num_rows,
+        "damaged_rows": _damaged_rows(reader, overview.damaged),
         "refocuses": len(series.step),
         "history_tokens": int(overview.history_tokens[-1]) if overview.num_rows else 0,
         "w_max": int(overview.w_max[-1]) if overview.num_rows else reader.meta.w_max,
@@ -288,6 +290,16 @@ def metrics_of(reader: TraceReader) -> dict[str, Any]:
         for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
             figures[f"{stage}_{name}"] = _quantile(times, share)
     return figures
+
+
+def _damaged_rows(reader: TraceReader, known: np.ndarray) -> int:
+    """Rows of batches that ``known``, bool[n], or the columns read here call damaged."""
+    damaged = known.copy()
+    found = [(first, batch is None) for first, batch in reader.project((*_COLUMNS, *_SUMS))]
+    stops = [first for first, _ in found[1:]] + [reader.num_rows]
+    for (first, unreadable), stop in zip(found, stops, strict=False):
+        damaged[first:stop] |= unreadable
+    return int(damaged.sum())
 
 
 def _nll(reader: TraceReader) -> dict[str, float | None]:

@@ -35,6 +35,7 @@ _DTYPES: dict[str, str] = {
     "trigger": "i1",
 }
 OVERVIEW_COLUMNS = (*_DTYPES, "heat", "marker", "knobs")
+_NULLABLE = ("kv_drift", "delta_nll")
 _MONOTONE = ("step", "t_ns", "history_tokens", "w_max", "scores_dropped")
 
 
@@ -134,7 +135,8 @@ class OverviewBuilder:
         if self._count > capacity:
             capacity = max(self._count, 2 * capacity, 1024)
             for name, column in self._columns.items():
-                larger = np.zeros((capacity, *column.shape[1:]), column.dtype)
+                empty = np.nan if name in _NULLABLE else 0
+                larger = np.full((capacity, *column.shape[1:]), empty, column.dtype)
                 larger[:start] = column[:start]
                 self._columns[name] = larger
         return start

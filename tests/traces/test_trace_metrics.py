@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 
+from megacontext.traces.made import make_small_trace
 from megacontext.traces.metrics import metrics_of, series_of, time_to_focus
 from megacontext.traces.reader import TraceReader
 from megacontext.traces.row import ACTION_DTYPE, TraceRow
@@ -219,3 +220,25 @@ def test_survivors_agree_with_a_set_based_count(small_trace):
             last += 1
         after = apply_actions(rows[last].levels, rows[last].actions, size)
         assert len(nodes(rows[first].levels) & nodes(after)) == series.survived[number]
+
+
+@pytest.mark.parametrize("share", [1.0, 0.3])
+def test_a_damaged_batch_is_counted_and_measures_nothing(tmp_path, share):
+    path = tmp_path / "made.arrow"
+    make_small_trace(path)
+    with TraceReader.open(path) as reader:
+        whole, drift = metrics_of(reader), reader.overview().kv_drift.copy()
+        block, rows = reader._blocks[2], reader._blocks[2].rows
+    assert whole["damaged_rows"] == 0
+    raw = bytearray(path.read_bytes())
+    size = int(share * (block.length - 4_000))  # the body's end; with less, only some columns
+    raw[block.offset + block.length - size : block.offset + block.length] = bytes(size)
+    path.write_bytes(raw)
+    with TraceReader.open(path) as reader:
+        figures, overview = metrics_of(reader), reader.overview()
+    assert figures["damaged_rows"] == rows
+    assert figures["rows"] == whole["rows"]
+    assert np.isnan(overview.kv_drift[overview.damaged]).all()
+    assert np.isnan(overview.delta_nll[overview.damaged]).all()
+    left = drift[~overview.damaged]
+    assert figures["kv_drift_mean"] == pytest.approx(left[~np.isnan(left)].mean())
