@@ -84,6 +84,8 @@ def guard(run: Any, arguments: list[str]) -> int:
     try:
         run(args=arguments)
     except SystemExit as stop:
+        if stop.code == 130:  # typer's word for ctrl+c, of which it says nothing
+            print("stopped", file=sys.stderr)
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except MegaContextError as error:
         if debug:

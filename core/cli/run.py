@@ -47,16 +47,23 @@ def run(
     from megacontext.core.runtime.run import run as run_session
     from megacontext.core.runtime.summary import print_summary, summarize
 
-    with token_progress(loaded.source, console) as progress:
-        result = run_session(
-            loaded,
-            target,
-            resume=resume,
-            control=control,
-            read_stdin=stdin,
-            progress=progress,
-            on_notes=lambda notes: console.print("".join(f"note: {n}\n" for n in notes), end=""),
-        )
+    try:
+        with token_progress(loaded.source, console) as progress:
+            result = run_session(
+                loaded,
+                target,
+                resume=resume,
+                control=control,
+                read_stdin=stdin,
+                progress=progress,
+                on_notes=lambda notes: console.print(
+                    "".join(f"note: {n}\n" for n in notes), end=""
+                ),
+            )
+    except KeyboardInterrupt:
+        if target.exists():
+            console.print(f"{target} is whole up to here; the same command with --resume goes on.")
+        raise typer.Exit(130) from None
     summary = summarize(target, result.outcome, result.seconds)
     if as_json:
         print(json.dumps(asdict(summary)))

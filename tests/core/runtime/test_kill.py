@@ -28,14 +28,18 @@ def start(config_file, out, tree, resume=False):
     )
 
 
-def kill_after_rows(process, out, rows):
-    """SIGKILL once the trace holds so many rows (a row count, not a time, so tests are steady)."""
+def wait_for_rows(process, out, rows):
+    """Until the trace holds so many rows (a row count, not a time, so tests are steady)."""
     while process.poll() is None:
         if out.exists():
             with contextlib.suppress(Exception), TraceReader.open(out) as reader:
                 if reader.num_rows >= rows:
                     break
         time.sleep(0.002)
+
+
+def kill_after_rows(process, out, rows):
+    wait_for_rows(process, out, rows)
     process.send_signal(signal.SIGKILL)
     process.wait()
 
@@ -79,6 +83,23 @@ def test_a_killed_run_goes_on_and_loses_nothing(config_file, config_text, tmp_pa
     text = parts.base.tokenizer.decode(history[:2400])
     assert len(history) == 2400 + 24
     assert text == (tmp_path / "text.txt").read_text()[:2400]
+
+
+def test_a_run_that_is_told_to_stop_closes_its_trace_and_says_how_it_goes_on(config_file, tmp_path):
+    out, tree = tmp_path / "t.arrow", tmp_path / "tree"
+    process = start(config_file, out, tree)
+    wait_for_rows(process, out, 8)
+    process.send_signal(signal.SIGTERM)
+    said, errors = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "")
+    assert "t.arrow is whole up to here; the same command with --resume goes on." in " ".join(
+        errors.split()
+    )
+    assert errors.endswith("stopped\n")
+    with TraceReader.open(out) as reader:
+        assert reader.finished
+    assert start(config_file, out, tree, resume=True).wait(timeout=300) == 0
+    assert len(history_of(out)) == 2400 + 24
 
 
 @pytest.mark.slow
