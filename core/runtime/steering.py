@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import sys
 import threading
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 from megacontext.core.config import build
@@ -169,7 +170,11 @@ def set_knob(session: Session, key: object, value: object) -> None:
     """
     if key == "w_max":
         field = Config.__dataclass_fields__["w_max"]
-        if not isinstance(value, int) or not legal_of(field).admits(value):
+        if (
+            not isinstance(value, int)
+            or isinstance(value, bool)
+            or not legal_of(field).admits(value)
+        ):
             raise ConfigError(f"w_max is {value!r}; it must be {legal_of(field).describe()}.")
         session.set_w_max(value)
         return
@@ -182,14 +187,12 @@ def set_knob(session: Session, key: object, value: object) -> None:
 
 
 def _with(focus: FocusConfig, name: str, value: object) -> FocusConfig:
-    from dataclasses import asdict
-
     raw: dict[str, Any] = asdict(focus)
     *parents, last = name.split(".")
-    node = raw
+    node: Any = raw
     for parent in parents:
-        node = node.get(parent, {})
-    if last not in node:
+        node = node.get(parent) if isinstance(node, dict) else None
+    if not isinstance(node, dict) or last not in node:
         raise ConfigError(f"focus.{name} is no key; legal: {', '.join(raw)}.")
     node[last] = value
     return build(FocusConfig, raw, "focus")

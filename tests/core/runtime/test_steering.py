@@ -50,9 +50,18 @@ def test_pause_step_and_knobs_take_effect_and_are_recorded(config, tmp_path, pla
         client.send("set", key="focus.n_diff", value=1)
         client.send("set", key="w_max", value=112)
         client.send("marker", text="seen")
-        for bad in ({"key": "seed", "value": 1}, {"key": "focus.n_diff", "value": -1}):
-            with pytest.raises(ControlError):
-                client.send("set", **bad)
+        for key, value in (
+            ("seed", 1),
+            ("w_max", True),
+            ("focus", {}),
+            ("focus.n_diff", -1),
+            ("focus.n_diff.deeper", 1),
+            ("focus.no.such", 1),
+            ("focus.question", {"n_dif": 1}),
+            ("focus.tau_expand", "high"),
+        ):
+            with pytest.raises(ControlError, match=key.partition(".")[0]):
+                client.send("set", key=key, value=value)
         with pytest.raises(ControlError, match="at most 128"):
             client.send("set", key="w_max", value=256)
         client.send("resume")
