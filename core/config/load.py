@@ -16,6 +16,7 @@ from megacontext.core.config.fields import legal_of
 from megacontext.core.config.recorded import as_recorded, focus_as_recorded
 from megacontext.core.config.schema import Config, FocusConfig
 from megacontext.core.config.yamls import parse_mapping
+from megacontext.core.utf8 import check_utf8
 from megacontext.traces.errors import BudgetError, ConfigError
 
 __all__ = [
@@ -199,7 +200,7 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
         return float(value)
     if (kind is not bool and isinstance(value, bool)) or not isinstance(value, kind):
         raise ConfigError(f"{path} is {_short(value)} ({_kind(value)}); it must be {_NAMES[kind]}.")
-    return value
+    return check_utf8(value, path, ConfigError) if isinstance(value, str) else value
 
 
 def _convert_kind(members: tuple[Any, ...], value: Any, path: str) -> Any:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from megacontext.core.utf8 import check_utf8
 from megacontext.traces.errors import SourceError
 
 __all__ = ["RecallTask", "Text", "load_tasks", "load_texts", "prompt_of", "write_tasks"]
@@ -154,7 +155,7 @@ def _field(record: dict[str, Any], name: str, where: str) -> str:
     value = record[name]
     if not isinstance(value, str) or not value.strip():
         raise SourceError(f"{where}: {name!r} is {value!r:.40}; give a text that is not empty.")
-    return value
+    return check_utf8(value, f"{where}: {name!r}")
 
 
 def _task(record: dict[str, Any], where: str) -> RecallTask:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import queue
 import sys
 import threading
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from megacontext.core.config import build
 from megacontext.core.config.fields import legal_of
 from megacontext.core.config.schema import Config, FocusConfig
+from megacontext.core.utf8 import check_utf8
 from megacontext.traces.control import Command, ControlServer
 from megacontext.traces.errors import ConfigError, MegaContextError
 
@@ -40,6 +42,13 @@ class Steering(Protocol):
         ...
 
 
+def _stdin() -> TextIO:
+    """Standard input, in which a byte that is no UTF-8 reads as U+FFFD and ends no conversation."""
+    if isinstance(sys.stdin, io.TextIOWrapper) and sys.stdin.errors != "replace":
+        sys.stdin.reconfigure(encoding="utf-8", errors="replace")
+    return sys.stdin
+
+
 class LineSteering:
     """No commands; turns are lines of standard input, replies go to standard output."""
 
@@ -49,7 +58,7 @@ class LineSteering:
     def next_turn(self, session: Session) -> str:
         if sys.stdin.isatty():
             print("> ", end="", flush=True)
-        line = sys.stdin.readline()
+        line = _stdin().readline()
         if not line:
             raise Stop
         return line
@@ -92,7 +101,7 @@ class ControlSteering(LineSteering):
             return turn
 
     def _read_lines(self) -> None:
-        for line in sys.stdin:
+        for line in _stdin():
             self._turns.put(line)
         self._turns.put(None)
 
@@ -159,7 +168,7 @@ class ControlSteering(LineSteering):
 def _text_of(value: object, field: str) -> str:
     if not isinstance(value, str) or not value:
         raise ConfigError(f"{field} is {value!r}; send a text that is not empty.")
-    return value
+    return check_utf8(value, field)
 
 
 def set_knob(session: Session, key: object, value: object) -> None:

@@ -15,6 +15,7 @@ from typing import IO
 
 from megacontext.core.config.sources import CorpusSource, FolderSource, TextSource
 from megacontext.core.sources.events import Ingest, Tokenizer
+from megacontext.core.utf8 import check_utf8
 from megacontext.traces.errors import SourceError
 
 __all__ = ["corpus_texts", "folder_texts", "header", "ingest_events", "stdin_texts", "text_texts"]
@@ -136,7 +137,7 @@ def _text_of(line: str, path: Path, number: int) -> str:
         ) from error
     if not isinstance(text, str):
         raise SourceError(f"{path} line {number + 1}: 'text' must be a string.")
-    return text
+    return check_utf8(text, f"{path} line {number + 1}")
 
 
 def _unreadable(key: str, path: Path, error: Exception) -> SourceError:

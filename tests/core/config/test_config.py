@@ -58,6 +58,7 @@ def test_overrides_win_and_reach_nested_keys():
         ("seed: 1\nw_max: 900\nseed: 2", r"has the key seed twice.*line 3\); keep one"),
         ("focus:\n  n_diff: 1\n  n_diff: 1", r"key n_diff twice.*line 3"),
         ("source: {max_tokens: 3}", "source.kind is missing"),
+        ('source: {kind: text, path: "a\\ud800b"}', r"source.path has half of a character, .ud800"),
         ("allocator: {path: x}", "allocator.kind to learned or transformer"),
     ],
 )

@@ -50,6 +50,10 @@ def test_tasks_survive_a_file(tmp_path):
         ({"history": "a", "question": "b"}, "line 2 has no 'answer'"),
         (GOOD | {"answer": " "}, "'answer' is ' '"),
         (GOOD | {"history": 3}, "'history' is 3"),
+        (
+            GOOD | {"history": "ab\ud800"},
+            r"'history' has half of a character, \ud800, at character 2",
+        ),
         (GOOD | {"gold": [2, 9]}, "outside the history's 6 characters"),
         (GOOD | {"gold": [3, 3]}, "0 <= start < end"),
         (GOOD | {"gold": [-1, 3]}, "0 <= start < end"),

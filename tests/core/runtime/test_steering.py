@@ -1,3 +1,4 @@
+import io
 import json
 import threading
 from contextlib import contextmanager, suppress
@@ -64,6 +65,9 @@ def test_pause_step_and_knobs_take_effect_and_are_recorded(config, tmp_path, pla
                 client.send("set", key=key, value=value)
         with pytest.raises(ControlError, match="at most 128"):
             client.send("set", key="w_max", value=256)
+        for command in ("text", "marker"):
+            with pytest.raises(ControlError, match="half of a character"):
+                client.send(command, text="x\ud800")
         client.send("resume")
     rows = rows_of(out)
     plain.check_trace(out)
@@ -86,6 +90,20 @@ def test_typed_text_enters_the_history(config, tmp_path, plain):
     text = "".join(piece for row in rows for piece in row.new_text)
     assert "hello out there" in text
     assert any(row.marker and row.marker.startswith("typed @") for row in rows)
+
+
+@pytest.mark.parametrize("control", [True, False])
+def test_bytes_of_a_typed_line_that_are_no_text_are_marked_and_end_nothing(
+    config_text, tmp_path, monkeypatch, control
+):
+    text = config_text[: config_text.index("source:")] + "source: {kind: prompt, reply_tokens: 2}"
+    typed = io.BytesIO(b"hello\n a\xff\xfeb\nmore\n")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(typed, "utf-8", errors="surrogateescape"))
+    out = tmp_path / "t.arrow"
+    assert run(parse_config(text), out, control=control).outcome.stopped
+    history = "".join(piece for row in rows_of(out) for piece in row.new_text)
+    assert "a\ufffd\ufffdb" in history
+    assert "more" in history
 
 
 def test_a_prompt_session_takes_turns_from_the_socket(config_text, tmp_path):
