@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from megacontext.core.runtime.session import Outcome
@@ -61,9 +62,9 @@ def print_summary(summary: Summary, console: Console) -> None:
         ("expands", f"{m['expands']:,}"),
         ("collapses", f"{m['collapses']:,} and {m['forced']:,} forced"),
         ("budget violations", f"{summary.violations}"),
-        ("budget", f"{m['w_max']:,} entries, {_share(m['utilization'])} used"),
-        ("swap rate", f"{_share(m['swap_rate'])} of the raw blocks per refocus"),
-        ("residency", f"{_share(m['residency'])} of the frontier survives a refocus"),
+        ("budget", f"{m['w_max']:,} entries, {_share(m['utilization'], 'used')}"),
+        ("swap rate", _share(m["swap_rate"], "of the raw blocks per refocus")),
+        ("residency", _share(m["residency"], "of the frontier survives a refocus")),
         ("NLL", f"{_nats(m['nll_ingest'])} ingested, {_nats(m['nll_decode'])} decoded"),
         ("trace", summary.trace),
     ]
@@ -72,14 +73,14 @@ def print_summary(summary: Summary, console: Console) -> None:
         right = sum(a["right"] for a in checked)
         rows.insert(-1, ("answers", f"{right} of {len(checked)} right"))
     for name, value in rows:
-        table.add_row(name, value)
+        table.add_row(name, escape(value))
     console.print(table)
     if summary.answers:
         answers = Table("asked about", "expected", "decoded", box=None)
         for answer in summary.answers:
             mark = {True: "[green]✓[/] ", False: "[red]✗[/] ", None: ""}[answer["right"]]
-            text = answer["text"].strip().replace("[", r"\[")
-            answers.add_row(answer["about"], answer["expected"], mark + text)
+            said = [escape(answer[key].strip()) for key in ("about", "expected", "text")]
+            answers.add_row(said[0], said[1], mark + said[2])
         console.print(answers)
 
 
@@ -87,5 +88,5 @@ def _nats(value: float | None) -> str:
     return "none" if value is None else f"{value:.2f} nats/token"
 
 
-def _share(value: float | None) -> str:
-    return "none" if value is None else f"{value:.1%}"
+def _share(value: float | None, of: str) -> str:
+    return "not measured" if value is None else f"{value:.1%} {of}"
