@@ -86,13 +86,13 @@ def test_a_killed_run_goes_on_and_loses_nothing(config_file, config_text, tmp_pa
 
 
 def test_a_run_that_is_told_to_stop_closes_its_trace_and_says_how_it_goes_on(config_file, tmp_path):
-    out, tree = tmp_path / "t.arrow", tmp_path / "tree"
+    out, tree = tmp_path / "[b]t.arrow", tmp_path / "tree"
     process = start(config_file, out, tree)
     wait_for_rows(process, out, 8)
     process.send_signal(signal.SIGTERM)
     said, errors = process.communicate(timeout=60)
     assert (process.returncode, said) == (130, "")
-    assert "t.arrow is whole up to here; the same command with --resume goes on." in " ".join(
+    assert "[b]t.arrow is whole up to here; the same command with --resume goes on." in " ".join(
         errors.split()
     )
     assert errors.endswith("stopped\n")
