@@ -119,10 +119,12 @@ class Store:
         lines = self._read(path, of) if resume else []
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: IO[str] = path.open("w", encoding="utf-8")
+            new = path.with_name(path.name + ".part")
+            self._file: IO[str] = new.open("w", encoding="utf-8")
             self._line({"weights": of})
             for line in lines:
                 self._line(line)
+            new.replace(path)  # only now: a kill before it costs no finished job
         except OSError as error:
             raise StorageError(f"{path} cannot be written ({error.strerror or error}).") from error
 

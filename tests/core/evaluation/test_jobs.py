@@ -18,7 +18,7 @@ from megacontext.core.evaluation.jobs import (
 from megacontext.core.evaluation.making import MakeOptions
 from megacontext.core.evaluation.recall import Result
 from megacontext.core.evaluation.work import RESULTS, RecallJob, Sources
-from megacontext.traces.errors import ModelError
+from megacontext.traces.errors import ModelError, StorageError
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,25 @@ def test_an_interrupted_run_does_the_rest(tmp_path):
         run_jobs([Job(3, weight=2)], 1, store(tmp_path, **kept))
         assert RAN == [3]
     assert all(json.loads(line) for line in path.read_text().splitlines())
+
+
+def test_a_store_that_cannot_be_begun_keeps_what_was_finished(tmp_path, monkeypatch):
+    run_jobs([Job(3, weight=2), Job(4)], 1, store(tmp_path))
+    path = tmp_path / "out" / "jobs.jsonl"
+    before = path.read_text()
+
+    def full(self, record):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "_line", full)
+        with pytest.raises(StorageError, match="No space left"):
+            store(tmp_path, resume=True)
+    assert path.read_text() == before
+    RAN.clear()
+    run_jobs([Job(3, weight=2), Job(5)], 1, store(tmp_path, resume=True))
+    assert RAN == [5]
+    assert path.read_text().startswith(before)
 
 
 def test_only_an_optional_job_does_without_its_model(tmp_path, monkeypatch):
