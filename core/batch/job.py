@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from megacontext.core.batch.plan import Job
 from megacontext.core.config import parse_config
-from megacontext.core.runtime.bundle import resolve_kinds
+from megacontext.core.runtime.bundle import resolve_kinds, weights_id
 from megacontext.traces.errors import MegaContextError
 from megacontext.traces.reader import TraceReader
 
@@ -48,13 +48,15 @@ def run_job(job: Job) -> JobResult:
 
 
 def is_finished(job: Job) -> bool:
-    """Whether the job's trace is there, complete, and of the same resolved config."""
+    """Whether the job's trace is there, complete, of the same resolved config and weights."""
     if not job.trace.is_file():
         return False
     try:
         with TraceReader.open(job.trace) as reader:
             recorded = parse_config(reader.meta.config, recorded=True)
             # A trace records what an ``auto`` kind came to; it counts while it would again.
-            return reader.finished and recorded == resolve_kinds(parse_config(job.config))
+            config = resolve_kinds(parse_config(job.config))
+            weights = reader.meta.extra.get("mc.weights", "")
+            return reader.finished and recorded == config and weights == weights_id(config)
     except MegaContextError:
         return False  # another version's trace, or a damaged one: run again

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
 from megacontext.core.config import Config
 from megacontext.traces.errors import ModelError
 
-__all__ = ["DEMO", "bundle_folder", "bundle_parts", "resolve_kinds"]
+__all__ = ["DEMO", "bundle_folder", "bundle_parts", "resolve_kinds", "weights_id"]
 
 DEMO = "demo"
 """The name of the bundled model in ``model.path``."""
@@ -48,3 +49,21 @@ def resolve_kinds(config: Config) -> Config:
         else:  # its keys are trained to be found
             lens = replace(lens, kind="lensnet" if "lensnet" in bundled else "similarity")
     return replace(config, gist=gist, lens=lens)
+
+
+def weights_id(config: Config) -> str:
+    """16 hex digits over the bundled files that a run of ``config`` reads; empty if it reads none.
+
+    A bundle of a later version has the same name and other weights.
+    """
+    config = resolve_kinds(config)
+    if config.model.path != DEMO:
+        return ""
+    used = ["base"]
+    used += ["gistnet"] if config.gist.kind == "gistnet" and not config.gist.path else []
+    used += ["lensnet"] if config.lens.kind == "lensnet" and not config.lens.path else []
+    digest = hashlib.sha256()
+    for file in sorted(f for part in used for f in (bundle_folder() / part).iterdir()):
+        digest.update(f"{file.parent.name}/{file.name} {file.stat().st_size}\n".encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]

@@ -12,7 +12,7 @@ import numpy as np
 from megacontext.core.config import FocusConfig, parse_config, recorded_focus
 from megacontext.core.config.keys import WHERE_AND_HOW, by_path
 from megacontext.core.focus import Limits
-from megacontext.core.runtime.bundle import resolve_kinds
+from megacontext.core.runtime.bundle import resolve_kinds, weights_id
 from megacontext.core.runtime.parts import Parts
 from megacontext.core.runtime.triggers import limits_for
 from megacontext.traces.errors import TraceError
@@ -113,3 +113,9 @@ def _check(parts: Parts, reader: TraceReader) -> None:
                 f"{key} is {now} but the run in {reader.path} had {recorded[key]}; resume with "
                 f"its own config (--config {reader.path})."
             )
+    weights, bundled = reader.meta.extra.get("mc.weights", ""), weights_id(parts.config)
+    if weights and weights != bundled:
+        raise TraceError(
+            f"model.path is {parts.config.model.path}, whose weights are {bundled} now but were "
+            f"{weights} for the run in {reader.path}; start a new run, or go back to that version."
+        )

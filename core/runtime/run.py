@@ -11,6 +11,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from megacontext.core.config import Config, dump_config
+from megacontext.core.runtime.bundle import weights_id
 from megacontext.core.runtime.parts import Parts, build_parts
 from megacontext.core.runtime.recorder import Recorder
 from megacontext.core.runtime.resume import Resumed, restore
@@ -124,6 +125,7 @@ def _drive(
 def metadata(parts: Parts) -> dict[str, str]:
     """The ``mc.*`` metadata of a run."""
     config = parts.config
+    bundled = weights_id(config)
     return TraceMeta(
         block_size=config.block_size,
         w_max=config.w_max,
@@ -138,7 +140,8 @@ def metadata(parts: Parts) -> dict[str, str]:
             "mc.gist_checkpoint": parts.gister.checkpoint_id,
             "mc.lens": parts.lens.name,
             "mc.notes": "\n".join(parts.notes),
-        },
+        }
+        | ({"mc.weights": bundled} if bundled else {}),
     ).to_metadata()
 
 

@@ -3,6 +3,8 @@ import json
 from collections.abc import Callable
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
 import pytest
 import yaml
 
@@ -297,3 +299,19 @@ def test_two_runs_of_one_seed_agree_apart_from_clocks(recorded, tmp_path):
     assert verify(recorded, _record(tmp_path / "moved.arrow", moved)).ok  # only where it is kept
     with pytest.raises(TraceError, match="does not exist"):
         verify(recorded, tmp_path / "none.arrow")
+
+
+def test_other_weights_are_a_difference_and_unknown_ones_are_none(recorded, tmp_path):
+    def marked(weights):
+        path = tmp_path / f"{weights}.arrow"
+        with pa.ipc.open_file(recorded) as file:
+            table = file.read_all()
+        meta = {**table.schema.metadata, b"mc.weights": weights.encode()}
+        with pa.ipc.new_file(path, table.schema.with_metadata(meta)) as file:
+            file.write_table(table)
+        return path
+
+    old, new = marked("old"), marked("new")
+    assert verify(recorded, old).ok
+    assert verify(old, recorded).ok
+    assert verify(old, new).problems == [f"mc.weights differs: 'old' here, 'new' in {new}."]

@@ -112,6 +112,14 @@ def test_an_auto_kind_counts_while_it_would_come_to_the_same(batch_file, monkeyp
     assert not is_finished(job)
 
 
+def test_a_trace_of_other_bundled_weights_is_run_again(batch_file, monkeypatch):
+    job = load_plan(batch_file).jobs[1]
+    assert run_job(job).error == ""
+    assert is_finished(job)
+    monkeypatch.setattr("megacontext.core.batch.job.weights_id", lambda config: "newer")
+    assert not is_finished(job)
+
+
 def test_two_batches_never_write_the_same_folder(here, capsys, batch_file):
     plan = load_plan(batch_file)
     plan.out.mkdir()

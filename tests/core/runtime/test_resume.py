@@ -93,3 +93,16 @@ def test_a_new_run_over_a_tree_with_a_history_says_that_it_goes_on_behind_it(con
     assert "holds 104 tokens already and this run goes on behind them" in second
     with TraceReader.open(tmp_path / "1.arrow") as reader:
         assert reader.row(reader.num_rows - 1).history_tokens == 208
+
+
+def test_weights_of_another_version_of_the_bundle_end_a_resume(begun, monkeypatch):
+    text, trace = begun
+    here = "megacontext.core.runtime."
+    for module, found in (("run", "old"), ("resume", "old")):
+        monkeypatch.setattr(f"{here}{module}.weights_id", lambda config, found=found: found)
+    resumed(text, trace)  # the first run knew no weights: it is taken as it is
+    with TraceReader.open(trace) as reader:
+        assert reader.meta.extra["mc.weights"] == "old"
+    monkeypatch.setattr(f"{here}resume.weights_id", lambda config: "new")
+    with pytest.raises(TraceError, match=r"weights are new now but were old .* start a new run"):
+        resumed(text, trace)
