@@ -14,7 +14,8 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="mc-tui",
-    help="Watch a model's working context move: live, or from a trace.",
+    help="Watch a model's working context move: live, or from a trace.\n\n"
+    "Example: mc-tui replay runs/demo.arrow",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

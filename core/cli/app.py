@@ -63,7 +63,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Run, measure and train virtualized context for language models.",
+    help="Run, measure and train virtualized context for language models.\n\n"
+    "Example: megacontext run --config configs/demo.yaml",
 )
 
 

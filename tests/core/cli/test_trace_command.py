@@ -1,3 +1,4 @@
+import importlib
 import json
 
 import pytest
@@ -47,6 +48,24 @@ def test_a_missing_trace_is_one_sentence_and_exit_code_2(run, command, tmp_path)
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
     assert "does not exist" in err
+
+
+def test_info_counts_what_is_damaged(run, trace):
+    with TraceReader.open(trace) as reader:
+        block = reader._blocks[1]
+    raw = bytearray(trace.read_bytes())
+    raw[block.offset + 4_000 : block.offset + block.length] = bytes(block.length - 4_000)
+    trace.write_bytes(raw)
+    figures = json.loads(run("info", trace, "--json")[1])
+    assert (figures["rows"], figures["damaged_rows"]) == (200, block.rows)
+
+
+@pytest.mark.parametrize("app", ["megacontext.core.cli.app", "megacontext.tui.cli"])
+def test_the_programs_themselves_say_how_to_begin(app, capsys):
+    program = importlib.import_module(app).app
+    with pytest.raises(SystemExit):
+        program(["--help"])
+    assert "Example: m" in " ".join(capsys.readouterr().out.split())
 
 
 def test_info_tells_the_state(run, trace):
