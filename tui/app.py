@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
+from textual import on
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.events import DeliveryComplete, DeliveryFailed
 from textual.screen import ModalScreen, Screen
 from textual.widget import Widget
 from textual.widgets import Footer
@@ -239,7 +241,18 @@ class InspectorApp(App[str]):
         row = self.session.row
         name = f"{stem}-step{row.step if row else 0}.svg"
         self.deliver_screenshot(filename=name, path=str(Path.cwd()))
+
+    @on(DeliveryComplete)
+    def export_done(self, event: DeliveryComplete) -> None:
+        name = event.path.name if event.path else "a download"
         self.session.notice = f"Screen saved as {name}."
+        self.redraw()
+
+    @on(DeliveryFailed)
+    def export_failed(self, event: DeliveryFailed) -> None:
+        why = getattr(event.exception, "strerror", None) or event.exception
+        self.session.notice = f"The screen was not saved ({why}); start mc-tui in another folder."
+        self.redraw()
 
     # -- prompts ------------------------------------------------------------------------------
     def _ask(self, screen: PromptScreen, then: Callable[[str], object]) -> None:

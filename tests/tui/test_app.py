@@ -62,6 +62,27 @@ async def test_every_key_of_the_table_runs_without_an_error(make: Make) -> None:
         assert app.is_running
 
 
+@pytest.mark.parametrize("taken", [False, True])
+async def test_an_export_is_called_saved_only_when_it_was(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    app = make()
+    async with app.run_test(size=(80, 24)) as pilot:
+        row = app.session.row
+        assert row is not None
+        picture = tmp_path / f"made-step{row.step}.svg"
+        if taken:
+            picture.mkdir()
+        await pilot.press(BY_ID["export"].key)
+        await until(pilot, lambda: bool(app.session.notice))
+        if taken:
+            assert app.session.notice.startswith("The screen was not saved (Is a directory)")
+        else:
+            assert app.session.notice == f"Screen saved as {picture.name}."
+            assert "<svg" in picture.read_text()
+
+
 async def test_the_three_keys_show_the_opened_block(make: Make) -> None:
     app = make()
     async with app.run_test(size=(120, 40)) as pilot:
