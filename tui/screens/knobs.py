@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -35,7 +36,7 @@ class KnobsScreen(ModalScreen[dict[str, float] | None]):
             for name, words in KNOBS.items():
                 with Horizontal(classes="knob"):
                     yield Label(name, classes="knob-name", markup=False)
-                    yield Input(f"{self._values[name]:g}", id=name, type="number", compact=True)
+                    yield Input(_shown(self._values[name]), id=name, type="number", compact=True)
                 yield Label(words, classes="dialog-hint", markup=False)
             yield Label("enter applies · tab next · esc cancels", classes="dialog-hint")
 
@@ -45,8 +46,15 @@ class KnobsScreen(ModalScreen[dict[str, float] | None]):
             try:
                 value = float(self.query_one(f"#{name}", Input).value)
             except ValueError:
+                value = math.inf
+            if not math.isfinite(value):
                 self.query_one(f"#{name}", Input).focus()
                 return
             if value != old:
                 changed[name] = value
         self.dismiss(changed)
+
+
+def _shown(value: float) -> str:
+    """All digits, so that a value that nobody touched reads back as it was."""
+    return str(int(value)) if value.is_integer() else repr(value)
