@@ -42,7 +42,7 @@ def run(
             f"--out {target} is the trace that --config names, which the run would write over; "
             "choose another --out."
         )
-    console = Console(stderr=True, quiet=as_json, markup=False)
+    console = Console(stderr=True, quiet=as_json, markup=False, soft_wrap=True)
     _quiet_libraries()
     from megacontext.core.runtime.run import run as run_session
     from megacontext.core.runtime.summary import print_summary, summarize

@@ -92,10 +92,9 @@ def test_a_run_that_is_told_to_stop_closes_its_trace_and_says_how_it_goes_on(con
     process.send_signal(signal.SIGTERM)
     said, errors = process.communicate(timeout=60)
     assert (process.returncode, said) == (130, "")
-    assert "[b]t.arrow is whole up to here; the same command with --resume goes on." in " ".join(
-        errors.split()
-    )
-    assert errors.endswith("stopped\n")
+    *_, told, last = errors.splitlines()
+    assert told == f"{out} is whole up to here; the same command with --resume goes on."
+    assert last == "stopped"
     with TraceReader.open(out) as reader:
         assert reader.finished
     assert start(config_file, out, tree, resume=True).wait(timeout=300) == 0
