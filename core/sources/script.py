@@ -42,6 +42,11 @@ def script_events(
     """
     if not source.segments:
         raise SourceError("source.segments is empty; a script needs at least one segment.")
+    for number, segment in enumerate(source.segments):
+        if isinstance(segment, (TextSegment, PlantSegment, QuestionSegment)) and not segment.text:
+            raise SourceError(
+                f"source.segments[{number}].text is empty; write the {segment.kind}'s text."
+            )
     running = _Cursor(text)
     planted = {s.name for s in source.segments if isinstance(s, PlantSegment)}
     for segment in source.segments:

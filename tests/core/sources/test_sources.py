@@ -82,7 +82,12 @@ def test_script_draws_ingest_segments_from_one_running_text(tmp_path):
         ("{kind: python, package: no_such_package_here}", "not installed"),
         ("{kind: corpus, path: missing.jsonl}", "missing.jsonl"),
         ("{kind: script, segments: []}", "at least one segment"),
-        ("{kind: script, segments: [{kind: question, about: x}]}", "'x'"),
+        ("{kind: script, segments: [{kind: question, about: x, text: q}]}", "'x'"),
+        (
+            "{kind: script, segments: [{kind: decode}, {kind: question}]}",
+            "segments.1..text is empty",
+        ),
+        ("{kind: script, segments: [{kind: plant, name: x}]}", "write the plant's text"),
     ],
 )
 def test_a_bad_source_is_one_sentence(source, says, tmp_path, monkeypatch):
