@@ -21,6 +21,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from megacontext.core.cli.progress import quiet_libraries
 from megacontext.core.config import Config, load_config
 from megacontext.traces.errors import ConfigError, SourceError
 
@@ -86,12 +87,6 @@ def numbers_of(text: str, option: str) -> tuple[int, ...]:
     if min(numbers) < 1:
         raise ConfigError(f"{option} is {text!r}; the numbers must be at least 1.")
     return numbers
-
-
-def quiet_libraries() -> None:
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
 
 
 @app.command()

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from megacontext.core.cli import evaluate
+from megacontext.core.cli.progress import quiet_libraries
 from megacontext.traces.errors import ConfigError, MegaContextError, StorageError
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def suite(
     began = time.monotonic()
     loaded = evaluate.load(config, set_, seed)
     console = Console(stderr=True, quiet=as_json)
-    evaluate.quiet_libraries()
+    quiet_libraries()
     from megacontext.core.evaluation.jobs import fingerprint, workers_for
     from megacontext.core.evaluation.kit import Kit
     from megacontext.core.evaluation.suite import FULL, QUICK, run_suite
@@ -109,7 +110,7 @@ def ablate(
     """
     began = time.monotonic()
     console = Console(stderr=True, quiet=as_json)
-    evaluate.quiet_libraries()
+    quiet_libraries()
     from megacontext.core.evaluation.ablate import load_plan, run_ablations
     from megacontext.core.evaluation.jobs import fingerprint, workers_for
 

@@ -26,7 +26,7 @@ from megacontext.core.config.sources import (
     StdinSource,
 )
 
-__all__ = ["expected_tokens", "token_progress"]
+__all__ = ["expected_tokens", "quiet_libraries", "token_progress"]
 
 
 class _Rate(ProgressColumn):
@@ -35,6 +35,13 @@ class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
         return Text("" if speed is None else f"{speed:,.0f} tokens/s", style="progress.data.speed")
+
+
+def quiet_libraries() -> None:
+    """The progress bars are the command's own; loading a model shows none."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def expected_tokens(source: SourceConfig) -> int | None:

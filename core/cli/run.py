@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from megacontext.core.cli.progress import token_progress
+from megacontext.core.cli.progress import quiet_libraries, token_progress
 from megacontext.traces.errors import ConfigError
 
 app = typer.Typer(add_completion=False)
@@ -43,7 +43,7 @@ def run(
             "choose another --out."
         )
     console = Console(stderr=True, quiet=as_json, markup=False, soft_wrap=True)
-    _quiet_libraries()
+    quiet_libraries()
     from megacontext.core.runtime.run import run as run_session
     from megacontext.core.runtime.summary import print_summary, summarize
 
@@ -71,10 +71,3 @@ def run(
         print_summary(summary, Console())
     if summary.violations:
         raise typer.Exit(1)
-
-
-def _quiet_libraries() -> None:
-    """The progress bar here is the run's; loading a model shows none of its own."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()

@@ -7,8 +7,9 @@ import lzma
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from megacontext.core.sources.plain import open_text
 from megacontext.core.utf8 import check_utf8
 from megacontext.traces.errors import SourceError
 
@@ -110,7 +111,7 @@ def _plain_text(path: Path) -> str | None:
     if path.name.removesuffix(".xz").endswith(_JSON_NAMES):
         return None
     try:
-        with _open(path) as file:
+        with open_text(path) as file:
             text = file.read()
     except (OSError, UnicodeDecodeError, lzma.LZMAError):
         return None  # refused with its reason where the lines are read
@@ -119,7 +120,7 @@ def _plain_text(path: Path) -> str | None:
 
 def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
-        with _open(path) as file:
+        with open_text(path) as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     where = f"{path} line {number}"
@@ -129,12 +130,6 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     except (OSError, lzma.LZMAError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise SourceError(f"{path} cannot be read ({why}); name a JSON-lines file.") from error
-
-
-def _open(path: Path) -> IO[str]:
-    if path.suffix == ".xz":
-        return lzma.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8")
 
 
 def _object(line: str, where: str) -> dict[str, Any]:

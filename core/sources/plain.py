@@ -18,7 +18,15 @@ from megacontext.core.sources.events import Ingest, Tokenizer
 from megacontext.core.utf8 import check_utf8
 from megacontext.traces.errors import SourceError
 
-__all__ = ["corpus_texts", "folder_texts", "header", "ingest_events", "stdin_texts", "text_texts"]
+__all__ = [
+    "corpus_texts",
+    "folder_texts",
+    "header",
+    "ingest_events",
+    "open_text",
+    "stdin_texts",
+    "text_texts",
+]
 
 PIECE_CHARS = 1 << 16
 
@@ -65,7 +73,7 @@ def corpus_texts(source: CorpusSource) -> Iterator[str]:
     """The ``text`` of one line of a JSON-lines file, plain or xz-compressed."""
     path = Path(source.path)
     try:
-        with _open_corpus(path) as file:
+        with open_text(path) as file:
             for number, line in enumerate(file):
                 if number == source.document:
                     yield from _pieces(io.StringIO(_text_of(line, path, number)), str(path), "")
@@ -122,7 +130,8 @@ def _pieces(file: IO[str], name: str, key: str) -> Iterator[str]:
         ) from error
 
 
-def _open_corpus(path: Path) -> IO[str]:
+def open_text(path: Path) -> IO[str]:
+    """A UTF-8 file, plain or ``.xz``."""
     if path.suffix == ".xz":
         return lzma.open(path, "rt", encoding="utf-8")
     return path.open(encoding="utf-8")
