@@ -45,19 +45,19 @@ def base(
 
 @app.command()
 def average(
-    model: Annotated[list[Path], typer.Option(help="Exported base model, two or more times.")],
+    model: Annotated[list[Path], typer.Option(help="Exported model, two or more times.")],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     weight: Annotated[
         list[float] | None, typer.Option(help="Weight of each model in turn; default: equal.")
     ] = None,
 ) -> None:
-    """Average the weights of base models that were trained from the same start.
+    """Average the weights of base models, or of LensNets, that had the same start.
 
     Example: megacontext train average --model runs/a/export --model runs/b/export --out runs/ab
     """
-    from megacontext.core.training.average import average_bases
+    from megacontext.core.training.average import average as average_models
 
-    average_bases(model, weight or [], out)
+    average_models(model, weight or [], out)
     print(f"{out}: the average of {len(model)} models.")
 
 

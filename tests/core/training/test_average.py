@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from megacontext.core.training.average import average_bases
-from megacontext.traces.errors import ConfigError
+from megacontext.core.gistnet.checkpoint import load_folder, save_folder
+from megacontext.core.training.average import average, average_bases
+from megacontext.traces.errors import ConfigError, ModelError
 
 
 def _scaled(folder: Path, factor: float, out: Path) -> Path:
@@ -52,4 +53,33 @@ def test_what_cannot_be_averaged_is_one_sentence(tiny_base: Path, tmp_path: Path
     (other / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
     with pytest.raises(ConfigError, match="average models of one shape"):
         average_bases([tiny_base, other], [], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def _lensnet(folder: Path, value: float, **config: int) -> Path:
+    state = {"head": torch.full((3, 2), value)}
+    save_folder(folder, "lensnet", state, {"width": 2, **config}, {"gist_checkpoint": "gistnet-1"})
+    return folder
+
+
+def test_lensnets_of_one_gistnet_are_averaged_by_weight(tmp_path: Path) -> None:
+    one, other = _lensnet(tmp_path / "one", 1.0), _lensnet(tmp_path / "other", 5.0)
+    average([one, other], (3.0, 1.0), tmp_path / "out")
+    facts, state = load_folder(tmp_path / "out", "lensnet")
+    assert torch.equal(state["head"], torch.full((3, 2), 2.0))
+    assert facts["config"] == {"width": 2}
+    assert facts["gist_checkpoint"] == "gistnet-1"
+
+
+def test_lensnets_of_another_shape_and_what_is_no_model_are_one_sentence(tmp_path: Path) -> None:
+    one, wide = _lensnet(tmp_path / "one", 1.0), _lensnet(tmp_path / "wide", 1.0, layers=2)
+    with pytest.raises(ConfigError, match="average LensNets of one shape and one GistNet"):
+        average([one, wide], (), tmp_path / "out")
+    with pytest.raises(ConfigError, match="0 weights do not go with 1 models"):
+        average([one], (), tmp_path / "out")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{")
+    for folder in ("broken", "nowhere"):
+        with pytest.raises(ModelError, match=f"{folder}/config.json cannot be read"):
+            average([tmp_path / folder, one], (), tmp_path / "out")
     assert not (tmp_path / "out").exists()
