@@ -44,6 +44,9 @@ def suite(
     text: list[Path] = _TEXT,
     samples: int | None = typer.Option(None, min=1, help="Recall tasks of each length."),
     kinds: str | None = typer.Option(None, help="Kinds of recall tasks joined by commas."),
+    contenders: str | None = typer.Option(
+        None, help="Contenders of the recall section joined by commas; default: all."
+    ),
     only: str | None = typer.Option(
         None, help="Sections joined by commas: recall, nll, answers, single, session, overhead."
     ),
@@ -69,6 +72,8 @@ def suite(
     options = replace(options, samples=samples or options.samples)
     if kinds is not None:
         options = replace(options, kinds=tuple(k.strip() for k in kinds.split(",")))
+    if contenders is not None:
+        options = replace(options, contenders=tuple(k.strip() for k in contenders.split(",")))
     if only is not None:
         options = replace(options, sections=tuple(k.strip() for k in only.split(",")))
     kit = Kit.load(loaded)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from megacontext.core.config import Config
-from megacontext.core.evaluation.contenders import CONTENDERS
+from megacontext.core.evaluation.contenders import CONTENDERS, check_names
 from megacontext.core.evaluation.jobs import (
     Job,
     JobProgress,
@@ -57,6 +57,7 @@ class SuiteOptions:
         samples: recall tasks of each length.
         times: lengths of the histories in multiples of W_max.
         kinds: of recall tasks, empty for all usual ones.
+        contenders: of the recall section; empty: all.
         w_max: budgets for NLL.
         pieces: windows of a document for NLL.
         singles: windows of a document for single gists.
@@ -70,6 +71,7 @@ class SuiteOptions:
     samples: int = 104
     times: tuple[int, ...] = (4, 16, 64)
     kinds: tuple[str, ...] = ()
+    contenders: tuple[str, ...] = ()
     w_max: tuple[int, ...] = (512, 1024, 2048)
     pieces: int = 2
     singles: int = 4
@@ -113,16 +115,17 @@ def run_suite(
         store_path: finished jobs, see :class:`.jobs.Store`.
 
     Raises:
-        ConfigError: an unknown section, or sizes that cannot be.
+        ConfigError: an unknown section or contender, or sizes that cannot be.
         SourceError: texts too short.
     """
     for name in options.sections:
         if name not in SECTIONS:
             raise ConfigError(f"--only: {name!r} is unknown; use some of {', '.join(SECTIONS)}.")
+    contenders = tuple(check_names(list(options.contenders or CONTENDERS)))
     plain = plain_config(config)
     budgets = tuple(w for w in options.w_max if w < base.window - 64) or (config.w_max,)
     plans: dict[str, Callable[[], Sequence[Job]]] = {
-        "recall": lambda: recall_jobs(plain, config, sources, options, tuple(CONTENDERS)),
+        "recall": lambda: recall_jobs(plain, config, sources, options, contenders),
         "nll": lambda: _nll_jobs(plain, sources, options, budgets),
         "answers": lambda: _answers_jobs(plain, config, sources, options, budgets, base.window),
         "single": lambda: _single_jobs(plain, sources, options),

@@ -120,3 +120,20 @@ def test_suite_writes_parquet_and_markdown(capsys, config_file, tmp_path):
     shown = (tmp_path / "out" / "suite.md").read_text()
     assert "## Targets" in shown
     assert "| recency | 0% [0%, 79%] |" in shown
+
+
+def test_suite_asks_only_the_contenders_it_is_told(capsys, config_file, tmp_path):
+    texts = tmp_path / "hay.jsonl"
+    texts.write_text(json.dumps({"doc": "hay", "domain": "code", "text": "Plain old hay. " * 4000}))
+    asked = (
+        *("suite", "--config", config_file, "--quick", "--samples", 1, "--kinds", "passkey"),
+        *("--text", texts, "--out", tmp_path / "out", "--only", "recall", "--jobs", 1, "--json"),
+        *("--set", "focus.protected_blocks=1", "--set", "w_max=96"),
+        *("--set", "tree.max_levels=4", "--contenders"),
+    )
+    assert call(capsys, *asked, "recency, oracle")[0] == 0
+    rows = pq.read_table(tmp_path / "out" / "suite.parquet").to_pylist()
+    assert {row["contender"] for row in rows} == {"recency", "oracle"}
+    code, said = call(capsys, *asked, "oracle,nobody")
+    assert code == 2
+    assert "--contenders: 'nobody' is unknown" in said.err
