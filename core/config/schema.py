@@ -142,6 +142,9 @@ class KVConfig:
     positions: str = option(
         "packed", "position of each window entry", choices=("packed", "global", "gap")
     )
+    reread: int = option(
+        64, "newest tokens read again at a question or turn end, behind what it opened", low=0
+    )
     drift_every: int = option(64, "edits between two drift samples; 0: never", low=0)
     drift_bound: float = option(0.05, "KL in nats above which a refresh starts", low=0.0)
     refresh_every: int = option(8192, "tokens between two full refreshes; 0: never", low=0)

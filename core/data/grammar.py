@@ -2,13 +2,16 @@
 
 A template has the fields of :mod:`megacontext.core.data.wording` (``{a}``, ``{k}``, ``{v}``). It
 is on one side of the train / held-out split by its hash, like a written one: whoever draws it
-throws away those of the other side.
+throws away those of the other side. Training templates have more to be composed of.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
+from megacontext.core.data import training_wording as training
 from megacontext.core.data.lexicon import Split, side
 from megacontext.core.data.wording import fragments
 
@@ -102,40 +105,73 @@ _QUOTED = ["{v}", "{v}", '"{v}"', '"{v}"', "'{v}'", "`{v}`", "<{v}>", "[{v}]", '
 _ENDS = ["", "", "", "", ";", ",", " \\", "  # set", " |"]
 
 
+class _Slots(NamedTuple):
+    """What templates are composed of."""
+
+    subjects: list[str]
+    links: list[str]
+    has: list[str]
+    roles: list[str]
+    breaks: list[str]
+    marks: list[str]
+    openings: list[str]
+    which: list[str]
+
+
+_LISTED = _Slots(_SUBJECTS, _LINKS, _HAS, _ROLES, _BREAKS, _MARKS, _OPENINGS, _WHICH)
+_MORE = _Slots(
+    training.SUBJECTS,
+    training.LINKS,
+    training.HAS,
+    training.ROLES,
+    training.BREAKS,
+    training.MARKS,
+    training.OPENINGS,
+    training.WHICH,
+)
+_SLOTS: dict[Split, _Slots] = {
+    "heldout": _LISTED,
+    "train": _Slots(*([*listed, *more] for listed, more in zip(_LISTED, _MORE, strict=True))),
+}
+
+
 def _choose(rng: Rng, items: list[str]) -> str:
     return items[int(rng.integers(len(items)))]
 
 
 def compose_statement(rng: Rng, split: Split) -> str:
     """A statement template of ``split`` with all three fields."""
+    slots = _SLOTS[split]
     while True:
         form = rng.random()
         if form < 0.4:
-            text = f"{_choose(rng, _SUBJECTS)} {_choose(rng, _LINKS)} {{v}}"
+            text = f"{_choose(rng, slots.subjects)} {_choose(rng, slots.links)} {{v}}"
         elif form < 0.6:
-            text = f"{{k}} {_choose(rng, _HAS)} {{v}} {_choose(rng, _ROLES)}"
+            text = f"{{k}} {_choose(rng, slots.has)} {{v}} {_choose(rng, slots.roles)}"
         elif form < 0.68:
-            text = f"{{k}} {_choose(rng, _HAS)} the {{a}} {{v}}"
+            text = f"{{k}} {_choose(rng, slots.has)} the {{a}} {{v}}"
         elif form < 0.78:
-            text = f"{{v}} {_choose(rng, _LINKS)} {_choose(rng, _SUBJECTS)}"
+            text = f"{{v}} {_choose(rng, slots.links)} {_choose(rng, slots.subjects)}"
         else:
             order = ["{k}", "{a}", "{v}"] if rng.random() < 0.6 else ["{a}", "{k}", "{v}"]
             if rng.random() < 0.15:
                 order = ["{v}", "{k}", "{a}"]
-            first, second = _choose(rng, _BREAKS), _choose(rng, _BREAKS)
-            text = _choose(rng, _MARKS) + order[0] + first + order[1] + second + order[2]
+            first, second = _choose(rng, slots.breaks), _choose(rng, slots.breaks)
+            text = _choose(rng, slots.marks) + order[0] + first + order[1] + second + order[2]
         if side(text) == split:
             return text
 
 
 def compose_question(rng: Rng, split: Split) -> str:
     """A question template of ``split`` with ``{a}`` and ``{k}``."""
+    slots = _SLOTS[split]
     while True:
         if rng.random() < 0.65:
             end = "?" if rng.random() < 0.8 else _choose(rng, [".", ":", "", "!"])
-            text = f"{_choose(rng, _OPENINGS)} {_choose(rng, _SUBJECTS).rstrip(',')}{end}"
+            opening, subject = _choose(rng, slots.openings), _choose(rng, slots.subjects)
+            text = f"{opening} {subject.rstrip(',')}{end}"
         else:
-            text = _choose(rng, _WHICH).replace("{h}", _choose(rng, _AUXILIARY))
+            text = _choose(rng, slots.which).replace("{h}", _choose(rng, _AUXILIARY))
         if side(text) == split:
             return text
 

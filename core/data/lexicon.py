@@ -17,6 +17,8 @@ __all__ = ["KEY_KINDS", "VALUE_KINDS", "Lexicon", "Split", "side"]
 
 Split = str  # "train" | "heldout"
 _HELDOUT_OF = 6  # one listed word or template in six is held out
+_POOL_OF = 6  # a pool is one in six of a side's
+_POOL_DRAWS = 24  # then a list holds none of the pool, most likely
 
 
 def words(text: str) -> list[str]:
@@ -93,15 +95,23 @@ class Lexicon:
     """Draws keys and values of one split.
 
     ``words`` are common words (from the vocabulary); ``text`` is a piece of real text whose word
-    runs serve as wording, empty where none is at hand.
+    runs serve as wording, empty where none is at hand. With a ``pool`` other than 0, listed words
+    and templates are drawn from a sixth of the side, which one is up to that number: then names,
+    attributes and wording recur among the facts of a history, as they do on the small held-out
+    side.
     """
 
     split: Split
     words: tuple[str, ...]
     text: tuple[str, ...] = ()
+    pool: int = 0
 
     def pick(self, rng: np.random.Generator, items: Sequence[str]) -> str:
-        """One item of this split's side."""
+        """One item of this split's side, and of the pool if it has any of them."""
+        for _ in range(_POOL_DRAWS if self.pool else 0):
+            item = items[int(rng.integers(len(items)))]
+            if side(item) == self.split and not zlib.crc32(item.encode(), self.pool) % _POOL_OF:
+                return item
         while True:
             item = items[int(rng.integers(len(items)))]
             if side(item) == self.split:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from megacontext.core.data import training_wording as training
 from megacontext.core.data import wording
 from megacontext.core.data.grammar import compose_question, compose_statement
 from megacontext.core.data.lexicon import Lexicon
@@ -20,10 +21,13 @@ __all__ = [
     "choose",
     "distinct",
     "draw_attribute",
+    "draw_lead",
     "draw_question",
     "draw_statement",
+    "draw_tail",
     "fill",
     "style",
+    "widened",
     "wrap",
 ]
 
@@ -74,6 +78,11 @@ def choose(rng: Rng, items: tuple[str, ...] | list[str]) -> str:
     return items[int(rng.integers(len(items)))]
 
 
+def widened(lexicon: Lexicon, listed: list[str], more: list[str]) -> list[str]:
+    """What both sides have, and for training text what it alone has, of its side."""
+    return [*listed, *more] if lexicon.split == "train" else listed
+
+
 def cap(text: str) -> str:
     return text[:1].upper() + text[1:]
 
@@ -109,37 +118,79 @@ def wrap(rng: Rng, question: str, answer: str, gold: tuple[int, ...], canonical:
 
 
 def as_question(lexicon: Lexicon, rng: Rng, core: str) -> str:
-    lead = lexicon.pick(rng, wording.QUESTION_LEADS) + " " if rng.random() < 0.25 else ""
+    leads = widened(lexicon, wording.QUESTION_LEADS, training.QUESTION_LEADS)
+    lead = lexicon.pick(rng, leads) + " " if rng.random() < 0.25 else ""
     return cap(lead + core) if rng.random() < 0.85 else lead + core
 
 
 def draw_statement(lexicon: Lexicon, rng: Rng) -> str:
     """A written or a composed template, at times with a few stray words in it."""
     if rng.random() < 0.4:
-        template = lexicon.pick(rng, wording.STATEMENTS)
+        listed = widened(lexicon, wording.STATEMENTS, training.STATEMENTS)
+        template = lexicon.pick(rng, listed)
     else:
         template = compose_statement(rng, lexicon.split)
     if rng.random() < 0.12:
         words = template.split(" ")
         place = int(rng.integers(len(words) + 1))
-        words[place:place] = [lexicon.word(rng) for _ in range(int(rng.integers(1, 5)))]
+        stray = [lexicon.word(rng) for _ in range(int(rng.integers(1, 5)))]
+        if lexicon.split != "train" or "{v}" not in "".join(words[max(0, place - 1) : place + 1]):
+            words[place:place] = stray
         template = " ".join(words)
-    return template
+    return _roughened(lexicon, rng, template, 0.08)
+
+
+def draw_lead(lexicon: Lexicon, rng: Rng) -> str:
+    return lexicon.pick(rng, widened(lexicon, wording.STATEMENT_LEADS, training.LEADS))
+
+
+def draw_tail(lexicon: Lexicon, rng: Rng) -> str:
+    return lexicon.pick(rng, widened(lexicon, wording.STATEMENT_TAILS, training.TAILS))
 
 
 def draw_question(lexicon: Lexicon, rng: Rng, written: list[str] | None) -> str:
     if written is not None:
         return lexicon.pick(rng, written)
     if rng.random() < 0.5:
-        return lexicon.pick(rng, wording.QUESTIONS)
-    return compose_question(rng, lexicon.split)
+        listed = widened(lexicon, wording.QUESTIONS, training.QUESTIONS)
+        core = lexicon.pick(rng, listed)
+    else:
+        core = compose_question(rng, lexicon.split)
+    return _roughened(lexicon, rng, core, 0.15)
+
+
+def _roughened(lexicon: Lexicon, rng: Rng, template: str, chance: float) -> str:
+    """For training text, at times: words left out, replaced or slipped in, never beside the value.
+
+    What stands around a key and its value may be anything; where a value ends must stay clear.
+    """
+    if lexicon.split != "train" or rng.random() >= chance:
+        return template
+    for _ in range(int(rng.integers(1, 4))):
+        words = template.split(" ")
+        fields = [i for i, word in enumerate(words) if "{" in word]
+        value = [i for i in fields if "{v}" in words[i]]
+        glue = [i for i in range(len(words)) if i not in fields]
+        form = rng.random()
+        if form < 0.4 or not glue:
+            places = [i for i in range(len(words) + 1) if i not in value and i - 1 not in value]
+            if places:
+                at = places[int(rng.integers(len(places)))]
+                words[at:at] = lexicon.run(rng, int(rng.integers(1, 6)))
+        else:
+            at = glue[int(rng.integers(len(glue)))]
+            if at - 1 in value or at + 1 in value:
+                continue
+            words[at : at + 1] = [] if form < 0.6 else lexicon.run(rng, int(rng.integers(1, 3)))
+        template = " ".join(words)
+    return template
 
 
 def draw_attribute(lexicon: Lexicon, rng: Rng) -> str:
     """Mostly listed attributes; any word can be one."""
     form = rng.random()
     if form < 0.6:
-        return lexicon.pick(rng, wording.ATTRIBUTES)
+        return lexicon.pick(rng, widened(lexicon, wording.ATTRIBUTES, training.ATTRIBUTES))
     if form < 0.85:
         return lexicon.some_word(rng)
     return f"{lexicon.word(rng)} {lexicon.some_word(rng)}"

@@ -91,6 +91,9 @@ class RecallOptions:
         coarse: as ``gappy``, with the other blocks as one token each, or one for many.
         stretch_max: a gappy history is up to this many times the window.
         fill: share of the window that statements and questions may take.
+        narrow: chance that the words and wording of a sample come from a small pool, so that its
+            scenes have many in common.
+        recent: share of a gappy or coarse window that its newest text may take, at most.
     """
 
     kind: str = "mixed"
@@ -103,6 +106,8 @@ class RecallOptions:
     coarse: bool = False
     stretch_max: int = 6
     fill: float = 0.5
+    narrow: float = 0.0
+    recent: float = 0.25
 
 
 @dataclass
@@ -165,7 +170,9 @@ class RecallWriter:
         start = int(rng.integers(max(1, len(filler) - 96)))
         text = self._tokenizer.decode(filler[start : start + 96].tolist())
         words = tuple(w for w in text.split() if len(w) < 20)[1:-1]
-        plan = self._plan(rng, length, options, replace(self.lexicon, text=words))
+        narrow = options.narrow > 0 and rng.random() < options.narrow
+        pool = int(rng.integers(1, 1 << 31)) if narrow else 0
+        plan = self._plan(rng, length, options, replace(self.lexicon, text=words, pool=pool))
         if options.gappy or options.coarse:
             return self._patchwork(rng, plan, filler, length, options)
         body = filler[: length - plan.size()]
@@ -286,7 +293,7 @@ class RecallWriter:
         final = sum(len(p.ids) for p in plan.final)
         most = min(len(filler), length * int(rng.integers(2, options.stretch_max + 1)))
         tokens, facts, asked = self._lay_out(rng, plan, filler[:most])
-        recent = int(rng.integers(1, max(2, length // (4 * block)))) * block
+        recent = int(rng.integers(1, max(2, int(length * options.recent) // block))) * block
         tail_start = (len(tokens) - final - recent) // block * block
         blocks = tail_start // block
         room = length - (len(tokens) - tail_start)

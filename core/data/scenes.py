@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from megacontext.core.data import training_wording as training
 from megacontext.core.data import wording
 from megacontext.core.data.grammar import compose_code
 from megacontext.core.data.lexicon import KEY_KINDS, LAST, VALUE_KINDS, Lexicon, side
@@ -23,10 +24,13 @@ from megacontext.core.data.phrases import (
     choose,
     distinct,
     draw_attribute,
+    draw_lead,
     draw_question,
     draw_statement,
+    draw_tail,
     fill,
     style,
+    widened,
     wrap,
 )
 from megacontext.traces.errors import ConfigError
@@ -34,6 +38,34 @@ from megacontext.traces.errors import ConfigError
 __all__ = ["KINDS", "Ask", "Scene", "make_scene"]
 
 Rng = np.random.Generator
+
+# Both sides of the split have these in common.
+_CODE_QUESTIONS = [
+    "what is the value of {k}?",
+    "what is {k} set to?",
+    "what is {k}?",
+    "which value does {k} have?",
+    "what does {k} hold?",
+    "what is assigned to {k}?",
+]
+_HANDS_ON = ["{k} = {v}", "VAR {k} = {v}", "let {k} = {v};", "set {k} to {v}."]
+_LISTS = [
+    "what are all the {a}s of {k}?",
+    "list every {a} of {k}.",
+    "which {a}s were given for {k}?",
+    "name all {a}s for {k}, in order.",
+    "what are all the {a}s for {k} mentioned in the provided text?",
+]
+_CHAT = [
+    "my {a} is {v}",
+    "I have {v} as my {a}",
+    "you can note {v} as my {a}",
+    "they gave me the {a} {v}",
+    "for me the {a} is {v}",
+    "I picked {v} for the {a}",
+    "mine is {v}, I mean the {a}",
+    "the {a} I use is {v}",
+]
 
 
 def _relation(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
@@ -53,8 +85,8 @@ def _relation(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
         value_kind = choose(rng, values_of.split("|"))
     keys = distinct(rng, lambda r: lexicon.key(r, key_kind), count)
     values = [lexicon.value(rng, value_kind) for _ in keys]
-    lead = lexicon.pick(rng, wording.STATEMENT_LEADS) if rng.random() < 0.35 else ""
-    tail = lexicon.pick(rng, wording.STATEMENT_TAILS) if rng.random() < 0.2 else ""
+    lead = draw_lead(lexicon, rng) if rng.random() < 0.35 else ""
+    tail = draw_tail(lexicon, rng) if rng.random() < 0.2 else ""
     upper = rng.random() < 0.03
     texts = []
     for key, value in zip(keys, values, strict=True):
@@ -80,7 +112,7 @@ def _relation(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
 
 def _crossed(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     """A few keys with a few attributes each: neither of the two alone tells the fact."""
-    statement = draw_statement(lexicon, rng)
+    statement = _with_attribute(lambda: draw_statement(lexicon, rng))
     key_kind, value_kind = choose(rng, list(KEY_KINDS)), choose(rng, list(VALUE_KINDS))
     width = int(rng.integers(2, 4))
     attributes = distinct(rng, lambda r: draw_attribute(lexicon, r), width)
@@ -91,10 +123,17 @@ def _crossed(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     texts, asks = [], []
     for i, ((key, attribute), value) in enumerate(zip(cells, values, strict=True)):
         texts.append(cap_around(fill(statement, key, value, attribute), value) + ".")
-        core = draw_question(lexicon, rng, None)
+        core = _with_attribute(lambda: draw_question(lexicon, rng, None))
         question = as_question(lexicon, rng, fill(core, key, "", attribute))
         asks.append(wrap(rng, question, value, (i,), canonical))
     return Scene("crossed", tuple(texts), tuple(asks))
+
+
+def _with_attribute(draw: Callable[[], str]) -> str:
+    """A template that names the attribute: RULER's speaks of magic numbers whatever is told."""
+    while "{a}" not in (template := draw()):
+        pass
+    return template
 
 
 def _sided(lexicon: Lexicon, *groups: tuple[str, ...]) -> bool:
@@ -103,7 +142,8 @@ def _sided(lexicon: Lexicon, *groups: tuple[str, ...]) -> bool:
 
 def _code(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     if rng.random() < 0.5:
-        template = lexicon.pick(rng, wording.CODE_FACTS)
+        facts = widened(lexicon, wording.CODE_FACTS, training.CODE_FACTS)
+        template = lexicon.pick(rng, facts)
     else:
         template = compose_code(rng, lexicon.split)
     keys = distinct(rng, lexicon.identifier, count)
@@ -113,24 +153,17 @@ def _code(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     statements = tuple(
         fill(template, key, value) + comment for key, value in zip(keys, values, strict=True)
     )
+    code_asks = wording.CODE_ASKS
+    if lexicon.split == "train":
+        code_asks += training.CODE_ASKS
     asks = []
     for i, (key, value) in enumerate(zip(keys, values, strict=True)):
         if canonical or rng.random() < 0.5:
-            core = choose(
-                rng,
-                [
-                    "what is the value of {k}?",
-                    "what is {k} set to?",
-                    "what is {k}?",
-                    "which value does {k} have?",
-                    "what does {k} hold?",
-                    "what is assigned to {k}?",
-                ],
-            )
+            core = choose(rng, widened(lexicon, _CODE_QUESTIONS, training.CODE_QUESTIONS))
             question = as_question(lexicon, rng, core.replace("{k}", key))
             asks.append(wrap(rng, question, value, (i,), canonical))
         else:
-            prompt, closing = wording.CODE_ASKS[int(rng.integers(len(wording.CODE_ASKS)))]
+            prompt, closing = code_asks[int(rng.integers(len(code_asks)))]
             asks.append(Ask("\n" + prompt.replace("{k}", key), value, closing, (i,)))
     return Scene("code", statements, tuple(asks), lines=True)
 
@@ -139,7 +172,7 @@ def _chain(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     """Variable tracking: a value is handed on from name to name; asked for the last name."""
     chains = max(1, min(3, count // 3))
     hops = int(rng.integers(1, 4))
-    form = choose(rng, ["{k} = {v}", "VAR {k} = {v}", "let {k} = {v};", "set {k} to {v}."])
+    form = choose(rng, widened(lexicon, _HANDS_ON, training.HANDS_ON))
     statements: list[tuple[int, int, str]] = []
     asks: list[tuple[int, str, str]] = []
     used = distinct(rng, lexicon.identifier, chains * (hops + 1))
@@ -178,16 +211,7 @@ def _values(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     texts = tuple(cap_around(*pair) + "." for pair in filled)
     gold = tuple(p for p, i in enumerate(order) if int(i) < len(values))
     answer = ", ".join(pairs[int(order[p])][1] for p in gold)
-    core = choose(
-        rng,
-        [
-            "what are all the {a}s of {k}?",
-            "list every {a} of {k}.",
-            "which {a}s were given for {k}?",
-            "name all {a}s for {k}, in order.",
-            "what are all the {a}s for {k} mentioned in the provided text?",
-        ],
-    )
+    core = choose(rng, widened(lexicon, _LISTS, training.LISTS))
     question = as_question(lexicon, rng, fill(core, key, "", attribute))
     return Scene("values", texts, (wrap(rng, question, answer, gold, canonical),))
 
@@ -211,19 +235,7 @@ def _pairs(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
 def _chat(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     """Facts in a conversation: "my ..." said by named speakers."""
     attribute = draw_attribute(lexicon, rng)
-    form = choose(
-        rng,
-        [
-            "my {a} is {v}",
-            "I have {v} as my {a}",
-            "you can note {v} as my {a}",
-            "they gave me the {a} {v}",
-            "for me the {a} is {v}",
-            "I picked {v} for the {a}",
-            "mine is {v}, I mean the {a}",
-            "the {a} I use is {v}",
-        ],
-    )
+    form = choose(rng, widened(lexicon, _CHAT, training.CHAT))
     reply = choose(rng, ["Noted.", "Okay.", "Got it.", "I see.", "Thanks!", "Alright, saved."])
     value_kind = choose(rng, list(VALUE_KINDS))
     people = distinct(rng, lexicon.person, count)
@@ -281,10 +293,10 @@ KINDS: dict[str, Maker] = {
     "crossed": _crossed,
 }
 WEIGHTS = {
-    "relation": 0.24,
+    "relation": 0.23,
     "code": 0.15,
-    "chain": 0.15,
-    "values": 0.16,
+    "chain": 0.13,
+    "values": 0.19,
     "pairs": 0.08,
     "chat": 0.08,
     "random": 0.07,

@@ -72,11 +72,13 @@ class HeldWindow(KVWindow):
         nothing = torch.full((1, 1), torch.nan)
         return Forward(nothing.expand(count, self.base.vocab_size), nothing[:0].expand(0, 1))
 
-    def sync(self, layout: Layout, vectors: VectorSource, tokens: TokenSource) -> SyncStats:
+    def sync(
+        self, layout: Layout, vectors: VectorSource, tokens: TokenSource, reread: int = 0
+    ) -> SyncStats:
         """See :meth:`KVWindow.sync`."""
         if self.held:
             self.n_tokens = layout.n_tokens
             return SyncStats(0, self.mode, None)
         if self.gists is not None:
             vectors = self.gists.follow(layout, tokens)
-        return super().sync(layout, vectors, tokens)
+        return super().sync(layout, vectors, tokens, reread)

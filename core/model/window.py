@@ -11,7 +11,10 @@ How an edit is followed:
   left are dropped, keys whose position shifted are rotated, later rows stay as they are.
 
 In both, the newest row is computed again, so that ``last`` holds the next token's logits *after*
-the edit. Rows ``[0, clean)`` are known to be what a full recompute would give. A *refresh* is the
+the edit. Raw text that stands right behind a block opened later was read without its beginning: a
+fact that lies in both blocks is lost, whatever the rest of the window says. Such rows are marked,
+and behind a question (``reread``) they are computed again, with the newest rows: they asked before
+what answers them was there. Rows ``[0, clean)`` are known to be what a full recompute would give. A *refresh* is the
 exact recompute of the rest, in window order and in place, ``refresh_chunk`` rows before each
 append, so that no step stalls; an edit that arrives meanwhile moves ``clean`` back to the first
 row that it changed. When ``clean`` reaches the end the window is exact again.
@@ -54,6 +57,9 @@ TokenSource = Callable[[int, int], ArrayLike]
 
 # Rows computed by one forward; bounds the mask and the activations.
 _MAX_ROWS = 512
+
+# Tokens behind an opened block that may continue what it says.
+_BEHIND = 64
 
 
 @dataclass(frozen=True)
@@ -140,6 +146,7 @@ class KVWindow:
         self.n_tokens = 0
         self.last: Forward | None = None
         self._clean = 0
+        self._unread = np.zeros(self.w_max, dtype=np.bool_)
         self._refreshing = False
         self._refreshed_rows = 0
         self._syncs = 0
@@ -191,6 +198,7 @@ class KVWindow:
             )
         self._refresh_step()
         added = self._table.append(self.n_tokens, self._next_position, count)
+        self._unread[self._table.slots[added]] = False
         self._next_position += count
         self.n_tokens += count
         self._tokens_since_refresh += count
@@ -208,13 +216,16 @@ class KVWindow:
         return self.append([token])
 
     @torch.no_grad()
-    def sync(self, layout: Layout, vectors: VectorSource, tokens: TokenSource) -> SyncStats:
+    def sync(
+        self, layout: Layout, vectors: VectorSource, tokens: TokenSource, reread: int = 0
+    ) -> SyncStats:
         """Follow the working context to ``layout``.
 
         Args:
             layout: the working context after the refocus.
             vectors: gist vectors of inserted gists, by level and node indices.
             tokens: ids of inserted raw tokens.
+            reread: newest rows that are computed again; if any, so are the marked ones.
 
         Raises:
             PlanError: the layout exceeds w_max; nothing was changed.
@@ -232,7 +243,8 @@ class KVWindow:
         )
         changed = _first_change(self._table, rows, positions)
         self.n_tokens = layout.n_tokens
-        if changed == len(rows) == len(self):
+        settled = self._clean == len(self) or reread == 0
+        if changed == len(rows) == len(self) and settled:
             return self._stats(0, None, 0)
         kept, shifted = self._table.replace(rows, positions)
         self.cache.place(self._table.slots)
@@ -244,9 +256,23 @@ class KVWindow:
             shifted[:] = False  # everything behind the first change is computed anew
         else:
             self.cache.move(self._table.slots[shifted], positions[shifted])
-            todo = np.flatnonzero(~kept | (np.arange(len(rows)) == newest))
+            self._mark_behind(rows, kept)
+            again = np.arange(len(rows)) >= min(newest, len(rows) - reread)
+            if reread:
+                again |= self._unread[self._table.slots]
+            todo = np.flatnonzero(~kept | again)
         self._compute(todo)
         return self._stats(len(todo), self._sampled_drift(), int(shifted.sum()))
+
+    def _mark_behind(self, rows: Rows, kept: NDArray[np.bool_]) -> None:
+        """Mark kept raw rows of which the text right before them was just inserted."""
+        slots, raw, at = self._table.slots, rows.levels == 0, np.arange(len(rows))
+        self._unread[slots[~kept]] = False
+        opened = np.maximum.accumulate(np.where(raw & ~kept, at, -_BEHIND - 1))
+        goes_on = np.append(False, raw[1:] & raw[:-1] & (np.diff(rows.values) == 1))
+        run = np.maximum.accumulate(np.where(goes_on, 0, at))
+        behind = raw & kept & (opened >= run) & (at - opened <= _BEHIND)
+        self._unread[slots[behind]] = True
 
     def _load_inputs(
         self, inserted: NDArray[np.int64], vectors: VectorSource, tokens: TokenSource
@@ -285,6 +311,7 @@ class KVWindow:
             part = todo[start : start + _MAX_ROWS]
             keep = len(part) if keep_all else 1
             parts.append(self.runner.run(slots[part], part, positions[part], keep))
+        self._unread[slots[todo]] = False
         done = np.zeros(len(self) + 1, dtype=np.bool_)
         done[todo] = True
         self._clean += int(np.argmin(done[self._clean :]))

@@ -18,7 +18,7 @@ from megacontext.core.runtime.observer import Observer
 from megacontext.core.runtime.parts import Parts
 from megacontext.core.runtime.recorder import Recorder, TimedRound
 from megacontext.core.runtime.steering import LineSteering, Steering, Stop
-from megacontext.core.runtime.triggers import QuestionMarks, limits_for
+from megacontext.core.runtime.triggers import ASKED, QuestionMarks, limits_for
 from megacontext.core.sources import AwaitTurn, Decode, Event, Ingest, Mark, Plant, Question
 from megacontext.core.tree.spec import F32
 from megacontext.traces.errors import ConfigError, SourceError
@@ -307,7 +307,8 @@ class Session:
             if result.last:
                 break
         began = time.perf_counter()
-        sync = parts.window.sync(self._layout(), parts.tree.gist_rows, parts.tree.tokens)
+        reread = self.config.kv.reread if trigger in ASKED else 0
+        sync = parts.window.sync(self._layout(), parts.tree.gist_rows, parts.tree.tokens, reread)
         self.recorder.stages.kv += (time.perf_counter() - began) * 1e6
         measured = self._delta.at_refocus(focus.working_context.n_tokens)
         if measured is not None:

@@ -8,10 +8,10 @@ from megacontext.core.config import FocusConfig, TriggersConfig
 from megacontext.core.focus import Limits
 from megacontext.traces.schema import Trigger
 
-__all__ = ["QuestionMarks", "limits_for"]
+__all__ = ["ASKED", "QuestionMarks", "limits_for"]
 
 _CLOSE_LOOKS = frozenset({Trigger.QUESTION, Trigger.TURN_END, Trigger.SURPRISAL})
-_ASKED = frozenset({Trigger.QUESTION, Trigger.TURN_END})
+ASKED = frozenset({Trigger.QUESTION, Trigger.TURN_END})
 """Someone outside wants something new; a surprise comes from the run itself, and would reopen
 again and again what the run keeps folding."""
 
@@ -28,7 +28,7 @@ def limits_for(focus: FocusConfig, trigger: Trigger) -> Limits:
         tau_collapse=focus.tau_collapse,
         cooldown_steps=focus.cooldown_steps,
         rounds=focus.question.rounds if close else focus.rounds,
-        reopen=focus.question.reopen and trigger in _ASKED,
+        reopen=focus.question.reopen and trigger in ASKED,
     )
 
 

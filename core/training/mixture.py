@@ -46,7 +46,7 @@ class Phase:
         gists: level-1 gists that a batch has room for, per row; 0: coarse entries are tokens.
         token_gists: share of the coarse windows whose entries are tokens even so.
         packed: share of rows made of 2 or 4 shorter windows, so that short ones stay in practice.
-        facts_max, scenes_max, asked_max, fill: see :class:`RecallOptions`.
+        facts_max, scenes_max, asked_max, fill, narrow, recent: see :class:`RecallOptions`.
         weights: domain to sampling weight.
     """
 
@@ -65,11 +65,13 @@ class Phase:
     scenes_max: int = 4
     asked_max: int = 10
     fill: float = 0.5
+    narrow: float = 0.0
+    recent: float = 0.25
     weights: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shares = ("recall", "gappy", "coarse", "gappy_text", "coarse_text", "token_gists", "packed")
-        for name in shares:
+        for name in (*shares, "narrow", "recent"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"phases.{name}: {getattr(self, name)} is outside 0 to 1.")
         for coarse, gappy in (("coarse", "gappy"), ("coarse_text", "gappy_text")):
@@ -238,6 +240,8 @@ class Mixture(Dataset[dict[str, Tensor]]):
                 scenes_max=phase.scenes_max,
                 asked_max=phase.asked_max,
                 fill=phase.fill,
+                narrow=phase.narrow,
+                recent=phase.recent,
             )
             # Phases share no counters with each other through the writer's own seed.
             step = counters[0] * 64 + self._number

@@ -159,7 +159,7 @@ def test_recall_text_is_a_domain_of_whole_windows_that_ask_for_planted_facts(
     said = [TOKENIZER.decode(window.tolist()) for window in windows]
     assert len(set(said)) == len(said)
     assert all(" says " in text or "def f" in text for text in said)  # planted in real text
-    assert sum("?" in text or "Question" in text for text in said) > len(said) / 2
+    assert sum("?" in text or "Question" in text for text in said) >= len(said) // 3
 
 
 def test_recall_text_has_the_same_bytes_for_two_jobs_and_after_a_kill(
