@@ -372,8 +372,7 @@ where a {a} is due;where it says {a};where others have a {a};with regard to the 
     ";",
 )
 BREAKS = [" -- ", " ; ", " ~ ", " * ", " + ", " <- ", " == ", " @ ", " & ", " // ", " \\ ", " > "]
-BREAKS += [" < ", ":", "/", "=", "
-|", ",", ";", "->", "\t\t", "  ", "   ", " . ", ". ", "? ", "! "]
+BREAKS += [" < ", ":", "/", "=", "|", ",", ";", "->", "\t\t", "  ", "   ", " . ", ". ", "? ", "! "]
 BREAKS += [" [", " (", " {", ' "', " '", " `", "::", "..", "__", " _ ", " # ", " % ", " ^ ", "\n"]
 MARKS = [
     "@ ",
@@ -391,8 +390,7 @@ MARKS = [
     "| ",
     "& ",
 ]
-MARKS += ["(", "[", "<", '"', "'", "`", "! ", "$ ", "^ ", "* * ", "** ", "[ ] ", "(i) ", "No. 4: "
-]
+MARKS += ["(", "[", "<", '"', "'", "`", "! ", "$ ", "^ ", "* * ", "** ", "[ ] ", "(i) ", "No. 4: "]
 OPENINGS = fragments(
     """and what is;and what was;any word on;anybody know;are you sure of;can I have;can you find;
 can you name;can you see;check;complete;could it be that you know;did they mention;do tell;

@@ -14,10 +14,12 @@ In both, the newest row is computed again, so that ``last`` holds the next token
 the edit. Raw text that stands right behind a block opened later was read without its beginning: a
 fact that lies in both blocks is lost, whatever the rest of the window says. Such rows are marked,
 and behind a question (``reread``) they are computed again, with the newest rows: they asked before
-what answers them was there. Rows ``[0, clean)`` are known to be what a full recompute would give. A *refresh* is the
-exact recompute of the rest, in window order and in place, ``refresh_chunk`` rows before each
-append, so that no step stalls; an edit that arrives meanwhile moves ``clean`` back to the first
-row that it changed. When ``clean`` reaches the end the window is exact again.
+what answers them was there.
+
+Rows ``[0, clean)`` are known to be what a full recompute would give. A *refresh* is the exact
+recompute of the rest, in window order and in place, ``refresh_chunk`` rows before each append, so
+that no step stalls; an edit that arrives meanwhile moves ``clean`` back to the first row that it
+changed. When ``clean`` reaches the end the window is exact again.
 
 Sampling the drift costs an exact recompute at that sync, the one stall that is left: choose
 ``drift_every`` accordingly. Drift hardly piles up: over 1,000 random edits (17M model, mean-pooled
