@@ -18,7 +18,7 @@ __all__ = ["KEY_KINDS", "VALUE_KINDS", "Lexicon", "Split", "side"]
 Split = str  # "train" | "heldout"
 _HELDOUT_OF = 6  # one listed word or template in six is held out
 _POOL_OF = 6  # a pool is one in six of a side's
-_POOL_DRAWS = 24  # then a list holds none of the pool, most likely
+_POOL_DRAWS = 64  # then a list holds none of the pool, most likely
 
 
 def words(text: str) -> list[str]:

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from megacontext.core.data import wording
+from megacontext.core.data import training_wording, wording
 from megacontext.core.data.grammar import compose_code, compose_question, compose_statement
 from megacontext.core.data.lexicon import FIRST, KINDS, PLACES, THINGS, Lexicon, side
+from megacontext.core.data.phrases import draw_statement
 from megacontext.core.data.prepare import encode_document
 from megacontext.core.data.recall import RecallOptions, RecallSample, RecallWriter
 from megacontext.core.data.scenes import KINDS as SCENES
@@ -163,6 +164,40 @@ def test_heldout_statements_never_use_a_training_template_or_name() -> None:
             seen += 1
             assert text.split(":")[0].split(" ")[0] not in train_names
     assert seen > 100
+
+
+def test_a_pool_is_a_small_part_of_its_side_and_the_same_throughout() -> None:
+    lexicon = Lexicon("train", ("river",), pool=5)
+    rng = generator(3, "pool")
+    drawn = {lexicon.pick(rng, KINDS) for _ in range(400)}
+    whole = {kind for kind in KINDS if side(kind) == "train"}
+    assert drawn < whole
+    assert len(drawn) < len(whole) / 3
+    assert {Lexicon("train", (), pool=6).pick(rng, KINDS) for _ in range(400)} != drawn
+    # A list without an item of the pool is drawn from as ever.
+    assert {lexicon.pick(rng, ["oak"]) for _ in range(3)} == {"oak"}
+
+
+def test_training_wording_is_for_training_alone() -> None:
+    rng = generator(4, "sides")
+    ours = set(training_wording.STATEMENTS) - set(wording.STATEMENTS)
+    for split, expected in (("train", True), ("heldout", False)):
+        lexicon = Lexicon(
+            split, ("river", "stone", "window", "market", "silver", "garden", "people")
+        )
+        drawn = {draw_statement(lexicon, rng) for _ in range(600)}
+        assert bool(drawn & ours) == expected
+        assert all(side(item) == "train" for item in drawn & ours)
+
+
+def test_narrow_samples_share_words_among_their_scenes() -> None:
+    def attributes(narrow: float) -> int:
+        options = RecallOptions(kind="chat", scenes_max=6, narrow=narrow)
+        texts = [_text(WRITERS["train"].sample(FILLER, 1024, options, i).tokens) for i in range(30)]
+        names = [name for name in FIRST if side(name) == "train"]
+        return sum(sum(f"\n{name}: " in text for name in names) for text in texts)
+
+    assert 0 < attributes(1.0) < attributes(0.0)
 
 
 def test_composed_wording_is_wide() -> None:

@@ -133,3 +133,20 @@ def test_a_trace_repeats_its_own_run(config_text, tmp_path):
     assert verify(first, again).problems == []
     other = run(replace(config, seed=4), tmp_path / "c.arrow", control=False).trace
     assert verify(first, other).problems != []
+
+
+def test_a_question_reads_its_tokens_again_behind_what_it_opened(config_text, text_file, tmp_path):
+    text = config_text[: config_text.index("source:")] + (
+        f"source: {{kind: script, text: {{kind: text, path: {text_file}}}, segments: ["
+        "{kind: ingest, tokens: 100}, {kind: plant, name: code, text: ' key is 12345. '},"
+        "{kind: ingest, tokens: 500},"
+        "{kind: question, about: code, text: 'what is the key? It is', answer: '1', tokens: 4}]}"
+    )
+
+    def rows_at_the_answer(reread: int) -> int:
+        config = parse_config(text, ["triggers.min_gap=1", f"kv.reread={reread}"])
+        result = run(config, tmp_path / f"{reread}.arrow", control=False)
+        asked = [row for row in rows_of(result.trace) if row.trigger == Trigger.QUESTION]
+        return sum(row.kv_rows for row in asked)
+
+    assert rows_at_the_answer(32) > rows_at_the_answer(0)
