@@ -11,10 +11,8 @@ How an edit is followed:
   left are dropped, keys whose position shifted are rotated, later rows stay as they are.
 
 In both, the newest row is computed again, so that ``last`` holds the next token's logits *after*
-the edit. Raw text that stands right behind a block opened later was read without its beginning: a
-fact that lies in both blocks is lost, whatever the rest of the window says. Such rows are marked,
-and behind a question (``reread``) they are computed again, with the newest rows: they asked before
-what answers them was there.
+the edit. Behind a question (``reread``) so are the newest rows, which asked before what answers
+them was there, and the rows that :mod:`.unread` marks.
 
 Rows ``[0, clean)`` are known to be what a full recompute would give. A *refresh* is the exact
 recompute of the rest, in window order and in place, ``refresh_chunk`` rows before each append, so
@@ -47,6 +45,7 @@ from megacontext.core.model.rotary import RotaryLayers, probe_rotary
 from megacontext.core.model.row_table import RowTable
 from megacontext.core.model.runner import RowRunner
 from megacontext.core.model.slotted_cache import SlottedCache
+from megacontext.core.model.unread import UnreadRows
 from megacontext.traces.errors import ModelError, PlanError
 from megacontext.traces.schema import KVMode
 
@@ -59,9 +58,6 @@ TokenSource = Callable[[int, int], ArrayLike]
 
 # Rows computed by one forward; bounds the mask and the activations.
 _MAX_ROWS = 512
-
-# Tokens behind an opened block that may continue what it says.
-_BEHIND = 64
 
 
 @dataclass(frozen=True)
@@ -148,7 +144,7 @@ class KVWindow:
         self.n_tokens = 0
         self.last: Forward | None = None
         self._clean = 0
-        self._unread = np.zeros(self.w_max, dtype=np.bool_)
+        self._unread = UnreadRows(self.w_max)
         self._refreshing = False
         self._refreshed_rows = 0
         self._syncs = 0
@@ -200,7 +196,7 @@ class KVWindow:
             )
         self._refresh_step()
         added = self._table.append(self.n_tokens, self._next_position, count)
-        self._unread[self._table.slots[added]] = False
+        self._unread.appended(self._table.slots[added])
         self._next_position += count
         self.n_tokens += count
         self._tokens_since_refresh += count
@@ -258,23 +254,13 @@ class KVWindow:
             shifted[:] = False  # everything behind the first change is computed anew
         else:
             self.cache.move(self._table.slots[shifted], positions[shifted])
-            self._mark_behind(rows, kept)
+            self._unread.inserted(rows, self._table.slots, kept)
             again = np.arange(len(rows)) >= min(newest, len(rows) - reread)
             if reread:
-                again |= self._unread[self._table.slots]
+                again |= self._unread.among(self._table.slots)
             todo = np.flatnonzero(~kept | again)
         self._compute(todo)
         return self._stats(len(todo), self._sampled_drift(), int(shifted.sum()))
-
-    def _mark_behind(self, rows: Rows, kept: NDArray[np.bool_]) -> None:
-        """Mark kept raw rows of which the text right before them was just inserted."""
-        slots, raw, at = self._table.slots, rows.levels == 0, np.arange(len(rows))
-        self._unread[slots[~kept]] = False
-        opened = np.maximum.accumulate(np.where(raw & ~kept, at, -_BEHIND - 1))
-        goes_on = np.append(False, raw[1:] & raw[:-1] & (np.diff(rows.values) == 1))
-        run = np.maximum.accumulate(np.where(goes_on, 0, at))
-        behind = raw & kept & (opened >= run) & (at - opened <= _BEHIND)
-        self._unread[slots[behind]] = True
 
     def _load_inputs(
         self, inserted: NDArray[np.int64], vectors: VectorSource, tokens: TokenSource
@@ -313,7 +299,7 @@ class KVWindow:
             part = todo[start : start + _MAX_ROWS]
             keep = len(part) if keep_all else 1
             parts.append(self.runner.run(slots[part], part, positions[part], keep))
-        self._unread[slots[todo]] = False
+        self._unread.read(slots[todo])
         done = np.zeros(len(self) + 1, dtype=np.bool_)
         done[todo] = True
         self._clean += int(np.argmin(done[self._clean :]))

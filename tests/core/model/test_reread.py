@@ -50,6 +50,21 @@ def test_other_edits_leave_it_marked_for_the_next_question(tiny_model, history, 
     assert window.sync(text.layout(), text.vectors, text.tokens, reread=1).rows == 0
 
 
+def test_an_opened_block_is_read_again_behind_one_that_opened_later(tiny_model, history):
+    text = history()
+    window = KVWindow(tiny_model("llama"), W_MAX, "splice")
+    window.append(text.take(4))
+    for block in range(1, 6):  # gists only, so that nothing but the opened blocks is stale
+        window.append(text.take(4))
+        text.frontier[block] = (1, block)
+        window.sync(text.layout(), text.vectors, text.tokens)
+    text.frontier[4] = (0, 4)
+    window.sync(text.layout(), text.vectors, text.tokens)
+    text.frontier[2] = (0, 2)
+    stats = window.sync(text.layout(), text.vectors, text.tokens, reread=1)
+    assert stats.rows == 4 + 4 + 1  # the block, the one that was opened before, the newest row
+
+
 def test_text_behind_a_gist_is_not_marked(tiny_model, history):
     text = history()
     window = KVWindow(tiny_model("llama"), W_MAX, "splice")
