@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from megacontext.core.data import training_wording as training
+from megacontext.core.data import training_slots
 from megacontext.core.data.lexicon import Split, side
 from megacontext.core.data.wording import fragments
 
@@ -120,14 +120,14 @@ class _Slots(NamedTuple):
 
 _LISTED = _Slots(_SUBJECTS, _LINKS, _HAS, _ROLES, _BREAKS, _MARKS, _OPENINGS, _WHICH)
 _MORE = _Slots(
-    training.SUBJECTS,
-    training.LINKS,
-    training.HAS,
-    training.ROLES,
-    training.BREAKS,
-    training.MARKS,
-    training.OPENINGS,
-    training.WHICH,
+    training_slots.SUBJECTS,
+    training_slots.LINKS,
+    training_slots.HAS,
+    training_slots.ROLES,
+    training_slots.BREAKS,
+    training_slots.MARKS,
+    training_slots.OPENINGS,
+    training_slots.WHICH,
 )
 _SLOTS: dict[Split, _Slots] = {
     "heldout": _LISTED,

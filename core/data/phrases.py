@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from megacontext.core.data import training_wording as training
-from megacontext.core.data import wording
+from megacontext.core.data import training_slots, training_wording, wording
 from megacontext.core.data.grammar import compose_question, compose_statement
 from megacontext.core.data.lexicon import Lexicon
 
@@ -118,7 +117,7 @@ def wrap(rng: Rng, question: str, answer: str, gold: tuple[int, ...], canonical:
 
 
 def as_question(lexicon: Lexicon, rng: Rng, core: str) -> str:
-    leads = widened(lexicon, wording.QUESTION_LEADS, training.QUESTION_LEADS)
+    leads = widened(lexicon, wording.QUESTION_LEADS, training_slots.QUESTION_LEADS)
     lead = lexicon.pick(rng, leads) + " " if rng.random() < 0.25 else ""
     return cap(lead + core) if rng.random() < 0.85 else lead + core
 
@@ -126,7 +125,7 @@ def as_question(lexicon: Lexicon, rng: Rng, core: str) -> str:
 def draw_statement(lexicon: Lexicon, rng: Rng) -> str:
     """A written or a composed template, at times with a few stray words in it."""
     if rng.random() < 0.4:
-        listed = widened(lexicon, wording.STATEMENTS, training.STATEMENTS)
+        listed = widened(lexicon, wording.STATEMENTS, training_wording.STATEMENTS)
         template = lexicon.pick(rng, listed)
     else:
         template = compose_statement(rng, lexicon.split)
@@ -141,18 +140,18 @@ def draw_statement(lexicon: Lexicon, rng: Rng) -> str:
 
 
 def draw_lead(lexicon: Lexicon, rng: Rng) -> str:
-    return lexicon.pick(rng, widened(lexicon, wording.STATEMENT_LEADS, training.LEADS))
+    return lexicon.pick(rng, widened(lexicon, wording.STATEMENT_LEADS, training_slots.LEADS))
 
 
 def draw_tail(lexicon: Lexicon, rng: Rng) -> str:
-    return lexicon.pick(rng, widened(lexicon, wording.STATEMENT_TAILS, training.TAILS))
+    return lexicon.pick(rng, widened(lexicon, wording.STATEMENT_TAILS, training_slots.TAILS))
 
 
 def draw_question(lexicon: Lexicon, rng: Rng, written: list[str] | None) -> str:
     if written is not None:
         return lexicon.pick(rng, written)
     if rng.random() < 0.5:
-        listed = widened(lexicon, wording.QUESTIONS, training.QUESTIONS)
+        listed = widened(lexicon, wording.QUESTIONS, training_wording.QUESTIONS)
         core = lexicon.pick(rng, listed)
     else:
         core = compose_question(rng, lexicon.split)
@@ -190,7 +189,7 @@ def draw_attribute(lexicon: Lexicon, rng: Rng) -> str:
     """Mostly listed attributes; any word can be one."""
     form = rng.random()
     if form < 0.6:
-        return lexicon.pick(rng, widened(lexicon, wording.ATTRIBUTES, training.ATTRIBUTES))
+        return lexicon.pick(rng, widened(lexicon, wording.ATTRIBUTES, training_wording.ATTRIBUTES))
     if form < 0.85:
         return lexicon.some_word(rng)
     return f"{lexicon.word(rng)} {lexicon.some_word(rng)}"

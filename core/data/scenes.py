@@ -11,8 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from megacontext.core.data import training_wording as training
-from megacontext.core.data import wording
+from megacontext.core.data import training_code, training_wording, wording
 from megacontext.core.data.grammar import compose_code
 from megacontext.core.data.lexicon import KEY_KINDS, LAST, VALUE_KINDS, Lexicon, side
 from megacontext.core.data.phrases import (
@@ -142,7 +141,7 @@ def _sided(lexicon: Lexicon, *groups: tuple[str, ...]) -> bool:
 
 def _code(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     if rng.random() < 0.5:
-        facts = widened(lexicon, wording.CODE_FACTS, training.CODE_FACTS)
+        facts = widened(lexicon, wording.CODE_FACTS, training_code.CODE_FACTS)
         template = lexicon.pick(rng, facts)
     else:
         template = compose_code(rng, lexicon.split)
@@ -155,11 +154,11 @@ def _code(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     )
     code_asks = wording.CODE_ASKS
     if lexicon.split == "train":
-        code_asks += training.CODE_ASKS
+        code_asks += training_code.CODE_ASKS
     asks = []
     for i, (key, value) in enumerate(zip(keys, values, strict=True)):
         if canonical or rng.random() < 0.5:
-            core = choose(rng, widened(lexicon, _CODE_QUESTIONS, training.CODE_QUESTIONS))
+            core = choose(rng, widened(lexicon, _CODE_QUESTIONS, training_code.CODE_QUESTIONS))
             question = as_question(lexicon, rng, core.replace("{k}", key))
             asks.append(wrap(rng, question, value, (i,), canonical))
         else:
@@ -172,7 +171,7 @@ def _chain(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     """Variable tracking: a value is handed on from name to name; asked for the last name."""
     chains = max(1, min(3, count // 3))
     hops = int(rng.integers(1, 4))
-    form = choose(rng, widened(lexicon, _HANDS_ON, training.HANDS_ON))
+    form = choose(rng, widened(lexicon, _HANDS_ON, training_code.HANDS_ON))
     statements: list[tuple[int, int, str]] = []
     asks: list[tuple[int, str, str]] = []
     used = distinct(rng, lexicon.identifier, chains * (hops + 1))
@@ -211,7 +210,7 @@ def _values(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     texts = tuple(cap_around(*pair) + "." for pair in filled)
     gold = tuple(p for p, i in enumerate(order) if int(i) < len(values))
     answer = ", ".join(pairs[int(order[p])][1] for p in gold)
-    core = choose(rng, widened(lexicon, _LISTS, training.LISTS))
+    core = choose(rng, widened(lexicon, _LISTS, training_wording.LISTS))
     question = as_question(lexicon, rng, fill(core, key, "", attribute))
     return Scene("values", texts, (wrap(rng, question, answer, gold, canonical),))
 
@@ -235,7 +234,7 @@ def _pairs(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
 def _chat(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     """Facts in a conversation: "my ..." said by named speakers."""
     attribute = draw_attribute(lexicon, rng)
-    form = choose(rng, widened(lexicon, _CHAT, training.CHAT))
+    form = choose(rng, widened(lexicon, _CHAT, training_wording.CHAT))
     reply = choose(rng, ["Noted.", "Okay.", "Got it.", "I see.", "Thanks!", "Alright, saved."])
     value_kind = choose(rng, list(VALUE_KINDS))
     people = distinct(rng, lexicon.person, count)

@@ -26,6 +26,12 @@ class UnreadRows:
     def __init__(self, slots: int) -> None:
         self._unread, self._opened = np.zeros((2, slots), dtype=np.bool_)
 
+    def copy(self) -> UnreadRows:
+        """The same marks, to go back to."""
+        other = UnreadRows(len(self._unread))
+        other._unread[:], other._opened[:] = self._unread, self._opened
+        return other
+
     def among(self, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of the rows in ``slots`` I64[r] are marked, bool[r]."""
         return self._unread[slots]

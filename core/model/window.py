@@ -361,12 +361,12 @@ class KVWindow:
         assert self.last is not None
         if self._clean == len(self):
             return 0.0
-        cache, last, clean = self.cache, self.last, self._clean
+        cache, last, clean, unread = self.cache, self.last, self._clean, self._unread.copy()
         saved = cache.snapshot(self._table.slots[clean:])
         self._compute(np.arange(clean, len(self)))
         exact = self.last.logits[-1].log_softmax(-1)
         cache.restore(saved)
-        self.last, self._clean = last, clean
+        self.last, self._clean, self._unread = last, clean, unread
         return float((exact.exp() * (exact - last.logits[-1].log_softmax(-1))).sum())
 
     def _sampled_drift(self) -> float | None:

@@ -65,6 +65,16 @@ def test_an_opened_block_is_read_again_behind_one_that_opened_later(tiny_model, 
     assert stats.rows == 4 + 4 + 1  # the block, the one that was opened before, the newest row
 
 
+def test_a_drift_sample_leaves_the_marks_as_they_are(tiny_model, history, recompute):
+    base, text = tiny_model("llama"), history()
+    window = KVWindow(base, W_MAX, "splice")
+    opened(window, text)
+    window.sync(text.layout(), text.vectors, text.tokens)
+    assert window.drift() > 0
+    window.sync(text.layout(), text.vectors, text.tokens, reread=1)
+    assert same_as_exact(base, text, window, recompute)
+
+
 def test_text_behind_a_gist_is_not_marked(tiny_model, history):
     text = history()
     window = KVWindow(tiny_model("llama"), W_MAX, "splice")

@@ -76,14 +76,18 @@ def test_a_disk_tree_is_continued_by_the_next_run(config_text, tmp_path, plain):
     plain.check_trace(result.trace)
 
 
-def test_script_marks_facts_and_questions_and_checks_answers(config_text, text_file, tmp_path):
-    text = config_text[: config_text.index("source:")] + (
+def with_question(config_text, text_file):
+    """The config with a script that plants a fact and asks for it 500 tokens later."""
+    return config_text[: config_text.index("source:")] + (
         f"source: {{kind: script, text: {{kind: text, path: {text_file}}}, segments: ["
         "{kind: ingest, tokens: 100}, {kind: plant, name: code, text: ' key is 12345. '},"
         "{kind: ingest, tokens: 500},"
         "{kind: question, about: code, text: 'what is the key? It is', answer: '1', tokens: 4}]}"
     )
-    config = parse_config(text, ["triggers.min_gap=1"])
+
+
+def test_script_marks_facts_and_questions_and_checks_answers(config_text, text_file, tmp_path):
+    config = parse_config(with_question(config_text, text_file), ["triggers.min_gap=1"])
     result = run(config, tmp_path / "t.arrow", control=False)
     rows = rows_of(result.trace)
     markers = [row.marker for row in rows if row.marker]
@@ -136,12 +140,7 @@ def test_a_trace_repeats_its_own_run(config_text, tmp_path):
 
 
 def test_a_question_reads_its_tokens_again_behind_what_it_opened(config_text, text_file, tmp_path):
-    text = config_text[: config_text.index("source:")] + (
-        f"source: {{kind: script, text: {{kind: text, path: {text_file}}}, segments: ["
-        "{kind: ingest, tokens: 100}, {kind: plant, name: code, text: ' key is 12345. '},"
-        "{kind: ingest, tokens: 500},"
-        "{kind: question, about: code, text: 'what is the key? It is', answer: '1', tokens: 4}]}"
-    )
+    text = with_question(config_text, text_file)
 
     def rows_at_the_answer(reread: int) -> int:
         config = parse_config(text, ["triggers.min_gap=1", f"kv.reread={reread}"])
