@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["KEY_KINDS", "VALUE_KINDS", "Lexicon", "Split", "side"]
+__all__ = ["KEY_KINDS", "VALUE_KINDS", "Lexicon", "Split", "side", "word_pieces"]
 
 Split = str  # "train" | "heldout"
 _HELDOUT_OF = 6  # one listed word or template in six is held out
@@ -90,6 +90,14 @@ def side(text: str) -> Split:
     return "heldout" if zlib.crc32(text.lower().encode()) % _HELDOUT_OF == 0 else "train"
 
 
+def word_pieces(vocabulary: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Pieces of a vocabulary that begin a word, and those that go on with one; both or none."""
+    letters = [piece for piece in vocabulary if piece.isascii() and piece.strip().isalpha()]
+    starts = tuple(p.strip() for p in letters if p.startswith(" ") and 2 < len(p) < 13)
+    tails = tuple(p for p in letters if p == p.strip() and p.islower() and 1 < len(p) < 6)
+    return (starts, tails) if starts and tails else ((), ())
+
+
 @dataclass(frozen=True)
 class Lexicon:
     """Draws keys and values of one split.
@@ -98,13 +106,16 @@ class Lexicon:
     runs serve as wording, empty where none is at hand. With a ``pool`` other than 0, listed words
     and templates are drawn from a sixth of the side, which one is up to that number: then names,
     attributes and wording recur among the facts of a history, as they do on the small held-out
-    side.
+    side. ``starts`` and ``tails`` are pieces of the vocabulary that begin and go on words; with
+    them, many words are put together from pieces.
     """
 
     split: Split
     words: tuple[str, ...]
     text: tuple[str, ...] = ()
     pool: int = 0
+    starts: tuple[str, ...] = ()
+    tails: tuple[str, ...] = ()
 
     def pick(self, rng: np.random.Generator, items: Sequence[str]) -> str:
         """One item of this split's side, and of the pool if it has any of them."""
@@ -118,7 +129,22 @@ class Lexicon:
                 return item
 
     def word(self, rng: np.random.Generator) -> str:
+        if self.starts and rng.random() < 0.5:
+            return self.spliced(rng)
         return self.pick(rng, self.words)
+
+    def spliced(self, rng: np.random.Generator) -> str:
+        """A word of two or three pieces of the vocabulary, the first one often a word itself.
+
+        A model that copies only the words of a list writes "raised" where a fact says "raises";
+        so every piece has to be copied now and then, in words of this split.
+        """
+        while True:
+            count = int(rng.integers(1, 3))
+            tails = [self.tails[int(i)] for i in rng.integers(len(self.tails), size=count)]
+            text = self.starts[int(rng.integers(len(self.starts)))] + "".join(tails)
+            if len(text) < 20 and side(text) == self.split:
+                return text
 
     def run(self, rng: np.random.Generator, count: int) -> list[str]:
         """``count`` words: consecutive ones of ``text``, or common words."""
@@ -128,6 +154,8 @@ class Lexicon:
         return [self.word(rng) for _ in range(count)]
 
     def made_up(self, rng: np.random.Generator, syllables: int = 0) -> str:
+        if self.starts and rng.random() < 0.3:
+            return self.spliced(rng).lower()
         while True:
             count = syllables or int(rng.integers(1, 4))
             parts = []

@@ -22,7 +22,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from megacontext.core.data.kept import CoarseEntries, coarse_window, gappy_mask, lookalikes
-from megacontext.core.data.lexicon import Lexicon, Split
+from megacontext.core.data.lexicon import Lexicon, Split, word_pieces
 from megacontext.core.data.scenes import Ask, Scene, make_scene
 from megacontext.core.data.shards import token_dtype
 from megacontext.core.rng import generator
@@ -149,7 +149,8 @@ class RecallWriter:
         self._boundary = np.where(ends_line, 2, np.where(ends_sentence, 1, 0)).astype(np.uint8)
         common = [p.strip() for p in pieces if p.startswith(" ") and p.strip().isalpha()]
         words = tuple(w for w in common if 3 < len(w) < 12 and w.isascii() and w.islower())
-        self.lexicon = Lexicon(split, words)
+        starts, tails = word_pieces(pieces) if split == "train" else ((), ())
+        self.lexicon = Lexicon(split, words, starts=starts, tails=tails)
         self._blank = frozenset(i for i, p in enumerate(pieces) if not p.strip())
 
     def scene(self, count: int, kind: str, *counters: int, canonical: bool = True) -> Scene:

@@ -196,23 +196,34 @@ def _chain(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
 
 
 def _values(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
-    """Several values under one key, asked for together in the order of the text."""
+    """Several values under one key, asked for together in the order of the text.
+
+    In training the other keys may have several values, too, and each list is asked for.
+    """
     attribute, statement = draw_attribute(lexicon, rng), draw_statement(lexicon, rng)
     key_kind = choose(rng, list(KEY_KINDS))
     value_kind = choose(rng, ["digits", "word", "made_up", "person", "place", "code5"])
     key, *others = distinct(rng, lambda r: lexicon.key(r, key_kind), 1 + count // 3)
     amount = int(rng.integers(2, 5))
-    values = distinct(rng, lambda r: lexicon.value(r, value_kind), amount)
-    pairs = [(key, value) for value in values]
-    pairs += [(other, lexicon.value(rng, value_kind)) for other in others]
-    order = rng.permutation(len(pairs))
-    filled = [(fill(statement, *pairs[int(i)], attribute), pairs[int(i)][1]) for i in order]
-    texts = tuple(cap_around(*pair) + "." for pair in filled)
-    gold = tuple(p for p, i in enumerate(order) if int(i) < len(values))
-    answer = ", ".join(pairs[int(order[p])][1] for p in gold)
-    core = choose(rng, widened(lexicon, _LISTS, training_wording.LISTS))
-    question = as_question(lexicon, rng, fill(core, key, "", attribute))
-    return Scene("values", texts, (wrap(rng, question, answer, gold, canonical),))
+    held = {key: distinct(rng, lambda r: lexicon.value(r, value_kind), amount)}
+    held |= {other: [lexicon.value(rng, value_kind)] for other in others}
+    asked = [key]
+    if lexicon.split == "train" and rng.random() < 0.6:
+        asked = [key, *others]
+        for other in others:
+            more = int(rng.integers(0, 4))
+            held[other] += distinct(rng, lambda r: lexicon.value(r, value_kind), more)
+    pairs = [(owner, value) for owner, values in held.items() for value in values]
+    pairs = [pairs[int(i)] for i in rng.permutation(len(pairs))]
+    texts = tuple(cap_around(fill(statement, *pair, attribute), pair[1]) + "." for pair in pairs)
+    asks = []
+    for owner in asked:
+        gold = tuple(place for place, pair in enumerate(pairs) if pair[0] == owner)
+        core = choose(rng, widened(lexicon, _LISTS, training_wording.LISTS))
+        question = as_question(lexicon, rng, fill(core, owner, "", attribute))
+        answer = ", ".join(pairs[place][1] for place in gold)
+        asks.append(wrap(rng, question, answer, gold, canonical))
+    return Scene("values", texts, tuple(asks))
 
 
 def _pairs(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:

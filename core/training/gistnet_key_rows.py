@@ -45,6 +45,7 @@ class KeyMix:
         asks: questions kept of each.
         sources: name to share, see the module's docstring.
         facts_max: most facts of one wording in a recall sample.
+        narrow: as in :class:`RecallOptions`.
         single: share of recall samples whose scenes are all of one kind, each kind as often.
         canonical: share of recall samples that end in one question in the canonical format.
     """
@@ -56,6 +57,7 @@ class KeyMix:
         default_factory=lambda: {"recall": 0.5, "random": 0.2, "cloze": 0.15, "lexical": 0.15}
     )
     facts_max: Count = 16
+    narrow: float = 0.0
     single: float = 0.4
     canonical: float = 0.25
 
@@ -179,6 +181,7 @@ class KeyRows(Dataset[dict[str, Tensor]]):
         options = RecallOptions(
             kind=kind,
             facts_max=self._mix.facts_max,
+            narrow=self._mix.narrow,
             scenes_max=3,
             asked_max=2 * self._mix.asks,
             interleaved=0.0,

@@ -49,6 +49,7 @@ class StateMix:
         candidates: entries per near state whose change of NLL is measured.
         w_max: budgets that frontiers are drawn for, each at least 4 K.
         facts_max: most facts of one wording.
+        narrow: as in :class:`RecallOptions`.
         plain: share of far states that end in plain text, before any question.
         cold: share of states whose frontier is that of a session's start.
         canonical: share of far states that ask in the canonical format.
@@ -67,6 +68,7 @@ class StateMix:
     candidates: Count = 8
     w_max: tuple[Count, ...] = (512, 1024, 2048)
     facts_max: int = 16
+    narrow: float = 0.0
     plain: float = 0.15
     cold: float = 0.6
     canonical: float = 0.5
@@ -274,6 +276,7 @@ class LensRows(Dataset[dict[str, Tensor]]):
         options = RecallOptions(
             kind=kind,
             facts_max=mix.facts_max,
+            narrow=mix.narrow,
             scenes_max=2,
             asked_max=1,
             interleaved=0.0,

@@ -190,6 +190,34 @@ def test_training_wording_is_for_training_alone() -> None:
         assert all(side(item) == "train" for item in drawn & ours)
 
 
+def test_every_piece_of_the_vocabulary_begins_training_words() -> None:
+    lexicon = WRITERS["train"].lexicon
+    rng = generator(0, "test.pieces")
+    drawn = [lexicon.spliced(rng) for _ in range(30_000)]
+    assert all(side(word) == "train" for word in drawn)
+    first = {encoding.tokens[0] for encoding in TOKENIZER.encode_batch([" " + w for w in drawn])}
+    heldout = [word for word in lexicon.words if side(word) == "heldout"]
+    begun = [word for word in heldout if TOKENIZER.encode(" " + word).tokens[0] in first]
+    assert len(begun) > 0.95 * len(heldout) > 100
+    # As words of their own they stay held out, and held-out text has words of its lists alone.
+    assert not set(drawn) & set(heldout)
+    assert not WRITERS["heldout"].lexicon.starts
+
+
+def test_training_asks_for_several_lists_of_a_scene_and_heldout_for_one() -> None:
+    asks = {}
+    for split, writer in WRITERS.items():
+        scenes = [writer.scene(12, "values", i) for i in range(40)]
+        asks[split] = [len(scene.asks) for scene in scenes]
+        for scene in scenes:
+            gold = [place for ask in scene.asks for place in ask.gold]
+            assert len(gold) == len(set(gold))  # a fact belongs to one list
+            for ask in scene.asks:
+                assert len(ask.gold) == len(ask.answer.split(", "))
+    assert set(asks["heldout"]) == {1}
+    assert sum(count > 2 for count in asks["train"]) > 10
+
+
 def test_narrow_samples_share_words_among_their_scenes() -> None:
     def attributes(narrow: float) -> int:
         options = RecallOptions(kind="chat", scenes_max=6, narrow=narrow)
