@@ -183,10 +183,6 @@ class NetGister:
             real = torch.from_numpy(padded != _NO_TOKEN).to(self.device)
             return self.net.keys.queries(self._embed(padded), real)[0].float()
 
-    def token_embeddings(self, tokens: U32) -> Tensor:
-        """The base model's input embeddings [t, D] of U32[t], on this gister's device."""
-        return self._embed(np.asarray(tokens, np.uint32))
-
     def _embed(self, tokens: U32) -> Tensor:
         pad = len(self.table) - 1
         ids = np.where(tokens == _NO_TOKEN, pad, tokens).astype(np.int64)

@@ -163,11 +163,6 @@ class GistNet(nn.Module):
                 self.pick.weight.copy_(3 * rare[None])
             self.keys.rarity.weight.copy_(0.5 * rare[None])
 
-    def adapter_parameters(self) -> list[nn.Parameter]:
-        """What the first training stage may change: all but the encoder and the retriever."""
-        frozen = {id(p) for part in (self.encoder, self.keys) for p in part.parameters()}
-        return [p for p in self.parameters() if id(p) not in frozen]
-
     def gist_parameters(self) -> list[nn.Parameter]:
         """All parameters that a gist depends on."""
         frozen = {id(p) for p in self.keys.parameters()}

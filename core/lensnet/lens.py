@@ -23,7 +23,7 @@ from megacontext.core.lensnet.module import LensNet, LensNetConfig
 from megacontext.core.lensnet.sight import Replay, Stored, lens_pass
 from megacontext.traces.errors import ModelError
 
-__all__ = ["NetLens", "Sight", "legal_scores", "load_lensnet", "save_lensnet"]
+__all__ = ["NetLens", "Sight", "legal_scores", "load_lensnet", "save_lensnet", "start_from"]
 
 F32 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.integer[Any]]
@@ -65,12 +65,37 @@ def load_lensnet(folder: Path, gister: NetGister) -> tuple[LensNet, str]:
     Raises:
         ModelError: no readable checkpoint, or one that was trained on another GistNet.
     """
-    meta, state = load_folder(folder, _KIND)
+    net, meta = _read(folder)
     if meta["gist_checkpoint"] != gister.checkpoint_id:
         raise ModelError(
             f"lensnet.path '{folder}' was trained on gists of {meta['gist_checkpoint']} and the"
             f" gister is {gister.checkpoint_id}; train a LensNet for this GistNet."
         )
+    return net.eval().requires_grad_(False), str(meta["checkpoint_id"])
+
+
+def start_from(folder: Path, wanted: LensNetConfig) -> LensNet:
+    """A LensNet to train on, of any GistNet whose sizes are those of ``wanted``.
+
+    Args:
+        wanted: its sizes of gists, keys, blocks and queries have to be the checkpoint's.
+
+    Raises:
+        ModelError: no readable checkpoint, or one of other sizes.
+    """
+    net, _ = _read(folder)
+    for name in ("dim", "key_dim", "block_size", "query_tokens"):
+        own, theirs = getattr(net.config, name), getattr(wanted, name)
+        if own != theirs:
+            raise ModelError(
+                f"--init: {folder} holds a LensNet of {name} {own} and the GistNet has {theirs};"
+                " start without --init."
+            )
+    return net.train().requires_grad_(True)
+
+
+def _read(folder: Path) -> tuple[LensNet, dict[str, Any]]:
+    meta, state = load_folder(folder, _KIND)
     net = LensNet(LensNetConfig(**meta["config"]))
     try:
         net.load_state_dict(state)
@@ -79,7 +104,7 @@ def load_lensnet(folder: Path, gister: NetGister) -> tuple[LensNet, str]:
             f"lensnet.path '{folder}' holds a LensNet of another shape than this version reads "
             f"({str(error).splitlines()[-1].strip()}); train it again."
         ) from None
-    return net.eval().requires_grad_(False), str(meta["checkpoint_id"])
+    return net, meta
 
 
 def legal_scores(scores: F32, levels: Ints, index: Ints, block_size: int) -> F32:

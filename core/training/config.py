@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar
 
 import yaml
 
+from megacontext.core.config.yamls import parse_mapping
 from megacontext.traces.errors import ConfigError
 
 __all__ = ["Budget", "Count", "Schedule", "apply_overrides", "check_shares", "load", "parse"]
@@ -82,17 +83,14 @@ def load(kind: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
         ConfigError: unreadable file, unknown key, wrong type or impossible value.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf8"))
+        text = path.read_text(encoding="utf8")
     except OSError as error:
         raise ConfigError(
             f"--config: {path} cannot be read ({error.strerror}); name a YAML file."
         ) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"--config: {path} is not UTF-8 text; name a YAML file.") from error
-    except yaml.YAMLError as error:
-        line = str(error).replace("\n", " ")
-        raise ConfigError(f"--config: {path} is no valid YAML ({line}).") from error
-    return parse(kind, apply_overrides(raw or {}, overrides))
+    return parse(kind, apply_overrides(parse_mapping(text, f"--config: {path}"), overrides))
 
 
 def apply_overrides(raw: Any, overrides: Sequence[str]) -> Any:

@@ -25,7 +25,7 @@ from megacontext.core.data.tokenizer import fingerprint, load_tokenizer
 from megacontext.core.focus import Limits
 from megacontext.core.gistnet.gister import NetGister, load_gistnet
 from megacontext.core.gistnet.module import GistNet
-from megacontext.core.lensnet.lens import load_lensnet, save_lensnet
+from megacontext.core.lensnet.lens import save_lensnet, start_from
 from megacontext.core.lensnet.module import LensNet, LensNetConfig
 from megacontext.core.lensnet.sight import LensInputs
 from megacontext.core.model.base import BaseModel
@@ -283,7 +283,7 @@ def train_lensnet(
     """Train by ``config``; checkpoints and metrics go to ``out``.
 
     Args:
-        init: a LensNet folder of this GistNet to start from; its sizes are kept.
+        init: a LensNet folder to start from, of this GistNet or an earlier one; its sizes are kept.
         export: a folder that receives the network whenever it is judged best.
 
     Returns:
@@ -309,7 +309,7 @@ def train_lensnet(
     )
     lens.init_weights(config.loop.seed)
     if init is not None:
-        lens = load_lensnet(init, gister)[0].train().requires_grad_(True)
+        lens = start_from(init, lens.config)
     lens.to(world.device)
     task = LensTask(config, base, gister.net, lens, world)
     trainer = Trainer(task, config.loop, out, world)

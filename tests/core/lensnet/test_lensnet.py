@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from megacontext.core.gistnet.keys import KeyConfig
 from megacontext.core.gistnet.module import GistNet, GistNetConfig
 from megacontext.core.lensnet.bench import bench_lens
 from megacontext.core.lensnet.features import FEATURES, known_blocks, node_features, node_max
-from megacontext.core.lensnet.lens import NetLens, legal_scores, save_lensnet
+from megacontext.core.lensnet.lens import NetLens, legal_scores, save_lensnet, start_from
 from megacontext.core.lensnet.module import LensNet, LensNetConfig, TailQueries, attend_in_parts
 from megacontext.core.lensnet.sight import LensInputs, Stored, lens_pass
 from megacontext.core.tree import Tree, TreeSpec
@@ -248,6 +248,18 @@ def test_checkpoint_round_trip_and_another_gistnet_is_refused(tmp_path: Path) ->
     save_folder(tmp_path / "old", "lensnet", state, net.config.as_dict(), facts)
     with pytest.raises(ModelError, match="LensNet of another shape"):
         NetLens.load(tmp_path / "old", maker)
+
+
+def test_training_starts_from_a_lens_of_another_gistnet_of_the_same_sizes(tmp_path: Path) -> None:
+    net = lensnet()
+    save_lensnet(net, tmp_path, gister())
+    started = start_from(tmp_path, net.config)
+    assert started.training
+    assert all(p.requires_grad for p in started.parameters())
+    for name, value in net.state_dict().items():
+        torch.testing.assert_close(started.state_dict()[name], value.bfloat16().float())
+    with pytest.raises(ModelError, match=rf"key_dim {net.config.key_dim} and the GistNet has 8;"):
+        start_from(tmp_path, replace(net.config, key_dim=8))
 
 
 def test_impossible_sizes_and_a_missing_tree_are_refused() -> None:

@@ -48,6 +48,16 @@ def test_a_config_that_is_no_text_is_named(capsys, tmp_path):
         assert "not UTF-8" in refused(capsys, *command, "--config", tmp_path / "bin")
 
 
+def test_a_key_that_stands_twice_in_a_config_is_named(capsys, tmp_path):
+    config = tmp_path / "twice.yaml"
+    for command in (["data", "prepare"], ["train", "gistnet", "--out", tmp_path / "o"]):
+        config.write_text("shards: a\nheldout: b\nshards: c\n")
+        said = refused(capsys, *command, "--config", config)
+        assert "has the key shards twice in one section (again at line 3)" in said
+        config.write_text("shards: [a\n")
+        assert "is not valid YAML" in refused(capsys, *command, "--config", config)
+
+
 def test_an_out_that_cannot_be_a_folder_and_a_folder_as_a_text_are_named(capsys, tmp_path):
     (tmp_path / "taken").write_text("x = 1\n" * 99)
     config = tmp_path / "d.yaml"
