@@ -62,6 +62,8 @@ class KeyMix:
     canonical: float = 0.25
 
     def __post_init__(self) -> None:
+        if not 0 <= self.narrow <= 1:
+            raise ConfigError(f"mix.narrow: {self.narrow} is outside 0 to 1.")
         known = {"recall", "random", "cloze", "lexical"}
         for name in self.sources:
             if name not in known:

@@ -76,8 +76,9 @@ class StateMix:
     rounds: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.far_share <= 1:
-            raise ConfigError(f"states.far_share: {self.far_share} is outside 0 to 1.")
+        for name in ("far_share", "narrow"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"states.{name}: {getattr(self, name)} is outside 0 to 1.")
         if not 0 <= self.far_least <= self.far_blocks:
             raise ConfigError(
                 f"states.far_least: {self.far_least} is outside 0 to far_blocks {self.far_blocks}."
