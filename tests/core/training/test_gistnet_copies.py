@@ -122,7 +122,8 @@ def test_rows_score_copies_first_and_stay_aligned(shards: Path) -> None:
         assert distance.min() >= MIX.behind
         shares.append(float(np.isin(target, copies).mean()))
     plain = made(shards, TilingMix(**{**vars(MIX), "copies": 0.0, "repeats": 0.0}))
-    assert min(shares) > 0.3
+    assert min(shares) > 0.2
+    assert np.mean(shares) > 0.5
     assert (batch["tokens"] != plain["tokens"]).mean() > 0.1
     assert torch.equal(
         torch.from_numpy(made(shards, MIX)["tokens"]), torch.from_numpy(batch["tokens"])
