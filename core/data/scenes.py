@@ -212,7 +212,8 @@ def _values(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
         asked = [key, *others]
         for other in others:
             more = int(rng.integers(0, 4))
-            held[other] += distinct(rng, lambda r: lexicon.value(r, value_kind), more)
+            found = distinct(rng, lambda r: lexicon.value(r, value_kind), more)
+            held[other] += [value for value in found if value not in held[other]]
     pairs = [(owner, value) for owner, values in held.items() for value in values]
     pairs = [pairs[int(i)] for i in rng.permutation(len(pairs))]
     texts = tuple(cap_around(fill(statement, *pair, attribute), pair[1]) + "." for pair in pairs)

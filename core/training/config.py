@@ -18,7 +18,16 @@ import yaml
 from megacontext.core.config.yamls import parse_mapping
 from megacontext.traces.errors import ConfigError
 
-__all__ = ["Budget", "Count", "Schedule", "apply_overrides", "check_shares", "load", "parse"]
+__all__ = [
+    "Budget",
+    "Count",
+    "Schedule",
+    "apply_overrides",
+    "check_chances",
+    "check_shares",
+    "load",
+    "parse",
+]
 
 T = TypeVar("T")
 Count = Annotated[int, "from 1"]
@@ -30,6 +39,14 @@ def check_shares(shares: Iterable[float]) -> None:
     total = sum(shares)
     if abs(total - 1) > 1e-6:
         raise ConfigError(f"phases.share: the shares add up to {total:g}; they must add to 1.")
+
+
+def check_chances(section: str, settings: Any) -> None:
+    """Refuse a section whose fractions, chances and shares all, are not within 0 to 1."""
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if isinstance(value, float) and not 0 <= value <= 1:
+            raise ConfigError(f"{section}.{field.name}: {value} is outside 0 to 1.")
 
 
 @dataclass(frozen=True)

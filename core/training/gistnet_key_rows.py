@@ -25,7 +25,7 @@ from megacontext.core.data.lexicon import side
 from megacontext.core.data.recall import RecallOptions, RecallWriter
 from megacontext.core.data.scenes import KINDS
 from megacontext.core.rng import generator
-from megacontext.core.training.config import Count
+from megacontext.core.training.config import Count, check_chances
 from megacontext.core.training.mixture import TokenStreams
 from megacontext.traces.errors import ConfigError
 
@@ -62,8 +62,7 @@ class KeyMix:
     canonical: float = 0.25
 
     def __post_init__(self) -> None:
-        if not 0 <= self.narrow <= 1:
-            raise ConfigError(f"mix.narrow: {self.narrow} is outside 0 to 1.")
+        check_chances("mix", self)
         known = {"recall", "random", "cloze", "lexical"}
         for name in self.sources:
             if name not in known:

@@ -11,7 +11,7 @@ Every array has one shape per phase, so that compiled code and workers never wai
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 
 from megacontext.core.data.recall import RecallOptions, RecallSample, RecallWriter
 from megacontext.core.rng import generator
-from megacontext.core.training.config import Count
+from megacontext.core.training.config import Count, check_chances
 from megacontext.core.training.gistnet_copies import copied_tokens, repeat_pieces
 from megacontext.core.training.gistnet_tilings import RowTiling, tile
 from megacontext.core.training.mixture import TokenStreams
@@ -73,10 +73,7 @@ class TilingMix:
     behind: int = 0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            chance = getattr(self, field.name)
-            if isinstance(chance, float) and not 0 <= chance <= 1:
-                raise ConfigError(f"tilings.{field.name}: {chance} is outside 0 to 1.")
+        check_chances("tilings", self)
         if len(self.gists) != 2 or not 0 < self.gists[0] <= self.gists[1]:
             raise ConfigError(f"tilings.gists: {list(self.gists)} should be [fewest, most] from 1.")
         if self.far and self.rows < 2:

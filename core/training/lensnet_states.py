@@ -24,7 +24,7 @@ from torch.utils.data import Dataset
 from megacontext.core.data.recall import RecallOptions, RecallSample, RecallWriter
 from megacontext.core.data.scenes import KINDS
 from megacontext.core.rng import generator
-from megacontext.core.training.config import Count
+from megacontext.core.training.config import Count, check_chances
 from megacontext.core.training.lensnet_walk import cold_levels
 from megacontext.core.training.mixture import TokenStreams
 from megacontext.traces.errors import ConfigError
@@ -76,9 +76,7 @@ class StateMix:
     rounds: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("far_share", "narrow"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"states.{name}: {getattr(self, name)} is outside 0 to 1.")
+        check_chances("states", self)
         if not 0 <= self.far_least <= self.far_blocks:
             raise ConfigError(
                 f"states.far_least: {self.far_least} is outside 0 to far_blocks {self.far_blocks}."

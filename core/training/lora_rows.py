@@ -18,6 +18,7 @@ from megacontext.core.data.recall import RecallOptions, RecallWriter
 from megacontext.core.data.recall_shards import DOMAIN
 from megacontext.core.data.teacher import CachedSlice, TeacherCache
 from megacontext.core.rng import generator
+from megacontext.core.training.config import check_chances
 from megacontext.core.training.gistnet_tilings import RowTiling, stack_tilings, tile
 from megacontext.core.training.mixture import TokenStreams
 from megacontext.traces.errors import ConfigError
@@ -53,9 +54,7 @@ class WindowMix:
     def __post_init__(self) -> None:
         if len(self.gists) != 2 or not 0 < self.gists[0] <= self.gists[1]:
             raise ConfigError(f"windows.gists: {list(self.gists)} should be [fewest, most] from 1.")
-        for name in ("group_chance", "recall"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"windows.{name}: {getattr(self, name)} is outside 0 to 1.")
+        check_chances("windows", self)
 
     def check(self, block_size: int) -> None:
         """Refuse windows that blocks of ``block_size`` cannot tile."""

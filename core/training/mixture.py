@@ -20,7 +20,7 @@ from megacontext.core.data.shards import ShardSet
 from megacontext.core.data.tokenizer import BOS
 from megacontext.core.rng import generator
 from megacontext.core.training.coarse import place_entries
-from megacontext.core.training.config import Count
+from megacontext.core.training.config import Count, check_chances
 from megacontext.traces.errors import ConfigError
 
 __all__ = ["Mixture", "Phase", "TokenStreams"]
@@ -70,10 +70,7 @@ class Phase:
     weights: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        shares = ("recall", "gappy", "coarse", "gappy_text", "coarse_text", "token_gists", "packed")
-        for name in (*shares, "narrow", "recent"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"phases.{name}: {getattr(self, name)} is outside 0 to 1.")
+        check_chances("phases", self)
         for coarse, gappy in (("coarse", "gappy"), ("coarse_text", "gappy_text")):
             if getattr(self, gappy) + getattr(self, coarse) > 1:
                 raise ConfigError(

@@ -34,6 +34,7 @@ def refused(capsys, *arguments):
         ("evaluation.pools=[]", "evaluation.pools: the list is empty"),
         ("evaluation.cases=0", "evaluation.cases: 0 is below 1"),
         ("phases.0.mix.narrow=1.5", "mix.narrow: 1.5 is outside 0 to 1"),
+        ("phases.0.mix.single=2", "mix.single: 2.0 is outside 0 to 1"),
         ("phases.0.mix.samples=0", "phases.0.mix.samples: 0 is below 1"),
     ],
 )
