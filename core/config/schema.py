@@ -116,6 +116,9 @@ class QuestionConfig:
 
     n_diff: int = option(8, "voluntary actions a round", low=0, high=4096)
     rounds: int = option(6, "rounds", low=1, high=32)
+    tau_expand: float | None = option(
+        None, "expand above this score; none: as focus.tau_expand", low=0.0, high=1.0
+    )
     reopen: bool = option(
         True, "a question or turn end may open at once what was folded just before it"
     )

@@ -22,9 +22,10 @@ def limits_for(focus: FocusConfig, trigger: Trigger) -> Limits:
     Questions and turn ends may also reopen what was folded just before.
     """
     close = trigger in _CLOSE_LOOKS
+    own = focus.question.tau_expand if close else None
     return Limits(
         n_diff=focus.question.n_diff if close else focus.n_diff,
-        tau_expand=focus.tau_expand,
+        tau_expand=focus.tau_expand if own is None else own,
         tau_collapse=focus.tau_collapse,
         cooldown_steps=focus.cooldown_steps,
         rounds=focus.question.rounds if close else focus.rounds,

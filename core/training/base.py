@@ -11,19 +11,30 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
 from megacontext.core.data.shards import open_shards
 from megacontext.core.data.tokenizer import BOS, EOS, PAD, fingerprint, load_tokenizer
+from megacontext.core.gistnet.gister import save_gistnet
 from megacontext.core.training import checkpoint
 from megacontext.core.training.coarse import GistInputs
 from megacontext.core.training.config import check_shares
 from megacontext.core.training.distributed import World, join_world
 from megacontext.core.training.heldout import BLOCK, HeldoutConfig, HeldoutSet, Mixed
 from megacontext.core.training.llama import Llama, LlamaShape, hf_config, hf_state, load_hf_state
-from megacontext.core.training.mixture import Mixture, Phase, TokenStreams
+from megacontext.core.training.mixture import (
+    ANSWER,
+    COPIED,
+    FILLER,
+    LOOKED_UP,
+    PLAIN,
+    SILENT,
+    Mixture,
+    Phase,
+    TokenStreams,
+)
 from megacontext.core.training.trainer import LoopConfig, Trainer
 from megacontext.traces.errors import ConfigError, ModelError
 
@@ -43,11 +54,14 @@ class BaseConfig:
             the space that gists live in, so a GistNet fits the base before and after.
         gistnet: folder of a GistNet whose gists stand in coarse windows, for phases with
             ``gists``; it fits only with ``embed`` frozen.
+        train_gistnet: gradients reach that GistNet too; its index keys stay as they are.
         answer_weight: loss weight of answer tokens in recall text.
         first_weight: loss weight of the tokens that have to be looked up: an answer's first
             token (the others mostly follow from it by induction).
         text_weight: loss weight of the text around the facts. Below 1, text that comes round
             often is memorized less.
+        copy_weight: loss weight of the tokens of plain text that copy from a block whose gist
+            stands in the window; one in some hundred, and nearly all that a gist can foretell.
     """
 
     tokenizer: str
@@ -58,9 +72,11 @@ class BaseConfig:
     model: LlamaShape = field(default_factory=LlamaShape)
     freeze: tuple[str, ...] = ()
     gistnet: str = ""
+    train_gistnet: bool = False
     answer_weight: float = 3.0
     first_weight: float = 12.0
     text_weight: float = 1.0
+    copy_weight: float = 1.0
     evaluation: HeldoutConfig = field(default_factory=HeldoutConfig)
 
     def __post_init__(self) -> None:
@@ -76,6 +92,10 @@ class BaseConfig:
                 f"freeze: {list(self.freeze)} leaves the embeddings free, and gistnet would no "
                 "longer fit them; add embed."
             )
+        if self.train_gistnet and not self.gistnet:
+            raise ConfigError(
+                "train_gistnet: true names no network; set gistnet to a folder or leave it out."
+            )
         lengths = [*(phase.length for phase in self.phases), *self.evaluation.recall_lengths]
         if max(lengths) > self.model.window:
             raise ConfigError(
@@ -85,23 +105,27 @@ class BaseConfig:
 
 
 def _weighted_nll(
-    hidden_BTD: Tensor, head_VD: Tensor, targets_BT: Tensor, weights_BT: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+    hidden_BTD: Tensor, head_VD: Tensor, targets_BT: Tensor, marks_BT: Tensor, weights_M: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(loss, and the NLL of text, answers and copies); ``weights`` by mark."""
     logits = functional.linear(hidden_BTD, head_VD).float()
     losses = functional.cross_entropy(logits.flatten(0, 1), targets_BT.flatten(), reduction="none")
-    weights = weights_BT.flatten()
+    marks = marks_BT.flatten().int()
+    weights = weights_M[marks]
     loss = (losses * weights).sum() / weights.sum()
-    is_text, is_answer = (weights == 1.0).float(), (weights > 1.0).float()
-    text = (losses * is_text).sum() / is_text.sum().clamp(min=1)
-    answer = (losses * is_answer).sum() / is_answer.sum().clamp(min=1)
-    return loss, text, answer
+
+    def mean(chosen: Tensor) -> Tensor:
+        return (losses * chosen).sum() / chosen.sum().clamp(min=1)
+
+    answer = (marks == ANSWER) | (marks == LOOKED_UP)
+    return loss, mean(marks == PLAIN), mean(answer), mean(marks == COPIED)
 
 
 class BaseTask:
     """Next-token prediction on the mixture of real and recall text."""
 
     figure = "score"
-    metric_names: Sequence[str] = ("text_nll", "answer_nll")
+    metric_names: Sequence[str] = ("text_nll", "answer_nll", "copy_nll")
 
     def __init__(self, config: BaseConfig, world: World) -> None:
         # Batches are made in forked workers; the tokenizer's own threads would not survive that.
@@ -118,19 +142,25 @@ class BaseTask:
         heldout = open_shards(Path(config.heldout), mark)
         self.heldout = HeldoutSet(config.evaluation, heldout, self.tokenizer, config.loop.seed)
         self.eval_names = self.heldout.names
-        self.model = Llama(config.model)
-        self.model.init_weights(config.loop.seed)
+        self.llama = Llama(config.model)
+        self.llama.init_weights(config.loop.seed)
         self._freeze(config.freeze)
-        self.model.to(world.device)
+        self.llama.to(world.device)
+        self.model: nn.Module = self.llama  # what is trained
         self._gists: GistInputs | None = None
+        weights = dict.fromkeys((PLAIN, ANSWER, LOOKED_UP, SILENT, FILLER, COPIED), 1.0)
+        weights |= {ANSWER: config.answer_weight, LOOKED_UP: config.first_weight, SILENT: 0.0}
+        weights |= {FILLER: config.text_weight, COPIED: config.copy_weight}
+        self._weights = torch.tensor([weights[mark] for mark in sorted(weights)])
+        self._weights = self._weights.to(world.device)
         self._nll = _weighted_nll
         if world.device.type == "cuda":
-            self.model.compile_layers()
+            self.llama.compile_layers()
             self._nll = torch.compile(_weighted_nll, dynamic=False)
 
     def _freeze(self, prefixes: Sequence[str]) -> None:
         for prefix in prefixes:
-            chosen = [p for n, p in self.model.named_parameters() if n.startswith(prefix)]
+            chosen = [p for n, p in self.llama.named_parameters() if n.startswith(prefix)]
             if not chosen:
                 raise ConfigError(
                     f"freeze: no parameter starts with {prefix!r}; name embed, norm or layers.N."
@@ -148,9 +178,6 @@ class BaseTask:
             self._streams,
             self.tokenizer,
             seed=self.config.loop.seed,
-            answer_weight=self.config.answer_weight,
-            first_weight=self.config.first_weight,
-            text_weight=self.config.text_weight,
             rank=self.world.rank,
             world=self.world.size,
             accumulation=self.config.loop.accumulation,
@@ -163,26 +190,30 @@ class BaseTask:
     def gists(self) -> GistInputs:
         """Made when first needed: by then the embeddings are those of ``init`` or of a resume."""
         if self._gists is None:
-            embedding = self.model.embed.weight
-            self._gists = GistInputs(Path(self.config.gistnet), embedding, BLOCK)
+            folder, trained = Path(self.config.gistnet), self.config.train_gistnet
+            self._gists = GistInputs(folder, self.llama.embed.weight, BLOCK, trained=trained)
         return self._gists
+
+    def join_gistnet(self) -> None:
+        """From here on the GistNet's weights are trained too."""
+        self.model = nn.ModuleDict({"base": self.llama, "gistnet": self.gists.net})
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
         tokens = batch["tokens"].long()
         if "places" in batch:
             hidden = _hidden_over_gists(
-                self.model, self.gists, tokens[:, :-1], batch["places"], batch["blocks"]
+                self.llama, self.gists, tokens[:, :-1], batch["places"], batch["blocks"]
             )
         else:
-            hidden = self.model.hidden(tokens[:, :-1])
-        loss, text, answer = self._nll(
-            hidden, self.model.embed.weight, tokens[:, 1:], batch["weights"]
+            hidden = self.llama.hidden(tokens[:, :-1])
+        loss, text, answer, copies = self._nll(
+            hidden, self.llama.embed.weight, tokens[:, 1:], batch["marks"], self._weights
         )
-        return loss, {"text_nll": text, "answer_nll": answer}
+        return loss, {"text_nll": text, "answer_nll": answer, "copy_nll": copies}
 
     def evaluate(self) -> dict[str, float]:
         gists = self.gists if self.config.gistnet else None
-        return self.heldout.judge(self.model, self.world.device, _mixed(self.model, gists))
+        return self.heldout.judge(self.llama, self.world.device, _mixed(self.llama, gists))
 
 
 def _hidden_over_gists(
@@ -309,21 +340,32 @@ def train_base(
 
     Args:
         init: an exported model whose weights are the start.
-        export: a folder that receives the model whenever it is judged best, and at the end.
+        export: a folder that receives the model whenever it is judged best, and at the end; a
+            GistNet that was trained with it goes to ``gistnet`` in there.
 
     Returns:
         The final held-out figures.
     """
     world = join_world(device)
     torch.set_float32_matmul_precision("high")
+    if config.train_gistnet and init is None:
+        raise ConfigError(
+            "train_gistnet: true needs --init, the base model that the GistNet was trained for; a "
+            "run that resumes names it again."
+        )
     task = BaseTask(config, world)
     if init is not None:
-        load_weights(task.model, init)
+        load_weights(task.llama, init)
+    if config.train_gistnet:
+        task.join_gistnet()
     trainer = Trainer(task, config.loop, out, world)
 
     def exported(folder: Path, best: bool) -> None:
         if export is not None and best:
-            export_base(task.model, Path(config.tokenizer), export)
+            export_base(task.llama, Path(config.tokenizer), export)
+            if config.train_gistnet:
+                written = task.llama.embed.weight.bfloat16().float()
+                save_gistnet(task.gists.net, export / "gistnet", written)
             text = (folder / "state.json").read_text(encoding="utf8")
             checkpoint.write_json(export / "training.json", json.loads(text))
 

@@ -63,17 +63,21 @@ def place_entries(
 
 
 class GistInputs:
-    """Input embeddings with gists among them. The GistNet is frozen and takes no gradient.
+    """Input embeddings with gists among them.
 
     Args:
         folder: of a GistNet that was trained for this input ``embedding`` [vocab, D].
+        trained: gradients reach the weights that gists depend on; otherwise the GistNet is
+            frozen. Index keys, and the padding that they read, never change.
 
     Raises:
         ModelError: no readable GistNet, or one of another base model.
         ConfigError: its blocks or its left context do not fit training rows.
     """
 
-    def __init__(self, folder: Path, embedding: Tensor, block_size: int) -> None:
+    def __init__(
+        self, folder: Path, embedding: Tensor, block_size: int, *, trained: bool = False
+    ) -> None:
         net, self.checkpoint_id = load_gistnet(folder, embedding)
         own = net.config
         if own.block_size != block_size or own.left_context > block_size:
@@ -82,14 +86,17 @@ class GistInputs:
                 f"{own.left_context}; use one with blocks of {block_size} and no more context."
             )
         kind = torch.bfloat16 if embedding.is_cuda else torch.float32
-        self._net = net.to(embedding.device, kind)
+        self.net = net.to(embedding.device, torch.float32 if trained else kind)
+        if trained:
+            self.net.train()
+            for parameter in self.net.gist_parameters():
+                parameter.requires_grad_(parameter is not self.net.pad)
         self._size, self._left = block_size, own.left_context
-        self._table = torch.cat((embedding.detach().to(kind), self._net.pad.detach()[None]))
+        self._table = torch.cat((embedding.detach().to(kind), self.net.pad.detach()[None].to(kind)))
         if embedding.is_cuda:
-            for layer in self._net.encoder.layers:
+            for layer in self.net.encoder.layers:
                 layer.compile(dynamic=False)
 
-    @torch.no_grad()
     def gists(self, blocks_NC: Tensor) -> Tensor:
         """[N + N / K, D]: gists of N blocks, then of their groups of K."""
         pad = len(self._table) - 1
@@ -99,9 +106,9 @@ class GistInputs:
         lower, upper = [], []
         for start in range(0, len(wanted), _CHUNK):
             part = wanted[start : start + _CHUNK]
-            lower.append(self._net(functional.embedding(part, self._table), 1))
+            lower.append(self.net(functional.embedding(part, self._table), 1))
             children = lower[-1].to(self._table.dtype).view(-1, self._size, lower[-1].shape[-1])
-            upper.append(self._net(children, 2))
+            upper.append(self.net(children, 2))
         count = len(blocks_NC)
         return torch.cat((torch.cat(lower)[:count], torch.cat(upper)[: count // self._size]))
 

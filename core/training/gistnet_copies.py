@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["copied_tokens", "repeat_pieces"]
+__all__ = ["copied_in", "copied_tokens", "repeat_pieces", "repeated_in"]
 
 Rng = np.random.Generator
 _PIECE = (3, 17)  # tokens of a repeated piece: from, below
@@ -37,6 +37,47 @@ def copied_tokens(text: np.ndarray, coarse: np.ndarray, size: int, apart: int) -
     fresh = raw & (first_raw[which] == place)
     copied: np.ndarray = place[fresh & (first_inside[which] + apart <= place)]
     return copied
+
+
+def copied_in(
+    window: np.ndarray, coarse: np.ndarray, places: np.ndarray, blocks: np.ndarray, apart: int
+) -> np.ndarray:
+    """The same for a window: places of tokens that copy from a gist's block, ascending.
+
+    Args:
+        window: tokens [L]. coarse: bool [L], entries that are no text.
+        places: [n] where the gists stand. blocks: tokens [n, K] behind each.
+        apart: entries between a gist and what copies from it, at least.
+    """
+    place = np.arange(1, len(window))
+    raw = ~coarse[1:] & ~coarse[:-1]
+    text = (window[:-1].astype(np.int64) << 32) | window[1:].astype(np.int64)
+    inside = (blocks[:, :-1].astype(np.int64) << 32) | blocks[:, 1:].astype(np.int64)
+    _, which = np.unique(np.concatenate([text, inside.ravel()]), return_inverse=True)
+    first_inside, first_raw = np.full((2, len(which) + 1), len(window) + apart)
+    np.minimum.at(first_inside, which[len(text) :], np.repeat(places, inside.shape[1]))
+    which = which[: len(text)]
+    np.minimum.at(first_raw, which[raw], place[raw])
+    fresh = raw & (first_raw[which] == place)
+    copied: np.ndarray = place[fresh & (first_inside[which] + apart < place)]
+    return copied
+
+
+def repeated_in(rng: Rng, text: np.ndarray, blocks: np.ndarray, apart: int) -> np.ndarray:
+    """``text`` [T], which stands behind the gists of all ``blocks`` [n, K], with pieces of them
+    here and there from place ``apart`` on."""
+    text = text.copy()
+    at = apart
+    while len(blocks):
+        at += int(rng.integers(*_BETWEEN))
+        length = int(rng.integers(*_PIECE))
+        if at + length > len(text):
+            break
+        block = blocks[int(rng.integers(len(blocks)))]
+        first = int(rng.integers(len(block) - length + 1))
+        text[at : at + length] = block[first : first + length]
+        at += length
+    return text
 
 
 def repeat_pieces(

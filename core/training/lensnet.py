@@ -44,7 +44,7 @@ from megacontext.core.training.lensnet_targets import (
     ranking_loss,
     utility_loss,
 )
-from megacontext.core.training.lensnet_teacher import AttentionProbe, token_nll, window_nll
+from megacontext.core.training.lensnet_teacher import make_probe, token_nll, window_nll
 from megacontext.core.training.lensnet_walk import PLAIN, QUESTION, walk
 from megacontext.core.training.mixture import TokenStreams
 from megacontext.core.training.trainer import Trainer
@@ -59,7 +59,7 @@ class LensTask:
     """The lens alone; base model and GistNet are frozen."""
 
     figure = "lens_missed"
-    metric_names: Sequence[str] = ("gold", "ranking", "attention", "counterfactual", "is_far")
+    metric_names: Sequence[str] = ("gold", "ranking", "demand", "counterfactual", "is_far")
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class LensTask:
         self._streams = TokenStreams(open_shards(Path(config.shards), mark))
         size = gistnet.config.block_size
         self._writer = RecallWriter(tokenizer, "train", config.loop.seed, size)
-        self._probe = AttentionProbe(base)
+        self._probe = make_probe(config.teacher, base)
         heldout = TokenStreams(open_shards(Path(config.heldout), mark))
         self.judge = LensJudge(config.evaluation, base, gistnet, heldout, tokenizer, self._probe)
         self.eval_names: Sequence[str] = self.judge.names
@@ -240,12 +240,12 @@ class LensTask:
             chance = chance_of_need(demand, seen.levels, index, size, wanted, phase.hold)
             return logits, near_loss(logits, chance, seen.levels, seen.valid)
 
-        logits, attention = fit(batch["levels"], batch["index"])
+        logits, missed = fit(batch["levels"], batch["index"])
         if int(batch["rounds"][0]):
             later = fit(*self._moved(batch, seen_at, PLAIN))[1]
-            attention = (attention + later) / 2
-        total = phase.attention * attention
-        figures = {"attention": attention}
+            missed = (missed + later) / 2
+        total = phase.demand * missed
+        figures = {"demand": missed}
         if phase.counterfactual:
             saved = self._saved(batch, memory.gists[0], memory.gists[1])
             own, levels = (x.gather(1, batch["candidates"]) for x in (logits, batch["levels"]))

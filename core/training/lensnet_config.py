@@ -20,7 +20,7 @@ class LensPhase:
 
     Attributes:
         share: part of the budget.
-        attention, counterfactual, gold, ranking: weights of the targets in
+        demand, counterfactual, gold, ranking: weights of the targets in
             :mod:`megacontext.core.training.lensnet_targets` and of the loss that ranks gold entries
             before all other gists. Far and near batches alternate and share one optimizer, whose
             momentum follows the larger gradients: near weights have to make up for that.
@@ -36,7 +36,7 @@ class LensPhase:
     """
 
     share: float
-    attention: float = 2.0
+    demand: float = 2.0
     counterfactual: float = 1.0
     gold: float = 1.0
     ranking: float = 0.3
@@ -73,6 +73,8 @@ class LensNetTraining:
     Attributes:
         base: folder of the frozen base model; gistnet: folder of its GistNet.
         shards, heldout: prepared text.
+        teacher: what demand is: the ``attention`` of the coming tokens, or the ``gradient`` of
+            their NLL, which knows what of it matters; see :mod:`.lensnet_teacher`.
         dtype: as for GistNet.
     """
 
@@ -82,6 +84,7 @@ class LensNetTraining:
     heldout: str
     loop: LoopConfig
     phases: tuple[LensPhase, ...]
+    teacher: Literal["attention", "gradient"] = "attention"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     net: LensShape = field(default_factory=LensShape)
     evaluation: LensJudgeConfig = field(default_factory=LensJudgeConfig)

@@ -8,13 +8,13 @@
   ``gold_raw_short``: the same over short histories, where the asked facts are a larger part of all.
   ``beside``: blocks that were opened for nothing; ``asked_utilization``: share of the budget in
   use afterwards.
-* Near states: rank correlation with the attention of the coming tokens, and with the NLL that
+* Near states: rank correlation with the demand of the coming tokens, and with the NLL that
   detail was measured to save.
 * Plain text, walked through as by a session: see :mod:`megacontext.core.training.lensnet_plain`.
 
 The best checkpoint has the lowest ``lens_missed``::
 
-    1 - (gold_raw + gold_raw_short) / 2 - 0.2 * lens_nll_rho - 0.1 * lens_attention_rho
+    1 - (gold_raw + gold_raw_short) / 2 - 0.2 * lens_nll_rho - 0.1 * lens_demand_rho
         + 2 * (distance of swap_rate from 0.04 to 0.10) + 2 * max(0, 0.90 - residency)
         + 2 * max(0, 0.90 - utilization) + 2 * max(0, 0.90 - asked_utilization) + beside / 400
 
@@ -45,7 +45,7 @@ from megacontext.core.training.lensnet_eyes import over_frontier, remember, view
 from megacontext.core.training.lensnet_plain import PlainWalks
 from megacontext.core.training.lensnet_states import LensRows, StateMix, frontier
 from megacontext.core.training.lensnet_targets import chance_meant
-from megacontext.core.training.lensnet_teacher import AttentionProbe, token_nll, window_nll
+from megacontext.core.training.lensnet_teacher import Probe, token_nll, window_nll
 from megacontext.core.training.lensnet_walk import QUESTION, cold_levels, walk
 from megacontext.core.training.mixture import TokenStreams
 
@@ -85,7 +85,7 @@ class LensJudge:
         gistnet: GistNet,
         streams: TokenStreams,
         tokenizer: Tokenizer,
-        probe: AttentionProbe,
+        probe: Probe,
     ) -> None:
         self._config, self._base, self._gistnet, self._probe = config, base, gistnet, probe
         size = gistnet.config.block_size
@@ -138,7 +138,7 @@ class LensJudge:
             "asked_utilization",
             *(f"gold_raw_{kind}" for kind in dict.fromkeys(self._kinds)),
             *(f"{who}_found_{b}" for who in _WHO for b in config.budgets),
-            *(f"{who}_{what}" for who in _WHO for what in ("attention_rho", "nll_rho")),
+            *(f"{who}_{what}" for who in _WHO for what in ("demand_rho", "nll_rho")),
             "positive_share",
             *_WALKED,
             "lens_missed",
@@ -167,7 +167,7 @@ class LensJudge:
         figures.update(self._near_figures(lens))
         missed = 1 - (figures["gold_raw"] + figures["gold_raw_short"]) / 2
         missed -= 0.2 * figures["lens_nll_rho"]
-        missed -= 0.1 * figures["lens_attention_rho"]
+        missed -= 0.1 * figures["lens_demand_rho"]
         if self._walks is not None:
             figures.update(self._walks.figures(lens))
             low, high = _BAND
@@ -253,7 +253,7 @@ class LensJudge:
         size, device = self._gistnet.config.block_size, self._base.device
         horizon = self._config.states.horizon
         found: dict[str, list[float]] = {
-            f"{w}_{k}": [] for w in _WHO for k in ("attention_rho", "nll_rho")
+            f"{w}_{k}": [] for w in _WHO for k in ("demand_rho", "nll_rho")
         }
         positive = []
         for case in self._near:
@@ -285,7 +285,7 @@ class LensJudge:
             positive.append(float((scores > QUESTION.tau_expand).float().mean()))
             needs = chance_meant(scores, seen.levels)[0]
             for who, values in (("lens", needs), ("similarity", seen.similarity[0])):
-                found[f"{who}_attention_rho"].append(_rank_correlation(values, most))
+                found[f"{who}_demand_rho"].append(_rank_correlation(values, most))
                 found[f"{who}_nll_rho"].append(_rank_correlation(values[picked], saved))
         figures = {name: float(np.mean(values)) for name, values in found.items()}
         return {**figures, "positive_share": float(np.mean(positive))}

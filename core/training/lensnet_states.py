@@ -5,8 +5,8 @@ Two kinds of batch alternate:
 * *far*: a long history with planted facts; the newest tokens ask for one. No base model runs, so
   histories are many windows long. The label is the gold block.
 * *near*: real text that fits the base model's window together with the tokens that come next.
-  Labels are the attention that the coming tokens pay to each block, and the measured change of
-  their NLL when single entries are shown in more or less detail.
+  Labels are what the coming tokens need of each block (:mod:`.lensnet_teacher`), and the measured
+  change of their NLL when single entries are shown in more or less detail.
 
 A frontier is drawn as an array of one level per block, so that it tiles the history by design, or
 it is the one that a session starts with over a long history.

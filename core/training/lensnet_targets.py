@@ -14,8 +14,8 @@ about 0.44 / ``miss``: many runners-up where keys leave it open what is meant, f
 stands out. In a wording that training never saw these chances are flatter, so the few best matches
 open in any case. What is raw there may keep what plain text says of it.
 
-Near states, real text: a block deserves to be raw if the coming tokens attend to it more than to
-the block that would just fit the budget. Beside it, gists of a state are ranked by the NLL that
+Near states, real text: a block deserves to be raw if the coming tokens demand it more than the
+block that would just fit the budget. Beside it, gists of a state are ranked by the NLL that
 opening them was measured to save, raw blocks by what folding them costs: too noisy a figure to be
 aimed at by its amount.
 
@@ -86,7 +86,7 @@ def chance_of_need(
     """[R, N] in (0, 1): above a half where an entry holds a block that deserves to be raw.
 
     Args:
-        demand_RB: attention that the coming tokens pay to each block.
+        demand_RB: what the coming tokens need of each block (:class:`.lensnet_teacher.Probe`).
         wanted_R: how many blocks deserve to be raw; the next one's demand is the mark.
         hold: log ratio by which raw blocks count more and gists less.
     """

@@ -1,11 +1,11 @@
-"""What the frozen base model needs of a history: attention by block, and measured NLL.
+"""What the frozen base model needs of a history: demand by block, and measured NLL.
 
 Shapes: R rows, T tokens, H heads, E head width, B blocks, C candidates.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -14,9 +14,91 @@ from torch.nn import functional
 from megacontext.core.training.gistnet_base import FrozenBase
 from megacontext.traces.errors import ModelError
 
-__all__ = ["AttentionProbe", "token_nll", "window_nll"]
+__all__ = ["AttentionProbe", "GradientProbe", "Probe", "make_probe", "token_nll", "window_nll"]
 
 _SINK = 4  # first tokens of a window draw attention whatever they say (Xiao et al. 2023)
+
+
+class Probe(Protocol):
+    """Says how much the coming tokens need each block of a history."""
+
+    def demand(self, tokens_RT: Tensor, horizon: int, block_size: int) -> tuple[Tensor, Tensor]:
+        """(demand [R, B] per block of the history, hidden states [R, T, D]).
+
+        The history is all but the last ``horizon`` tokens; its first tokens, which draw attention
+        whatever they say, count nothing. Demands are shares of a row's whole.
+        """
+        ...
+
+
+def make_probe(kind: Literal["attention", "gradient"], base: FrozenBase) -> Probe:
+    """The probe by its name in a config."""
+    return GradientProbe(base) if kind == "gradient" else AttentionProbe(base)
+
+
+def _projections(base: FrozenBase, *names: str) -> list[Any]:
+    """The attention modules of a model that all have projections of these names.
+
+    Raises:
+        ModelError: another kind of attention.
+    """
+    modules = [m for m in base.module.modules() if hasattr(m, names[0])]
+    if not modules or not all(hasattr(m, name) for m in modules for name in names):
+        raise ModelError(
+            f"model '{base.base.name}' has no Llama-like attention; train LensNet on it with"
+            " states.far_share 1."
+        )
+    return modules
+
+
+def _shares(need_RT: Tensor, block_size: int) -> Tensor:
+    need_RT[:, :_SINK] = 0
+    need_RB = need_RT.view(len(need_RT), -1, block_size).sum(-1).clamp(min=0)
+    return need_RB / need_RB.sum(1, keepdim=True).clamp(min=1e-9)
+
+
+class GradientProbe:
+    """What the NLL of the last tokens would gain, to first order, without each block's values.
+
+    Over all layers and tokens of a block, minus v · ∂NLL/∂v: gradient times input (Shrikumar et
+    al. 2017) on what attention reads. Blocks that are attended to and change nothing count
+    nothing, which attention mass cannot tell. Works on models whose layers have a ``v_proj``.
+
+    Raises:
+        ModelError: another kind of attention.
+    """
+
+    def __init__(self, base: FrozenBase) -> None:
+        self._base = base
+        self._modules = _projections(base, "v_proj")
+
+    @torch.enable_grad()
+    def demand(self, tokens_RT: Tensor, horizon: int, block_size: int) -> tuple[Tensor, Tensor]:
+        """See :class:`Probe`."""
+        values: list[Tensor] = []
+        handles = [m.v_proj.register_forward_hook(_keep(values)) for m in self._modules]
+        try:
+            x = self._base.embed(tokens_RT).detach().requires_grad_()
+            hidden = self._base.hidden(x)
+        finally:
+            for handle in handles:
+                handle.remove()
+        logits = self._base.logits(hidden[:, -horizon - 1 : -1])
+        answer = tokens_RT[:, -horizon:].long()
+        nll = functional.cross_entropy(logits.flatten(0, 1), answer.flatten(), reduction="sum")
+        slopes = torch.autograd.grad(nll, values)
+        history = tokens_RT.shape[1] - horizon
+        need = [
+            -(v.detach().float() * g.float()).sum(-1) for v, g in zip(values, slopes, strict=True)
+        ]
+        return _shares(torch.stack(need).sum(0)[:, :history], block_size), hidden.detach()
+
+
+def _keep(values: list[Tensor]) -> Any:
+    def hook(module: Any, args: tuple[Any, ...], out: Tensor) -> None:
+        values.append(out)
+
+    return hook
 
 
 class AttentionProbe:
@@ -31,20 +113,11 @@ class AttentionProbe:
 
     def __init__(self, base: FrozenBase) -> None:
         self._base = base
-        self._modules: list[Any] = [m for m in base.module.modules() if hasattr(m, "q_proj")]
-        if not self._modules or not all(hasattr(m, "k_proj") for m in self._modules):
-            raise ModelError(
-                f"model '{base.base.name}' has no Llama-like attention; train LensNet on it with"
-                " states.far_share 1."
-            )
+        self._modules = _projections(base, "q_proj", "k_proj")
 
     @torch.no_grad()
     def demand(self, tokens_RT: Tensor, horizon: int, block_size: int) -> tuple[Tensor, Tensor]:
-        """(mass [R, B] per block of the history, hidden states [R, T, D]).
-
-        The history is all but the last ``horizon`` tokens; the mass of its first tokens is left
-        out, and masses are shares of what is left.
-        """
+        """See :class:`Probe`."""
         seen: list[Tensor] = []
         handles = [
             m.register_forward_pre_hook(self._catch(seen, horizon), with_kwargs=True)
@@ -56,10 +129,7 @@ class AttentionProbe:
             for handle in handles:
                 handle.remove()
         history = tokens_RT.shape[1] - horizon
-        mass_RT = torch.stack(seen).mean(0)[:, :history]
-        mass_RT[:, :_SINK] = 0
-        mass_RB = mass_RT.view(len(tokens_RT), -1, block_size).sum(-1)
-        return mass_RB / mass_RB.sum(1, keepdim=True).clamp(min=1e-9), hidden
+        return _shares(torch.stack(seen).mean(0)[:, :history], block_size), hidden
 
     def _catch(self, seen: list[Tensor], horizon: int) -> Any:
         def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

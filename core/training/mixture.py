@@ -21,12 +21,25 @@ from megacontext.core.data.tokenizer import BOS
 from megacontext.core.rng import generator
 from megacontext.core.training.coarse import place_entries
 from megacontext.core.training.config import Count, check_chances
+from megacontext.core.training.gistnet_copies import copied_in, repeated_in
 from megacontext.traces.errors import ConfigError
 
-__all__ = ["Mixture", "Phase", "TokenStreams"]
+__all__ = [
+    "ANSWER",
+    "COPIED",
+    "FILLER",
+    "LOOKED_UP",
+    "PLAIN",
+    "SILENT",
+    "Mixture",
+    "Phase",
+    "TokenStreams",
+]
 
 Rng = np.random.Generator
-_FILLER = 4  # text around the facts; the other marks are those of RecallSample.answer
+# What a predicted token is: 1 to 3 are the marks of RecallSample.answer.
+PLAIN, ANSWER, LOOKED_UP, SILENT, FILLER, COPIED = range(6)
+_APART = 32  # tokens between a gist and what copies from its block
 _SHORTEST = 256  # a shorter window cannot hold a fact, some filler and a question
 
 
@@ -43,6 +56,7 @@ class Phase:
         coarse: share of the recall rows that are windows with coarse entries.
         gappy_text: share of the plain rows that are gappy windows.
         coarse_text: share of the plain rows that are windows with coarse entries.
+        repeats: share of these whose newest text repeats pieces of blocks that are gists.
         gists: level-1 gists that a batch has room for, per row; 0: coarse entries are tokens.
         token_gists: share of the coarse windows whose entries are tokens even so.
         packed: share of rows made of 2 or 4 shorter windows, so that short ones stay in practice.
@@ -58,6 +72,7 @@ class Phase:
     coarse: float = 0.0
     gappy_text: float = 0.04
     coarse_text: float = 0.0
+    repeats: float = 0.0
     gists: int = 0
     token_gists: float = 0.2
     packed: float = 0.0
@@ -110,17 +125,19 @@ class TokenStreams:
 
 @dataclass(frozen=True)
 class Row:
-    """``tokens`` [length + 1], ``weights`` float32 [length] of the predicted ones, and which
-    entries are gists, if any."""
+    """``tokens`` [length + 1], ``marks`` uint8 [length] of the predicted ones, and which entries
+    are gists, if any."""
 
     tokens: np.ndarray
-    weights: np.ndarray
+    marks: np.ndarray
     coarse: CoarseEntries | None
 
 
 class Mixture(Dataset[dict[str, Tensor]]):
-    """Item ``step``: ``tokens`` int32 [accumulation, rows, length + 1] and ``weights`` float32
-    [accumulation, rows, length] of the predicted tokens (see :class:`RecallSample.answer`).
+    """Item ``step``: ``tokens`` int32 [accumulation, rows, length + 1] and ``marks`` uint8
+    [accumulation, rows, length] of the predicted tokens: ``PLAIN`` text, ``ANSWER``, the
+    ``LOOKED_UP`` first token of an answer, ``SILENT`` (no text foretells it), ``FILLER`` around
+    facts, ``COPIED`` from a block that is a gist.
 
     With ``phase.gists`` also ``places`` int32 [accumulation, rows, length] and ``blocks`` int32
     [accumulation, N, 2K] of the gists (see :func:`.coarse.place_entries`).
@@ -134,9 +151,6 @@ class Mixture(Dataset[dict[str, Tensor]]):
         tokenizer: Tokenizer,
         *,
         seed: int,
-        answer_weight: float,
-        first_weight: float,
-        text_weight: float = 1.0,
         rank: int = 0,
         world: int = 1,
         accumulation: int = 1,
@@ -155,7 +169,6 @@ class Mixture(Dataset[dict[str, Tensor]]):
         self._phase, self._number, self._streams, self._seed = phase, number, streams, seed
         self._rows = range(rank, rows, world)
         self._accumulation, self._block = accumulation, block_size
-        self._weights = np.array([1.0, answer_weight, first_weight, 0.0, text_weight], np.float32)
         self._writer = RecallWriter(tokenizer, "train", seed, block_size)
         self._bos = tokenizer.token_to_id(BOS)
         weights = phase.weights or dict.fromkeys(streams.domains, 1.0)
@@ -165,8 +178,7 @@ class Mixture(Dataset[dict[str, Tensor]]):
     def __getitem__(self, step: int) -> dict[str, Tensor]:
         rows = [self.row(step, row) for row in self._rows]
         tokens = np.stack([row.tokens for row in rows]).astype(np.int32)
-        weights = np.stack([row.weights for row in rows])
-        found = {"tokens": tokens, "weights": weights}
+        found = {"tokens": tokens, "marks": np.stack([row.marks for row in rows])}
         micro = len(rows) // self._accumulation
         if self._phase.gists:
             rng = generator(self._seed, "base.uppers", self._number, step)
@@ -203,7 +215,7 @@ class Mixture(Dataset[dict[str, Tensor]]):
         sizes[-1] += length - sum(sizes)
         made = [self._part(rng, size, (step, row, i)) for i, size in enumerate(sizes)]
         tokens = np.concatenate([tokens for tokens, _, _ in made])
-        answer = np.concatenate([answer for _, answer, _ in made])
+        marks = np.concatenate([marks for _, marks, _ in made])
         starts = np.cumsum([0, *sizes[:-1]]).tolist()
         entries = [e.moved(at) for (_, _, e), at in zip(made, starts, strict=True) if e is not None]
         coarse = None
@@ -214,7 +226,7 @@ class Mixture(Dataset[dict[str, Tensor]]):
                 np.concatenate([e.blocks for e in entries]),
                 np.concatenate([e.uppers for e in entries]),
             ).until(length - 1)
-        return Row(tokens, self._weights[answer[1:]], coarse)
+        return Row(tokens, marks[1:], coarse)
 
     def _part(
         self, rng: Rng, length: int, counters: tuple[int, int, int]
@@ -244,18 +256,19 @@ class Mixture(Dataset[dict[str, Tensor]]):
             step = counters[0] * 64 + self._number
             sample = self._writer.sample(text, length, options, step, *counters[1:])
             tokens, entries = sample.tokens, sample.coarse
-            answer = np.where(sample.answer == 0, _FILLER, sample.answer)
+            marks = np.where(sample.answer == PLAIN, FILLER, sample.answer).astype(np.uint8)
         elif coarse:
-            tokens, answer, entries = self._coarse_text(rng, text, length)
+            tokens, marks, entries = self._coarse_text(rng, text, length)
         else:
             tokens = self._gaps(rng, text, length) if gappy else text
-            answer = np.zeros(length, np.uint8)
+            marks = np.full(length, PLAIN, np.uint8)
         if rng.random() < 0.3 and not (phase.gists and coarse):
             tokens = tokens.copy()
             tokens[0] = self._bos
         if entries is not None and phase.gists and rng.random() < phase.token_gists:
             entries = None
-        return tokens, answer, entries
+            marks = np.where(marks == COPIED, PLAIN, marks).astype(np.uint8)
+        return tokens, marks, entries
 
     def _coarse_text(
         self, rng: Rng, text: np.ndarray, length: int
@@ -265,8 +278,16 @@ class Mixture(Dataset[dict[str, Tensor]]):
         recent = int(rng.integers(length // 8, length // 2))
         tail_start = (len(past) - recent) // self._block * self._block
         window = coarse_window(rng, past, tail_start, set(), length, self._block, text)
-        answer = np.where(window.silent, 3, 0).astype(np.uint8)
-        return np.concatenate([window.older, past[window.index]]), answer, window.entries
+        tokens = np.concatenate([window.older, past[window.index]])
+        entries, silent = window.entries, window.silent
+        marks = np.where(silent, SILENT, PLAIN).astype(np.uint8)
+        if self._phase.gists:
+            own = entries.blocks[:, self._block :]
+            if self._phase.repeats and rng.random() < self._phase.repeats:
+                behind = int(np.flatnonzero(silent)[-1]) + 1 if silent.any() else 0
+                tokens[behind:] = repeated_in(rng, tokens[behind:], own, _APART)
+            marks[copied_in(tokens, silent, entries.singles, own, _APART)] = COPIED
+        return tokens, marks, entries
 
     def _gaps(self, rng: Rng, text: np.ndarray, length: int) -> np.ndarray:
         """Runs of blocks from ``text`` and its end, ``length`` tokens in order."""

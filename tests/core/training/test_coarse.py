@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
+from torch.nn import functional
 
 from megacontext.core.data.kept import CoarseEntries, coarse_window
 from megacontext.core.data.shards import open_shards
@@ -17,11 +19,27 @@ from megacontext.core.gistnet.gister import NetGister, save_gistnet
 from megacontext.core.gistnet.module import GistNet, GistNetConfig
 from megacontext.core.model.base import BaseModel
 from megacontext.core.rng import generator
-from megacontext.core.training.base import BaseConfig, BaseTask, judge_base, train_base
+from megacontext.core.training.base import (
+    BaseConfig,
+    BaseTask,
+    _weighted_nll,
+    judge_base,
+    train_base,
+)
 from megacontext.core.training.coarse import GistInputs, place_entries
 from megacontext.core.training.config import load
 from megacontext.core.training.heldout import HeldoutConfig
-from megacontext.core.training.mixture import Mixture, Phase, TokenStreams
+from megacontext.core.training.mixture import (
+    ANSWER,
+    COPIED,
+    FILLER,
+    LOOKED_UP,
+    PLAIN,
+    SILENT,
+    Mixture,
+    Phase,
+    TokenStreams,
+)
 from megacontext.traces.errors import ConfigError
 
 K = 32
@@ -98,10 +116,7 @@ def _item(shards: Path, base: Path, phase: Phase, step: int = 0, **more: Any) ->
     """One batch of ``phase``; ``more`` as for ``Mixture``."""
     tokenizer = load_tokenizer(base)
     streams = TokenStreams(open_shards(shards, fingerprint(tokenizer)))
-    mixture = Mixture(
-        phase, 0, streams, tokenizer, seed=1, answer_weight=4.0, first_weight=12.0, **more
-    )
-    return mixture[step]
+    return Mixture(phase, 0, streams, tokenizer, seed=1, **more)[step]
 
 
 def test_rows_with_gists_do_not_depend_on_who_makes_them(shards: Path, tiny_base: Path) -> None:
@@ -118,7 +133,7 @@ def test_rows_with_gists_do_not_depend_on_who_makes_them(shards: Path, tiny_base
     coarse = whole["places"][0] >= 0
     assert coarse.any()
     # Nothing is asked of the model where a gist comes next.
-    assert not whole["weights"][0][:, :-1][coarse[:, 1:]].any()
+    assert (whole["marks"][0][:, :-1][coarse[:, 1:]] == SILENT).all()
     single = coarse & (whole["places"][0] < 256)
     blocks = whole["blocks"][0][whole["places"][0][single].long()][:, K:]
     assert torch.equal(blocks.amax(1), whole["tokens"][0][:, :-1][single])
@@ -166,21 +181,64 @@ def test_a_base_trains_on_gists_and_resumes_to_the_same_figures(
     assert any(name.startswith("recall_heldout_coarse") for name in unbroken)
 
 
+def test_a_gistnet_trains_with_the_base_that_reads_it(
+    base_config: Path, gistnet: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    config = _with_gists(base_config, gistnet, train_gistnet=True, copy_weight=4.0)
+    out = tmp_path / "export"
+    with pytest.raises(ConfigError, match="train_gistnet: true needs --init"):
+        train_base(config, tmp_path / "run", device="cpu")
+    train_base(config, tmp_path / "run", device="cpu", init=tiny_base, export=out)
+    own = load_file(out / "gistnet" / "model.safetensors")
+    before = load_file(gistnet / "model.safetensors")
+    changed = {name for name in own if not torch.equal(own[name], before[name])}
+    assert {"head.weight", "encoder.layers.0.q_proj.weight"} <= changed
+    assert not any(name == "pad" or name.startswith("keys.") for name in changed)
+    # It still fits: the embeddings are those that it was trained for.
+    base = BaseModel.load(str(out), device="cpu", dtype="float32")
+    NetGister.load(out / "gistnet", base.embedding_matrix)
+
+
 def test_gists_and_their_room_go_together(base_config: Path, gistnet: Path) -> None:
+    with pytest.raises(ConfigError, match="train_gistnet: true names no network"):
+        load(BaseConfig, base_config, ["train_gistnet=true"])
     with pytest.raises(ConfigError, match=r"freeze: .* add embed"):
         _with_gists(base_config, gistnet, freeze=[])
     with pytest.raises(ConfigError, match=r"gistnet: '' does not go with phases.gists"):
         _with_gists(base_config, gistnet, gistnet="")
 
 
-def test_text_around_facts_may_count_less_than_plain_text(shards: Path, tiny_base: Path) -> None:
-    def weights(recall: float) -> set[float]:
+def test_text_around_facts_is_told_from_plain_text(shards: Path, tiny_base: Path) -> None:
+    def marks(recall: float) -> set[int]:
         phase = Phase(1.0, 256, 1024, recall=recall, gappy=0.0, gappy_text=0.0)
-        item = _item(shards, tiny_base, phase, text_weight=0.125)
-        return set(item["weights"].flatten().tolist())
+        return set(_item(shards, tiny_base, phase)["marks"].flatten().tolist())
 
-    assert weights(0.0) == {1.0}
-    assert {0.125, 12.0} <= weights(1.0) <= {0.0, 0.125, 4.0, 12.0}
+    assert marks(0.0) == {PLAIN}
+    assert {FILLER, LOOKED_UP} <= marks(1.0) <= {ANSWER, LOOKED_UP, SILENT, FILLER}
+
+
+def test_a_mark_weighs_what_the_config_says() -> None:
+    hidden, head = torch.randn(1, 5, 8), torch.randn(16, 8)
+    targets = torch.tensor([[1, 2, 3, 4, 5]])
+    marks = torch.tensor([[PLAIN, ANSWER, LOOKED_UP, SILENT, COPIED]], dtype=torch.uint8)
+    weights = torch.tensor([1.0, 3.0, 12.0, 0.0, 0.1, 4.0])
+    each = functional.cross_entropy((hidden @ head.T)[0], targets[0], reduction="none")
+    loss, text, answer, copied = _weighted_nll(hidden, head, targets, marks, weights)
+    wanted = each[0] + 3 * each[1] + 12 * each[2] + 4 * each[4]
+    torch.testing.assert_close(loss, wanted / 20)
+    torch.testing.assert_close((text, answer, copied), (each[0], each[1:3].mean(), each[4]))
+
+
+def test_newest_text_repeats_blocks_that_are_gists(shards: Path, tiny_base: Path) -> None:
+    def copies(**more: float) -> int:
+        phase = Phase(
+            1.0, 512, 8192, recall=0.0, gappy_text=0.0, coarse_text=1.0, token_gists=0.0, **more
+        )
+        return int((_item(shards, tiny_base, phase)["marks"] == COPIED).sum())
+
+    assert copies() == 0  # coarse entries are tokens
+    few, many = copies(gists=128), copies(gists=128, repeats=1.0)
+    assert 0 < 1.5 * few < many
 
 
 def test_a_base_is_judged_with_the_gists_it_was_trained_on(

@@ -38,7 +38,7 @@ from megacontext.core.training.gistnet_keys import KeyTraining, train_keys
 from megacontext.core.training.gistnet_tilings import stack_tilings, tile
 from megacontext.core.training.lensnet import LensNetTraining, train_lensnet
 from megacontext.core.training.lensnet_states import window_entries
-from megacontext.core.training.lensnet_teacher import AttentionProbe, window_nll
+from megacontext.core.training.lensnet_teacher import AttentionProbe, GradientProbe, window_nll
 from megacontext.core.training.mixture import TokenStreams
 from megacontext.core.training.optimizers import OptimizerConfig
 from megacontext.traces.errors import ConfigError, ModelError
@@ -339,6 +339,32 @@ def test_attention_demand_is_the_models_own_attention(base: FrozenBase, base_fol
     mass[:, :4] = 0
     expected = mass.view(1, 4, K).sum(-1)
     torch.testing.assert_close(demand, expected / expected.sum(), atol=1e-4, rtol=1e-3)
+
+
+def test_gradient_demand_is_what_scaling_a_blocks_values_changes(base: FrozenBase) -> None:
+    tokens = torch.from_numpy(generator(1, "test-demand").integers(0, 8192, (1, 5 * K)))
+    demand, hidden = GradientProbe(base).demand(tokens, K, K)
+    assert not hidden.requires_grad
+
+    def nll(block: int, factor: float) -> float:
+        def scaled(module: Any, args: Any, out: torch.Tensor) -> torch.Tensor:
+            scale = torch.ones(out.shape[1], 1)
+            scale[max(block * K, 4) : (block + 1) * K] = factor  # less the sink tokens
+            return out * scale
+
+        layers = base.module.base_model.layers
+        handles = [layer.self_attn.v_proj.register_forward_hook(scaled) for layer in layers]
+        with torch.no_grad():
+            logits = base.logits_at(base.embed(tokens), torch.arange(4 * K - 1, 5 * K - 1)[None])
+        for handle in handles:
+            handle.remove()
+        costs = torch.nn.functional.cross_entropy(logits[0], tokens[0, -K:], reduction="sum")
+        return float(costs)
+
+    step = 0.02
+    slopes = torch.tensor([nll(b, 1 - step) - nll(b, 1 + step) for b in range(4)]).clamp(min=0)
+    assert int((slopes > 0).sum()) > 0
+    torch.testing.assert_close(demand[0], slopes / slopes.sum(), atol=0.02, rtol=0.05)
 
 
 def test_optimized_vector_beats_its_start(base: FrozenBase, shards: Path) -> None:
