@@ -134,6 +134,12 @@ class FocusConfig:
     cooldown_steps: int = option(2, "refocuses before a node may flip back", low=0, high=64)
     rounds: int = option(3, "rounds of score-and-allocate in one refocus", low=1, high=255)
     protected_blocks: int = option(2, "newest blocks that stay raw", low=0, high=4096)
+    keep_newest: int = option(
+        0,
+        "newest blocks folded by choice only at a question, turn end or surprise",
+        low=0,
+        high=4096,
+    )
     question: QuestionConfig = field(default_factory=QuestionConfig)
 
 

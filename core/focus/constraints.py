@@ -19,7 +19,16 @@ import numpy as np
 from megacontext.core.focus.actions import EXPAND, F32, I8, I64, Bools
 from megacontext.traces.schema import Reason
 
-__all__ = ["OPEN", "TAKEN", "Candidates", "Cooling", "find_candidates", "order_key"]
+__all__ = [
+    "OPEN",
+    "TAKEN",
+    "Candidates",
+    "Cooling",
+    "find_candidates",
+    "keep",
+    "newest_raw",
+    "order_key",
+]
 
 OPEN = -1
 """Reason of a candidate that nothing forbids."""
@@ -129,6 +138,18 @@ def find_candidates(
     if protected_blocks:  # the newest entries, all raw
         group_reason[max(0, raws - protected_blocks) : raws] = Reason.PROTECTED
     return found
+
+
+def newest_raw(found: Candidates, blocks: int) -> slice:
+    """Rows of the newest ``blocks`` raw blocks; raw blocks come first among the groups."""
+    raws = int((found.group_count == 1).sum())
+    return slice(max(0, raws - blocks), raws)
+
+
+def keep(found: Candidates, blocks: int) -> None:
+    """No allocator folds the newest ``blocks`` raw blocks from here on."""
+    part = found.group_reason[newest_raw(found, blocks)]
+    part[part != TAKEN] = Reason.PROTECTED
 
 
 def _gist_groups(levels: I8, index: I64, block_size: int, max_levels: int) -> I64:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from megacontext.core.focus.actions import ACTION_DTYPE, F16, F32, I8, I64, Actions
-from megacontext.core.focus.constraints import Candidates, Cooling, find_candidates
+from megacontext.core.focus.constraints import Candidates, Cooling, find_candidates, keep
 from megacontext.core.focus.forced import choose_forced, take
 from megacontext.core.focus.memory import Memory, flips_of
 from megacontext.core.focus.plan import Frontier
@@ -307,7 +307,7 @@ class Focus:
         free = context.free
         while free < size and self._round == 0:
             need = -((free - size) // (size - 1))
-            rows, override = choose_forced(found, need)
+            rows, override = choose_forced(found, need, self._round_limits.keep_newest)
             if len(rows) == 0:
                 raise BudgetError(
                     f"w_max: {context.w_max} cannot hold {context.n_tokens} tokens; raise it."
@@ -324,6 +324,8 @@ class Focus:
                 if disarmed is not None:
                     disarmed = splices[0].carry(disarmed, False)  # type: ignore[assignment]
                 found = self._candidates(frontier, scores, disarmed, forced)
+        if self._round_limits.keep_newest:
+            keep(found, self._round_limits.keep_newest)
         room = max(0, (free - size) // (size - 1))
         return forced, AllocatorView(
             levels=frontier.levels,

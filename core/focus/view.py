@@ -28,6 +28,8 @@ class Limits:
         reopen: whatever was collapsed before this refocus may be expanded in it: neither its
             cooldown nor a missing re-arming holds it back. Collapses keep their cooldown, and
             nothing flips twice within the refocus.
+        keep_newest: raw blocks, counted from the newest, that voluntary actions leave alone;
+            forced collapses take them when no other group is open.
     """
 
     n_diff: int = 4
@@ -36,6 +38,7 @@ class Limits:
     cooldown_steps: int = 2
     rounds: int = 3
     reopen: bool = False
+    keep_newest: int = 0
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -44,6 +47,7 @@ class Limits:
             ("tau_collapse", 0, 1),
             ("cooldown_steps", 0, MAX_COOLDOWN),
             ("rounds", 1, 255),
+            ("keep_newest", 0, 1 << 20),
         ):
             value = getattr(self, name)
             if not low <= value <= high:

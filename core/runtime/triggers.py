@@ -30,6 +30,7 @@ def limits_for(focus: FocusConfig, trigger: Trigger) -> Limits:
         cooldown_steps=focus.cooldown_steps,
         rounds=focus.question.rounds if close else focus.rounds,
         reopen=focus.question.reopen and trigger in ASKED,
+        keep_newest=0 if close else focus.keep_newest,
     )
 
 
