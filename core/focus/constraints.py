@@ -25,9 +25,8 @@ __all__ = [
     "Candidates",
     "Cooling",
     "find_candidates",
-    "keep",
-    "newest_raw",
     "order_key",
+    "raw_since",
 ]
 
 OPEN = -1
@@ -140,16 +139,9 @@ def find_candidates(
     return found
 
 
-def newest_raw(found: Candidates, blocks: int) -> slice:
-    """Rows of the newest ``blocks`` raw blocks; raw blocks come first among the groups."""
-    raws = int((found.group_count == 1).sum())
-    return slice(max(0, raws - blocks), raws)
-
-
-def keep(found: Candidates, blocks: int) -> None:
-    """No allocator folds the newest ``blocks`` raw blocks from here on."""
-    part = found.group_reason[newest_raw(found, blocks)]
-    part[part != TAKEN] = Reason.PROTECTED
+def raw_since(found: Candidates, block: int) -> Bools:
+    """Which groups are raw blocks with this number or a higher one: bool[g]."""
+    return (found.group_count == 1) & (found.group_index >= block)
 
 
 def _gist_groups(levels: I8, index: I64, block_size: int, max_levels: int) -> I64:

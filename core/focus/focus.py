@@ -10,14 +10,20 @@ import numpy as np
 import numpy.typing as npt
 
 from megacontext.core.focus.actions import ACTION_DTYPE, F16, F32, I8, I64, Actions
-from megacontext.core.focus.constraints import Candidates, Cooling, find_candidates, keep
+from megacontext.core.focus.constraints import (
+    TAKEN,
+    Candidates,
+    Cooling,
+    find_candidates,
+    raw_since,
+)
 from megacontext.core.focus.forced import choose_forced, take
 from megacontext.core.focus.memory import Memory, flips_of
 from megacontext.core.focus.plan import Frontier
 from megacontext.core.focus.view import Allocator, AllocatorView, Limits
 from megacontext.core.focus.working_context import WorkingContext
 from megacontext.traces.errors import BudgetError, PlanError
-from megacontext.traces.schema import Trigger
+from megacontext.traces.schema import Reason, Trigger
 
 __all__ = ["Focus", "RecordedRound", "RoundResult", "clean_scores"]
 
@@ -305,9 +311,11 @@ class Focus:
         forced: list[Actions] = []
         found = self._candidates(frontier, scores, disarmed, forced)
         free = context.free
+        kept = self._round_limits.keep_newest
+        near = context.n_tokens // size - kept  # number of the first block to keep
         while free < size and self._round == 0:
             need = -((free - size) // (size - 1))
-            rows, override = choose_forced(found, need, self._round_limits.keep_newest)
+            rows, override = choose_forced(found, need, raw_since(found, near) if kept else None)
             if len(rows) == 0:
                 raise BudgetError(
                     f"w_max: {context.w_max} cannot hold {context.n_tokens} tokens; raise it."
@@ -324,8 +332,10 @@ class Focus:
                 if disarmed is not None:
                     disarmed = splices[0].carry(disarmed, False)  # type: ignore[assignment]
                 found = self._candidates(frontier, scores, disarmed, forced)
-        if self._round_limits.keep_newest:
-            keep(found, self._round_limits.keep_newest)
+        if kept:
+            found.group_reason[raw_since(found, near) & (found.group_reason != TAKEN)] = (
+                Reason.PROTECTED
+            )
         room = max(0, (free - size) // (size - 1))
         return forced, AllocatorView(
             levels=frontier.levels,

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 
-from megacontext.core.focus.actions import ACTION_DTYPE, COLLAPSE, I64, Actions
-from megacontext.core.focus.constraints import OPEN, TAKEN, Candidates, newest_raw, order_key
+from megacontext.core.focus.actions import ACTION_DTYPE, COLLAPSE, I64, Actions, Bools
+from megacontext.core.focus.constraints import OPEN, TAKEN, Candidates, order_key
 from megacontext.traces.schema import Reason
 
 __all__ = ["choose_forced", "take"]
 
 
-def choose_forced(found: Candidates, count: int, kept: int = 0) -> tuple[I64, bool]:
+def choose_forced(found: Candidates, count: int, kept: Bools | None = None) -> tuple[I64, bool]:
     """Rows of up to ``count`` groups to collapse: lowest score first, oldest first.
 
     Every collapse frees K - 1 entries, so the lowest score is the lowest score per entry freed.
-    The newest ``kept`` raw blocks are taken only when no older group is open, groups in cooldown
-    only when no other is left (second value True), protected ones never. Fewer rows than asked
-    mean that the groups above them must be found first.
+    Groups in ``kept`` bool[g] are taken only when no other is open, groups in cooldown only when
+    none is (second value True), protected ones never. Fewer rows than asked mean that the groups
+    above them must be found first.
     """
     is_open = found.group_reason == OPEN
+    if kept is not None and (is_open & ~kept).any():
+        is_open &= ~kept
     rows = np.flatnonzero(is_open)
-    if kept:
-        is_open[newest_raw(found, kept)] = False
-        older = np.flatnonzero(is_open)
-        rows = older if len(older) else rows
     override = len(rows) == 0
     if override:
         rows = np.flatnonzero(found.group_reason == Reason.COOLDOWN)

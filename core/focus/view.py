@@ -28,8 +28,8 @@ class Limits:
         reopen: whatever was collapsed before this refocus may be expanded in it: neither its
             cooldown nor a missing re-arming holds it back. Collapses keep their cooldown, and
             nothing flips twice within the refocus.
-        keep_newest: raw blocks, counted from the newest, that voluntary actions leave alone;
-            forced collapses take them when no other group is open.
+        keep_newest: raw blocks among so many newest ones are left alone by voluntary actions;
+            forced collapses take them only when no other group is open.
     """
 
     n_diff: int = 4
