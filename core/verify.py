@@ -238,7 +238,7 @@ def _setup_of(reader: TraceReader) -> _Setup:
             rounds=focus.rounds,
             reopen=raw.get("reopen", False),
         )
-        focus = dataclasses.replace(focus, question=question)
+        focus = dataclasses.replace(focus, question=question, keep_newest=raw.get("keep_newest", 0))
         return _Setup(raw["allocator"], {}, raw["max_levels"], raw["protected_blocks"], focus)
     config = parse_config(reader.meta.config, where="mc.config", recorded=True)
     return _Setup(

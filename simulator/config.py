@@ -29,6 +29,8 @@ class WorldConfig:
     Args:
         storage: ``ram`` or ``disk``; only a disk can fail.
         reopen: whether a question may expand at once what was collapsed just before it.
+        keep_newest: raw blocks among so many newest ones are folded by choice only at a question,
+            and by force only when no other group is open.
         record: whether the rounds go to a trace on the simulated disk.
         features: weights of the operations that a driver may draw; 0 switches one off.
         faults: names of the faults that may strike.
@@ -51,6 +53,7 @@ class WorldConfig:
     cooldown_steps: int = 2
     rounds: int = 3
     reopen: bool = True
+    keep_newest: int = 0
     storage: str = "ram"
     record: bool = False
     recording: str | None = None
@@ -74,6 +77,7 @@ class WorldConfig:
             ("n_diff", self.n_diff, 1, 1024),
             ("cooldown_steps", self.cooldown_steps, 0, 1024),
             ("rounds", self.rounds, 1, 64),
+            ("keep_newest", self.keep_newest, 0, 1024),
         ):
             if not low <= value <= high:
                 raise ConfigError(f"{name} is {value}; use {low} to {high}.")
@@ -205,4 +209,5 @@ def draw_config(seed: int) -> WorldConfig:
         features=features,
         faults=faults,
         reopen=bool(rng.random() < 0.8),
+        keep_newest=int(rng.integers(1, 12)) if rng.random() < 0.4 else 0,
     )

@@ -36,6 +36,7 @@ EXPECTED: tuple[str, ...] = (
     "budget_full",
     "budget_cut_below_cost",
     "forced_collapse",
+    "forced_kept",
     "appended_as_gists",
     "cold_start",
     "settled",

@@ -102,6 +102,7 @@ class World(Mortal):
             config.tau_collapse,
             config.cooldown_steps,
             config.rounds,
+            keep_newest=config.keep_newest,
         )
         self._do: dict[str, Callable[..., None]] = {
             name: getattr(self, method) for name, method in _OPERATIONS.items()
@@ -182,6 +183,7 @@ class World(Mortal):
             n_diff=max(1, min(n_diff, 64)),
             rounds=max(1, min(rounds, 16)),
             reopen=self.config.reopen,
+            keep_newest=0,
         )
         self.refocus(Trigger.QUESTION, own)
         self.sometimes["question"] += 1
@@ -202,7 +204,7 @@ class World(Mortal):
     def _settle(self, salt: int) -> None:
         """Liveness: with one fixed score a node, changes must come to an end."""
         settling = Settling(self.config.seed, salt, self.config.max_levels)
-        asking = replace(self._limits, reopen=self.config.reopen)
+        asking = replace(self._limits, reopen=self.config.reopen, keep_newest=0)
         while not settling.done(self._limits.cooldown_steps):
             trigger, limits = Trigger.MANUAL, self._limits
             if settling.asks():
@@ -294,6 +296,7 @@ class World(Mortal):
             limits.rounds,
             self.config.protected_blocks,
             limits.reopen,
+            limits.keep_newest,
         )
 
     def refocus(

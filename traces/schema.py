@@ -9,6 +9,7 @@ import pyarrow as pa
 
 __all__ = [
     "CLOCK_COLUMNS",
+    "CLOSE_LOOKS",
     "COLUMNS",
     "ENUMS",
     "HEAT_BINS",
@@ -59,6 +60,10 @@ class Trigger(IntEnum):
     MANUAL = 4
     BUDGET_CUT = 5
     BULK = 6
+
+
+CLOSE_LOOKS = frozenset({Trigger.QUESTION, Trigger.TURN_END, Trigger.SURPRISAL})
+"""Triggers whose refocuses go by the limits in ``focus.question``."""
 
 
 class Reason(IntEnum):

@@ -44,17 +44,32 @@ def run_info(meta: TraceMeta, name: str) -> RunInfo:
     return replace(info, **_focus_of(config))
 
 
+_KNOBS: dict[str, type[int] | type[float]] = {
+    "tau_expand": float,
+    "tau_collapse": float,
+    "n_diff": int,
+    "cooldown_steps": int,
+    "keep_newest": int,
+}
+
+
 def _focus_of(config: Any) -> dict[str, Any]:
     """The knobs that the panes name, from the ``focus`` section of a config or a knobs column."""
     focus = config.get("focus") if isinstance(config, dict) else None
     if not isinstance(focus, dict):
         return {}
-    kinds = {"tau_expand": float, "tau_collapse": float, "n_diff": int, "cooldown_steps": int}
-    return {
-        key: kind(focus[key])
-        for key, kind in kinds.items()
-        if isinstance(focus.get(key), int | float)
+    question = focus.get("question")
+    asked = question if isinstance(question, dict) else {}
+    named = [(key, key, focus) for key in _KNOBS]
+    named += [(f"question_{key}", key, asked) for key in ("tau_expand", "n_diff")]
+    found: dict[str, Any] = {
+        name: _KNOBS[key](section[key])
+        for name, key, section in named
+        if isinstance(section.get(key), int | float)
     }
+    if "tau_expand" in asked and asked["tau_expand"] is None:
+        found["question_tau_expand"] = None
+    return found
 
 
 def _knobs(info: RunInfo, changes: dict[int, str]) -> tuple[tuple[int, RunInfo], ...]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from megacontext.traces.schema import CLOSE_LOOKS
 from megacontext.tui.life import NodeLife
 from megacontext.tui.model import F64, I64, RowModel
 from megacontext.tui.playback import Playback
@@ -19,7 +20,12 @@ U8: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What the trace's metadata says about the run."""
+    """What the trace's metadata says about the run.
+
+    Attributes:
+        keep_newest: newest blocks that are folded by choice only at close looks.
+        question_tau_expand, question_n_diff: those of close looks; None where they have none.
+    """
 
     name: str = ""
     model: str = ""
@@ -31,6 +37,21 @@ class RunInfo:
     tau_collapse: float = 0.20
     n_diff: int = 4
     cooldown_steps: int = 2
+    keep_newest: int = 0
+    question_tau_expand: float | None = None
+    question_n_diff: int | None = None
+
+    def at(self, trigger: int) -> RunInfo:
+        """With the knobs that a refocus of this trigger goes by."""
+        if trigger not in CLOSE_LOOKS:
+            return self
+        tau, most = self.question_tau_expand, self.question_n_diff
+        return replace(
+            self,
+            tau_expand=self.tau_expand if tau is None else tau,
+            n_diff=self.n_diff if most is None else most,
+            keep_newest=0,
+        )
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,8 @@ def find_candidates(
 
 def raw_since(found: Candidates, block: int) -> Bools:
     """Which groups are raw blocks with this number or a higher one: bool[g]."""
-    return (found.group_count == 1) & (found.group_index >= block)
+    near: Bools = (found.group_count == 1) & (found.group_index >= block)
+    return near
 
 
 def _gist_groups(levels: I8, index: I64, block_size: int, max_levels: int) -> I64:

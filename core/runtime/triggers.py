@@ -6,11 +6,10 @@ import numpy as np
 
 from megacontext.core.config import FocusConfig, TriggersConfig
 from megacontext.core.focus import Limits
-from megacontext.traces.schema import Trigger
+from megacontext.traces.schema import CLOSE_LOOKS, Trigger
 
 __all__ = ["ASKED", "QuestionMarks", "limits_for"]
 
-_CLOSE_LOOKS = frozenset({Trigger.QUESTION, Trigger.TURN_END, Trigger.SURPRISAL})
 ASKED = frozenset({Trigger.QUESTION, Trigger.TURN_END})
 """Someone outside wants something new; a surprise comes from the run itself, and would reopen
 again and again what the run keeps folding."""
@@ -21,7 +20,7 @@ def limits_for(focus: FocusConfig, trigger: Trigger) -> Limits:
 
     Questions and turn ends may also reopen what was folded just before.
     """
-    close = trigger in _CLOSE_LOOKS
+    close = trigger in CLOSE_LOOKS
     own = focus.question.tau_expand if close else None
     return Limits(
         n_diff=focus.question.n_diff if close else focus.n_diff,

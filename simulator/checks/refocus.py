@@ -48,6 +48,7 @@ class Rules:
     rounds: int
     protected_blocks: int
     reopen: bool = False
+    keep_newest: int = 0
 
 
 @dataclass(slots=True)
@@ -177,7 +178,9 @@ class RefocusChecker:
     def _cheapest_forced(self, seen: RoundSeen) -> None:
         """The first forced collapse takes the lowest score, the oldest among equals."""
         shadow, size = self.shadow, self.shadow.block_size
-        best = None
+        # Near blocks come after all others, whatever their scores.
+        best: tuple[bool, float] | None = None
+        choice = (0, 0)
         for at, (level, start) in enumerate(zip(shadow.levels, shadow.starts, strict=True)):
             parent = level + 1
             if parent > shadow.max_levels or start % shadow.width[parent]:
@@ -188,12 +191,14 @@ class RefocusChecker:
                 continue
             if self.protected(parent, index) or self.cooling(_COLLAPSE, parent, index):
                 continue
-            score = float(seen.scores[at : at + count].max())
-            if best is None or score < best[0]:
-                best = (score, parent, index)
+            rank = (self.kept(parent, index), float(seen.scores[at : at + count].max()))
+            if best is None or rank < best:
+                best, choice = rank, (parent, index)
         first = seen.actions[0]
-        if best is not None and (first[1], first[2]) != best[1:]:
-            raise InvariantError("forced", f"{first} was forced, {best} is cheaper or older")
+        if best is not None and (first[1], first[2]) != choice:
+            raise InvariantError(
+                "forced", f"{first} was forced, {choice} at {best[1]} comes before it"
+            )
 
     def _actions(self, seen: RoundSeen) -> None:
         voluntary = 0
@@ -249,7 +254,7 @@ class RefocusChecker:
             raise InvariantError("forced", f"{action} was forced with {free} entries free")
         if self.cooling(kind, level, index) != (reason == int(Reason.FORCED_OVERRIDE)):
             raise InvariantError("cooldown", f"{action} flips a cooling node, or says so wrongly")
-        self.sometimes["forced_collapse"] += 1
+        self.sometimes["forced_kept" if self.kept(level, index) else "forced_collapse"] += 1
 
     def _voluntary(self, action: Action) -> None:
         kind, level, index, *_ = action
@@ -269,6 +274,8 @@ class RefocusChecker:
                 self.waiting.discard((level, index))
                 self.sometimes["reopened_unarmed"] += 1
             self.spent[level, index] = action[3]
+        elif self.kept(level, index):
+            raise InvariantError("protected", f"{action} folds one of the newest blocks by choice")
 
     def _forget_below(self, level: int, index: int) -> None:
         """Nodes that a collapse swallows are forgotten: they are new when they come back."""
@@ -298,6 +305,10 @@ class RefocusChecker:
         first = self.shadow.n_blocks - self.rules.protected_blocks
         return bool(end > first * self.shadow.block_size)
 
+    def kept(self, level: int, index: int) -> bool:
+        """Whether the gist (level, index) stands for one of the blocks to keep raw."""
+        return level == 1 and index >= self.shadow.n_blocks - self.limits.keep_newest
+
     def _unprotected(self, action: Action) -> None:
         if self.protected(action[1], action[2]):
             raise InvariantError("protected", f"{action} makes a protected block coarser")
@@ -326,7 +337,7 @@ class RefocusChecker:
             elif reason == _COOLDOWN:
                 holds = self.cooling(kind, level, index)
             elif reason == _PROTECTED:
-                holds = self.protected(level, index)
+                holds = self.protected(level, index) or self.kept(level, index)
             else:
                 continue
             if not holds:

@@ -49,6 +49,7 @@ class WorldMachine(RuleBasedStateMachine):
         allocator=st.sampled_from(POLICIES),
         cooldown=st.integers(0, 3),
         reopen=st.booleans(),
+        keep_newest=st.integers(0, 8),
     )
     def begin(
         self,
@@ -61,6 +62,7 @@ class WorldMachine(RuleBasedStateMachine):
         allocator: str,
         cooldown: int,
         reopen: bool,
+        keep_newest: int,
     ) -> None:
         self.world = World(
             WorldConfig(
@@ -73,6 +75,7 @@ class WorldMachine(RuleBasedStateMachine):
                 protected_blocks=protected,
                 cooldown_steps=cooldown,
                 reopen=reopen,
+                keep_newest=keep_newest,
                 storage=self.storage,
                 record=self.record,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from megacontext.traces.made import MadeRun
 from megacontext.traces.meta import TraceMeta
 from megacontext.traces.row import TraceRow
+from megacontext.traces.schema import Trigger
 from megacontext.traces.writer import TraceWriter
 from megacontext.tui.file_source import FileSource
 from megacontext.tui.frame import Frame
@@ -265,3 +267,25 @@ def test_changed_knobs_count_from_their_row_on(growing, clock) -> None:
         session.play(lambda play, position=position: play.seek(position))
         told.append((session.frame().info.tau_expand, session.frame().info.n_diff))
     assert told == [(0.2, 4), (0.5, 9), (0.5, 9)]
+
+
+def test_a_question_has_thresholds_of_its_own(growing, clock) -> None:
+    path, writer, all_rows = growing
+    own = {"tau_expand": 0.1, "n_diff": 8}
+    said = {"tau_expand": 0.35, "n_diff": 4, "keep_newest": 10, "question": own}
+    all_rows[10].knobs = json.dumps({"focus": said})
+    all_rows[12].knobs = json.dumps({"focus": said | {"question": own | {"tau_expand": None}}})
+    with writer:
+        for row in all_rows:
+            writer.put(row)
+    session = Session(FileSource(path), clock, unhurried=True)
+    told = {}
+    for position in (9, 11, 13):
+        session.play(lambda play, position=position: play.seek(position))
+        told[position] = [
+            (info.tau_expand, info.n_diff, info.keep_newest)
+            for info in map(session.frame().info.at, (Trigger.BLOCK_CLOSED, Trigger.QUESTION))
+        ]
+    assert told[9][0] == told[9][1]  # a trace that says nothing of questions
+    assert told[11] == [(0.35, 4, 10), (0.1, 8, 0)]
+    assert told[13] == [(0.35, 4, 10), (0.35, 8, 0)]

@@ -113,9 +113,10 @@ def _what(frame: Frame, row: RowModel, act: Act) -> str:
     what = "block" if act.node.level == 1 else f"{compact(width)}-token span"
     if act.kind == 0:
         detail = "raw tokens" if act.node.level == 1 else f"L{act.node.level - 1} gists"
+        bar = frame.info.at(row.trigger).tau_expand
         text = (
-            f"The lens gave {what} {act.node} {signed(act.score)} (opens above"
-            f" {signed(frame.info.tau_expand)}): its gist became {row.block_size} {detail}."
+            f"The lens gave {what} {act.node} {signed(act.score)} (opens above {signed(bar)}):"
+            f" its gist became {row.block_size} {detail}."
         )
     elif act.reason in (Reason.HEADROOM, Reason.BUDGET_CUT, Reason.FORCED_OVERRIDE):
         text = f"Room was needed: {what} {act.node} ({signed(act.score)}) was folded into its gist."

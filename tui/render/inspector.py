@@ -49,6 +49,7 @@ NOT_BECAUSE: dict[int, str] = {
 
 def why(row: RowModel, node: Node, info: RunInfo) -> str:
     """Why ``node`` changed in ``row``, or why it did not: one sentence."""
+    info = info.at(row.trigger)
     for act in row.actions:
         if act.node == node:
             done = "Opened" if act.kind == 0 else "Folded"
@@ -60,7 +61,11 @@ def why(row: RowModel, node: Node, info: RunInfo) -> str:
         if refused.node == node:
             wish = "opened" if refused.kind == 0 else "folded"
             because = NOT_BECAUSE.get(refused.reason, REASON_WORDS.get(refused.reason, "?"))
-            because = because.format(cooldown=info.cooldown_steps, n_diff=info.n_diff)
+            if refused.reason == Reason.PROTECTED and info.keep_newest:
+                because = "it lies among the protected or the keep_newest = {keep} newest blocks"
+            because = because.format(
+                cooldown=info.cooldown_steps, n_diff=info.n_diff, keep=info.keep_newest
+            )
             return f"Not {wish} although it scored {signed(refused.score)}: {because}."
     state, place = row.before.state(node)
     score = row.score_of(node)

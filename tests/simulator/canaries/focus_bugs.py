@@ -232,13 +232,22 @@ def cooling_nodes_forced(m: Patch) -> None:
 
 def forced_takes_the_newest(m: Patch) -> None:
     def choose(original: Any) -> Any:
-        def mutant(found: Any, count: int) -> Any:
-            rows, override = original(found, 1 << 20)
+        def mutant(found: Any, count: int, kept: Any = None) -> Any:
+            rows, override = original(found, 1 << 20, kept)
             return rows[::-1][:count], override
 
         return mutant
 
     wrap(m, focus_module, "choose_forced", choose)
+
+
+def force_knows_no_near_blocks(m: Patch) -> None:
+    wrap(
+        m,
+        focus_module,
+        "choose_forced",
+        lambda f: lambda found, count, kept=None: f(found, count),
+    )
 
 
 def never_disarmed(m: Patch) -> None:
