@@ -176,9 +176,9 @@ class RefocusChecker:
                     raise InvariantError("thresholds", f"{action} was chosen by its score")
 
     def _cheapest_forced(self, seen: RoundSeen) -> None:
-        """The first forced collapse takes the lowest score, the oldest among equals."""
+        """The first forced collapse takes the lowest score, the oldest among equals; near blocks
+        come after all others, whatever their scores."""
         shadow, size = self.shadow, self.shadow.block_size
-        # Near blocks come after all others, whatever their scores.
         best: tuple[bool, float] | None = None
         choice = (0, 0)
         for at, (level, start) in enumerate(zip(shadow.levels, shadow.starts, strict=True)):
