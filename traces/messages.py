@@ -189,6 +189,8 @@ def read_schema(handle: FileHandle, name: str) -> tuple[pa.Schema, int]:
         raise TraceError(f"{name} was cut or damaged inside its schema; nothing can be read.")
     raw = handle.pread(DATA_START, message.length)
     try:
-        return pa.ipc.read_schema(pa.py_buffer(raw)), DATA_START + message.length
-    except (pa.ArrowException, OSError) as error:
+        schema = pa.ipc.read_schema(pa.py_buffer(raw))
+        _ = schema.names  # decoded here, where a damaged one can be told
+        return schema, DATA_START + message.length
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise TraceError(f"{name} has a damaged schema; nothing can be read.") from error
