@@ -220,10 +220,10 @@ def cooling_nodes_forced(m: Patch) -> None:
     """Forced collapses take cooling nodes as readily as others."""
 
     def choose(original: Any) -> Any:
-        def mutant(found: Any, count: int) -> Any:
+        def mutant(found: Any, count: int, kept: Any = None) -> Any:
             reasons = found.group_reason
             reasons[reasons == 17] = -1
-            return original(found, count)
+            return original(found, count, kept)
 
         return mutant
 

@@ -127,11 +127,13 @@ def no_rollback(m: Patch) -> None:
 
 def gist_of_wrong_children(m: Patch) -> None:
     def bring(original: Any) -> Any:
-        def mutant(tokens: Any, levels: Any, spec: Any, gister: Any, *rest: Any) -> None:
+        def mutant(
+            tokens: Any, levels: Any, spec: Any, gister: Any, *rest: Any, **more: Any
+        ) -> None:
             def encode(level: int, children: Any) -> Any:
                 return gister.encode_gists(level, children[:, ::-1].copy())
 
-            original(tokens, levels, spec, Proxy(gister, encode_gists=encode), *rest)
+            original(tokens, levels, spec, Proxy(gister, encode_gists=encode), *rest, **more)
 
         return mutant
 
