@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,18 +59,18 @@ def _focus_of(config: Any) -> dict[str, Any]:
     focus = config.get("focus") if isinstance(config, dict) else None
     if not isinstance(focus, dict):
         return {}
-    question = focus.get("question")
-    asked = question if isinstance(question, dict) else {}
-    named = [(key, key, focus) for key in _KNOBS]
-    named += [(f"question_{key}", key, asked) for key in ("tau_expand", "n_diff")]
-    found: dict[str, Any] = {
-        name: _KNOBS[key](section[key])
-        for name, key, section in named
-        if isinstance(section.get(key), int | float)
-    }
-    if "tau_expand" in asked and asked["tau_expand"] is None:
-        found["question_tau_expand"] = None
+    found: dict[str, Any] = _numbers(focus, _KNOBS)
+    asked = focus.get("question")
+    if isinstance(asked, dict):  # what it leaves out is as elsewhere
+        own = _numbers(asked, ("tau_expand", "n_diff"))
+        found |= {f"question_{key}": own.get(key) for key in ("tau_expand", "n_diff")}
     return found
+
+
+def _numbers(section: dict[str, Any], keys: Iterable[str]) -> dict[str, float]:
+    return {
+        key: _KNOBS[key](section[key]) for key in keys if isinstance(section.get(key), int | float)
+    }
 
 
 def _knobs(info: RunInfo, changes: dict[int, str]) -> tuple[tuple[int, RunInfo], ...]:

@@ -148,9 +148,14 @@ class BaseTask:
         self.llama.to(world.device)
         self.model: nn.Module = self.llama  # what is trained
         self._gists: GistInputs | None = None
-        weights = dict.fromkeys((PLAIN, ANSWER, LOOKED_UP, SILENT, FILLER, COPIED), 1.0)
-        weights |= {ANSWER: config.answer_weight, LOOKED_UP: config.first_weight, SILENT: 0.0}
-        weights |= {FILLER: config.text_weight, COPIED: config.copy_weight}
+        weights = {
+            PLAIN: 1.0,
+            ANSWER: config.answer_weight,
+            LOOKED_UP: config.first_weight,
+            SILENT: 0.0,
+            FILLER: config.text_weight,
+            COPIED: config.copy_weight,
+        }
         self._weights = torch.tensor([weights[mark] for mark in sorted(weights)])
         self._weights = self._weights.to(world.device)
         self._nll = _weighted_nll
