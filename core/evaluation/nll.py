@@ -3,7 +3,8 @@
 A *piece* is a window's length of a document. Its last H tokens are scored under the window that
 each contender keeps over what comes before, so the scored tokens are raw in every window, stand
 at the same places of the history, and are predicted from the place before them. They are read as
-a session reads them: block by block, with what each contender does at a block's end.
+a session reads them: block by block, with what each contender does at a block's end. A window that
+was built can score several *stretches* of H tokens one after the other; each counts as a piece.
 
 Contenders that focus start cold over all but the newest ``lead`` tokens, which are read with a
 session's refocuses so that the lens can set itself up, and the window is built once behind them
@@ -42,6 +43,7 @@ class NLLOptions:
         pieces: per document, evenly spaced, without overlap where the document is long enough.
         length: tokens of a piece, 0 for the trained window.
         lead: blocks before the scored tokens that are read with refocuses.
+        stretches: how often ``horizon`` tokens are scored at a piece's end, one after the other.
     """
 
     w_max: tuple[int, ...]
@@ -49,6 +51,12 @@ class NLLOptions:
     pieces: int = 4
     length: int = 0
     lead: int = 8
+    stretches: int = 1
+
+    @property
+    def scored(self) -> int:
+        """Tokens scored at a piece's end."""
+        return self.horizon * self.stretches
 
     def checked_length(self, window: int) -> int:
         """Tokens of a piece for a model with this trained window.
@@ -67,7 +75,7 @@ class NLLOptions:
                 f"--length {length} is beyond the trained window of {window}, without which "
                 "there is no full history to compare with; use at most that."
             )
-        if length - self.horizon <= max(self.w_max):
+        if length - self.scored <= max(self.w_max):
             raise ConfigError(
                 f"--w-max {max(self.w_max)} holds a whole piece of {length} tokens; use less."
             )
@@ -114,16 +122,22 @@ def evaluate_nll(
         for number, text in enumerate(texts, first)
         for i, piece in enumerate(_pieces(kit, text, length, options.pieces))
     ]
-    read = (length - options.horizon) // block * block
+    read = (length - options.scored) // block * block
     lead = min(options.lead * block, read)
+    # A stretch is named by where a piece would begin that ends with it.
+    shifts = range(0, options.scored, options.horizon)
     done, total = 0, len(cut) * len(configs) * len(contenders)
     found: list[Piece] = []
     for number, text, at, tokens in cut:
-        scored = tokens[read : read + options.horizon]
-        full = float(full_history_nll(kit.base, tokens[: read + len(scored)], len(scored)).mean())
+        scored = tokens[read : read + options.scored]
+        whole = full_history_nll(kit.base, tokens[: read + len(scored)], len(scored))
+        full = _means(whole, options.horizon)
         history = kit.history_of(tokens[:read])
         for config in configs:
-            piece = Piece(text.name, text.domain, at, config.w_max, full)
+            stretches = [
+                Piece(text.name, text.domain, at + shift, config.w_max, nll)
+                for shift, nll in zip(shifts, full, strict=True)
+            ]
             own = sample_config(config, number)
             for name in contenders:
                 start = read - lead
@@ -131,11 +145,18 @@ def evaluate_nll(
                     name, kit, own, history, start, _NOWHERE, stream=stream, follow=follow
                 )
                 seat.read(history.tokens[start:])
-                piece.nll[name] = float(seat.measure(scored).mean())
+                costs = _means(seat.measure(scored), options.horizon)
+                for piece, nll in zip(stretches, costs, strict=True):
+                    piece.nll[name] = nll
                 done += 1
                 progress(done, total)
-            found.append(piece)
+            found += stretches
     return found
+
+
+def _means(nll: np.ndarray, horizon: int) -> list[float]:
+    """Mean of every ``horizon`` tokens."""
+    return [float(part.mean()) for part in nll.reshape(-1, horizon)]
 
 
 def _pieces(kit: Kit, text: Text, length: int, count: int) -> list[tuple[int, np.ndarray]]:

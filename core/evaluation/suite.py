@@ -60,6 +60,7 @@ class SuiteOptions:
         contenders: of the recall section; empty: all.
         w_max: budgets for NLL.
         pieces: windows of a document for NLL.
+        stretches: times that ``ΔNLL@64`` is measured at the end of each, one after the other.
         singles: windows of a document for single gists.
         parts: documents that each of the library's texts is cut into.
         answers: questions of the recall text.
@@ -74,6 +75,7 @@ class SuiteOptions:
     contenders: tuple[str, ...] = ()
     w_max: tuple[int, ...] = (512, 1024, 2048)
     pieces: int = 2
+    stretches: int = 4
     singles: int = 4
     parts: int = 16
     answers: int = 40
@@ -84,7 +86,7 @@ class SuiteOptions:
 
 FULL = SuiteOptions()
 QUICK = SuiteOptions(
-    samples=40, pieces=1, singles=2, parts=6, answers=12, session_times=8, cycles=16
+    samples=40, pieces=1, stretches=4, singles=2, parts=6, answers=12, session_times=8, cycles=16
 )
 
 
@@ -126,7 +128,7 @@ def run_suite(
     budgets = tuple(w for w in options.w_max if w < base.window - 64) or (config.w_max,)
     plans: dict[str, Callable[[], Sequence[Job]]] = {
         "recall": lambda: recall_jobs(plain, config, sources, options, contenders),
-        "nll": lambda: _nll_jobs(plain, sources, options, budgets),
+        "nll": lambda: _nll_jobs(plain, sources, options, budgets, base.window),
         "answers": lambda: _answers_jobs(plain, config, sources, options, budgets, base.window),
         "single": lambda: _single_jobs(plain, sources, options),
         "session": lambda: [SessionJob(plain, options.session_times * config.w_max)],
@@ -182,9 +184,10 @@ def recall_jobs(
 
 
 def _nll_jobs(
-    plain: str, sources: Sources, options: SuiteOptions, budgets: tuple[int, ...]
+    plain: str, sources: Sources, options: SuiteOptions, budgets: tuple[int, ...], window: int
 ) -> list[NLLJob]:
-    cut = NLLOptions(budgets, pieces=options.pieces)
+    stretches = max(1, min(options.stretches, window // 1024))  # small models: most is history
+    cut = NLLOptions(budgets, pieces=options.pieces, stretches=stretches)
     return [
         NLLJob(plain, sources, number, cut, tuple(NLL_CONTENDERS))
         for number in range(len(sources.documents()))

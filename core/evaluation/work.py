@@ -118,7 +118,7 @@ class NLLJob:
     @property
     def weight(self) -> float:
         rows = sum(self.options.w_max) / 1024 * len(self.contenders) + 6
-        return rows * self.options.pieces
+        return rows * self.options.pieces * (1 + self.options.stretches / 8)
 
     def run(self, kit: Kit) -> list[Piece]:
         text = self.sources.documents()[self.document]

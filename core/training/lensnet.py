@@ -234,18 +234,21 @@ class LensTask:
                 surprisal,
             )
 
-        def fit(levels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        def fit(levels: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             seen = seen_at(levels, index)
             logits = seen.logits(self._lens)
             chance = chance_of_need(demand, seen.levels, index, size, wanted, phase.hold)
-            return logits, near_loss(logits, chance, seen.levels, seen.valid)
+            missed = near_loss(logits, chance, seen.levels, seen.valid)
+            coarse = seen.valid & (seen.levels > 0)
+            most = over_frontier(demand, seen.levels, index, size)
+            return logits, missed, ranking_loss(logits, most * coarse, coarse)
 
-        logits, missed = fit(batch["levels"], batch["index"])
+        logits, missed, ranking = fit(batch["levels"], batch["index"])
         if int(batch["rounds"][0]):
-            later = fit(*self._moved(batch, seen_at, PLAIN))[1]
-            missed = (missed + later) / 2
-        total = phase.demand * missed
-        figures = {"demand": missed}
+            later = fit(*self._moved(batch, seen_at, PLAIN))
+            missed, ranking = (missed + later[1]) / 2, (ranking + later[2]) / 2
+        total = phase.demand * missed + phase.near_ranking * ranking
+        figures = {"demand": missed, "ranking": ranking}
         if phase.counterfactual:
             saved = self._saved(batch, memory.gists[0], memory.gists[1])
             own, levels = (x.gather(1, batch["candidates"]) for x in (logits, batch["levels"]))

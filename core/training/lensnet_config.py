@@ -8,6 +8,7 @@ from typing import Literal
 from megacontext.core.training.config import check_shares
 from megacontext.core.training.lensnet_judge import LensJudgeConfig
 from megacontext.core.training.lensnet_states import StateMix
+from megacontext.core.training.lensnet_teacher import TeacherKind
 from megacontext.core.training.trainer import LoopConfig
 from megacontext.traces.errors import ConfigError
 
@@ -24,6 +25,8 @@ class LensPhase:
             :mod:`megacontext.core.training.lensnet_targets` and of the loss that ranks gold entries
             before all other gists. Far and near batches alternate and share one optimizer, whose
             momentum follows the larger gradients: near weights have to make up for that.
+        near_ranking: weight of the same loss in plain text: gists that the coming tokens demand
+            before all others, by how much they demand.
         appetite: how many blocks deserve to be raw in plain text, as a multiple of how many fit
             the budget. Higher: the lens wants more than it gets, and more is exchanged.
         hold: log ratio of demand by which an entry keeps the detail that it has. Higher: calmer.
@@ -40,6 +43,7 @@ class LensPhase:
     counterfactual: float = 1.0
     gold: float = 1.0
     ranking: float = 0.3
+    near_ranking: float = 0.0
     appetite: float = 1.0
     hold: float = 0.2
     scale: float = 0.02
@@ -73,8 +77,9 @@ class LensNetTraining:
     Attributes:
         base: folder of the frozen base model; gistnet: folder of its GistNet.
         shards, heldout: prepared text.
-        teacher: what demand is: the ``attention`` of the coming tokens, or the ``gradient`` of
-            their NLL, which knows what of it matters; see :mod:`.lensnet_teacher`.
+        teacher: what demand is: the ``attention`` of the coming tokens, the ``gradient`` of their
+            NLL, which knows what of it matters, or what they lose without far text at the blocks
+            that they copy from (``copies``); see :mod:`.lensnet_teacher`.
         dtype: as for GistNet.
     """
 
@@ -84,7 +89,7 @@ class LensNetTraining:
     heldout: str
     loop: LoopConfig
     phases: tuple[LensPhase, ...]
-    teacher: Literal["attention", "gradient"] = "attention"
+    teacher: TeacherKind = "attention"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     net: LensShape = field(default_factory=LensShape)
     evaluation: LensJudgeConfig = field(default_factory=LensJudgeConfig)

@@ -9,12 +9,13 @@
   ``beside``: blocks that were opened for nothing; ``asked_utilization``: share of the budget in
   use afterwards.
 * Near states: rank correlation with the demand of the coming tokens, and with the NLL that
-  detail was measured to save.
+  detail was measured to save; ``demand_top``: the share of what gists are demanded that lies
+  under the four best of them.
 * Plain text, walked through as by a session: see :mod:`megacontext.core.training.lensnet_plain`.
 
 The best checkpoint has the lowest ``lens_missed``::
 
-    1 - (gold_raw + gold_raw_short) / 2 - 0.2 * lens_nll_rho - 0.1 * lens_demand_rho
+    1 - (gold_raw + gold_raw_short) / 2 - 0.2 * lens_nll_rho - 0.1 * lens_demand_top
         + 2 * (distance of swap_rate from 0.04 to 0.10) + 2 * max(0, 0.90 - residency)
         + 2 * max(0, 0.90 - utilization) + 2 * max(0, 0.90 - asked_utilization) + beside / 400
 
@@ -53,7 +54,9 @@ __all__ = ["LensJudge", "LensJudgeConfig"]
 
 _WHO = ("lens", "similarity")
 _WALKED = ("swap_rate", "residency", "utilization", "expands", "plain_gist_p99", "plain_raw_p05")
+_NEAR_FIGURES = ("demand_rho", "demand_top", "nll_rho")
 _BAND = (0.04, 0.10)
+_TOP = 4
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ class LensJudge:
             "asked_utilization",
             *(f"gold_raw_{kind}" for kind in dict.fromkeys(self._kinds)),
             *(f"{who}_found_{b}" for who in _WHO for b in config.budgets),
-            *(f"{who}_{what}" for who in _WHO for what in ("demand_rho", "nll_rho")),
+            *(f"{who}_{what}" for who in _WHO for what in _NEAR_FIGURES),
             "positive_share",
             *_WALKED,
             "lens_missed",
@@ -167,7 +170,7 @@ class LensJudge:
         figures.update(self._near_figures(lens))
         missed = 1 - (figures["gold_raw"] + figures["gold_raw_short"]) / 2
         missed -= 0.2 * figures["lens_nll_rho"]
-        missed -= 0.1 * figures["lens_demand_rho"]
+        missed -= 0.1 * figures["lens_demand_top"]
         if self._walks is not None:
             figures.update(self._walks.figures(lens))
             low, high = _BAND
@@ -252,9 +255,7 @@ class LensJudge:
     def _near_figures(self, lens: LensNet) -> dict[str, float]:
         size, device = self._gistnet.config.block_size, self._base.device
         horizon = self._config.states.horizon
-        found: dict[str, list[float]] = {
-            f"{w}_{k}": [] for w in _WHO for k in ("demand_rho", "nll_rho")
-        }
+        found: dict[str, list[float]] = {f"{w}_{k}": [] for w in _WHO for k in _NEAR_FIGURES}
         positive = []
         for case in self._near:
             batch = {k: torch.from_numpy(np.asarray(v))[None].to(device) for k, v in case.items()}
@@ -286,9 +287,19 @@ class LensJudge:
             needs = chance_meant(scores, seen.levels)[0]
             for who, values in (("lens", needs), ("similarity", seen.similarity[0])):
                 found[f"{who}_demand_rho"].append(_rank_correlation(values, most))
+                if float((most * (seen.levels[0] > 0)).sum()) > 0:
+                    top = _under_best(values, most, seen.levels[0] > 0)
+                    found[f"{who}_demand_top"].append(top)
                 found[f"{who}_nll_rho"].append(_rank_correlation(values[picked], saved))
-        figures = {name: float(np.mean(values)) for name, values in found.items()}
+        figures = {k: float(np.mean(v)) if v else 0.0 for k, v in found.items()}
         return {**figures, "positive_share": float(np.mean(positive))}
+
+
+def _under_best(values_N: Tensor, demand_N: Tensor, gists_N: Tensor) -> float:
+    """Share of the gists' demand under those with the highest values."""
+    values, demand = values_N[gists_N], demand_N[gists_N]
+    best = values.topk(min(_TOP, len(values))).indices
+    return float(demand[best].sum() / demand.sum())
 
 
 def _rank_correlation(a: Tensor, b: Tensor) -> float:

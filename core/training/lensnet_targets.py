@@ -155,8 +155,12 @@ def far_loss(
 
 
 def ranking_loss(logits_RN: Tensor, wanted_RN: Tensor, coarse_RN: Tensor) -> Tensor:
-    """Every gold gist comes before all other gists, not just the best of them."""
-    open_R = wanted_RN.any(1)
+    """Every wanted gist comes before all other gists, not just the best of them.
+
+    Args:
+        wanted_RN: bool, gold gists; or how much each is wanted, 0 for what is no gist.
+    """
+    open_R = (wanted_RN > 0).any(1)
     ranked = (logits_RN * 3).masked_fill(~coarse_RN, -1e4).log_softmax(1)
-    missed = -(ranked * wanted_RN).sum(1) / wanted_RN.sum(1).clamp(min=1)
+    missed = -(ranked * wanted_RN).sum(1) / wanted_RN.sum(1).clamp(min=1e-6)
     return (missed * open_R).sum() / open_R.sum().clamp(min=1)

@@ -14,9 +14,22 @@ from torch.nn import functional
 from megacontext.core.training.gistnet_base import FrozenBase
 from megacontext.traces.errors import ModelError
 
-__all__ = ["AttentionProbe", "GradientProbe", "Probe", "make_probe", "token_nll", "window_nll"]
+__all__ = [
+    "AttentionProbe",
+    "CopyProbe",
+    "GradientProbe",
+    "Probe",
+    "TeacherKind",
+    "make_probe",
+    "token_nll",
+    "window_nll",
+]
+
+TeacherKind = Literal["attention", "copies", "gradient"]
 
 _SINK = 4  # first tokens of a window draw attention whatever they say (Xiao et al. 2023)
+_NEAR = 64  # newest tokens that are raw in every window: what they tell, no block has to
+_SLIGHT = 0.1  # nats; a block that saves less is not worth its room
 
 
 class Probe(Protocol):
@@ -31,8 +44,10 @@ class Probe(Protocol):
         ...
 
 
-def make_probe(kind: Literal["attention", "gradient"], base: FrozenBase) -> Probe:
+def make_probe(kind: TeacherKind, base: FrozenBase) -> Probe:
     """The probe by its name in a config."""
+    if kind == "copies":
+        return CopyProbe(base)
     return GradientProbe(base) if kind == "gradient" else AttentionProbe(base)
 
 
@@ -55,6 +70,54 @@ def _shares(need_RT: Tensor, block_size: int) -> Tensor:
     need_RT[:, :_SINK] = 0
     need_RB = need_RT.view(len(need_RT), -1, block_size).sum(-1).clamp(min=0)
     return need_RB / need_RB.sum(1, keepdim=True).clamp(min=1e-9)
+
+
+class CopyProbe:
+    """What the coming tokens lose without far text, at the blocks that they copy from.
+
+    A token's loss is its NLL with only the newest tokens in the window less its NLL with all of
+    them. It is charged to the newest block in which the same token stands behind the same one, as
+    induction heads look it up (Olsson et al. 2022); tokens that copy nothing charge no block.
+    Works on any model.
+    """
+
+    def __init__(self, base: FrozenBase) -> None:
+        self._base = base
+
+    @torch.no_grad()
+    def demand(self, tokens_RT: Tensor, horizon: int, block_size: int) -> tuple[Tensor, Tensor]:
+        """See :class:`Probe`."""
+        hidden = self._base.hidden(self._base.embed(tokens_RT))
+        newest = tokens_RT[:, -(_NEAR + horizon) :]
+        alone = self._base.hidden(self._base.embed(newest))
+        lost_RH = (self._nll(alone, newest, horizon) - self._nll(hidden, tokens_RT, horizon)).clamp(
+            min=0
+        )
+        blocks = (tokens_RT.shape[1] - horizon) // block_size
+        need_RB = lost_RH.new_zeros(len(tokens_RT), blocks)
+        source_RH, copied_RH = copied_from(tokens_RT, horizon)
+        need_RB.scatter_add_(1, source_RH // block_size, lost_RH * copied_RH)
+        need_RB = (need_RB - _SLIGHT).clamp(min=0)
+        return need_RB / need_RB.sum(1, keepdim=True).clamp(min=1e-9), hidden
+
+    def _nll(self, hidden_RTD: Tensor, tokens_RT: Tensor, horizon: int) -> Tensor:
+        """NLL [R, H] of the last tokens."""
+        logits = self._base.logits(hidden_RTD[:, -horizon - 1 : -1])
+        answer = tokens_RT[:, -horizon:].long()
+        return functional.cross_entropy(logits.transpose(1, 2), answer, reduction="none")
+
+
+def copied_from(tokens_RT: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
+    """(place [R, H] in the history where the same token last stood behind the same one, 0 if
+    nowhere; bool [R, H], whether it did and no coming token before it did)."""
+    before, after = tokens_RT[:, :-1], tokens_RT[:, 1:]
+    coming = before[:, -horizon:, None], after[:, -horizon:, None]
+    same_RHT = (coming[0] == before[:, None]) & (coming[1] == after[:, None])
+    place = torch.arange(1, tokens_RT.shape[1], device=tokens_RT.device)
+    own = place[-horizon:, None]
+    newest_RH = torch.where(same_RHT & (place < own), place, 0).amax(2)
+    copied_RH = (newest_RH > 0) & (newest_RH < tokens_RT.shape[1] - horizon)
+    return torch.where(copied_RH, newest_RH, 0), copied_RH
 
 
 class GradientProbe:

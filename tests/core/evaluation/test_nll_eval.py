@@ -53,6 +53,20 @@ def test_every_piece_is_measured_at_every_budget(kit, texts_file):
     assert pieces == evaluate_nll(kit, texts, names, options)
 
 
+def test_stretches_are_parts_of_one_reading(kit, texts_file):
+    texts = load_texts(texts_file)[:1]
+    names = ["ours", "recency", "delete"]
+    (long,) = evaluate_nll(kit, texts, names, NLLOptions((96,), 64, pieces=1, length=320))
+    options = NLLOptions((96,), 32, pieces=1, length=320, stretches=2)
+    first, second = evaluate_nll(kit, texts, names, options)
+    assert second.start == first.start + 32
+    for name in names:
+        assert first.nll[name] != second.nll[name]
+        mean = (first.nll[name] + second.nll[name]) / 2
+        assert mean == pytest.approx(long.nll[name], abs=1e-5)
+    assert (first.full + second.full) / 2 == pytest.approx(long.full, abs=1e-5)
+
+
 def test_contenders_and_full_read_the_same_tokens(kit, texts_file, monkeypatch):
     """One token off and every figure would be of another place."""
     read = []

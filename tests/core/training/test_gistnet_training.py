@@ -22,6 +22,7 @@ from megacontext.core.data.shards import open_shards
 from megacontext.core.data.tokenizer import load_tokenizer
 from megacontext.core.model.base import BaseModel
 from megacontext.core.rng import generator
+from megacontext.core.training import lensnet_teacher
 from megacontext.core.training.config import parse
 from megacontext.core.training.distributed import join_world
 from megacontext.core.training.gistnet import (
@@ -38,7 +39,13 @@ from megacontext.core.training.gistnet_keys import KeyTraining, train_keys
 from megacontext.core.training.gistnet_tilings import stack_tilings, tile
 from megacontext.core.training.lensnet import LensNetTraining, train_lensnet
 from megacontext.core.training.lensnet_states import window_entries
-from megacontext.core.training.lensnet_teacher import AttentionProbe, GradientProbe, window_nll
+from megacontext.core.training.lensnet_teacher import (
+    AttentionProbe,
+    CopyProbe,
+    GradientProbe,
+    copied_from,
+    window_nll,
+)
 from megacontext.core.training.mixture import TokenStreams
 from megacontext.core.training.optimizers import OptimizerConfig
 from megacontext.traces.errors import ConfigError, ModelError
@@ -365,6 +372,36 @@ def test_gradient_demand_is_what_scaling_a_blocks_values_changes(base: FrozenBas
     slopes = torch.tensor([nll(b, 1 - step) - nll(b, 1 + step) for b in range(4)]).clamp(min=0)
     assert int((slopes > 0).sum()) > 0
     torch.testing.assert_close(demand[0], slopes / slopes.sum(), atol=0.02, rtol=0.05)
+
+
+def test_copied_tokens_are_charged_to_the_newest_block_that_holds_their_pair(
+    base: FrozenBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lensnet_teacher, "_SLIGHT", 0.0)  # an untrained base loses little
+    tokens = torch.from_numpy(generator(2, "test-copies").permutation(8192)[: 7 * K][None])
+    coming = 6 * K
+    tokens[0, 5:7] = tokens[0, K + 3 : K + 5]  # the pair stands in blocks 0 and 1 ...
+    tokens[0, coming + 7 : coming + 9] = tokens[0, K + 3 : K + 5]
+    tokens[0, coming + 20 : coming + 22] = tokens[0, K + 3 : K + 5]  # ... and comes twice
+    tokens[0, coming + 12 : coming + 14] = tokens[0, 4 * K : 4 * K + 2]  # from the near text
+    source, copied = copied_from(tokens, K)
+    assert copied.nonzero()[:, 1].tolist() == [8, 13]
+    assert source[copied].tolist() == [K + 4, 4 * K + 1]
+
+    place = torch.arange(coming - 1, 7 * K - 1)[None]
+    short = tokens[:, 4 * K :]
+    full = base.logits_at(base.embed(tokens), place)
+    near = base.logits_at(base.embed(short), place - 4 * K)
+    answer = tokens[0, coming:]
+    losses = [
+        torch.nn.functional.cross_entropy(logits[0], answer, reduction="none").detach()
+        for logits in (near, full)
+    ]
+    expected = (losses[0] - losses[1])[[8, 13]].clamp(min=0)
+    assert expected.max() > 0
+    demand, _ = CopyProbe(base).demand(tokens, K, K)
+    assert demand[0, [0, 2, 3, 5]].tolist() == [0, 0, 0, 0]
+    torch.testing.assert_close(demand[0, [1, 4]], expected / expected.sum(), atol=1e-4, rtol=1e-3)
 
 
 def test_optimized_vector_beats_its_start(base: FrozenBase, shards: Path) -> None:
