@@ -234,7 +234,7 @@ def test_steps_on_one_batch_reduce_every_objective(
 
 
 def test_interrupted_runs_end_with_the_same_weights(
-    base_folder: Path, shards: Path, tmp_path: Path
+    base_folder: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gist = gist_settings(base_folder, shards)
     made = tmp_path / "export"
@@ -262,6 +262,13 @@ def test_interrupted_runs_end_with_the_same_weights(
     evaluation = replace(lens.evaluation, plain_blocks=8)
     with pytest.raises(ConfigError, match=r"evaluation\.plain_blocks: 8 .* more than 8"):
         train_lensnet(replace(lens, evaluation=evaluation), tmp_path / "l4", device="cpu")
+
+    monkeypatch.setattr(lensnet_teacher, "_SLIGHT", 0.0)  # an untrained base loses little
+    copying = replace(lens, teacher="copies")
+    ranking = replace(copying, phases=(replace(lens.phases[0], near_ranking=1.0),))
+    for name, config in (("l5", copying), ("l6", ranking)):
+        train_lensnet(config, tmp_path / name, device="cpu")
+    assert not same(newest_weights(tmp_path / "l5"), newest_weights(tmp_path / "l6"))
 
     still = replace(lens, loop=replace(lens.loop, optimizer=OptimizerConfig(lr=0.0, adam_lr=0.0)))
     train_lensnet(still, tmp_path / "l3", device="cpu", init=tmp_path / "lens")

@@ -10,6 +10,7 @@ import torch
 
 from megacontext.core.focus import Limits
 from megacontext.core.rng import generator
+from megacontext.core.training.lensnet_judge import _under_best
 from megacontext.core.training.lensnet_states import (
     draw_levels,
     frontier,
@@ -23,6 +24,7 @@ from megacontext.core.training.lensnet_targets import (
     chance_of_need,
     far_loss,
     near_loss,
+    ranking_loss,
     utility_loss,
     worth,
 )
@@ -192,6 +194,31 @@ def test_scores_of_plain_text_are_what_the_chance_of_being_needed_is_worth() -> 
     gist, raw = descended(loss, 2).tolist()
     assert gist == pytest.approx(0.7 - 0.3 * ROOM, abs=0.01)
     assert raw == pytest.approx(-0.3 * ROOM, abs=0.01)
+
+
+def test_gists_are_ranked_by_how_much_they_are_wanted() -> None:
+    coarse = torch.tensor([[True, True, True, False]] * 2)
+    wanted = torch.tensor([[0.6, 0.3, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])  # nothing, in the second
+
+    def loss(logits: torch.Tensor) -> torch.Tensor:
+        return ranking_loss(logits.expand(2, 4), wanted, coarse)
+
+    first, second, never, raw = torch.atanh(descended(loss, 4)).tolist()
+    assert first - second == pytest.approx(np.log(2) / 3, abs=0.01)
+    assert second > never
+    assert raw == 0
+    gold = wanted[:1] > 0
+    both = ranking_loss(torch.zeros(1, 4), gold, coarse[:1])
+    assert float(both) == pytest.approx(np.log(3))
+    assert float(ranking_loss(torch.zeros(1, 4), wanted[1:], coarse[:1])) == 0
+
+
+def test_what_lies_under_the_best_gists_is_their_share_of_the_demand() -> None:
+    values = torch.tensor([0.9, 0.1, 0.8, 0.7, 0.6, 0.5, 1.0])
+    demand = torch.tensor([0.1, 0.3, 0.1, 0.0, 0.1, 0.2, 0.9])
+    gists = torch.tensor([True] * 6 + [False])
+    assert _under_best(values, demand, gists) == pytest.approx(0.3 / 0.8)
+    assert _under_best(values[:2], demand[:2], gists[:2]) == 1
 
 
 def test_nothing_is_worth_less_than_the_room_that_it_takes() -> None:
