@@ -109,7 +109,7 @@ def _check(config: Config) -> None:
         ("lens", config.lens, ("lensnet",)),
         ("allocator", config.allocator, ("learned", "transformer")),
     ):
-        if kind.path and kind.kind not in needs:
+        if kind.path and kind.kind not in (*needs, "auto"):
             raise ConfigError(
                 f"{key}.path is {kind.path!r} but {key}.kind is {kind.kind}, which reads no "
                 f"checkpoint; set {key}.kind to {' or '.join(needs)}."

@@ -53,10 +53,10 @@ class GistConfig:
 
     kind: str = option(
         "auto",
-        "auto: the bundle's trained GistNet where the model has one, else token",
+        "auto: gistnet where path names one or the bundle has one for the model, else token",
         choices=("auto", "gistnet", "token", "mean"),
     )
-    path: str | None = option(None, "GistNet checkpoint folder (kind gistnet)")
+    path: str | None = option(None, "GistNet checkpoint folder (kind gistnet or auto)")
     products: str = option(
         "float32",
         "matrix products of GistNet on a CPU; auto: bfloat16 where it has matrix units (AMX)",
@@ -70,7 +70,8 @@ class LensConfig:
 
     kind: str = option(
         "auto",
-        "auto: the bundle's trained LensNet; else similarity with trained keys, else bm25",
+        "auto: lensnet where path names one, or the bundle's with its GistNet; else similarity "
+        "with trained keys, else bm25",
         choices=(
             "auto",
             "lensnet",
@@ -82,7 +83,7 @@ class LensConfig:
             "oracle",
         ),
     )
-    path: str | None = option(None, "LensNet checkpoint folder (kind lensnet)")
+    path: str | None = option(None, "LensNet checkpoint folder (kind lensnet or auto)")
     query_tokens: int = option(32, "newest tokens that form the query", low=1, high=1024)
 
 

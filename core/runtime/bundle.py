@@ -29,7 +29,8 @@ def bundle_parts() -> list[str]:
 
 
 def resolve_kinds(config: Config) -> Config:
-    """``auto`` kinds made plain: trained parts where the bundle has them, else controls.
+    """``auto`` kinds made plain: trained parts where a path names them or the bundle has them, else
+    controls. The bundle's LensNet belongs to the bundle's GistNet alone.
 
     Raises:
         ModelError: the bundled model is asked for and not there.
@@ -42,12 +43,15 @@ def resolve_kinds(config: Config) -> Config:
         )
     gist, lens = config.gist, config.lens
     if gist.kind == "auto":
-        gist = replace(gist, kind="gistnet" if "gistnet" in bundled else "token")
+        gist = replace(gist, kind="gistnet" if gist.path or "gistnet" in bundled else "token")
     if lens.kind == "auto":
-        if gist.kind != "gistnet":
+        if lens.path:
+            lens = replace(lens, kind="lensnet")
+        elif gist.kind != "gistnet":
             lens = replace(lens, kind="bm25")
         else:  # its keys are trained to be found
-            lens = replace(lens, kind="lensnet" if "lensnet" in bundled else "similarity")
+            fits = "lensnet" in bundled and not gist.path
+            lens = replace(lens, kind="lensnet" if fits else "similarity")
     return replace(config, gist=gist, lens=lens)
 
 

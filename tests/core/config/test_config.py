@@ -52,7 +52,7 @@ def test_overrides_win_and_reach_nested_keys():
         ("source: {kind: foo}", "source.kind"),
         ("source: {kind: script, segments: [{kind: ingest, tokenz: 5}]}", r"segments\[0\].tokenz"),
         ("tree: {storage: disk}", "tree.path"),
-        ("lens: {path: x}", "lens.kind"),
+        ("lens: {kind: bm25, path: x}", "lens.kind"),
         ("a: [", "not valid YAML"),
         ("- 1", "mapping"),
         ("seed: 1\nw_max: 900\nseed: 2", r"has the key seed twice.*line 3\); keep one"),

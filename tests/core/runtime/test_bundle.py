@@ -3,7 +3,7 @@
 import pytest
 
 from megacontext.core.config import parse_config
-from megacontext.core.runtime.bundle import weights_id
+from megacontext.core.runtime.bundle import resolve_kinds, weights_id
 
 
 @pytest.fixture
@@ -32,3 +32,19 @@ def test_a_run_is_named_by_the_bundled_parts_that_it_reads(bundle):
 
 def test_another_model_has_no_bundled_weights(bundle):
     assert weights_id(parse_config("model: {path: some/model}")) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "gist", "lens"),
+    [
+        ("", "gistnet", "lensnet"),
+        ("gist: {path: own}", "gistnet", "similarity"),  # the bundle's lens reads other keys
+        ("gist: {path: own}\nlens: {path: own}", "gistnet", "lensnet"),
+        ("model: {path: some/model}", "token", "bm25"),
+        ("model: {path: some/model}\ngist: {path: own}", "gistnet", "similarity"),
+        ("model: {path: some/model}\ngist: {path: own}\nlens: {path: own}", "gistnet", "lensnet"),
+    ],
+)
+def test_a_path_says_which_kind_is_meant(bundle, text, gist, lens):
+    resolved = resolve_kinds(parse_config(text))
+    assert (resolved.gist.kind, resolved.lens.kind) == (gist, lens)
