@@ -13,7 +13,13 @@ import numpy as np
 import yaml
 
 from megacontext.core.allocators import make_allocator
-from megacontext.core.config import FocusConfig, allocator_options, parse_config, recorded_focus
+from megacontext.core.config import (
+    FocusConfig,
+    allocator_options,
+    dump_config,
+    parse_config,
+    recorded_focus,
+)
 from megacontext.core.config.keys import WHERE_AND_HOW, by_path
 from megacontext.core.focus import Focus, Limits, RoundResult, WorkingContext
 from megacontext.core.runtime.triggers import limits_for
@@ -310,12 +316,16 @@ def _metadata_differences(a: TraceReader, b: TraceReader) -> list[str]:
 
 
 def _keys(config: str | None) -> dict[str, Any]:
-    """The values of a YAML config by key path; the text itself where it is no mapping."""
+    """The values of a recorded config by key path, those that it is too old to have among them; of
+    one that this version cannot read, what it says; the text itself where it is no mapping."""
     try:
-        raw = yaml.safe_load(config or "")
+        text = dump_config(parse_config(config, recorded=True)) if config else ""
+    except MegaContextError:
+        text = config or ""
+    try:
+        return by_path(yaml.safe_load(text))
     except yaml.YAMLError:
-        raw = config
-    return by_path(raw)
+        return by_path(config)
 
 
 def _equal(one: Any, two: Any) -> bool:

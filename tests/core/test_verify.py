@@ -301,6 +301,26 @@ def test_two_runs_of_one_seed_agree_apart_from_clocks(recorded, tmp_path):
         verify(recorded, tmp_path / "none.arrow")
 
 
+def test_a_key_at_the_value_that_an_older_version_acted_by_is_no_difference(recorded, tmp_path):
+    def rewritten(name, change):
+        with pa.ipc.open_file(recorded) as file:
+            table = file.read_all()
+        config = yaml.safe_load(table.schema.metadata[b"mc.config"])
+        change(config)
+        meta = {**table.schema.metadata, b"mc.config": yaml.safe_dump(config).encode()}
+        with pa.ipc.new_file(tmp_path / name, table.schema.with_metadata(meta)) as file:
+            file.write_table(table, max_chunksize=8)
+        return tmp_path / name
+
+    older = rewritten("older.arrow", lambda config: config["focus"].pop("keep_newest"))
+    assert verify(recorded, older).ok
+    assert verify(older, recorded).ok
+    other = rewritten("other.arrow", lambda config: config["focus"].update(keep_newest=3))
+    assert "focus.keep_newest is 0 here, 3 in" in verify(recorded, other).problems[0]
+    foreign = rewritten("foreign.arrow", lambda config: config.update(comet=1))
+    assert "comet is None here, 1 in" in verify(recorded, foreign).problems[0]
+
+
 def test_other_weights_are_a_difference_and_unknown_ones_are_none(recorded, tmp_path):
     def marked(weights):
         path = tmp_path / f"{weights}.arrow"
