@@ -12,7 +12,7 @@ from rich.table import Table
 
 from megacontext.core.allocators import ALLOCATORS
 from megacontext.simulator.config import POLICIES, WorldConfig
-from megacontext.simulator.failures import attempt, load_failure, shrink_failure
+from megacontext.simulator.failures import Failure, attempt, load_failure, shrink_failure
 from megacontext.simulator.fuzz import FuzzReport, fuzz
 from megacontext.simulator.lenses import LENSES
 from megacontext.simulator.metrics import Meter
@@ -117,8 +117,11 @@ def fuzz_command(
     found = report.to_json()
     saved = []
     for failure in report.failures:
-        short = shrink_failure(failure)
-        saved.append({"file": str(short.save(save)), "kind": short.kind, "message": short.message})
+        path = failure.save(save)  # whole at first: shrinking may be cut short
+        console.print(f"{path}: {failure.kind}, shrinking it", markup=False)
+        short = _shrunk(failure, console)
+        path.write_text(short.to_json())
+        saved.append({"file": str(path), "kind": short.kind, "message": short.message})
         console.print(f"{short.kind}: {short.message}", markup=False)
         console.print(short.snippet(), markup=False, highlight=False)
     if as_json:
@@ -127,6 +130,17 @@ def fuzz_command(
         _show_fuzz(report, saved)
     if report.failures:
         raise typer.Exit(1)
+
+
+def _shrunk(failure: Failure, console: Console) -> Failure:
+    """The shortest list that fails so; minutes for a list of hundreds of operations."""
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("shrink", total=None)
+
+        def progress(tries: int, operations: int) -> None:
+            bar.update(task, description=f"{operations} operations after {tries:,} tries")
+
+        return shrink_failure(failure, progress=progress)
 
 
 def _show_fuzz(report: FuzzReport, saved: list[dict[str, str]]) -> None:
@@ -155,7 +169,7 @@ def replay(
     saved = load_failure(file)
     again = attempt(saved.config, saved.operations)
     if again is not None and shrink:
-        again = shrink_failure(again)
+        again = _shrunk(again, Console(stderr=True, quiet=as_json))
         file.write_text(again.to_json())
     found = {
         "fails": again is not None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -111,12 +111,26 @@ def failure_of(config: WorldConfig, done: list[Operation], error: Exception) -> 
     return Failure(config, done, type(error).__name__, str(error) or repr(error), commit_id())
 
 
-def shrink_failure(failure: Failure, max_tries: int = 3000) -> Failure:
-    """The shortest list of the simplest operations that fails in the same way."""
+def shrink_failure(
+    failure: Failure,
+    max_tries: int = 3000,
+    progress: Callable[[int, int], None] = lambda tries, operations: None,
+) -> Failure:
+    """The shortest list of the simplest operations that fails in the same way.
+
+    Args:
+        progress: called after each try with their number and the length of the list so far.
+    """
+    tries, length = 0, len(failure.operations)
 
     def fails(config: WorldConfig, operations: list[Operation]) -> bool:
+        nonlocal tries, length
         again = attempt(config, operations)
-        return again is not None and again.kind == failure.kind
+        same = again is not None and again.kind == failure.kind
+        tries += 1
+        length = len(operations) if same else length
+        progress(tries, length)
+        return same
 
     config = failure.config
     with quiet():

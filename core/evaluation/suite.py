@@ -86,7 +86,7 @@ class SuiteOptions:
 
 FULL = SuiteOptions()
 QUICK = SuiteOptions(
-    samples=40, pieces=1, stretches=4, singles=2, parts=6, answers=12, session_times=8, cycles=16
+    samples=40, pieces=1, singles=2, parts=6, answers=12, session_times=8, cycles=16
 )
 
 

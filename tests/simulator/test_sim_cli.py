@@ -9,9 +9,9 @@ import pytest
 
 from megacontext.core.cli.app import app as root
 from megacontext.core.cli.app import guard
-from megacontext.simulator.cli import app
+from megacontext.simulator.cli import app, fuzz_command
 from megacontext.simulator.config import WorldConfig
-from megacontext.simulator.failures import Failure
+from megacontext.simulator.failures import Failure, load_failure, shrink_failure
 from megacontext.traces.reader import TraceReader
 
 
@@ -61,6 +61,28 @@ def test_replay_of_a_failure_fails_in_the_same_way(
     again = json.loads(capsys.readouterr().out)
     assert again["same"]
     assert again["operations"] <= 12
+
+
+def test_a_failure_is_saved_before_it_is_shrunk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object, **__: object) -> Failure:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("megacontext.core.focus.memory.Memory.cooling", lambda *_: None)
+    monkeypatch.setattr("megacontext.core.focus.memory.Memory.armed_out", lambda *_: None)
+    monkeypatch.setattr("megacontext.simulator.cli.shrink_failure", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fuzz_command(minutes=1, seed=0, worlds=None, save=tmp_path, as_json=True)
+    (file,) = tmp_path.iterdir()
+    assert load_failure(file).operations
+
+
+def test_shrinking_says_how_far_it_is() -> None:
+    failure = Failure(WorldConfig(), [["append", 8], ["refocus"]], "budget", "m")
+    said: list[tuple[int, int]] = []
+    assert shrink_failure(failure, progress=lambda *now: said.append(now)) == failure
+    assert said == [(1, 2)]  # it does not fail, so there is nothing to shrink
 
 
 def test_oracle_prints_the_interval(capsys: pytest.CaptureFixture[str]) -> None:
