@@ -36,11 +36,12 @@ How it is measured:
   several values under one key the order does not matter. The tree is built without the model
   reading the history, the focus starts cold before the question (newest blocks raw, the rest
   coarse), and gold counts as expanded when every token of it is raw as the answer begins.
-* ΔNLL@64: mean NLL of the next 64 tokens minus that of `full`, on windows of the trained length,
-  four times in a row at the end of each; 8 blocks before them are read with refocuses. n counts
-  these stretches, intervals go by documents. "NLL above ours" is the mean difference over the
-  same documents. Recovered gain is the share of what `delete` costs that a contender wins back; it
-  has no value where the interval of that cost reaches 0, as on text that needs no far history.
+* ΔNLL@64: mean NLL of the next 64 tokens minus that of `full`, four times in a row at the end of
+  windows of the trained length (once, before 2026-11-23); 8 blocks before them are read with
+  refocuses. n counts the stretches, intervals go by documents. "NLL above ours" is the mean
+  difference over the same documents. Recovered gain is the share of what `delete` costs that a
+  contender wins back; it has no value where the interval of that cost reaches 0, as on text that
+  needs no far history.
 * Recall text: the same on the tokens of answers, after questions about facts that are older than
   the largest budget.
 * One block: the newest block that is not protected gives way to its gist, its mean or nothing; all
