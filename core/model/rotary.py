@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 _PROBE_POSITIONS = (0, 1, 37)
+_TOLERANCE = {True: 1e-4, False: 2e-2}  # relative, by whether the model is in float32
 _CHANGING = ("dynamic", "longrope")
 
 
@@ -120,12 +121,15 @@ def probe_rotary(base: BaseModel) -> RotaryLayers:
     used: Tensor | None = None
     for number, layer in enumerate(cache.layers):
         keys = layer.keys[0].float()
-        if _close(keys, keys[:, :1].expand_as(keys), base.dtype):
-            continue
-        matching = _matching(keys, positions, candidates, base.dtype)
-        if matching is None:
+        still = _error(keys, keys[:, :1].expand_as(keys))
+        moved, matching = _best_match(keys, positions, candidates)
+        if min(still, moved) > _TOLERANCE[base.dtype == torch.float32]:
             reason = f"layer {number} does not rotate its keys by position"
             return RotaryLayers((), none, reason)
+        # Where slow dimensions dominate, rotated keys hardly move: the better account is the
+        # true one, however well the other fits.
+        if still <= moved or matching is None:
+            continue
         if used is not None and not torch.equal(used, matching):
             return RotaryLayers((), none, "its layers rotate by different frequencies")
         used = matching
@@ -147,18 +151,20 @@ def _changing_rope(config: Any) -> str | None:
     return str(kind) if kind in _CHANGING else None
 
 
-def _matching(
-    keys: Tensor, positions: Tensor, candidates: list[Tensor], dtype: torch.dtype
-) -> Tensor | None:
+def _best_match(
+    keys: Tensor, positions: Tensor, candidates: list[Tensor]
+) -> tuple[float, Tensor | None]:
+    """(error, frequencies) of the rotation that explains the keys best."""
+    best, found = float("inf"), None
     for inv_freq in candidates:
         if 2 * len(inv_freq) > keys.shape[-1]:
             continue
         moved = rotate_keys(keys[:, :1].expand_as(keys).contiguous(), positions, inv_freq)
-        if _close(keys, moved, dtype):
-            return inv_freq
-    return None
+        error = _error(keys, moved)
+        if error < best:
+            best, found = error, inv_freq
+    return best, found
 
 
-def _close(a: Tensor, b: Tensor, dtype: torch.dtype) -> bool:
-    tolerance = 1e-4 if dtype == torch.float32 else 2e-2
-    return bool((a - b).norm() <= tolerance * b.norm())
+def _error(a: Tensor, b: Tensor) -> float:
+    return float((a - b).norm() / b.norm())

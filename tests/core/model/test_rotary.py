@@ -13,9 +13,11 @@ from transformers import (
     MistralForCausalLM,
 )
 
-from megacontext.core.model import BaseModel
+from megacontext.core.model import BaseModel, KVWindow
 from megacontext.core.model.rotary import probe_rotary, rotate_keys
 from megacontext.core.model.slotted_cache import SlottedCache
+from megacontext.core.runtime.bundle import bundle_folder
+from megacontext.core.runtime.nll import full_history_nll, token_nll
 
 
 @pytest.mark.parametrize(
@@ -32,6 +34,21 @@ def test_the_probe_finds_the_rotated_layers(tiny_model, kind, layers):
     found = probe_rotary(tiny_model(kind))
     assert found.reason is None
     assert found.layers == layers
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_bundled_model_in_a_window_is_the_model(dtype):
+    """Two of its layers attend so far that their keys hardly turn: less than bfloat16 rounds."""
+    base = BaseModel.load(str(bundle_folder() / "base"), device="cpu", dtype=dtype)
+    assert len(probe_rotary(base).layers) == base.kv_shape[0]
+    text = "The lighthouse keeper counted the ships that passed the harbour. " * 16
+    tokens = base.tokenizer.encode(text)
+    window = KVWindow(base, 2 * len(tokens))
+    first = window.append(tokens[:64])
+    rest = window.append(tokens[64:])
+    nll = token_nll(torch.cat([first.logits[-1:], rest.logits[:-1]]), tokens[64:])
+    full = full_history_nll(base, tokens, len(tokens) - 64)
+    assert nll.mean() == pytest.approx(full.mean(), abs=0.01)
 
 
 def test_learned_positions_cannot_be_moved(tiny_model):
