@@ -60,6 +60,7 @@ class Trigger(IntEnum):
     MANUAL = 4
     BUDGET_CUT = 5
     BULK = 6
+    ECHO = 7
 
 
 CLOSE_LOOKS = frozenset({Trigger.QUESTION, Trigger.TURN_END, Trigger.SURPRISAL})

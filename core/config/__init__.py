@@ -12,6 +12,7 @@ from megacontext.core.config.options import allocator_options
 from megacontext.core.config.schema import (
     AllocatorConfig,
     Config,
+    EchoConfig,
     FocusConfig,
     GistConfig,
     KVConfig,
@@ -27,6 +28,7 @@ from megacontext.core.config.schema import (
 __all__ = [
     "AllocatorConfig",
     "Config",
+    "EchoConfig",
     "FocusConfig",
     "GistConfig",
     "KVConfig",

@@ -10,6 +10,7 @@ from megacontext.core.config.sources import PythonSource, SourceConfig
 __all__ = [
     "AllocatorConfig",
     "Config",
+    "EchoConfig",
     "FocusConfig",
     "GistConfig",
     "KVConfig",
@@ -113,7 +114,10 @@ class AllocatorConfig:
 
 @dataclass(frozen=True)
 class QuestionConfig:
-    """Limits of a refocus that a question, a turn end or a surprise triggers."""
+    """Limits of a refocus that a question, a turn end or a surprise triggers.
+
+    An echo's has its ``n_diff``, ``rounds`` and ``reopen``.
+    """
 
     n_diff: int = option(8, "voluntary actions a round", low=0, high=4096)
     rounds: int = option(6, "rounds", low=1, high=32)
@@ -162,6 +166,15 @@ class KVConfig:
 
 
 @dataclass(frozen=True)
+class EchoConfig:
+    """An echo: the newest tokens repeat an earlier passage. What followed it is wanted raw."""
+
+    match: int = option(0, "tokens that have to agree; 0: never", low=0, high=32)
+    min_gap: int = option(1, "tokens between such a refocus and the one before", low=1)
+    remembered: int = option(64, "tokens for which what followed keeps its score", low=1)
+
+
+@dataclass(frozen=True)
 class TriggersConfig:
     """Refocuses beside the one at each closed block."""
 
@@ -169,6 +182,7 @@ class TriggersConfig:
     turn_end: bool = option(True, "after a turn of a conversation")
     surprisal: float = option(8.0, "after a decoded token of this NLL in nats; 0: never", low=0.0)
     min_gap: int = option(8, "tokens that must lie between two refocuses", low=1)
+    echo: EchoConfig = field(default_factory=EchoConfig)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Protocol
 
-from megacontext.core.config import Config
+from megacontext.core.config import Config, EchoConfig
 from megacontext.core.evaluation.fixed import (
     FixedSeat,
     Pick,
@@ -30,11 +30,13 @@ CONTENDERS = {
     "bm25": "raw blocks that BM25 finds, the newest blocks, no gists",
     "oracle": "ours with a lens that knows where the answer is",
     "gists": "gists without a lens",
+    "echo": "gists without a lens, and what the newest tokens echo",
     "mean": "ours with mean-pooled gists in the window",
     "delete": "the newest raw blocks",
     "full": "the whole history in the window, while it fits the trained window",
 }
-_FOCUSED = ("ours", "random", "oracle", "gists", "mean")
+_FOCUSED = ("ours", "random", "oracle", "gists", "echo", "mean")
+_DEAF = ("random", "oracle", "gists")  # controls of the lens alone
 
 
 class Seat(Protocol):
@@ -100,6 +102,8 @@ def take_seat(
         query, tokens = config.lens.query_tokens, history.tokens[:read]
         pick = _pick(name, config, history)
         return FixedSeat(window, kit.base.tokenizer, config.block_size, tokens, pick, query, gold)
+    if name in _DEAF:
+        config = replace(config, triggers=replace(config.triggers, echo=EchoConfig()))
     parts = kit.parts(config, history, 0 if stream else read, _lens(name, kit, gold))
     if name == "mean":
         assert isinstance(parts.window, HeldWindow)
@@ -133,7 +137,7 @@ def _lens(name: str, kit: Kit, gold: I64) -> Lens:
             return make_lens("random")
         case "oracle":
             return GoldLens(gold)
-        case "gists":
+        case "gists" | "echo":
             return StillLens()
         case _:
             return kit.fresh_lens()

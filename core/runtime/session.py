@@ -13,6 +13,7 @@ import numpy as np
 from megacontext.core.config import Config, FocusConfig
 from megacontext.core.model.layout import Layout
 from megacontext.core.runtime.aside import second_core
+from megacontext.core.runtime.echoes import Echoes
 from megacontext.core.runtime.nll import DeltaNLL, token_nll
 from megacontext.core.runtime.observer import Observer
 from megacontext.core.runtime.parts import Parts
@@ -78,6 +79,9 @@ class Session:
         self._steering = steering or LineSteering()
         self._progress = progress
         self._marks = QuestionMarks(parts.pieces, parts.config.triggers)
+        self._echoes = Echoes(
+            parts.config.triggers.echo, parts.focus.working_context, parts.tree.tokens
+        )
         self._delta = DeltaNLL(parts.base, parts.tree.tokens, parts.config.trace)
         self._text = parts.base.tokenizer.stream()
         self._phase = Phase.INGEST
@@ -173,15 +177,19 @@ class Session:
             self._steering.serve(self)
             room = block_size - self.parts.focus.working_context.tail_tokens
             chunk = tokens[at : at + room]
+            trigger = None
             cut = self._marks.first(chunk, self._since_refocus)
             if cut is not None:
-                chunk = chunk[:cut]
+                chunk, trigger = chunk[:cut], Trigger.QUESTION
+            heard = self._echoes.listen(chunk, self._since_refocus)
+            if heard is not None and (heard < len(chunk) or trigger is None):
+                chunk, trigger = chunk[:heard], Trigger.ECHO
             at += len(chunk)
             self._take(chunk)
             if self.parts.focus.working_context.tail_tokens == 0:
                 self.refocus(Trigger.BLOCK_CLOSED)
-            elif cut is not None:
-                self.refocus(Trigger.QUESTION)
+            elif trigger is not None:
+                self.refocus(trigger)
 
     def decode(self, limit: int, stop: str = "", prefix: str = "") -> str:
         """Decode up to ``limit`` tokens; ends early at ``stop`` or the end-of-text token.
@@ -193,14 +201,17 @@ class Session:
         text = prefix
         for _ in range(limit):
             self._steering.serve(self)
-            token = self._pick()
-            nll, piece = self._take(np.array([token], np.uint32))
+            token = np.array([self._pick()], np.uint32)
+            heard = self._echoes.listen(token, self._since_refocus)
+            nll, piece = self._take(token)
             text += piece
             if self.parts.focus.working_context.tail_tokens == 0:
                 self.refocus(Trigger.BLOCK_CLOSED)
+            elif heard is not None:
+                self.refocus(Trigger.ECHO)
             elif self._is_surprise(nll):
                 self.refocus(Trigger.SURPRISAL)
-            if token == self.parts.base.tokenizer.eos_id or (stop and stop in text):
+            if token[0] == self.parts.base.tokenizer.eos_id or (stop and stop in text):
                 break
         return text.partition(stop)[0] if stop else text
 
@@ -299,6 +310,8 @@ class Session:
         for number in count():
             began = time.perf_counter()
             scores = parts.lens.score(self._observer.observe(step, number))
+            if trigger not in ASKED:  # a question says itself what it is about
+                scores = self._echoes.lift(scores, alone=trigger == Trigger.ECHO)
             scored = time.perf_counter()
             result = focus.round(scores)
             done = time.perf_counter()

@@ -18,18 +18,20 @@ again and again what the run keeps folding."""
 def limits_for(focus: FocusConfig, trigger: Trigger) -> Limits:
     """The limits of a refocus: questions, turn ends and surprises have their own.
 
-    Questions and turn ends may also reopen what was folded just before.
+    Questions and turn ends may also reopen what was folded just before, and so may echoes: they
+    are new evidence, each of them.
     """
-    close = trigger in CLOSE_LOOKS
+    close, echo = trigger in CLOSE_LOOKS, trigger == Trigger.ECHO
+    most = focus.question if close or echo else focus
     own = focus.question.tau_expand if close else None
     return Limits(
-        n_diff=focus.question.n_diff if close else focus.n_diff,
+        n_diff=most.n_diff,
         tau_expand=focus.tau_expand if own is None else own,
         tau_collapse=focus.tau_collapse,
         cooldown_steps=focus.cooldown_steps,
-        rounds=focus.question.rounds if close else focus.rounds,
-        reopen=focus.question.reopen and trigger in ASKED,
-        keep_newest=0 if close else focus.keep_newest,
+        rounds=most.rounds,
+        reopen=focus.question.reopen and (trigger in ASKED or echo),
+        keep_newest=0 if close or echo else focus.keep_newest,
     )
 
 
