@@ -46,6 +46,8 @@ from megacontext.traces.errors import ConfigError, SourceError
 
 __all__ = ["FULL", "QUICK", "SECTIONS", "Suite", "SuiteOptions", "recall_jobs", "run_suite"]
 
+_ASKED = tuple(name for name in CONTENDERS if name != "echo")
+"""What answers questions; an echo opens nothing there."""
 SECTIONS = ("recall", "nll", "answers", "single", "session", "overhead")
 
 
@@ -123,7 +125,7 @@ def run_suite(
     for name in options.sections:
         if name not in SECTIONS:
             raise ConfigError(f"--only: {name!r} is unknown; use some of {', '.join(SECTIONS)}.")
-    contenders = tuple(check_names(list(options.contenders or CONTENDERS)))
+    contenders = tuple(check_names(list(options.contenders or _ASKED)))
     plain = plain_config(config)
     budgets = tuple(w for w in options.w_max if w < base.window - 64) or (config.w_max,)
     plans: dict[str, Callable[[], Sequence[Job]]] = {

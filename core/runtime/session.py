@@ -137,7 +137,7 @@ class Session:
                 self._turn(limit, stop)
 
     def _ask(self, question: Question) -> None:
-        self.ingest(question.tokens[:-1])
+        self.ingest(question.tokens[:-1], asked=True)
         self.recorder.marker(f"question about {question.about}" if question.about else "question")
         self._take(question.tokens[-1:])
         self._observer.want(question.about)
@@ -161,15 +161,20 @@ class Session:
         tokens = self.parts.base.tokenizer.encode(text)
         if not len(tokens):
             return
-        self.ingest(tokens)
+        self.ingest(tokens, asked=True)
         if self.config.triggers.turn_end:
             self.refocus(Trigger.TURN_END)
         self._steering.reply(self.decode(limit, stop))
 
     # -- tokens ---------------------------------------------------------------------------
 
-    def ingest(self, tokens: np.ndarray) -> None:
-        """Take tokens (uint32 [t]) into the history, refocusing at every closed block."""
+    def ingest(self, tokens: np.ndarray, asked: bool = False) -> None:
+        """Take tokens (uint32 [t]) into the history, refocusing at every closed block.
+
+        Args:
+            asked: they are somebody's question or turn, behind which a refocus comes anyway; what
+                it sounds like is not what it is about, so its echoes open nothing.
+        """
         self._phase = Phase.INGEST
         block_size = self.config.block_size
         at = 0
@@ -181,7 +186,7 @@ class Session:
             cut = self._marks.first(chunk, self._since_refocus)
             if cut is not None:
                 chunk, trigger = chunk[:cut], Trigger.QUESTION
-            heard = self._echoes.listen(chunk, self._since_refocus)
+            heard = None if asked else self._echoes.listen(chunk, self._since_refocus)
             if heard is not None and (heard < len(chunk) or trigger is None):
                 chunk, trigger = chunk[:heard], Trigger.ECHO
             at += len(chunk)
@@ -371,6 +376,6 @@ class Session:
         start = self.parts.focus.working_context.n_tokens
         self.recorder.marker(f"typed @{start}-{start + len(tokens)}")
         phase = self._phase
-        self.ingest(tokens)
+        self.ingest(tokens, asked=True)
         self._phase = phase
         self.refocus(Trigger.TURN_END)
