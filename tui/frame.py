@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from megacontext.traces.schema import CLOSE_LOOKS
+from megacontext.traces.schema import CLOSE_LOOKS, Trigger
 from megacontext.tui.life import NodeLife
 from megacontext.tui.model import F64, I64, RowModel
 from megacontext.tui.playback import Playback
@@ -43,9 +43,10 @@ class RunInfo:
 
     def at(self, trigger: int) -> RunInfo:
         """With the knobs that a refocus of this trigger goes by."""
-        if trigger not in CLOSE_LOOKS:
+        if trigger not in (*CLOSE_LOOKS, Trigger.ECHO):
             return self
-        tau, most = self.question_tau_expand, self.question_n_diff
+        tau = None if trigger == Trigger.ECHO else self.question_tau_expand
+        most = self.question_n_diff
         return replace(
             self,
             tau_expand=self.tau_expand if tau is None else tau,

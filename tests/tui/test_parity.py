@@ -284,8 +284,11 @@ def test_a_question_has_thresholds_of_its_own(growing, clock) -> None:
         session.play(lambda play, position=position: play.seek(position))
         told[position] = [
             (info.tau_expand, info.n_diff, info.keep_newest)
-            for info in map(session.frame().info.at, (Trigger.BLOCK_CLOSED, Trigger.QUESTION))
+            for info in map(
+                session.frame().info.at,
+                (Trigger.BLOCK_CLOSED, Trigger.QUESTION, Trigger.ECHO),
+            )
         ]
     assert told[9][0] == told[9][1]  # a trace that says nothing of questions
-    assert told[11] == [(0.35, 4, 10), (0.1, 8, 0)]
-    assert told[13] == [(0.35, 4, 10), (0.35, 8, 0)]
+    assert told[11] == [(0.35, 4, 10), (0.1, 8, 0), (0.35, 8, 0)]
+    assert told[13] == [(0.35, 4, 10), (0.35, 8, 0), (0.35, 8, 0)]

@@ -98,7 +98,9 @@ def _opening(row: RowModel) -> str:
     trigger = TRIGGER_WORDS.get(row.trigger, "?")
     if row.marker:
         return f"▲ {row.marker}."
-    return "" if row.trigger in (Trigger.BLOCK_CLOSED, Trigger.BULK) else f"After a {trigger}:"
+    if row.trigger in (Trigger.BLOCK_CLOSED, Trigger.BULK):
+        return ""
+    return f"After {'an' if trigger[0] in 'aeiou' else 'a'} {trigger}:"
 
 
 def _quiet(row: RowModel) -> str:
