@@ -141,7 +141,7 @@ class FocusConfig:
     protected_blocks: int = option(2, "newest blocks that stay raw", low=0, high=4096)
     keep_newest: int = option(
         0,
-        "newest blocks folded by choice only at a question, turn end or surprise",
+        "newest blocks folded by choice only at a question, turn end, surprise or echo",
         low=0,
         high=4096,
     )

@@ -88,7 +88,14 @@ class SuiteOptions:
 
 FULL = SuiteOptions()
 QUICK = SuiteOptions(
-    samples=40, pieces=1, singles=2, parts=6, answers=12, session_times=8, cycles=16
+    samples=40,
+    pieces=1,
+    stretches=1,
+    singles=2,
+    parts=5,
+    answers=12,
+    session_times=8,
+    cycles=16,
 )
 
 

@@ -17,8 +17,8 @@ e(L) <= 1 + sum of e(M), M > L, so e(L) <= 2**(max - L). Expansions are finite, 
 undoes one or uses up an original node, and the forced ones stop with the appends: a fixed point
 comes in bounded time.
 
-A refocus that *reopens* (a question) takes no heed of arms, and of cooldowns only for what was
-expanded. Forced collapses know nothing of the question that comes next; what they took must not
+A refocus that *reopens* (a question, an echo) takes no heed of arms, and of cooldowns only for what
+was expanded. Forced collapses know nothing of the question that comes next; what they took must not
 stay shut to it, and a gist that scored high once for another question shows no new evidence by
 scoring as high for this one. Within the refocus no node flips twice, so each question adds at
 most one expansion a node: with q of them e(L) <= (1 + q) * 2**(max - L), and after the last one a
