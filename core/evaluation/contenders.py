@@ -24,11 +24,11 @@ from megacontext.traces.errors import ConfigError
 __all__ = ["CONTENDERS", "Seat", "check_names", "sample_config", "take_seat"]
 
 CONTENDERS = {
-    "ours": "the configured gists, lens and allocator",
+    "ours": "the configured gists, lens, echoes and allocator",
     "recency": "sliding window: the first block and the newest raw blocks",
-    "random": "ours with random scores",
+    "random": "ours with random scores, without echoes",
     "bm25": "raw blocks that BM25 finds, the newest blocks, no gists",
-    "oracle": "ours with a lens that knows where the answer is",
+    "oracle": "ours with a lens that knows where the answer is, without echoes",
     "gists": "gists without a lens",
     "echo": "gists without a lens, and what the newest tokens echo",
     "mean": "ours with mean-pooled gists in the window",

@@ -88,7 +88,7 @@ class SuiteOptions:
 
 FULL = SuiteOptions()
 QUICK = SuiteOptions(
-    samples=40,
+    samples=32,
     pieces=1,
     stretches=1,
     singles=2,

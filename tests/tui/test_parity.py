@@ -19,6 +19,7 @@ from megacontext.tui.file_source import FileSource
 from megacontext.tui.frame import Frame
 from megacontext.tui.life import STATES, glimpse_of
 from megacontext.tui.live_source import LiveSource, identity
+from megacontext.tui.render.bars import story
 from megacontext.tui.render.canvas import Canvas
 from megacontext.tui.render.history import draw_heat, draw_map, draw_waterfall
 from megacontext.tui.render.inspector import draw_inspector
@@ -292,3 +293,27 @@ def test_a_question_has_thresholds_of_its_own(growing, clock) -> None:
     assert told[9][0] == told[9][1]  # a trace that says nothing of questions
     assert told[11] == [(0.35, 4, 10), (0.1, 8, 0), (0.35, 8, 0)]
     assert told[13] == [(0.35, 4, 10), (0.35, 8, 0), (0.35, 8, 0)]
+
+
+@pytest.mark.parametrize(
+    ("trigger", "opening"),
+    [
+        (Trigger.ECHO, "After an echo: "),
+        (Trigger.QUESTION, "After a question: "),
+        (Trigger.BLOCK_CLOSED, ""),
+    ],
+)
+def test_the_story_begins_with_what_the_refocus_came_after(
+    growing, clock, trigger: Trigger, opening: str
+) -> None:
+    path, writer, all_rows = growing
+    row = all_rows[11]
+    row.trigger, row.marker = int(trigger), None
+    with writer:
+        for one in all_rows:
+            writer.put(one)
+    session = Session(FileSource(path), clock, unhurried=True)
+    session.play(lambda play: play.seek(11))
+    told = story(session.frame())[0]
+    assert told.startswith(opening)
+    assert told.startswith("After") == bool(opening)
