@@ -124,10 +124,10 @@ def test_force_at_a_question_spares_what_was_just_opened():
     assert result.actions["forced"].all()
 
 
-def test_only_questions_and_turn_ends_reopen_and_the_config_can_forbid_it():
+def test_only_questions_turn_ends_and_echoes_reopen_and_the_config_can_forbid_it():
     focus = FocusConfig()
     reopening = {trigger for trigger in Trigger if limits_for(focus, trigger).reopen}
-    assert reopening == {Trigger.QUESTION, Trigger.TURN_END}
+    assert reopening == {Trigger.QUESTION, Trigger.TURN_END, Trigger.ECHO}
     never = replace(focus, question=replace(focus.question, reopen=False))
     assert not any(limits_for(never, trigger).reopen for trigger in Trigger)
 
