@@ -37,10 +37,10 @@ How it is measured:
   reading the history, the focus starts cold before the question (newest blocks raw, the rest
   coarse), and gold counts as expanded when every token of it is raw as the answer begins.
 * ΔNLL@64: mean NLL of the next 64 tokens minus that of `full`, four times in a row at the end of
-  windows of the trained length (once, before 2026-11-23); 8 blocks before them are read with
-  refocuses. n counts the stretches, intervals go by documents. "NLL above ours" is the mean
-  difference over the same documents. Recovered gain is the share of what `delete` costs that a
-  contender wins back; it has no value where the interval of that cost reaches 0, as on text that
+  windows of the trained length (once with --quick, or before 2026-11-23); 8 blocks before them are
+  read with refocuses. n counts the stretches, intervals go by documents. "NLL above ours" is the
+  mean difference over the same documents. Recovered gain is the share of what `delete` costs that
+  a contender wins back; it has no value where the interval of that cost reaches 0, as on text that
   needs no far history.
 * Recall text: the same on the tokens of answers, after questions about facts that are older than
   the largest budget.
