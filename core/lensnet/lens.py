@@ -175,7 +175,7 @@ class NetLens:
         self._dtype = gister.net.pad.dtype
         self._device = gister.device
         self.net = net.to(self._device, self._dtype).eval().requires_grad_(False)
-        self._mirror = Mirror(self._device, self._dtype)
+        self._mirror = Mirror(self._device, self._read)
         self._replays: dict[tuple[int, ...], Replay | None] = {}
         self._sums = RunningMeans()
         # What a session has to show: the newest tokens and last hidden states.
@@ -227,10 +227,14 @@ class NetLens:
             exact = Stored(
                 keys[None, : nodes[0]],
                 tuple(rows[None, :count] for rows, count in zip(gists, nodes, strict=True)),
+                read=True,
             )
             scores = self._run(exact, *given.tensors(self._device)).float().cpu().numpy()
         legal: F32 = np.clip(scores, low, high).astype(np.float32)
         return legal
+
+    def _read(self, gists: Tensor) -> Tensor:
+        return self.net.read_gists(gists.to(self._dtype))
 
     def _run(self, stored: Stored, *given: Tensor) -> Tensor:
         return lens_pass(self._gister.net.keys, self.net, self._gister.table, stored, *given)
@@ -244,7 +248,7 @@ class NetLens:
         key = (width, *places)
         if key not in self._replays:
             self._replays = {k: v for k, v in self._replays.items() if k[1:] == places}
-            stored = Stored(keys[None], tuple(rows[None] for rows in gists))
+            stored = Stored(keys[None], tuple(rows[None] for rows in gists), read=True)
             self._replays[key] = self._captured(stored, width, len(given.question))
         replay = self._replays[key]
         if replay is not None:

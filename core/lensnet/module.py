@@ -68,7 +68,8 @@ class TailQueries:
     Attributes:
         tokens: [B, q, D] embeddings of the newest raw tokens.
         hidden: [B, h, D] last hidden states of the base model.
-        near: [B, g, D] newest level-1 gists. cover: [B, c, D] the level-2 gist before the cursor.
+        near: [B, g, E] newest level-1 gists, as :meth:`LensNet.read_gists` has them.
+        cover: [B, c, E] the level-2 gist before the cursor, as it has it, too.
         keys: [B, m, V] query vectors in key space.
         valid: bool [B, q + h + g + c + m]; False where one is only a placeholder.
     """
@@ -177,9 +178,17 @@ class LensNet(nn.Module):
             self.retrieval.weight[0, FEATURES.index("log_rank")] = -0.7
             self.retrieval.bias.fill_(-0.6)
 
+    def read_gists(self, gists: Tensor) -> Tensor:
+        """[..., D] to [..., E]: all that the net reads of a gist.
+
+        It depends on the gist alone, so a session does it once for each node and not once a pass.
+        """
+        read: Tensor = self.node_input(rms_normalized(gists))
+        return read
+
     def forward(
         self,
-        gists_BND: Tensor,
+        gists_BNE: Tensor,
         levels_BN: Tensor,
         features_BNF: Tensor,
         tail: TailQueries,
@@ -188,22 +197,23 @@ class LensNet(nn.Module):
         """Scores [B, N] in [-1, 1]; rows where ``valid_BN`` is False are not read.
 
         Args:
-            gists_BND: an entry's gist; for a raw block the level-1 gist of that block.
+            gists_BNE: an entry's gist, as :meth:`read_gists` has it; for a raw block the level-1
+                gist of that block.
             levels_BN: int, 0 for raw blocks.
             features_BNF: see :mod:`megacontext.core.lensnet.features`.
         """
-        return torch.tanh(self.logits(gists_BND, levels_BN, features_BNF, tail, valid_BN))
+        return torch.tanh(self.logits(gists_BNE, levels_BN, features_BNF, tail, valid_BN))
 
     def logits(
         self,
-        gists_BND: Tensor,
+        gists_BNE: Tensor,
         levels_BN: Tensor,
         features_BNF: Tensor,
         tail: TailQueries,
         valid_BN: Tensor | None = None,
     ) -> Tensor:
         """The scores before the final tanh, [B, N]."""
-        nodes = self.node_input(rms_normalized(gists_BND)) + self.feature_input(features_BNF)
+        nodes = gists_BNE + self.feature_input(features_BNF)
         nodes = nodes + self.level_embedding[levels_BN.clamp(max=HIGHEST_TRAINED)]
         asks = self._queries(tail)
         for read, answer in zip(self.reading, self.answering, strict=True):
@@ -215,17 +225,16 @@ class LensNet(nn.Module):
 
     def _queries(self, tail: TailQueries) -> Tensor:
         kind = self.kind_embedding
-        # One normalization for all of them: a GPU counts kernels, not rows.
-        parts = (tail.tokens, tail.hidden, tail.near, tail.cover)
-        sizes = [part.shape[1] for part in parts]
-        tokens, hidden, near, cover = torch.split(rms_normalized(torch.cat(parts, 1)), sizes, dim=1)
-        gists = self.node_input(torch.cat((near, cover), 1))
+        # One normalization for both: a GPU counts kernels, not rows.
+        sizes = [tail.tokens.shape[1], tail.hidden.shape[1]]
+        both = rms_normalized(torch.cat((tail.tokens, tail.hidden), 1))
+        tokens, hidden = torch.split(both, sizes, dim=1)
         return torch.cat(
             (
                 self.token_input(tokens) + kind[_TOKEN],
                 self.hidden_input(hidden) + kind[_HIDDEN],
-                gists[:, : sizes[2]] + kind[_NEAR_GIST],
-                gists[:, sizes[2] :] + kind[_COVER_GIST],
+                tail.near + kind[_NEAR_GIST],
+                tail.cover + kind[_COVER_GIST],
                 self.key_input(tail.keys) + kind[_KEY],
             ),
             dim=1,

@@ -11,7 +11,7 @@ replayed: one copy in, one replay, one copy out.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,10 +36,12 @@ class Stored:
 
     Attributes:
         keys: [R, >= n1, V] float32. gists: one [R, >= n, D] per level from 1 on.
+        read: gists are [R, >= n, E], as :meth:`LensNet.read_gists` has them.
     """
 
     keys: Tensor
     gists: tuple[Tensor, ...]
+    read: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,12 @@ class State:
 
 @dataclass(frozen=True)
 class LensInputs:
-    """LensNet's arguments, and ``similarity`` [R, N] for those who rank by it alone."""
+    """What a LensNet scores, whatever its weights.
+
+    Attributes:
+        gists: each entry's, [R, N, D]; [R, N, E] where ``read``, and the tail's gists with them.
+        similarity: [R, N], for those who rank by it alone.
+    """
 
     gists: Tensor
     levels: Tensor
@@ -77,6 +84,7 @@ class LensInputs:
     tail: TailQueries
     valid: Tensor
     similarity: Tensor
+    read: bool = False
 
     def place(self) -> Tensor:
         """float32[R, N]: how many blocks match better than an entry's best or one beside it."""
@@ -85,7 +93,13 @@ class LensInputs:
 
     def logits(self, net: LensNet) -> Tensor:
         """Scores before the final tanh, float32[R, N]."""
-        return net.logits(self.gists, self.levels, self.features, self.tail, self.valid)
+        gists, tail = self.gists, self.tail
+        if not self.read:
+            sizes = [part.shape[1] for part in (gists, tail.near, tail.cover)]
+            read = net.read_gists(torch.cat((gists, tail.near, tail.cover), 1))
+            gists, near, cover = torch.split(read, sizes, dim=1)
+            tail = replace(tail, near=near, cover=cover)
+        return net.logits(gists, self.levels, self.features, tail, self.valid)
 
 
 def lens_inputs(tower: KeyTower, config: LensNetConfig, stored: Stored, state: State) -> LensInputs:
@@ -116,6 +130,7 @@ def lens_inputs(tower: KeyTower, config: LensNetConfig, stored: Stored, state: S
         _tail(config, stored, state, queries_RMV),
         state.levels >= 0,
         own,
+        stored.read,
     )
 
 
@@ -157,7 +172,7 @@ def lens_pass(
 
 
 def _gists(stored: Stored, levels_RN: Tensor, index_RN: Tensor) -> Tensor:
-    """[R, N, D]: each entry's gist; for a raw block the level-1 gist of that block."""
+    """[R, N, D or E]: each entry's gist; for a raw block the level-1 gist of that block."""
     span = levels_RN.clamp(min=1)
     rows = _rows(stored.gists[0], torch.where(span == 1, index_RN, 0))
     for level, held in enumerate(stored.gists[1:], 2):
