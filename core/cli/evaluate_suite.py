@@ -44,6 +44,7 @@ def suite(
     text: list[Path] = _TEXT,
     samples: int | None = typer.Option(None, min=1, help="Recall tasks of each length."),
     kinds: str | None = typer.Option(None, help="Kinds of recall tasks joined by commas."),
+    pieces: int | None = typer.Option(None, min=1, help="Windows of each text for NLL."),
     contenders: str | None = typer.Option(
         None, help="Contenders of the recall section joined by commas; default: all."
     ),
@@ -69,7 +70,7 @@ def suite(
     from megacontext.core.evaluation.tables import write_parquet
 
     options = QUICK if quick else FULL
-    options = replace(options, samples=samples or options.samples)
+    options = replace(options, samples=samples or options.samples, pieces=pieces or options.pieces)
     if kinds is not None:
         options = replace(options, kinds=tuple(k.strip() for k in kinds.split(",")))
     if contenders is not None:

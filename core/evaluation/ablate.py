@@ -51,6 +51,7 @@ class AblationSizes:
         times: length of their histories in multiples of W_max.
         documents: texts for NLL, of each domain.
         pieces: windows of each.
+        stretches: times that ``ΔNLL@64`` is measured at the end of each, one after the other.
         lead: blocks that are read with refocuses before the scored tokens.
     """
 
@@ -59,6 +60,7 @@ class AblationSizes:
     times: int = 16
     documents: int = 8
     pieces: int = 1
+    stretches: int = 1
     lead: int = 32
 
 
@@ -153,12 +155,13 @@ def run_ablations(
     notes: dict[str, None] = {}
     singles: dict[str, list[Any]] = {}
     for table, variants in plan.tables.items():
+        reference = found[dump_config(plan.config(next(iter(variants.values()))))]
         for variant, settings in variants.items():
             config = plan.config(settings)
             own = found[dump_config(config)]
             for refused in (r for r in own if isinstance(r, Refused)):
                 notes[f"{table}, {variant} was left out: {refused.why.rstrip('.')}"] = None
-            rows += _rows(table, variant, own, sizes, config)
+            rows += _rows(table, variant, own, reference, sizes, config)
             singles[f"{table}, {variant}"] = own
     return Suite(rows, singles), list(notes)
 
@@ -172,7 +175,9 @@ def _jobs(config: Config, sizes: AblationSizes, sources: Sources) -> list[Job]:
         per_history=sizes.per_history,
         seed=config.seed,
     )
-    cut = NLLOptions((config.w_max,), pieces=sizes.pieces, lead=sizes.lead)
+    cut = NLLOptions(
+        (config.w_max,), pieces=sizes.pieces, lead=sizes.lead, stretches=sizes.stretches
+    )
     recall = [
         RecallJob(plain, sources, made, times, first, first, _RECALL, True, True)
         for times, first in made.histories()
@@ -180,7 +185,11 @@ def _jobs(config: Config, sizes: AblationSizes, sources: Sources) -> list[Job]:
     documents = _first_of_each_domain(sources.documents(), sizes.documents)
     return [
         *recall,
-        *(NLLJob(plain, sources, number, cut, _NLL, True, True) for number in documents),
+        *(
+            NLLJob(plain, sources, number, piece, cut, _NLL, True, True)
+            for number in documents
+            for piece in range(cut.pieces)
+        ),
     ]
 
 
@@ -196,7 +205,12 @@ def _first_of_each_domain(texts: Sequence[Text], count: int) -> list[int]:
 
 
 def _rows(
-    table: str, variant: str, own: Sequence[Any], sizes: AblationSizes, config: Config
+    table: str,
+    variant: str,
+    own: Sequence[Any],
+    reference: Sequence[Any],
+    sizes: AblationSizes,
+    config: Config,
 ) -> list[Row]:
     rows: list[Row] = []
     where = f"{sizes.times}×"
@@ -213,6 +227,7 @@ def _rows(
         low, high = cell["gold_interval"]
         share = cell["gold_expanded"]
         rows.append(Row("gold expanded", table, where, variant, share, low, high, cell["count"]))
+    column = f"W_max {config.w_max}"
     nll = summarize_nll([r for r in own if isinstance(r, Piece)], config.seed)
     if "ours" in nll:
         cell = nll["ours"]
@@ -222,8 +237,28 @@ def _rows(
         ):
             if cell[key] is not None:
                 low, high = cell[interval] or (None, None)
-                column = f"W_max {config.w_max}"
                 rows.append(
                     Row(measure, table, column, variant, cell[key], low, high, cell["count"])
                 )
+    above = summarize_nll(_beside(own, reference), config.seed)
+    if "variant" in above and own is not reference:
+        cell = above["variant"]
+        low, high = cell["behind_ours_interval"] or (None, None)
+        value, count = cell["behind_ours"], cell["count"]
+        rows.append(Row("NLL above the first row", table, column, variant, value, low, high, count))
     return rows
+
+
+def _beside(own: Sequence[Any], reference: Sequence[Any]) -> list[Piece]:
+    """The pieces of both, with the reference as ``ours``: what differs is told piece by piece."""
+    known = {
+        (piece.document, piece.start): piece.nll["ours"]
+        for piece in reference
+        if isinstance(piece, Piece)
+    }
+    pairs = ((p, (p.document, p.start)) for p in own if isinstance(p, Piece))
+    return [
+        replace(piece, nll={"ours": known[key], "variant": piece.nll["ours"]})
+        for piece, key in pairs
+        if key in known
+    ]

@@ -103,6 +103,7 @@ def evaluate_nll(
     stream: bool = False,
     follow: bool = False,
     first: int = 0,
+    only: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Piece]:
     """Every contender on every piece of every text, for each budget; short texts have no piece.
@@ -110,6 +111,7 @@ def evaluate_nll(
     Args:
         follow: the window follows the refocuses of the lead by the session's own edits.
         first: number of the first text; contenders that draw, draw by it.
+        only: of each text the piece of this number alone, as it is among all of them.
 
     Raises:
         ConfigError: lengths that cannot be, or a budget too small.
@@ -121,6 +123,7 @@ def evaluate_nll(
         (number * options.pieces + i, text, *piece)
         for number, text in enumerate(texts, first)
         for i, piece in enumerate(_pieces(kit, text, length, options.pieces))
+        if only is None or i == only
     ]
     read = (length - options.scored) // block * block
     lead = min(options.lead * block, read)

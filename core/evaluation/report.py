@@ -50,7 +50,7 @@ How it is measured:
   without, in the same session. The focus costs the same beside a large model, whose tokens cost
   far more: [performance](performance.md) has the figures of a 3B shape, and cost by length.
 * Ablations: the window follows every refocus by the session's own edits, over `lead` blocks before
-  the scored tokens.
+  the scored tokens. "NLL above the first row" is the mean difference from it over the same windows.
 """
 
 

@@ -198,8 +198,9 @@ def _nll_jobs(
     stretches = max(1, min(options.stretches, window // 1024))  # small models: most is history
     cut = NLLOptions(budgets, pieces=options.pieces, stretches=stretches)
     return [
-        NLLJob(plain, sources, number, cut, tuple(NLL_CONTENDERS))
+        NLLJob(plain, sources, number, piece, cut, tuple(NLL_CONTENDERS))
         for number in range(len(sources.documents()))
+        for piece in range(cut.pieces)
     ]
 
 

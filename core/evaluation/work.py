@@ -101,11 +101,12 @@ def _tasks(
 
 @dataclass(frozen=True)
 class NLLJob:
-    """Every contender at every budget on the pieces of one document."""
+    """Every contender at every budget on one piece of one document, if it has that many."""
 
     config: str
     sources: Sources
     document: int
+    piece: int
     options: NLLOptions
     contenders: tuple[str, ...]
     follow: bool = False
@@ -118,12 +119,18 @@ class NLLJob:
     @property
     def weight(self) -> float:
         rows = sum(self.options.w_max) / 1024 * len(self.contenders) + 6
-        return rows * self.options.pieces * (1 + self.options.stretches / 8)
+        return rows * (1 + self.options.stretches / 8)
 
     def run(self, kit: Kit) -> list[Piece]:
         text = self.sources.documents()[self.document]
         return evaluate_nll(
-            kit, [text], self.contenders, self.options, follow=self.follow, first=self.document
+            kit,
+            [text],
+            self.contenders,
+            self.options,
+            follow=self.follow,
+            first=self.document,
+            only=self.piece,
         )
 
 

@@ -47,6 +47,10 @@ def test_variants_stand_in_their_tables_and_missing_parts_are_noted(capsys, plan
     assert found == {("Positions", "packed"), ("Positions", "gap"), ("Lenses", "similarity")}
     measures = {row["measure"] for row in rows}
     assert {"recall", "gold expanded", "ΔNLL@64"} <= measures
+    above = [row for row in rows if row["measure"] == "NLL above the first row"]
+    assert [(row["group"], row["contender"]) for row in above] == [("Positions", "gap")]
+    nll = {r["contender"]: r["value"] for r in rows if r["measure"] == "ΔNLL@64"}
+    assert above[0]["value"] == pytest.approx(nll["gap"] - nll["packed"])
     same = [
         [row["value"] for row in rows if (row["group"], row["contender"]) == key]
         for key in (("Positions", "packed"), ("Lenses", "similarity"))

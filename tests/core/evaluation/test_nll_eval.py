@@ -51,6 +51,9 @@ def test_every_piece_is_measured_at_every_budget(kit, texts_file):
     assert len({p.start for p in pieces}) == 2
     assert pieces[0].full == pieces[1].full
     assert pieces == evaluate_nll(kit, texts, names, options)
+    alone = [evaluate_nll(kit, texts, names, options, only=number) for number in range(3)]
+    assert sorted(alone[0] + alone[1], key=repr) == sorted(pieces, key=repr)
+    assert alone[2] == []
 
 
 def test_stretches_are_parts_of_one_reading(kit, texts_file):
