@@ -171,7 +171,7 @@ class EchoConfig:
 
     match: int = option(0, "tokens that have to agree; 0: never", low=0, high=32)
     min_gap: int = option(1, "tokens between such a refocus and the one before", low=1)
-    remembered: int = option(64, "tokens for which what followed keeps its score", low=1)
+    remembered: int = option(8, "tokens for which what followed keeps its score", low=1)
 
 
 @dataclass(frozen=True)

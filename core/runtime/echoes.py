@@ -59,7 +59,7 @@ class Echoes:
         self._suffixes = Suffixes(max(1, config.match))
         self._recent: deque[Echo] = deque()
 
-    def listen(self, tokens: U32, since: int) -> int | None:
+    def listen(self, tokens: U32, since: int, quiet: int = 0) -> int | None:
         """Number of tokens up to and with the first that calls for a refocus, or None.
 
         The session takes these tokens next, or all of them.
@@ -67,13 +67,15 @@ class Echoes:
         Args:
             tokens: uint32 [t], what follows the working context's history.
             since: tokens since the last refocus.
+            quiet: the first so many tokens call for none.
         """
         if not self._config.match:
             return None
         self._catch_up()
         for count, token in enumerate(tokens.tolist(), 1):
             echo = self._hear(token)
-            if echo and since + count >= self._config.min_gap and not self._raw(echo.place):
+            due = count > quiet and since + count >= self._config.min_gap
+            if echo and due and not self._raw(echo.place):
                 return count
         return None
 

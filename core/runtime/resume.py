@@ -14,7 +14,7 @@ from megacontext.core.config.keys import WHERE_AND_HOW, by_path
 from megacontext.core.focus import Limits
 from megacontext.core.runtime.bundle import resolve_kinds, weights_id
 from megacontext.core.runtime.parts import Parts
-from megacontext.core.runtime.triggers import limits_for
+from megacontext.core.runtime.triggers import ASKED, limits_for
 from megacontext.traces.errors import TraceError
 from megacontext.traces.reader import TraceReader
 from megacontext.traces.row import TraceRow
@@ -38,11 +38,13 @@ class Resumed:
     """Where a run stands.
 
     ``rows`` whole rows of its trace; the history that its source gave, uint32 [n], and the
-    positions of these tokens, int64 [n]; the limits that were in force, if any were changed.
+    positions of these tokens, int64 [n]; the limits that were in force, if any were changed; the
+    length of the history at the last question or turn end.
     """
 
     rows: int = 0
     focus: FocusConfig | None = None
+    asked_at: int | None = None
     source_history: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint32))
     positions: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
@@ -84,7 +86,9 @@ def restore(parts: Parts, trace: Path) -> Resumed:
     keep = np.ones(len(tokens), bool)
     for start, stop in typed:
         keep[max(start, 0) : max(stop, 0)] = False
-    return Resumed(len(rows), focus, tokens[keep], began + np.flatnonzero(keep))
+    asked = [row.history_tokens for row in rows if Trigger(row.trigger) in ASKED]
+    asked_at = asked[-1] if asked else None
+    return Resumed(len(rows), focus, asked_at, tokens[keep], began + np.flatnonzero(keep))
 
 
 def _recorded_limits(

@@ -109,6 +109,7 @@ def _drive(
             )
             session = Session(parts, Recorder(writer), steering, progress)
             session.focus_config = restored.focus or parts.config.focus
+            session.asked_at = restored.asked_at
             session.warm_up()
             on_ready()
             rewind = Rewind(

@@ -86,6 +86,7 @@ class Session:
         self._text = parts.base.tokenizer.stream()
         self._phase = Phase.INGEST
         self._since_refocus = 0
+        self.asked_at: int | None = None
         self._observer = Observer(parts)
         self._aside = second_core(parts.base)
         self.step = -1
@@ -186,7 +187,7 @@ class Session:
             cut = self._marks.first(chunk, self._since_refocus)
             if cut is not None:
                 chunk, trigger = chunk[:cut], Trigger.QUESTION
-            heard = None if asked else self._echoes.listen(chunk, self._since_refocus)
+            heard = None if asked else self._hear(chunk)
             if heard is not None and (heard < len(chunk) or trigger is None):
                 chunk, trigger = chunk[:heard], Trigger.ECHO
             at += len(chunk)
@@ -207,7 +208,7 @@ class Session:
         for _ in range(limit):
             self._steering.serve(self)
             token = np.array([self._pick()], np.uint32)
-            heard = self._echoes.listen(token, self._since_refocus)
+            heard = self._hear(token)
             nll, piece = self._take(token)
             text += piece
             if self.parts.focus.working_context.tail_tokens == 0:
@@ -219,6 +220,18 @@ class Session:
             if token[0] == self.parts.base.tokenizer.eos_id or (stop and stop in text):
                 break
         return text.partition(stop)[0] if stop else text
+
+    def _hear(self, tokens: np.ndarray) -> int | None:
+        """Number of the next tokens up to and with the first whose echo calls for a refocus.
+
+        Behind a question nothing echoes for a block's length: an answer sounds like much that was
+        not asked for, and what the question opened is to be read first.
+        """
+        quiet = 0
+        if self.asked_at is not None:
+            loud_at = self.asked_at + self.config.block_size
+            quiet = max(0, loud_at - self.parts.focus.working_context.n_tokens)
+        return self._echoes.listen(tokens, self._since_refocus, quiet)
 
     def _pick(self) -> int:
         position, tree = self.parts.focus.working_context.n_tokens, self.parts.tree
@@ -309,6 +322,8 @@ class Session:
         """
         parts, focus = self.parts, self.parts.focus
         limits = limits_for(self.focus_config, trigger)
+        if trigger in ASKED:
+            self.asked_at = focus.working_context.n_tokens
         self.step = step = focus.begin(trigger, limits)
         rounds: list[TimedRound] = []
         self._observer.begin(self._layout())

@@ -79,6 +79,14 @@ def test_an_echo_waits_until_the_gap_is_over():
     assert history.add(history.tokens[passage], since=4) == 3
 
 
+def test_what_is_to_be_quiet_is_heard_and_calls_for_nothing():
+    history = History()
+    passage = history.tokens[FAR - 6 : FAR]
+    assert history.echoes.listen(passage, since=100, quiet=4) == 5
+    history = History()
+    assert history.echoes.listen(history.tokens[FAR - 6 : FAR], since=100, quiet=6) is None
+
+
 def test_a_gist_is_wanted_once_and_a_raw_block_until_the_echo_is_forgotten():
     history = History(remembered=12)
     near = len(history.tokens) - SIZE - 4
@@ -194,6 +202,56 @@ def test_a_question_echoes_nothing(config_text, text_file, tmp_path):
     question = next(row for row in late if row.trigger == Trigger.QUESTION)
     before = {row.trigger for row in late if row.history_tokens < question.history_tokens}
     assert before == {Trigger.BLOCK_CLOSED}
+
+
+def read_again(config_text, text_file, trace, *, asked=True, whole=True):
+    """Rows behind 636 tokens of a run, that then reads 22 of its early tokens again.
+
+    With ``asked`` a question and a token of its answer stand between; without ``whole`` the run
+    ends 4 tokens behind that. A trace that is there is resumed.
+    """
+    passage = "the key of the third harbour is 12345."
+    head = config_text[: config_text.index("source:")]
+    segments = [
+        "{kind: ingest, tokens: 100}",
+        f"{{kind: plant, name: x, text: '{passage}'}}",
+        "{kind: ingest, tokens: 498}",
+        "{kind: question, about: x, text: '\\n#~', answer: '1', tokens: 1}" if asked else "",
+        f"{{kind: plant, name: y, text: '{passage[: 22 if whole else 4]}'}}",
+    ]
+    source = (
+        f"source: {{kind: script, text: {{kind: text, path: {text_file}}},"
+        f" segments: [{', '.join(filter(None, segments))}]}}\n"
+    )
+    config = parse_config(head + source, [*ECHO, "triggers.question_mark=false"])
+    run(config, trace, control=False, resume=trace.exists())
+    return [row for row in rows_of(trace) if row.history_tokens > 636]
+
+
+def test_for_a_block_behind_a_question_nothing_echoes(config_text, text_file, tmp_path):
+    plain = read_again(config_text, text_file, tmp_path / "plain.arrow", asked=False)
+    heard = [row.history_tokens - 636 for row in plain if row.trigger == Trigger.ECHO]
+    assert heard, "without a question the passage is heard"
+    assert heard[0] < SIZE
+    rows = read_again(config_text, text_file, tmp_path / "asked.arrow")
+    question = next(row.history_tokens for row in rows if row.trigger == Trigger.QUESTION)
+    heard = [row.history_tokens - question for row in rows if row.trigger == Trigger.ECHO]
+    assert heard, "a block later it is heard, too"
+    assert min(heard) > SIZE
+
+
+def test_a_run_resumed_behind_a_question_is_as_quiet(config_text, text_file, tmp_path):
+    unbroken = read_again(config_text, text_file, tmp_path / "whole.arrow")
+    trace = tmp_path / "cut.arrow"
+    cut = read_again(config_text, text_file, trace, whole=False)
+    assert not any(row.trigger == Trigger.ECHO for row in cut)
+    resumed = read_again(config_text, text_file, trace)
+
+    def refocuses(rows):
+        kept = (row for row in rows if row.trigger != Trigger.MANUAL)  # at the end of a run
+        return [(row.trigger, row.history_tokens) for row in kept]
+
+    assert refocuses(resumed) == refocuses(unbroken)
 
 
 def test_an_interrupted_run_hears_what_it_would_have_heard(repeating, tmp_path):
