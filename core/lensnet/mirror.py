@@ -16,7 +16,7 @@ __all__ = ["Mirror", "TreeLike"]
 F32 = npt.NDArray[np.float32]
 _KEYS = "keys"
 _CHUNK = 16_384  # nodes copied at a time: bounds host memory while a large tree is mirrored
-_PIECE = 64  # gists read at a time; divides _CHUNK
+_PIECE = 64  # gists read at a time
 
 
 class TreeLike(Protocol):
@@ -48,48 +48,51 @@ class Mirror:
 
         In float32: half precision blurs who is best.
         """
-        return self._grown(tree, _KEYS, tree.n_nodes(1), lambda a, b: tree.keys(1, a, b), 1)
+        count = tree.n_nodes(1)
+        return self._grown(tree, _KEYS, count, lambda a, b: self._copied(tree.keys(1, a, b)))
 
     def gists(self, tree: TreeLike, level: int) -> Tensor:
         """What was read of all nodes of ``level``, in a buffer [>= n, E] like that of the keys."""
         count = tree.n_nodes(level)
-        name = f"gists-{level}"
-        return self._grown(tree, name, count, lambda a, b: tree.gists(level, a, b), _PIECE)
+        return self._grown(
+            tree,
+            f"gists-{level}",
+            count,
+            lambda a, b: self._in_pieces(self._copied(tree.gists(level, a, b)), a),
+        )
 
     def _grown(
-        self,
-        tree: TreeLike,
-        name: str,
-        count: int,
-        rows: Callable[[int, int], F32],
-        piece: int,
+        self, tree: TreeLike, name: str, count: int, made: Callable[[int, int], Tensor]
     ) -> Tensor:
+        """``made`` gives the rows [start, stop) that are missing."""
         if tree is not self._tree:
             self._tree, self._rows, self._count = tree, {}, {}
         have = self._count.get(name, 0)
         if have > count:
             have = 0
         while have < count:
-            first = have // piece * piece
-            stop = min(count, first + _CHUNK)
-            # A copy: the tree hands out views of buffers that it may replace or map read-only.
-            part = torch.from_numpy(np.array(rows(first, stop), np.float32)).to(self._device)
-            if piece > 1:
-                part = self._in_pieces(part)
+            stop = min(count, have + _CHUNK)
+            part = made(have, stop)
             self._reserve(name, stop, part)
-            self._rows[name][have:stop] = part[have - first : stop - first]
+            self._rows[name][have:stop] = part
             have = stop
         self._count[name] = have
         return self._rows[name]
 
-    def _in_pieces(self, gists: Tensor) -> Tensor:
-        """Gists [n, D], the first of them at the start of a piece, as what is kept of them.
+    def _copied(self, rows: F32) -> Tensor:
+        # The tree hands out views of buffers that it may replace or map read-only.
+        return torch.from_numpy(np.array(rows, np.float32)).to(self._device)
+
+    def _in_pieces(self, gists: Tensor, first: int) -> Tensor:
+        """What is kept of gists [n, D], whose nodes are ``first`` and those behind it.
 
         How a product is summed depends on its shape and on a row's place in it. Both are the same
         here whenever a node is read, so a session that is resumed scores as one that never stopped.
         """
-        whole = functional.pad(gists, (0, 0, 0, -len(gists) % _PIECE))
-        return torch.cat([self._read(piece) for piece in torch.split(whole, _PIECE)])
+        lead, count = first % _PIECE, len(gists)
+        whole = functional.pad(gists, (0, 0, lead, -(lead + count) % _PIECE))
+        read = [self._read(piece) for piece in torch.split(whole, _PIECE)]
+        return torch.cat(read)[lead : lead + count]
 
     def _reserve(self, name: str, rows: int, like: Tensor) -> None:
         old = self._rows.get(name)
