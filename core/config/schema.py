@@ -37,6 +37,19 @@ class ModelConfig:
         choices=("auto", "float32", "bfloat16"),
     )
     adapter: str | None = option(None, "LoRA adapter folder, merged into the weights")
+    chat: str = option(
+        "auto",
+        "render questions and turns with the chat template; auto: if there is one (not demo's)",
+        choices=("auto", "on", "off"),
+    )
+    bos: str = option(
+        "auto",
+        "begin a history with the model's first token; auto: if its tokenizer does",
+        choices=("auto", "on", "off"),
+    )
+    special_tokens: bool = option(
+        False, "a special token's name in a text gives that token, not its letters"
+    )
 
 
 @dataclass(frozen=True)

@@ -105,8 +105,9 @@ class FixedSeat:
             assert window.last is not None
             token = int(window.last.logits[-1].argmax())
             window.append([token])
-            text += stream.push([token])[0]
-            if token == self._tokenizer.eos_id or (stop and stop in text):
+            ended, piece = token in self._tokenizer.end_ids, stream.push([token])[0]
+            text += "" if ended else piece
+            if ended or (stop and stop in text):
                 break
         gold_raw = self._gold_raw() if len(self._gold) else None
         return Asked(text.partition(stop)[0] if stop else text, gold_raw, None)

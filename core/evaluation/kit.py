@@ -150,15 +150,7 @@ class Kit:
         """The history of ``text``; the newest few are kept with their gists."""
         found = self._histories.pop(text, None)
         if found is None:
-            hf = self.base.tokenizer.hf
-            if not getattr(hf, "is_fast", False):
-                raise ModelError(
-                    f"the tokenizer of model '{self.base.name}' gives no character offsets; use "
-                    "a model with a tokenizer.json."
-                )
-            made = hf(text, add_special_tokens=False, return_offsets_mapping=True)
-            offsets = np.array(made["offset_mapping"], np.int64).reshape(-1, 2)
-            found = self.history_of(np.array(made["input_ids"], np.uint32), offsets)
+            found = self.history_of(*self.base.tokenizer.encode_spans(text))
         self._histories[text] = found
         if len(self._histories) > _HISTORIES:
             self._histories.popitem(last=False)
