@@ -260,13 +260,14 @@ def show(figures: Mapping[str, Any], table: list[dict[str, str]], as_json: bool)
 
 def _register() -> None:
     # The larger evaluations have a file of their own, which uses what stands above.
-    from megacontext.core.cli import evaluate_suite
+    from megacontext.core.cli import evaluate_benchmarks, evaluate_suite
 
     for command in (
         evaluate_suite.suite,
         evaluate_suite.ablate,
         evaluate_suite.report,
         evaluate_suite.questions,
+        evaluate_benchmarks.ruler,
     ):
         app.command()(command)
 
