@@ -28,7 +28,9 @@ __all__ = [
 class ModelConfig:
     """The frozen base model."""
 
-    path: str = option("demo", "'demo' (bundled), a local model folder, or a hub id")
+    path: str = option(
+        "demo", "'demo' (bundled), 'smollm2' (extra), a model folder, a .gguf file, or a hub id"
+    )
     dtype: str = option(
         "auto",
         "auto: bfloat16 on a GPU, float32 on a CPU",
