@@ -30,11 +30,14 @@ def draw(path: Path, title: str, cells: Sequence[Cell]) -> None:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
 
+    shortest = min((cell.length for cell in means if cell.length), default=4096)
+    at = {cell.length: cell.length or shortest // 4 for cell in means}
+
     # A little to the side of each other, so that intervals at one length can be told apart.
     names = list(dict.fromkeys(cell.contender for cell in means))
     for number, name in enumerate(names):
         own = [cell for cell in means if cell.contender == name]
-        places = [cell.length * 1.02 ** (number - len(names) / 2) for cell in own]
+        places = [at[cell.length] * 1.02 ** (number - len(names) / 2) for cell in own]
         scores = [cell.score for cell in own]
         low = [max(cell.score - cell.interval[0], 0) for cell in own]
         high = [max(cell.interval[1] - cell.score, 0) for cell in own]
@@ -43,7 +46,7 @@ def draw(path: Path, title: str, cells: Sequence[Cell]) -> None:
 
     lengths = sorted({cell.length for cell in means})
     axes.set_xscale("log", base=2)
-    axes.set_xticks(lengths, [length_name(length) for length in lengths])
+    axes.set_xticks([at[length] for length in lengths], [length_name(length) for length in lengths])
     axes.minorticks_off()
     axes.set(ylim=(-0.02, 1.02), xlabel="tokens of text", ylabel="score", title=title)
     axes.grid(alpha=0.3)

@@ -53,7 +53,9 @@ class Cell:
 
 
 def length_name(length: int) -> str:
-    """``4096`` as ``4k``, ``1048576`` as ``1M``."""
+    """``4096`` as ``4k``, ``1048576`` as ``1M``; ``0k``: no text but what matters."""
+    if length == 0:
+        return "0k"
     for unit, name in ((1 << 20, "M"), (1 << 10, "k")):
         if length >= unit and length % unit == 0:
             return f"{length // unit}{name}"

@@ -268,6 +268,9 @@ def _register() -> None:
         evaluate_suite.report,
         evaluate_suite.questions,
         evaluate_benchmarks.ruler,
+        evaluate_benchmarks.worlds,
+        evaluate_benchmarks.needles,
+        evaluate_benchmarks.facts,
     ):
         app.command()(command)
 

@@ -25,13 +25,19 @@ if TYPE_CHECKING:
 
     from megacontext.core.benchmarks.tasks import BenchTask
 
-__all__ = ["ruler"]
+__all__ = ["facts", "needles", "ruler", "worlds"]
 
 MODEL = typer.Option(None, "--model", help="Model: what model.path takes; default: the config's.")
 CONFIG = typer.Option(None, "--config", help="YAML config of a run; default: all defaults.")
 SET = typer.Option([], "--set", help="Override: key.path=value; may repeat.")
 W_MAX = typer.Option(None, "--w-max", min=4, help="Budget in entries; default: the config's.")
 LENGTHS = typer.Option("4k,32k", help="Tokens of text, joined by commas: 4k, 128k, 1M.")
+OWN_LENGTHS = typer.Option(
+    "0k,4k,32k", "--lengths", help="As 4k, 128k, 1M, joined by commas; 0k: the facts alone."
+)
+HAYSTACK = typer.Option(
+    [], help="Text file or folder to hide them in; may repeat; default: Python's own texts."
+)
 TASKS = typer.Option(None, help="Names of tasks joined by commas; default: all.")
 SAMPLES = typer.Option(20, min=1, help="Questions of each task and length.")
 SHARED = typer.Option(
@@ -93,13 +99,13 @@ class Plan:
         return list(dict.fromkeys(names))
 
 
-def lengths_of(text: str) -> list[int]:
+def lengths_of(text: str, least: int = 1) -> list[int]:
     """Tokens: ``4k`` is 4,096 and ``1M`` 1,048,576."""
     units = {"": 1, "k": 1 << 10, "m": 1 << 20}
     found = []
     for part in text.split(","):
         match = _LENGTH.fullmatch(part.strip())
-        if match is None or not int(match[1]):
+        if match is None or int(match[1]) < least:
             raise ConfigError(f"--lengths: {part.strip()!r} is no length; write 4k, 128k or 1M.")
         found.append(int(match[1]) * units[match[2].lower()])
     return sorted(set(found))
@@ -163,6 +169,94 @@ def ruler(
         )
 
     run_plan(plan, "RULER", {"tasks": names, "lengths": wanted}, generate)
+
+
+def _own_set(name: str, title: str, example: str) -> Callable[..., None]:
+    """A command of a set of our own; all have the same options."""
+
+    def command(
+        model: str | None = MODEL,
+        config: Path | None = CONFIG,
+        set_: list[str] = SET,
+        w_max: int | None = W_MAX,
+        lengths: str = OWN_LENGTHS,
+        haystack: list[Path] = HAYSTACK,
+        tasks: str | None = TASKS,
+        samples: int = SAMPLES,
+        shared: int = SHARED,
+        contenders: str | None = CONTENDERS,
+        seed: int | None = SEED,
+        out: Path | None = OUT,
+        workers: int = WORKERS,
+        embedder: str = EMBEDDER,
+        save: Path | None = SAVE,
+        load: list[Path] = LOAD,
+        as_json: bool = JSON,
+    ) -> None:
+        plan = Plan(
+            name,
+            model,
+            config,
+            set_,
+            w_max,
+            lengths,
+            tasks,
+            samples,
+            shared,
+            contenders,
+            seed,
+            out,
+            workers,
+            embedder,
+            save,
+            load,
+            as_json,
+        )
+        quiet_libraries()
+        from megacontext.core.benchmarks.planting import Haystack, make_set
+        from megacontext.core.benchmarks.sets import SETS
+
+        makers, default = SETS[name]
+        names = plan.names(list(makers)) if tasks else list(default)
+        wanted, number = lengths_of(lengths, 0), plan.loaded().seed
+
+        def generate(tokenizer: Tokenizer, progress: Callable[[int, int], None]) -> list[BenchTask]:
+            return make_set(
+                name,
+                {task: makers[task] for task in names},
+                tokenizer,
+                Haystack(haystack),
+                wanted,
+                samples,
+                shared=shared,
+                seed=number,
+                progress=progress,
+            )
+
+        texts = [str(path.resolve()) for path in haystack]
+        what: dict[str, Any] = {"tasks": names, "lengths": wanted, "haystack": texts}
+        run_plan(plan, title.partition(":")[0], what, generate)
+
+    command.__name__ = name
+    command.__doc__ = f"{title}\n\nExample: {example}"
+    return command
+
+
+worlds = _own_set(
+    "worlds",
+    "Worlds: people walk, take and give things, hidden in prose (bAbI's tasks 1 to 5, made anew).",
+    "megacontext eval worlds --model smollm2 --lengths 0k,4k,32k --w-max 2048",
+)
+needles = _own_set(
+    "needles",
+    "Needles: facts that share no word with their question (after NoLiMa, made anew).",
+    "megacontext eval needles --model smollm2 --lengths 0k,4k,32k --w-max 2048",
+)
+facts = _own_set(
+    "facts",
+    "Facts: same-worded facts told apart by their key, in wording no calibration has seen.",
+    "megacontext eval facts --model smollm2 --lengths 0k,4k,32k --w-max 2048",
+)
 
 
 def run_plan(plan: Plan, title: str, what: dict[str, Any], generate: Generate) -> None:
@@ -240,8 +334,8 @@ def _ask(
     cells = summarize(results, loaded.seed)
     write_parquet(out / f"{plan.benchmark}.parquet", [asdict(result) for result in results])
     heading = f"{title}: {loaded.model.path}, W_max {loaded.w_max:,}"
-    picture, note = _picture(out / f"{plan.benchmark}.png", heading, cells)
-    notes += note
+    picture, why = _picture(out / f"{plan.benchmark}.png", heading, cells)
+    notes += why
     command = ["megacontext", *sys.argv[1:]]
     seconds = time.monotonic() - began
     about = about_now(plan.benchmark, command, fingerprint(loaded), workers, seconds, notes)

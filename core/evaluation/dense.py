@@ -105,4 +105,4 @@ class Embedder:
             mask = given["attention_mask"][..., None].float()
             pooled = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
         unit = torch.nn.functional.normalize(pooled, dim=-1)
-        return unit.cpu().numpy().astype(np.float32)  # type: ignore[no-any-return]
+        return unit.cpu().numpy().astype(np.float32)

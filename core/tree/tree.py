@@ -211,22 +211,14 @@ class Tree:
         self._n_tokens = rows.count
 
     def forget(self, n_tokens: int) -> None:
-        """Go back to the first ``n_tokens`` of the history; only a tree in memory can.
-
-        Views of what came after them change when other tokens are appended.
-
-        Raises:
-            StorageError: this tree lies on disk.
-        """
+        """Go back to the first ``n_tokens`` of the history. A tree on disk cannot."""
         if self._folder is not None:
             raise StorageError(f"{self._where} lies on disk, where nothing is forgotten.")
-        self._check_span("history", 0, n_tokens, self._n_tokens)
         self._tokens.rollback((n_tokens, 0, 0))
         for level in self._levels:
-            mark = (node_count(level.number, n_tokens, self.spec.block_size), 0, 0)
-            level.rollback((mark, mark))
-        self._n_tokens = n_tokens
-        self._committed = min(self._committed, n_tokens)
+            nodes = node_count(level.number, n_tokens, self.spec.block_size)
+            level.rollback(((nodes, 0, 0), (nodes, 0, 0)))
+        self._n_tokens = self._committed = n_tokens
 
     def tokens(self, start: int, stop: int) -> U32:
         """Token ids [start, stop): uint32 [stop - start], read-only, not copied."""
