@@ -238,6 +238,8 @@ class SimDisk:
             self._change(_NameOp(path.parent, "unlink", path))
 
     def sync_folder(self, path: Path) -> None:
+        if path in self.root.parents:  # outside the simulated disk, durable from the start
+            return
         self._need_folder(path)
         if self.call("sync_folder", path, self.epoch):
             return
