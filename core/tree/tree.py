@@ -165,7 +165,9 @@ class Tree:
         return self._committed
 
     def n_nodes(self, level: int) -> int:
-        """Complete nodes of ``level`` (1 to max_levels)."""
+        """Complete nodes of ``level`` (>= 1); a tree has none above its max_levels."""
+        if level > len(self._levels):
+            return 0
         self._level(level)
         return node_count(level, self._n_tokens, self.spec.block_size)
 
