@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -46,6 +45,12 @@ from megacontext.tui.widgets.shared import HistoryPane
 __all__ = ["InspectorApp"]
 
 TICKS_PER_S = 10
+
+
+class BaseScreen(Screen[None]):
+    """The panes' screen. No pane has the focus until one is asked for: arrows are time then."""
+
+    AUTO_FOCUS = ""
 
 
 def _footer_rank(command: Command) -> int:
@@ -103,6 +108,9 @@ class InspectorApp(DeskApp):
         self._ticking = ticking
         self._pace = Pace()
         self._frame: Frame | None = None
+
+    def get_default_screen(self) -> Screen[None]:
+        return BaseScreen(id="_default")
 
     @property
     def session(self) -> Session:
@@ -162,7 +170,7 @@ class InspectorApp(DeskApp):
         if not self.laid_out:
             return
         changed = self.session.tick()
-        if changed or not self.shown.trail.complete:
+        if changed or not (self.shown.trail.complete and self.shown.log.complete):
             self.redraw()
 
     def redraw(self) -> None:
@@ -367,11 +375,6 @@ class InspectorApp(DeskApp):
 
     def on_text_pane_scrolled(self, message: TextPane.Scrolled) -> None:
         self.session.scroll_text(message.lines)
-        self.redraw()
-
-    def on_actions_pane_picked(self, message: ActionsPane.Picked) -> None:
-        self.session.play(lambda p: replace(p.seek(message.row), playing=False))
-        self.session.centre(message.node)
         self.redraw()
 
     def on_time_pane_sought(self, message: TimePane.Sought) -> None:

@@ -50,7 +50,7 @@ async def until(pilot: Pilot, condition: Callable[[], bool]) -> None:
 
 async def test_every_key_of_the_table_runs_without_an_error(make: Make) -> None:
     app = make()
-    dialogs = {"search", "goto", "help", "search_next", "search_previous"}
+    dialogs = {"search", "goto", "help", "search_next", "search_previous", "extremes", "filter"}
     plain = [c.key for c in COMMANDS if c.id not in {"quit", "export", *dialogs}]
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("right_square_bracket", *plain, *reversed(plain))
