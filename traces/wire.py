@@ -1,7 +1,9 @@
 """Lines on the control socket: one JSON object each, with a version, limited in size.
 
 Client to engine: ``{"v": 1, "id": 3, "command": "set", "key": "w_max", "value": 512}``.
-Engine to client: ``{"v": 1, "id": 3, "ok": true, …}`` or ``{"v": 1, "event": "status", …}``.
+Engine to client: ``{"v": 1, "id": 3, "ok": true, …}`` or an event:
+``{"v": 1, "event": "status", …}``, and of a reply as it is decoded ``asked`` (text), ``token``
+(text, nll) and ``answered`` (text).
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ __all__ = [
 
 WIRE_VERSION = 1
 LIMIT_BYTES = 1 << 20  # of one line
-COMMANDS = frozenset({"pause", "resume", "step", "set", "text", "marker", "stop", "status"})
+COMMANDS = frozenset({"pause", "resume", "step", "set", "text", "ask", "marker", "stop", "status"})
 _SOCKET_PATH_BYTES = 100  # sun_path has 108 bytes on Linux, 104 elsewhere
 
 
