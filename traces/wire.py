@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from megacontext.traces.errors import MegaContextError
+from megacontext.traces.files import real_path
 
 __all__ = [
     "COMMANDS",
@@ -44,6 +45,7 @@ def socket_path(trace: Path) -> Path:
 
     A socket, or, where its path is too long for one, a file that holds the socket's real path.
     """
+    trace = real_path(trace)
     return trace.with_name(trace.name + ".sock")
 
 
