@@ -332,6 +332,10 @@ class TraceReader:
             self._overview_blocks = self.num_batches
             return self._overview.overview()
 
+    def first_row(self, block: int) -> int:
+        """Number of the first row of batch ``block``; of the batch after the last: num_rows."""
+        return int(self._starts[block])
+
     def block_of(self, row: int) -> int:
         """Number of the batch that holds ``row``."""
         return int(np.searchsorted(self._starts, row, side="right")) - 1
@@ -354,6 +358,10 @@ class TraceReader:
             ignore_case: compare ASCII letters without case.
         """
         return self._text.find(text, start_token, backward=backward, ignore_case=ignore_case)
+
+    def find_all(self, text: str, limit: int, *, ignore_case: bool = False) -> np.ndarray:
+        """I64[hits, 2]: token spans of the first ``limit`` occurrences that do not overlap."""
+        return self._text.find_all(text, limit, ignore_case=ignore_case)
 
     def text_of(self, start_token: int, stop_token: int) -> list[str]:
         """The pieces of tokens [start_token, stop_token), one each; "" where none was recorded."""

@@ -14,20 +14,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from megacontext.tui.focus import latest, neighbour, reaction
-from megacontext.tui.frame import Frame, Marker, RunInfo, Series, TextSpan, Trail
+from megacontext.tui.frame import Frame, Marker, Run, RunInfo, Series, Trail
 from megacontext.tui.life import LifeScan, NodeLife
 from megacontext.tui.model import RowModel
 from megacontext.tui.playback import Playback
 from megacontext.tui.source import Source
+from megacontext.tui.spans import text_span
 from megacontext.tui.view import Node, ViewState
 
 __all__ = ["Session"]
 
 TRAIL_ROWS = 160
 """Rows of the past that a frame carries: more than any waterfall shows."""
-CONTEXT_BEFORE, CONTEXT_AFTER = 12, 192
-TEXT_TOKENS = 1024
-"""Tokens of text that a frame carries at most."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +34,8 @@ class _Slices:
 
     frame_s: float = 0.005
     life_s: float = 0.02
+    vitals_s: float = 0.04
+    opening_s: float = 0.2
 
 
 class Session:
@@ -56,26 +56,39 @@ class Session:
     ) -> None:
         self.source = source
         self.clock = clock
-        self.slices = _Slices(math.inf, math.inf) if unhurried else _Slices()
+        self.slices = _Slices(math.inf, math.inf, math.inf, math.inf) if unhurried else _Slices()
         status = source.status()
-        play = Playback().grow(source.num_rows)
-        self.playback = play.end() if status.growing else play.seek(self._opening_row())
+        self._generation = 0
         self.view = ViewState()
+        self.last_find = ""
         self.notice = ""
         self.pinned = False  # another session sets the window, as it is
         self.mine: list[Marker] = []
         self._scan: LifeScan | None = None
         self._problem = ""
         self._ticked = clock()
+        self.playback = Playback().grow(source.num_rows)
+        if status.growing:
+            self.playback = self.playback.end()
+        elif source.num_rows:
+            self._open_where_it_moves()
 
-    def _opening_row(self) -> int:
-        """Where a finished run opens: on the last marker before its first question, else at 0."""
-        before = 0
+    def _open_where_it_moves(self) -> None:
+        """A finished run opens on what its first question led to, else where most moved."""
         for marker in self.source.scalars.markers:
             if marker.label.lower().startswith("question"):
-                return before
-            before = marker.row
-        return 0
+                answer = reaction(self.source, self.source.row(marker.row))
+                if answer is not None:
+                    self.playback = self.playback.seek(answer[0].number)
+                    self.view = self.view.select(answer[1].node)
+                    return
+        deadline = self.clock() + self.slices.opening_s
+        self.source.read_vitals(lambda: self.clock() > deadline)
+        voluntary = self.source.vitals().voluntary
+        self.seek(int(voluntary.argmax()) if len(voluntary) else 0)
+        act = self.source.row(self.playback.position).latest_action()
+        if act is not None and len(voluntary) and voluntary.any():
+            self.view = self.view.select(act.node)
 
     # -- time ---------------------------------------------------------------------------------
     def tick(self) -> bool:
@@ -94,13 +107,25 @@ class Session:
         answers = self.source.control.answers() if self.source.control is not None else []
         if answers:
             self.notice = " ".join(answers)
-        return self._read_life() or changed or bool(answers) or self.playback != before
+        read = self._read_vitals()
+        return self._read_life() or read or changed or bool(answers) or self.playback != before
 
     def _start_over(self) -> None:
         """Another, shorter trace has taken the file's name: show that one from its end."""
         self.playback = Playback(speed=self.playback.speed).grow(self.source.num_rows).end()
         self.view, self._scan, self.mine = ViewState(), None, []
+        self._generation += 1
         self.notice = "Another run has taken this trace's name; this is its newest step."
+
+    def _read_vitals(self) -> bool:
+        """Spend this tick's share on what the rows were like; True when something was read."""
+        before = self.source.vitals().num_rows
+        if before >= self.source.num_rows:
+            return False
+        share = self.slices.life_s if self.playback.following else self.slices.vitals_s
+        deadline = self.clock() + share
+        self.source.read_vitals(lambda: self.clock() > deadline)
+        return self.source.vitals().num_rows != before
 
     def _read_life(self) -> bool:
         """Spend this tick's share on the selected node's life; True when something was read."""
@@ -160,11 +185,19 @@ class Session:
             series=self._series(trail),
             trail=trail,
             markers=self.markers,
-            text=self._text(row),
+            text=None if row is None else text_span(self.source, row, view),
             life=self._life(),
             first_step=int(scalars.step[0]) if count else 0,
             last_step=int(scalars.step[-1]) if count else 0,
             notice=self.notice,
+            run=self.run(),
+        )
+
+    def run(self) -> Run:
+        """All rows known so far."""
+        s = self.source.scalars
+        return Run(
+            s.step, s.history, s.heat, s.latency_us, s.drift, self.source.vitals(), self._generation
         )
 
     def _life(self) -> NodeLife | None:
@@ -206,37 +239,18 @@ class Session:
             complete=all(row is not None for row in rows),
         )
 
-    def _text(self, row: RowModel | None) -> TextSpan | None:
-        if row is None:
-            return None
-        node = self.view.node
-        if node is None:
-            start = max(row.history - TEXT_TOKENS // 4, 0)
-            pieces, nll = self.source.pieces(start, row.history)
-            return TextSpan(start, row.history, tuple(pieces), nll, "the newest tokens", "newest")
-        start, stop = node.span(row.block_size)
-        pieces, nll = self.source.pieces(start, min(stop, start + TEXT_TOKENS, row.history))
-        state, _ = row.after.state(node)
-        if state == "absent" and start < row.history:
-            state = "tail"
-        before, _ = self.source.pieces(max(start - CONTEXT_BEFORE, 0), start)
-        after, _ = self.source.pieces(stop, min(stop + CONTEXT_AFTER, row.history))
-        return TextSpan(
-            start,
-            stop,
-            tuple(pieces),
-            nll,
-            str(node),
-            state,
-            row.score_of(node),
-            before="".join(before),
-            after="".join(after),
-        )
-
     # -- commands -----------------------------------------------------------------------------
     def play(self, change: Callable[[Playback], Playback]) -> None:
         """Apply one transition of the playback machine."""
         self.playback = change(self.playback)
+
+    def seek(self, row: int) -> None:
+        """Go to ``row`` and stay there."""
+        self.playback = replace(self.playback.seek(row), playing=False)
+
+    def step_of(self, row: int) -> int:
+        """The refocus step of ``row``."""
+        return int(self.source.scalars.step[row])
 
     def toggle_play(self) -> None:
         growing = self.source.status().growing
