@@ -22,7 +22,7 @@ from megacontext.core.sources import Event, open_source
 from megacontext.traces.control import ControlServer
 from megacontext.traces.errors import TraceError
 from megacontext.traces.meta import TraceMeta
-from megacontext.traces.writer import TraceWriter
+from megacontext.traces.writer import SCORES_PER_ROW, TraceWriter
 
 __all__ = ["RunResult", "run"]
 
@@ -91,13 +91,15 @@ def _drive(
     progress: Callable[[int], None],
     on_ready: Callable[[], None],
 ) -> Outcome:
+    mode, _, top_k = parts.config.trace.scores.partition(":")
     writer = TraceWriter(
         out,
         metadata(parts),
-        scores=parts.config.trace.scores,
+        scores=mode,
         flush_rows=parts.config.trace.flush_rows,
         flush_ms=parts.config.trace.flush_ms,
         queue_rows=parts.config.trace.queue_rows,
+        top_k=int(top_k or SCORES_PER_ROW),
         prefix=out if restored.rows else None,
         prefix_rows=restored.rows or None,
     )

@@ -165,7 +165,9 @@ class Session:
         self.ingest(tokens, asked=True)
         if self.config.triggers.turn_end:
             self.refocus(Trigger.TURN_END)
-        self._steering.reply(self.decode(limit, stop))
+        reply = self.decode(limit, stop)
+        self.outcome.decoded.append(reply)
+        self._steering.reply(reply)
 
     # -- tokens ---------------------------------------------------------------------------
 
