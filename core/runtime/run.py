@@ -25,7 +25,7 @@ from megacontext.traces.control import ControlServer
 from megacontext.traces.errors import TraceError
 from megacontext.traces.meta import TraceMeta
 from megacontext.traces.target import Claim, claim
-from megacontext.traces.writer import TraceWriter
+from megacontext.traces.writer import SCORES_PER_ROW, TraceWriter
 
 __all__ = ["RunResult", "run"]
 
@@ -109,13 +109,15 @@ def _drive(
     progress: Callable[[int], None],
     on_ready: Callable[[], None],
 ) -> Outcome:
+    mode, _, top_k = parts.config.trace.scores.partition(":")
     writer = TraceWriter(
         taken.path,
         metadata(parts),
-        scores=parts.config.trace.scores,
+        scores=mode,
         flush_rows=parts.config.trace.flush_rows,
         flush_ms=parts.config.trace.flush_ms,
         queue_rows=parts.config.trace.queue_rows,
+        top_k=int(top_k or SCORES_PER_ROW),
         prefix=taken.path if restored.rows else None,
         prefix_rows=restored.rows or None,
         lock=taken.lock,

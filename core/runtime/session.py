@@ -166,7 +166,10 @@ class Session:
         self.awaits_turn = True
         text = self.steering.next_turn(self)
         self.awaits_turn = False
-        self.steering.reply(answer_turn(self, text, limit, stop))
+        reply = answer_turn(self, text, limit, stop)
+        if reply:
+            self.outcome.decoded.append(reply)
+        self.steering.reply(reply)
 
     # -- tokens ---------------------------------------------------------------------------
 
