@@ -24,7 +24,7 @@ from megacontext.traces.errors import TraceError
 from megacontext.traces.meta import TraceMeta
 from megacontext.traces.writer import TraceWriter
 
-__all__ = ["RunResult", "run"]
+__all__ = ["RunResult", "metadata", "run", "trace_writer"]
 
 
 @dataclass(frozen=True)
@@ -91,16 +91,7 @@ def _drive(
     progress: Callable[[int], None],
     on_ready: Callable[[], None],
 ) -> Outcome:
-    writer = TraceWriter(
-        out,
-        metadata(parts),
-        scores=parts.config.trace.scores,
-        flush_rows=parts.config.trace.flush_rows,
-        flush_ms=parts.config.trace.flush_ms,
-        queue_rows=parts.config.trace.queue_rows,
-        prefix=out if restored.rows else None,
-        prefix_rows=restored.rows or None,
-    )
+    writer = trace_writer(parts, out, restored.rows)
     with writer:
         server = ControlServer(out) if control else None
         try:
@@ -123,6 +114,21 @@ def _drive(
                 server.close()
 
 
+def trace_writer(parts: Parts, out: Path, rows: int = 0) -> TraceWriter:
+    """A writer of the trace at ``out``, which keeps the first ``rows`` rows that are there."""
+    trace = parts.config.trace
+    return TraceWriter(
+        out,
+        metadata(parts),
+        scores=trace.scores,
+        flush_rows=trace.flush_rows,
+        flush_ms=trace.flush_ms,
+        queue_rows=trace.queue_rows,
+        prefix=out if rows else None,
+        prefix_rows=rows or None,
+    )
+
+
 def metadata(parts: Parts) -> dict[str, str]:
     """The ``mc.*`` metadata of a run."""
     config = parts.config
@@ -142,6 +148,7 @@ def metadata(parts: Parts) -> dict[str, str]:
             "mc.lens": parts.lens.name,
             "mc.notes": "\n".join(parts.notes),
         }
+        | ({"mc.allocator": parts.focus.allocator.name} if parts.foreign_allocator else {})
         | ({"mc.weights": bundled} if bundled else {}),
     ).to_metadata()
 
