@@ -5,18 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from megacontext.core.allocators import make_allocator
+from megacontext.core.allocators import Allocator, allocator_config, make_allocator
 from megacontext.core.config import Config, allocator_options
 from megacontext.core.focus import Focus, WorkingContext
 from megacontext.core.gistnet.mean import MeanGister
 from megacontext.core.gistnet.token import TokenGister
-from megacontext.core.lenses import Lens, make_lens
+from megacontext.core.lenses import LENSES, Lens, make_lens
 from megacontext.core.model import BaseModel, KVWindow, Sampler
 from megacontext.core.model.tokenizer import TextRules
 from megacontext.core.runtime.bundle import DEMO, bundle_folder, bundle_parts, resolve_kinds
@@ -48,38 +48,65 @@ class Parts:
     sampler: Sampler
     pieces: list[str]
     notes: list[str]
+    foreign_allocator: bool = False  # an object that no config names
 
     def close(self) -> None:
         """Release the tree's files and lock."""
         self.tree.close()
 
 
-def build_parts(config: Config, progress: Progress | None = None) -> Parts:
+def build_parts(
+    config: Config,
+    progress: Progress | None = None,
+    *,
+    lens: Lens | None = None,
+    allocator: Allocator | None = None,
+) -> Parts:
     """Load the model, open or make the tree, and put a focus and a window over it.
 
     Args:
         config: a checked config.
         progress: told about lagging tree levels being rebuilt: (nodes done, nodes in all).
+        lens: an object in place of the configured lens.
+        allocator: an object in place of the configured allocator.
 
     Raises:
         ModelError: the model, GistNet or LensNet cannot serve this config.
         StorageError: the tree is damaged, foreign or in use.
     """
+    if lens is not None and lens.name in LENSES:
+        config = replace(config, lens=replace(config.lens, kind=lens.name, path=None))
     config = resolve_kinds(config)
-    notes = _untrained(config)
+    notes = _untrained(config) if lens is None else [f"the lens is an object: {lens.name}"]
+    foreign = False
+    if allocator is not None:
+        known = allocator_config(allocator)
+        config = replace(config, allocator=known or config.allocator)
+        foreign = known is None
+        notes += [f"the allocator is an object: {allocator.name}"] if foreign else []
     # Two OpenMP programs on the same cores wait for each other: leave room for the inspector.
     torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 2) // 2))
     base = load_base(config)
     gister = make_gister(config, base)
     tree = _tree(config, base, gister, progress)
     try:
-        return _over(config, base, gister, tree, notes)
+        parts = _over(config, base, gister, tree, notes, lens, allocator)
+        parts.foreign_allocator = foreign
+        return parts
     except BaseException:
         tree.close()
         raise
 
 
-def _over(config: Config, base: BaseModel, gister: Gister, tree: Tree, notes: list[str]) -> Parts:
+def _over(
+    config: Config,
+    base: BaseModel,
+    gister: Gister,
+    tree: Tree,
+    notes: list[str],
+    lens: Lens | None,
+    allocator: Allocator | None,
+) -> Parts:
     context = WorkingContext(
         config.block_size, config.tree.max_levels, config.w_max, config.focus.protected_blocks
     )
@@ -87,7 +114,7 @@ def _over(config: Config, base: BaseModel, gister: Gister, tree: Tree, notes: li
         context.cold_start(tree.n_tokens)
     focus = Focus(
         context,
-        make_allocator(config.allocator.kind, allocator_options(config.allocator)),
+        allocator or make_allocator(config.allocator.kind, allocator_options(config.allocator)),
         limits_for(config.focus, Trigger.BLOCK_CLOSED),
         config.seed,
     )
@@ -107,7 +134,7 @@ def _over(config: Config, base: BaseModel, gister: Gister, tree: Tree, notes: li
         gister=gister,
         tree=tree,
         focus=focus,
-        lens=_lens(config, gister),
+        lens=lens or _lens(config, gister),
         window=window,
         sampler=Sampler(
             config.sampling.temperature, config.sampling.top_k, config.sampling.top_p, config.seed

@@ -23,11 +23,12 @@ from megacontext.core.runtime.steering import ControlSteering, LineSteering, Ste
 from megacontext.core.sources import Event, Ingest, open_source
 from megacontext.traces.control import ControlServer
 from megacontext.traces.errors import TraceError
+from megacontext.traces.files import Lock
 from megacontext.traces.meta import TraceMeta
 from megacontext.traces.target import Claim, claim
 from megacontext.traces.writer import SCORES_PER_ROW, TraceWriter
 
-__all__ = ["RunResult", "run"]
+__all__ = ["RunResult", "metadata", "run", "trace_writer"]
 
 
 @dataclass(frozen=True)
@@ -109,19 +110,7 @@ def _drive(
     progress: Callable[[int], None],
     on_ready: Callable[[], None],
 ) -> Outcome:
-    mode, _, top_k = parts.config.trace.scores.partition(":")
-    writer = TraceWriter(
-        taken.path,
-        metadata(parts),
-        scores=mode,
-        flush_rows=parts.config.trace.flush_rows,
-        flush_ms=parts.config.trace.flush_ms,
-        queue_rows=parts.config.trace.queue_rows,
-        top_k=int(top_k or SCORES_PER_ROW),
-        prefix=taken.path if restored.rows else None,
-        prefix_rows=restored.rows or None,
-        lock=taken.lock,
-    )
+    writer = trace_writer(parts, taken.path, restored.rows, taken.lock)
     with writer:
         server = ControlServer(taken.path) if control else None
         try:
@@ -144,6 +133,30 @@ def _drive(
                 server.close()
 
 
+def trace_writer(
+    parts: Parts, out: Path, rows: int = 0, lock: Lock | None = None
+) -> TraceWriter:
+    """A writer of the trace at ``out``, which keeps the first ``rows`` rows that are there.
+
+    Args:
+        lock: the lock on ``out``, if the caller holds it.
+    """
+    trace = parts.config.trace
+    mode, _, top_k = trace.scores.partition(":")
+    return TraceWriter(
+        out,
+        metadata(parts),
+        scores=mode,
+        flush_rows=trace.flush_rows,
+        flush_ms=trace.flush_ms,
+        queue_rows=trace.queue_rows,
+        top_k=int(top_k or SCORES_PER_ROW),
+        prefix=out if rows else None,
+        prefix_rows=rows or None,
+        lock=lock,
+    )
+
+
 def metadata(parts: Parts) -> dict[str, str]:
     """The ``mc.*`` metadata of a run."""
     config = parts.config
@@ -163,6 +176,7 @@ def metadata(parts: Parts) -> dict[str, str]:
             "mc.lens": parts.lens.name,
             "mc.notes": "\n".join(parts.notes),
         }
+        | ({"mc.allocator": parts.focus.allocator.name} if parts.foreign_allocator else {})
         | ({"mc.weights": bundled} if bundled else {}),
     ).to_metadata()
 

@@ -19,7 +19,8 @@ from megacontext.core.runtime.judge import is_right
 from megacontext.core.runtime.nll import DeltaNLL, token_nll
 from megacontext.core.runtime.observer import Observer
 from megacontext.core.runtime.parts import Parts
-from megacontext.core.runtime.recorder import Recorder, TimedRound
+from megacontext.core.runtime.recorder import TimedRound
+from megacontext.core.runtime.sinks import TraceSink
 from megacontext.core.runtime.steering import LineSteering, Steering, Stop
 from megacontext.core.runtime.triggers import ASKED, QuestionMarks, limits_for
 from megacontext.core.sources import AwaitTurn, Decode, Event, Ingest, Mark, Plant, Question
@@ -67,7 +68,7 @@ class Session:
     def __init__(
         self,
         parts: Parts,
-        recorder: Recorder,
+        recorder: TraceSink,
         steering: Steering | None = None,
         progress: Callable[[int], None] = lambda n_tokens: None,
     ) -> None:
