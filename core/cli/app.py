@@ -26,6 +26,7 @@ COMMANDS = {
     "eval": "megacontext.core.cli.evaluate:app",
     "batch": "megacontext.core.cli.batch:app",
     "bench": "megacontext.core.cli.bench:app",
+    "calibrate": "megacontext.core.cli.calibrate:app",
     "configs": "megacontext.core.cli.configs:app",
     "doctor": "megacontext.core.cli.doctor:app",
 }

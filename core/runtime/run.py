@@ -133,9 +133,7 @@ def _drive(
                 server.close()
 
 
-def trace_writer(
-    parts: Parts, out: Path, rows: int = 0, lock: Lock | None = None
-) -> TraceWriter:
+def trace_writer(parts: Parts, out: Path, rows: int = 0, lock: Lock | None = None) -> TraceWriter:
     """A writer of the trace at ``out``, which keeps the first ``rows`` rows that are there.
 
     Args:

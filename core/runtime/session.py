@@ -147,7 +147,7 @@ class Session:
         self.recorder.marker(f"asked @{start}-{start + len(question.tokens)}")
         self.take(question.tokens[-1:])
         self._observer.want(question.about)
-        self.refocus(Trigger.QUESTION)
+        self.refocus(Trigger.QUESTION, len(question.tokens))
         about = question.about or "?"
         asked, self.answering = start + len(question.tokens), True
         self._decode_event(Decode(question.limit, question.stop, about, question.answer))
@@ -331,8 +331,11 @@ class Session:
 
     # -- focus ----------------------------------------------------------------------------
 
-    def refocus(self, trigger: Trigger) -> int:
+    def refocus(self, trigger: Trigger, question_tokens: int = 0) -> int:
         """Score and allocate until nothing changes, bring the window along, record.
+
+        Args:
+            question_tokens: how many of the newest tokens are the question behind it.
 
         Returns:
             The refocus number.
@@ -344,6 +347,7 @@ class Session:
         self.step = step = focus.begin(trigger, limits)
         rounds: list[TimedRound] = []
         self._observer.begin(self._layout())
+        self._observer.ask(question_tokens)
         for number in count():
             began = time.perf_counter()
             scores = parts.lens.score(self._observer.observe(step, number))

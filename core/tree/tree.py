@@ -164,6 +164,11 @@ class Tree:
         """Tokens that survive a crash."""
         return self._committed
 
+    @property
+    def folder_path(self) -> Path | None:
+        """Where it lies on disk; None for a tree in memory."""
+        return None if self._folder is None else self._folder.path
+
     def n_nodes(self, level: int) -> int:
         """Complete nodes of ``level`` (>= 1); a tree has none above its max_levels."""
         if level > len(self._levels):
