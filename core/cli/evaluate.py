@@ -262,13 +262,17 @@ def show(figures: Mapping[str, Any], table: list[dict[str, str]], as_json: bool)
 
 def _register() -> None:
     # The larger evaluations have a file of their own, which uses what stands above.
-    from megacontext.core.cli import evaluate_suite
+    from megacontext.core.cli import evaluate_benchmarks, evaluate_suite
 
     for command in (
         evaluate_suite.suite,
         evaluate_suite.ablate,
         evaluate_suite.report,
         evaluate_suite.questions,
+        evaluate_benchmarks.ruler,
+        evaluate_benchmarks.worlds,
+        evaluate_benchmarks.needles,
+        evaluate_benchmarks.facts,
     ):
         app.command()(command)
 
