@@ -27,6 +27,7 @@ COMMANDS = {
     "batch": "megacontext.core.cli.batch:app",
     "bench": "megacontext.core.cli.bench:app",
     "configs": "megacontext.core.cli.configs:app",
+    "models": "megacontext.core.cli.models:app",
     "doctor": "megacontext.core.cli.doctor:app",
 }
 """Name to ``module:attribute``; an empty target comes from the entry points."""

@@ -76,6 +76,8 @@ def check_parity(base: BaseModel, w_max: int | None = None) -> Verdict:
     """
     known = unusual(base.module)
     rows = checked_rows(base, w_max)
+    if base.window <= 0:
+        return Verdict("its configuration names no window of positions", None)
     if rows < 4 * _BLOCK:
         return Verdict(f"its window of {base.window} positions is too short to check", None)
     rng = np.random.default_rng(0)
