@@ -28,6 +28,7 @@ COMMANDS = {
     "bench": "megacontext.core.cli.bench:app",
     "calibrate": "megacontext.core.cli.calibrate:app",
     "configs": "megacontext.core.cli.configs:app",
+    "models": "megacontext.core.cli.models:app",
     "doctor": "megacontext.core.cli.doctor:app",
 }
 """Name to ``module:attribute``; an empty target comes from the entry points."""

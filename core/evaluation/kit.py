@@ -123,8 +123,8 @@ class Kit:
         """
         if w_max > self.base.window:
             raise ModelError(
-                f"w_max is {w_max} but model '{self.base.name}' was trained on "
-                f"{self.base.window} positions; use at most {self.base.window}."
+                f"w_max is {w_max} but model '{self.base.name}' {self.base.bound.why}; use at most "
+                f"{self.base.window}."
             )
         return parse_config(dump_config(self.config), [f"w_max={w_max}"])
 

@@ -116,7 +116,7 @@ class KVWindow:
             raise ModelError(f"positions is '{positions}', use {', '.join(POSITION_MODES)}")
         if w_max > base.window:
             raise ModelError(
-                f"w_max is {w_max} but model '{base.name}' was trained on {base.window} positions, "
+                f"w_max is {w_max} but model '{base.name}' {base.bound.why}, "
                 f"set w_max to at most {base.window}"
             )
         self.base = base
@@ -412,9 +412,9 @@ def _first_change(table: RowTable, rows: Rows, positions: NDArray[np.int64]) -> 
 
 
 def _notes(base: BaseModel, mode: str, rotary: RotaryLayers) -> list[str]:
-    if mode == "splice" and rotary.reason is not None:
+    reason = rotary.reason or base.splice_refusal
+    if mode == "splice" and reason is not None:
         return [
-            f"model '{base.name}' runs in kv mode exact: {rotary.reason}, so cached keys cannot "
-            "be moved"
+            f"model '{base.name}' runs in kv mode exact: {reason}, so cached keys cannot be moved"
         ]
     return []
