@@ -24,11 +24,13 @@ __all__ = [
     "check_memory",
     "check_tokenizer",
     "check_window",
+    "end_ids",
     "load_config",
     "load_module",
     "load_tokenizer",
     "pick_device",
     "pick_dtype",
+    "text_tokens",
     "trained_window",
 ]
 
@@ -53,6 +55,8 @@ _FOREIGN = (
 _UNSUPPORTED_GGUF = re.compile(r"architecture '?([\w.-]+)'? (?:is )?not (?:yet )?supported")
 # Vocabularies are padded for the hardware; more than this is another model's tokenizer.
 _MAX_PADDING = 1024
+# Some models keep a fraction of their rows for tokens to come.
+_MAX_SPARE = 1 / 4
 
 
 def pick_device(device: str) -> torch.device:
@@ -207,13 +211,35 @@ def check_window(name: str, window: int, needed: int | None) -> None:
         )
 
 
+def end_ids(module: Any) -> list[int]:
+    """The tokens that end a text by the model's configuration and generation configuration."""
+    found: list[int] = []
+    for config in (module.config.get_text_config(), getattr(module, "generation_config", None)):
+        value = getattr(config, "eos_token_id", None)
+        found += value if isinstance(value, list) else [] if value is None else [value]
+    return sorted({int(token) for token in found})
+
+
 def check_tokenizer(name: str, tokenizer_size: int, vocab_size: int) -> None:
-    """Refuse another model's tokenizer."""
-    if tokenizer_size > vocab_size or vocab_size - tokenizer_size > _MAX_PADDING:
+    """Refuse another model's tokenizer; spare rows of the model are no reason."""
+    spare = max(_MAX_PADDING, int(vocab_size * _MAX_SPARE))
+    if tokenizer_size > vocab_size or vocab_size - tokenizer_size > spare:
         raise ModelError(
             f"the tokenizer in model.path '{name}' has {tokenizer_size} tokens but the model has "
             f"{vocab_size}, put the model's own tokenizer into the folder"
         )
+
+
+def text_tokens(tokenizer: Any) -> int:
+    """Size of a tokenizer without special entries at its end, such as an image's mark.
+
+    Text never makes those, so they need no row in the model.
+    """
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    size = max(tokenizer.get_vocab().values(), default=-1) + 1
+    while size - 1 in special:
+        size -= 1
+    return size
 
 
 def available_bytes(device: torch.device) -> int | None:
