@@ -280,7 +280,7 @@ class Engine:
             return
         self._closed = True
         with self._resources:
-            self._session.run([])  # the row of the newest tokens
+            self._session.run([])  # the row of the newest tokens; commits the tree
 
     def __enter__(self) -> Self:
         return self
@@ -291,7 +291,11 @@ class Engine:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        if error is None:
+            self.close()
+            return
+        self._closed = True  # a step may be half done: keep what is whole
+        self._resources.close()
 
     def _refocus(self, rounds: list[TimedRound]) -> Refocus:
         actions = []
