@@ -18,6 +18,7 @@ __all__ = ["app", "guard", "main"]
 
 COMMANDS = {
     "run": "megacontext.core.cli.run:app",
+    "chat": "megacontext.core.cli.chat:app",
     "trace": "megacontext.core.cli.trace:app",
     "tree": "megacontext.core.cli.tree:app",
     "sim": "",

@@ -75,9 +75,8 @@ class HeadReader:
         asked = sorted(set(layers))
         captured: dict[int, Tensor] = {}
         ids = torch.from_numpy(np.asarray(windows, np.int64)).to(self.base.device)
-        with self._capturing(asked, captured, what):
-            with suppress(_Enough):
-                self.base.module(input_ids=ids, use_cache=False)
+        with self._capturing(asked, captured, what), suppress(_Enough):
+            self.base.module(input_ids=ids, use_cache=False)
         positions = torch.arange(ids.shape[1], device=ids.device)
         return {layer: self._turned_back(layer, x, positions) for layer, x in captured.items()}
 

@@ -23,7 +23,6 @@ from megacontext.core.runtime.steering import ControlSteering, LineSteering, Ste
 from megacontext.core.sources import Event, Ingest, open_source
 from megacontext.traces.control import ControlServer
 from megacontext.traces.errors import TraceError
-from megacontext.traces.files import Lock
 from megacontext.traces.meta import TraceMeta
 from megacontext.traces.target import Claim, claim
 from megacontext.traces.writer import SCORES_PER_ROW, TraceWriter
@@ -110,7 +109,7 @@ def _drive(
     progress: Callable[[int], None],
     on_ready: Callable[[], None],
 ) -> Outcome:
-    writer = trace_writer(parts, taken.path, restored.rows, taken.lock)
+    writer = trace_writer(parts, taken, restored.rows)
     with writer:
         server = ControlServer(taken.path) if control else None
         try:
@@ -133,25 +132,21 @@ def _drive(
                 server.close()
 
 
-def trace_writer(parts: Parts, out: Path, rows: int = 0, lock: Lock | None = None) -> TraceWriter:
-    """A writer of the trace at ``out``, which keeps the first ``rows`` rows that are there.
-
-    Args:
-        lock: the lock on ``out``, if the caller holds it.
-    """
+def trace_writer(parts: Parts, taken: Claim, rows: int = 0) -> TraceWriter:
+    """A writer of the claimed trace, which keeps the first ``rows`` rows that are there."""
     trace = parts.config.trace
     mode, _, top_k = trace.scores.partition(":")
     return TraceWriter(
-        out,
+        taken.path,
         metadata(parts),
         scores=mode,
         flush_rows=trace.flush_rows,
         flush_ms=trace.flush_ms,
         queue_rows=trace.queue_rows,
         top_k=int(top_k or SCORES_PER_ROW),
-        prefix=out if rows else None,
+        prefix=taken.path if rows else None,
         prefix_rows=rows or None,
-        lock=lock,
+        lock=taken.lock,
     )
 
 

@@ -78,11 +78,17 @@ class NullSink:
 
 
 class LastRefocus:
-    """Passes everything on to another sink and remembers the rounds of the last refocus."""
+    """Passes everything on to another sink and remembers the last refocus.
+
+    Attributes:
+        rounds: of the last refocus.
+        read: a list that collects the rounds of all refocuses while text is read, or None.
+    """
 
     def __init__(self, sink: TraceSink) -> None:
         self._sink = sink
         self.rounds: list[TimedRound] = []
+        self.read: list[TimedRound] | None = None
 
     @property
     def stages(self) -> Stages:
@@ -118,4 +124,6 @@ class LastRefocus:
     def refocus(self, rounds: list[TimedRound], sync: SyncStats, phase: Phase) -> None:
         """See :class:`TraceSink`."""
         self.rounds = rounds
+        if self.read is not None and phase == Phase.INGEST:
+            self.read += rounds
         self._sink.refocus(rounds, sync, phase)

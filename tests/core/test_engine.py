@@ -40,7 +40,7 @@ def load(model_folder):
 def book(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code = inspect.getsource(argparse)
-    Path("book.txt").write_text(code[:1500] + FACT + code[1500:8000])
+    Path("book.txt").write_text(code[:1500] + FACT + code[1500:9500])
 
 
 SMALL = megacontext.core.Config(block_size=8, w_max=128)
@@ -125,7 +125,7 @@ def test_an_answer_names_the_refocus_of_its_question(load):
         engine.append(FILLER[:700])
         pieces = []
         answer = engine.ask("What is line 3?", max_new_tokens=20, stop="", on_text=pieces.append)
-        assert answer.refocus.trigger == "question"
+        assert answer.refocus.trigger == "turn_end"
         assert answer.n_tokens == 20
         assert "".join(pieces).strip() == answer.text
         assert engine.last_refocus.step > answer.refocus.step  # the answer closed a block
