@@ -290,6 +290,7 @@ class World(Mortal):
             self.config.protected_blocks,
             limits.reopen,
             limits.keep_newest,
+            self.config.allocator == "greedy",
         )
 
     def refocus(
