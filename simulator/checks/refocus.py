@@ -204,9 +204,7 @@ class RefocusChecker:
             self._compare("forced", [a for a in seen.actions if a[5]], wanted)
         if self.rules.greedy:
             limits = self.limits
-            wanted = decide_greedy(
-                now, free, limits.n_diff, limits.tau_expand, limits.tau_collapse
-            )
+            wanted = decide_greedy(now, free, limits.n_diff, limits.tau_expand, limits.tau_collapse)
             self._compare("choice", [a for a in seen.actions if not a[5]], wanted)
 
     @staticmethod
