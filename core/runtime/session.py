@@ -99,12 +99,16 @@ class Session:
         """Say where a fact lies that questions may be about."""
         self._observer.plant(name, start, stop)
 
-    def warm_up(self) -> None:
-        """Fill the window from a history that is there already."""
+    def warm_up(self, nll: np.ndarray | None = None) -> None:
+        """Fill the window from a history that is there already.
+
+        Args:
+            nll: float32 [t] in nats, of its newest tokens as the model saw them, if known.
+        """
         context, tree = self.parts.focus.working_context, self.parts.tree
         if context.n_tokens:
             self.parts.window.sync(self._layout(), tree.gist_rows, tree.tokens)
-            self._observer.warm_up()
+            self._observer.warm_up(np.empty(0, np.float32) if nll is None else nll)
 
     # -- events ---------------------------------------------------------------------------
 
