@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import ClassVar
 
 from textual import on
@@ -250,13 +249,6 @@ class InspectorApp(DeskApp):
     def next_theme(self) -> None:
         place = THEME_NAMES.index(self.theme) if self.theme in THEME_NAMES else -1
         self.theme = THEME_NAMES[(place + 1) % len(THEME_NAMES)]
-
-    def export(self) -> None:
-        """Save the screen as SVG (in a browser: download it)."""
-        stem = Path(self.source.info.name).stem or "mc-tui"
-        row = self.session.row
-        name = f"{stem}-step{row.step if row else 0}.svg"
-        self.deliver_screenshot(filename=name, path=str(Path.cwd()))
 
     @on(DeliveryComplete)
     def export_done(self, event: DeliveryComplete) -> None:

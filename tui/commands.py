@@ -41,7 +41,13 @@ class Viewer(Protocol):
 
     def engine_refocus(self) -> None: ...
 
-    def export(self) -> None: ...
+    def ask_mark(self) -> None: ...
+
+    def ask_copy(self) -> None: ...
+
+    def copy(self, what: str) -> None: ...
+
+    def ask_export(self) -> None: ...
 
     def next_theme(self) -> None: ...
 
@@ -137,7 +143,10 @@ COMMANDS: tuple[Command, ...] = (
             lambda app: app.session.to_marker(-1)),
     Command("next_marker", "right_square_bracket", "next marker", FIND,
             lambda app: app.session.to_marker(1)),
-    Command("mark", "m", "set a marker here", FIND, lambda app: app.session.set_marker()),
+    Command("mark", "m", "mark this step, with a name or a note", FIND,
+            lambda app: app.ask_mark()),
+    Command("unmark", "M", "remove your mark on this step", FIND,
+            lambda app: app.session.remove_marker()),
     Command("focus", "f", "centre on the latest action", FIND,
             lambda app: app.session.focus_latest()),
     Command("search", "slash", "find text in the history", FIND,
@@ -189,7 +198,12 @@ COMMANDS: tuple[Command, ...] = (
             lambda app: app.ask_knobs(), live=True),
     Command("type", "i", "type text into the session", LIVE,
             lambda app: app.ask_text(), live=True),
-    Command("export", "x", "save the screen as SVG", APP, lambda app: app.export()),
+    Command("copy", "c", "copy the sentence, text, node, action list or command", APP,
+            lambda app: app.ask_copy()),
+    Command("link", "L", "copy the command that opens the inspector here", APP,
+            lambda app: app.copy("l")),
+    Command("export", "x", "save the screen (SVG) or the run (PNG, CSV, Parquet)", APP,
+            lambda app: app.ask_export()),
     Command("theme", "T", "next theme: dark, light, ANSI", APP, lambda app: app.next_theme()),
     Command("help", "question_mark", "what everything means, and all keys", APP,
             lambda app: app.show_help()),
@@ -208,6 +222,7 @@ FOOTER: dict[str, str] = {
     "drill": "drill",
     "extremes": "worst",
     "search": "find",
+    "copy": "copy",
     "pause_engine": "pause",
     "refocus": "refocus",
     "knobs": "knobs",

@@ -11,7 +11,6 @@ from dataclasses import replace
 import numpy as np
 
 from megacontext.tui.focus import latest, neighbour, reaction
-from megacontext.tui.frame import Marker
 from megacontext.tui.playback import Playback
 from megacontext.tui.view import Node, ViewState
 from megacontext.tui.viewing import Viewing
@@ -132,19 +131,29 @@ class Session(Viewing):
         lines = lines if self.view.node is not None else -lines
         self.view = replace(self.view, scroll=max(self.view.scroll + lines, 0))
 
-    def set_marker(self) -> None:
-        """Mark this row; where an engine listens, the mark goes into its trace too."""
+    def set_marker(self, name: str = "") -> None:
+        """Mark the present row, or rename its mark; with an engine the mark goes into its trace.
+
+        What follows a colon in ``name`` is a note: the story line shows it on that row.
+        """
         row = self.row
         if row is None:
             return
         if self.source.control is not None:
-            self.source.control.marker("mark")
+            self.source.control.marker(name or "mark")
             self.notice = "Mark sent; it appears with the next row."
             return
-        here = Marker(row.number, f"mark {len(self.mine) + 1}", mine=True)
-        self.mine = [m for m in self.mine if m.row != row.number] or []
-        self.mine.append(here)
-        self.notice = f"Marked step {row.step:,}."
+        known = self.marks.at(row.number)
+        name = name or (known.label if known else self.marks.unused_name())
+        self.marks.put(row.number, row.step, name)
+        self.notice = self.marks.problem or f"Marked step {row.step:,}; M removes the mark."
+
+    def remove_marker(self) -> None:
+        """Take a person's own mark on the present row away."""
+        if self.marks.remove(self.playback.position):
+            self.notice = self.marks.problem or "Mark removed."
+        else:
+            self.notice = "No mark of yours on this step; recorded markers stay."
 
     def search(self, text: str, direction: int = 1) -> None:
         """Find ``text`` from the selection on, wrapping, and select the block that holds it."""

@@ -19,6 +19,7 @@ from megacontext.tui.frame import Frame, Marker, Run, RunInfo, Series, Trail
 from megacontext.tui.life import LifeScan, NodeLife
 from megacontext.tui.log import ActionLog
 from megacontext.tui.model import RowModel
+from megacontext.tui.notes import MarkFile
 from megacontext.tui.playback import Playback
 from megacontext.tui.source import Source
 from megacontext.tui.spans import text_span
@@ -66,9 +67,10 @@ class Viewing:
         self.last_find = ""
         self.notice = ""
         self.pinned = False  # another session sets the window, as it is
-        self.mine: list[Marker] = []
+        self.marks = MarkFile.read(source.path)
         self._scan: LifeScan | None = None
         self._problem = ""
+        self.notice = self.marks.problem
         self._ticked = clock()
         self.playback = Playback().grow(source.num_rows)
         if status.growing:
@@ -116,7 +118,7 @@ class Viewing:
     def _start_over(self) -> None:
         """Another, shorter trace has taken the file's name: show that one from its end."""
         self.playback = Playback(speed=self.playback.speed).grow(self.source.num_rows).end()
-        self.view, self._scan, self.mine = ViewState(), None, []
+        self.view, self._scan, self.marks = ViewState(), None, MarkFile(self.source.path)
         self._generation += 1
         self.log = ActionLog(self.source)
         self.notice = "Another run has taken this trace's name; this is its newest step."
@@ -170,7 +172,7 @@ class Viewing:
     @property
     def markers(self) -> tuple[Marker, ...]:
         """Recorded markers and a person's own, by row."""
-        return tuple(sorted([*self.source.scalars.markers, *self.mine], key=lambda m: m.row))
+        return tuple(sorted([*self.source.scalars.markers, *self.marks.marks], key=lambda m: m.row))
 
     def frame(self) -> Frame:
         """The frame of this moment. ``frame().trail.complete`` is False while rows are unread."""
