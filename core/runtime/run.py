@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
 
+import numpy as np
+
 from megacontext.core.config import Config, dump_config
 from megacontext.core.runtime.bundle import weights_id
 from megacontext.core.runtime.parts import Parts, build_parts
@@ -18,7 +20,7 @@ from megacontext.core.runtime.resume import Resumed, restore
 from megacontext.core.runtime.rewind import Rewind
 from megacontext.core.runtime.session import Outcome, Session
 from megacontext.core.runtime.steering import ControlSteering, LineSteering, Steering
-from megacontext.core.sources import Event, open_source
+from megacontext.core.sources import Event, Ingest, open_source
 from megacontext.traces.control import ControlServer
 from megacontext.traces.errors import TraceError
 from megacontext.traces.meta import TraceMeta
@@ -74,11 +76,21 @@ def run(
         restored = restore(parts, out) if resume else Resumed()
         # A source that cannot be read must not cost the trace that lies at ``out``.
         events = open_source(config.source, parts.base.tokenizer)
-        events = chain(list(islice(events, 1)), events)
+        first = [*_opening(parts, restored, resume), *islice(events, 1)]
+        events = chain(first, events)
         outcome = _drive(parts, events, out, restored, control, read_stdin, progress, on_ready)
     finally:
         parts.close()
     return RunResult(outcome, out, time.monotonic() - began, tuple(parts.notes))
+
+
+def _opening(parts: Parts, restored: Resumed, resume: bool) -> list[Event]:
+    """The token that begins a sequence, in front of a history that begins with this run."""
+    ids = np.asarray(parts.base.tokenizer.start_ids, np.uint32)
+    begins = not parts.tree.n_tokens
+    if resume and len(restored.source_history):
+        begins = np.array_equal(restored.source_history[: len(ids)], ids)
+    return [Ingest(ids)] if len(ids) and begins else []
 
 
 def _drive(

@@ -14,6 +14,7 @@ from megacontext.core.config import Config, FocusConfig
 from megacontext.core.model.layout import Layout
 from megacontext.core.runtime.aside import second_core
 from megacontext.core.runtime.echoes import Echoes
+from megacontext.core.runtime.judge import is_right
 from megacontext.core.runtime.nll import DeltaNLL, token_nll
 from megacontext.core.runtime.observer import Observer
 from megacontext.core.runtime.parts import Parts
@@ -39,9 +40,7 @@ class Answer:
     @property
     def right(self) -> bool | None:
         """Whether the text starts with what was expected; None if nobody said."""
-        if not self.expected:
-            return None
-        return self.text.strip().startswith(self.expected.strip())
+        return is_right(self.text, self.expected) if self.expected.strip() else None
 
 
 @dataclass
@@ -91,6 +90,7 @@ class Session:
         self._aside = second_core(parts.base)
         self.step = -1
         self.awaits_turn = False
+        self._replied = False  # a turn was answered before
 
     def plant(self, name: str, start: int, stop: int) -> None:
         """Say where a fact lies that questions may be about."""
@@ -159,13 +159,17 @@ class Session:
         self.awaits_turn = True
         text = self._steering.next_turn(self)
         self.awaits_turn = False
-        tokens = self.parts.base.tokenizer.encode(text)
+        tokenizer, tree = self.parts.base.tokenizer, self.parts.tree
+        newest = tree.n_tokens - 1
+        reply_end = int(tree.tokens(newest, newest + 1)[0]) if self._replied else None
+        tokens = tokenizer.turn(text, reply_end) if text.strip() else tokenizer.encode(text)
         if not len(tokens):
             return
         self.ingest(tokens, asked=True)
         if self.config.triggers.turn_end:
             self.refocus(Trigger.TURN_END)
         self._steering.reply(self.decode(limit, stop))
+        self._replied = True
 
     # -- tokens ---------------------------------------------------------------------------
 
@@ -210,14 +214,15 @@ class Session:
             token = np.array([self._pick()], np.uint32)
             heard = self._hear(token)
             nll, piece = self._take(token)
-            text += piece
+            ended = int(token[0]) in self.parts.base.tokenizer.end_ids
+            text += "" if ended else piece
             if self.parts.focus.working_context.tail_tokens == 0:
                 self.refocus(Trigger.BLOCK_CLOSED)
             elif heard is not None:
                 self.refocus(Trigger.ECHO)
             elif self._is_surprise(nll):
                 self.refocus(Trigger.SURPRISAL)
-            if token[0] == self.parts.base.tokenizer.eos_id or (stop and stop in text):
+            if ended or (stop and stop in text):
                 break
         return text.partition(stop)[0] if stop else text
 
