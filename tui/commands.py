@@ -78,6 +78,8 @@ class Command:
 
 
 _KEY_LABELS = {
+    "up": "↑",
+    "down": "↓",
     "left": "←",
     "right": "→",
     "shift+left": "⇧←",
@@ -170,6 +172,10 @@ COMMANDS: tuple[Command, ...] = (
             lambda app: app.session.select_neighbour(-1)),
     Command("select_next", "l", "select the node to the right", LOOK,
             lambda app: app.session.select_neighbour(1)),
+    Command("parent", "up", "select the gist above the selected node", LOOK,
+            lambda app: app.session.select_parent()),
+    Command("child", "down", "select the node below the selected gist", LOOK,
+            lambda app: app.session.select_child()),
     Command("drill", "enter", "drill in: onto the node, then its life", LOOK,
             lambda app: app.session.drill()),
     Command("back_out", "escape", "back out", LOOK, lambda app: app.back_out()),
@@ -177,6 +183,8 @@ COMMANDS: tuple[Command, ...] = (
             _look(lambda v: replace(v, scale_per_step=not v.scale_per_step))),
     Command("detail", "v", "waterfall: scores or level of detail", LOOK,
             _look(lambda v: replace(v, show_detail=not v.show_detail))),
+    Command("breaks", "b", "text: line breaks as written, or run together", LOOK,
+            _look(lambda v: replace(v, as_written=not v.as_written))),
     Command("text_down", "pagedown", "scroll the text down", LOOK,
             lambda app: app.session.scroll_text(3)),
     Command("text_up", "pageup", "scroll the text up", LOOK,

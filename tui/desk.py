@@ -16,7 +16,7 @@ from megacontext.tui.find import EVENTS, EXTREMES, find, find_again
 from megacontext.tui.screens import ChoiceScreen, PromptScreen
 from megacontext.tui.session import Session
 from megacontext.tui.share import COPIES, copy_text, free_path, system_clipboard, write
-from megacontext.tui.widgets import ActionsPane
+from megacontext.tui.widgets import ActionsPane, Pane
 
 __all__ = ["DeskApp"]
 
@@ -112,6 +112,10 @@ class DeskApp(App[str]):
 
     def on_actions_pane_filtered(self, message: ActionsPane.Filtered) -> None:
         self.filter_actions(message.said)
+        self.redraw()
+
+    def on_pane_node_picked(self, message: Pane.NodePicked) -> None:
+        self.session.centre(message.node)
         self.redraw()
 
     def on_actions_pane_picked(self, message: ActionsPane.Picked) -> None:
