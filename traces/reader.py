@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from megacontext.traces.batchfile import DATA_START
 from megacontext.traces.errors import TraceError
-from megacontext.traces.files import OS_FILES, FileHandle, FileLayer, is_locked
+from megacontext.traces.files import OS_FILES, FileHandle, FileLayer, is_locked, lock_path
 from megacontext.traces.messages import Block, data_end, read_schema, scan
 from megacontext.traces.meta import TraceMeta
 from megacontext.traces.overview import OVERVIEW_COLUMNS, Overview, OverviewBuilder
@@ -151,7 +151,7 @@ class TraceReader:
 
     def being_written(self) -> bool:
         """Whether a live process holds the trace's writer lock (real files only)."""
-        return not self.finished and is_locked(self.path.with_name(self.path.name + ".lock"))
+        return not self.finished and is_locked(lock_path(self.path))
 
     def refresh(self) -> int:
         """Look for more; the number of new rows (of all rows if another file took the name).

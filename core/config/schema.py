@@ -100,7 +100,13 @@ class LensConfig:
         ),
     )
     path: str | None = option(None, "LensNet checkpoint folder (kind lensnet or auto)")
-    query_tokens: int = option(32, "newest tokens that form the query", low=1, high=1024)
+    query_tokens: int = option(
+        32,
+        "newest tokens that form the query of similarity, bm25 and attention; LensNet reads as "
+        "many as it was trained on",
+        low=1,
+        high=1024,
+    )
 
 
 @dataclass(frozen=True)
@@ -213,7 +219,13 @@ class SamplingConfig:
 class TraceConfig:
     """What the trace keeps."""
 
-    scores: str = option("f16", "how scores are stored", choices=("f16", "u8", "topk", "none"))
+    scores: str = option(
+        "f16",
+        "how scores are stored: exactly, in 256 steps, the 256 (or topk:N) of largest size, or "
+        "not at all",
+        choices=("f16", "u8", "topk", "none"),
+        numbered="topk",
+    )
     flush_rows: int = option(8, "rows in a batch", low=1, high=1024)
     flush_ms: int = option(250, "longest wait of a row", low=1, high=60_000)
     queue_rows: int = option(1024, "rows that wait for the writer before scores drop", low=1)
