@@ -91,7 +91,7 @@ class BaseModel:
         loading.check_window(path_or_id, window_bound(config), needed_window)
         hf_tokenizer = loading.load_tokenizer(files)
         loading.check_tokenizer(path_or_id, loading.text_tokens(hf_tokenizer), int(text.vocab_size))
-        loading.check_memory(path_or_id, config, kind, target, loading.available_bytes(target))
+        loading.check_memory(files, config, kind, target, loading.available_bytes(target))
         module = loading.load_module(files, config, kind, target)
         if adapter is not None:
             merge_adapter(module, read_adapter(Path(adapter)))
