@@ -78,11 +78,6 @@ class Recorder:
         self._pending.knobs = json.dumps({"focus": asdict(focus), "w_max": w_max}, sort_keys=True)
 
     @property
-    def has_tokens(self) -> bool:
-        """Whether tokens wait for a row."""
-        return bool(self._pending.tokens)
-
-    @property
     def has_news(self) -> bool:
         """Whether tokens or markers wait for a row."""
         return bool(self._pending.tokens or self._pending.markers)

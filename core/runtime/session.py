@@ -208,7 +208,7 @@ class Session:
 
     def _enter(self, phase: Phase) -> None:
         """A row has one phase, that at its end; a marker says where it began inside the row."""
-        if phase is not self.phase and self.recorder.has_tokens:
+        if phase is not self.phase and self._since_refocus:
             n_tokens = self.parts.focus.working_context.n_tokens
             self.recorder.marker(f"{phase.name.lower()} @{n_tokens}")
         self.phase = phase
