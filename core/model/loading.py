@@ -193,7 +193,10 @@ def _no_other_bars() -> Iterator[None]:
     """Keeps transformers' GGUF reader, which draws a bar whatever its setting, from doing so."""
     from transformers import modeling_gguf_pytorch_utils as reader
 
-    before = reader.tqdm
+    before = vars(reader).get("tqdm")
+    if before is None:  # a version that draws none
+        yield
+        return
     reader.tqdm = partial(before, disable=True)
     try:
         yield
