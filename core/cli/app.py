@@ -26,6 +26,7 @@ COMMANDS = {
     "batch": "megacontext.core.cli.batch:app",
     "bench": "megacontext.core.cli.bench:app",
     "doctor": "megacontext.core.cli.doctor:app",
+    "lm-eval": "megacontext.core.cli.harness:app",
 }
 """Name to ``module:attribute``; an empty target comes from the entry points."""
 

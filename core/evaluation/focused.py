@@ -191,6 +191,17 @@ class FocusedSeat:
         """A question with its refocuses; the answer is measured next."""
         self.ask(prompt, 0, "")
 
+    def judge(self, tokens: U32) -> tuple[F32, bool]:
+        """NLL F32[t] in nats of the next tokens, and whether each was the likeliest."""
+        self._session.release()
+        self._ledger.nll.clear()
+        greedy = True
+        for token in tokens:
+            last = self._session.parts.window.last
+            greedy &= last is not None and int(last.logits[-1].argmax()) == int(token)
+            self._session.run([Ingest(np.array([token], np.uint32))])
+        return np.concatenate(self._ledger.nll), greedy
+
     def measure(self, tokens: U32) -> F32:
         """NLL F32[t] in nats of the next tokens, read as a session reads them."""
         self._session.release()
