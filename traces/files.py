@@ -18,7 +18,16 @@ from numpy.typing import DTypeLike
 
 from megacontext.traces.errors import LockedError
 
-__all__ = ["OS_FILES", "FileHandle", "FileLayer", "Lock", "OsFiles", "is_locked"]
+__all__ = [
+    "OS_FILES",
+    "FileHandle",
+    "FileLayer",
+    "Lock",
+    "OsFiles",
+    "is_locked",
+    "lock_path",
+    "real_path",
+]
 
 
 class Lock(Protocol):
@@ -75,6 +84,10 @@ class FileLayer(Protocol):
 
     def lock(self, path: Path) -> Lock:
         """Take the exclusive lock at ``path`` or raise :class:`LockedError` at once."""
+        ...
+
+    def is_locked(self, path: Path) -> bool:
+        """Whether somebody holds the lock at ``path``; False where there is none."""
         ...
 
 
@@ -175,8 +188,22 @@ class OsFiles:
     def lock(self, path: Path) -> Lock:
         return _OsLock(path)
 
+    def is_locked(self, path: Path) -> bool:
+        return is_locked(path)
+
 
 OS_FILES = OsFiles()
+
+
+def real_path(path: Path) -> Path:
+    """``path``, or what it points at where it is a symbolic link: a link is never replaced."""
+    return path.resolve() if path.is_symlink() else path
+
+
+def lock_path(path: Path) -> Path:
+    """Where the writer of the trace at ``path`` holds its lock."""
+    path = real_path(path)
+    return path.with_name(path.name + ".lock")
 
 
 def is_locked(path: Path) -> bool:

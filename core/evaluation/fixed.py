@@ -116,8 +116,9 @@ class FixedSeat:
             assert self._window.last is not None
             token = int(self._window.last.logits[-1].argmax())
             self._window.append([token])
-            text += self._stream.push([token])[0]
-            self._ended = token == self._tokenizer.eos_id or bool(stop and stop in text)
+            ended, piece = token in self._tokenizer.end_ids, self._stream.push([token])[0]
+            text += "" if ended else piece
+            self._ended = ended or bool(stop and stop in text)
             if self._ended:
                 break
         return text.partition(stop)[0] if stop else text
