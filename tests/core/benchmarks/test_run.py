@@ -101,6 +101,19 @@ def test_what_is_done_is_not_asked_again(config_text, tasks_file, tmp_path, monk
     assert told([r for r in again if r.contender != "bm25"]) == told(first)
 
 
+def test_only_the_named_tasks_and_first_samples_are_asked(config_text, tasks_file, tmp_path):
+    config, store = parse_config(config_text), tmp_path / "r.jsonl"
+
+    def asked(**options):
+        found = run_bench(config, [tasks_file], ["recency"], store, **options)
+        return [(r.length, r.sample) for r in found]
+
+    assert asked(samples=1) == [(0, 0), (4096, 0)]
+    assert asked(names=["codes"]) == [(0, 0), (4096, 0), (4096, 1)]
+    with pytest.raises(ConfigError, match="--tasks"):
+        asked(names=["other"])
+
+
 def test_two_files_with_the_same_task_are_refused(config_text, tasks_file, tmp_path):
     other = tmp_path / "other.jsonl"
     other.write_bytes(tasks_file.read_bytes())
