@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from megacontext.core.telemetry.sinks import make_sinks
 from megacontext.core.training import checkpoint
 from megacontext.core.training.config import Budget, Count, Schedule
 from megacontext.core.training.distributed import World
 from megacontext.core.training.metrics import Metrics
 from megacontext.core.training.optimizers import Optimizer, OptimizerConfig
-from megacontext.core.training.sinks import make_sinks
 from megacontext.traces.errors import MegaContextError
 
 __all__ = ["DivergedError", "LoopConfig", "Task", "Trainer"]
