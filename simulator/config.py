@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 import numpy as np
 
 from megacontext.core.allocators import ALLOCATORS
-from megacontext.core.focus import smallest_w_max
+from megacontext.core.focus import Limits, smallest_w_max
 from megacontext.core.rng import generator
 from megacontext.simulator.faults import FAULTS
 from megacontext.simulator.lenses import LENSES
@@ -74,13 +74,10 @@ class WorldConfig:
         for name, value, low, high in (
             ("max_levels", self.max_levels, 1, 8),
             ("protected_blocks", self.protected_blocks, 0, 64),
-            ("n_diff", self.n_diff, 1, 1024),
-            ("cooldown_steps", self.cooldown_steps, 0, 1024),
-            ("rounds", self.rounds, 1, 64),
-            ("keep_newest", self.keep_newest, 0, 1024),
         ):
             if not low <= value <= high:
                 raise ConfigError(f"{name} is {value}; use {low} to {high}.")
+        _ = self.limits  # refuses what the product refuses
         least = smallest_w_max(size, self.max_levels, self.protected_blocks)
         if not least <= self.w_max <= 1 << 16:
             raise ConfigError(
@@ -91,6 +88,18 @@ class WorldConfig:
             pick(ARITY, name, "feature")
         for name in self.faults:
             pick(FAULTS, name, "fault")
+
+    @property
+    def limits(self) -> Limits:
+        """Of a refocus at a closed block; its ranges are the product's."""
+        return Limits(
+            n_diff=self.n_diff,
+            tau_expand=self.tau_expand,
+            tau_collapse=self.tau_collapse,
+            cooldown_steps=self.cooldown_steps,
+            rounds=self.rounds,
+            keep_newest=self.keep_newest,
+        )
 
     def to_json(self) -> dict[str, object]:
         """Plain values only; :meth:`from_json` is its inverse."""

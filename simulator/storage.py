@@ -98,7 +98,9 @@ class TreeSide:
             self.disk.hooks.append(self._slot_comes_last)
 
     def _slot_comes_last(self, call: Call) -> bool:
-        """A header slot may only be written when all data before it are on stable storage."""
+        """A new header may only be written when all data before it are on stable storage."""
+        if call.same:
+            return False
         if call.kind == "pwrite" and call.offset < _DATA_START and ".ctx" in call.path.name:
             late = [sector for sector in call.dirty if sector >= _DATA_START // SECTOR]
             if late and not self.lying and ".lost" not in call.path.name:
@@ -199,7 +201,7 @@ class TreeSide:
             self.sometimes["recovery_fell_back"] += 1
         self.check()
         self.acknowledged = self.attempted = tree.n_tokens
-        self.lying = False
+        self.lying = self.disk.lying  # a kill leaves unsynced files in the cache
         return tree.n_tokens
 
     def _reopen(self) -> tuple[FailingGister, Tree]:

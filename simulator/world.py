@@ -96,14 +96,7 @@ class World(Mortal):
         self.focus: Focus
         self.shadow: Shadow
         self.checker: RefocusChecker
-        self._limits = Limits(
-            config.n_diff,
-            config.tau_expand,
-            config.tau_collapse,
-            config.cooldown_steps,
-            config.rounds,
-            keep_newest=config.keep_newest,
-        )
+        self._limits = config.limits
         self._do: dict[str, Callable[..., None]] = {
             name: getattr(self, method) for name, method in _OPERATIONS.items()
         }

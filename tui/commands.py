@@ -23,6 +23,12 @@ class Viewer(Protocol):
 
     def search_again(self, direction: int) -> None: ...
 
+    def ask_find(self) -> None: ...
+
+    def find_again(self, direction: int) -> None: ...
+
+    def ask_filter(self) -> None: ...
+
     def ask_goto(self) -> None: ...
 
     def ask_text(self) -> None: ...
@@ -77,6 +83,8 @@ _KEY_LABELS = {
     "less_than_sign": "<",
     "greater_than_sign": ">",
     "slash": "/",
+    "semicolon": ";",
+    "colon": ":",
     "question_mark": "?",
     "escape": "esc",
 }
@@ -136,6 +144,13 @@ COMMANDS: tuple[Command, ...] = (
             lambda app: app.ask_search()),
     Command("search_next", "n", "next hit", FIND, lambda app: app.search_again(1)),
     Command("search_previous", "N", "previous hit", FIND, lambda app: app.search_again(-1)),
+    Command("extremes", "e", "worst moments and next events: highest NLL, swap rate, …", FIND,
+            lambda app: app.ask_find()),
+    Command("find_next", "semicolon", "the next of those", FIND, lambda app: app.find_again(1)),
+    Command("find_previous", "colon", "the previous of those", FIND,
+            lambda app: app.find_again(-1)),
+    Command("filter", "F", "filter the action list: kind, reason, node, text", FIND,
+            lambda app: app.ask_filter()),
     Command("goto", "g", "go to a step, token, time or node", FIND,
             lambda app: app.ask_goto()),
     Command("zoom_in", "w", "zoom in", LOOK, lambda app: app.session.zoom(0.5)),
@@ -163,6 +178,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("pane_text", "4", "only the text", PANES, _maximize(4)),
     Command("pane_actions", "5", "only the action log", PANES, _maximize(5)),
     Command("pane_inspector", "6", "only the inspector", PANES, _maximize(6)),
+    Command("pane_overview", "7", "only the run's overview", PANES, _maximize(7)),
     Command("reset", "0", "all panes, whole history", PANES,
             _look(ViewState.reset)),
     Command("pause_engine", "p", "pause or resume the engine", LIVE,
@@ -190,6 +206,7 @@ FOOTER: dict[str, str] = {
     "next_marker": "marker",
     "focus": "focus",
     "drill": "drill",
+    "extremes": "worst",
     "search": "find",
     "pause_engine": "pause",
     "refocus": "refocus",

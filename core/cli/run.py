@@ -13,6 +13,7 @@ from rich.console import Console
 
 from megacontext.core.cli.progress import quiet_libraries, token_progress
 from megacontext.traces.errors import ConfigError
+from megacontext.traces.target import check_target, dated
 
 app = typer.Typer(add_completion=False)
 
@@ -21,7 +22,10 @@ app = typer.Typer(add_completion=False)
 def run(
     config: Path = typer.Option(..., help="YAML config, or a trace to repeat its run."),
     set_: list[str] = typer.Option([], "--set", help="Override: key.path=value; may repeat."),
-    out: Path | None = typer.Option(None, help="Trace to write; default runs/<config>.arrow."),
+    out: Path | None = typer.Option(
+        None, help="Trace to write; default runs/<config>-<date>.arrow."
+    ),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace the trace at --out."),
     tree: Path | None = typer.Option(None, help="Keep the tree in this folder (a disk tree)."),
     resume: bool = typer.Option(False, "--resume", help="Go on with the run recorded at --out."),
     control: bool = typer.Option(True, help="Serve a control socket beside the trace."),
@@ -41,12 +45,15 @@ def run(
     if tree is not None:
         loaded = replace(loaded, tree=replace(loaded.tree, storage="disk", path=str(tree)))
     stem = config.stem if config.suffix != ".arrow" else config.stem + "-again"
-    target = out or Path("runs") / f"{stem}.arrow"
+    if resume and out is None:
+        raise ConfigError("--resume needs --out with the trace of the run that goes on.")
+    target = out or dated(stem)
     if not resume and target.exists() and target.samefile(config):
         raise ConfigError(
             f"--out {target} is the trace that --config names, which the run would write over; "
             "choose another --out."
         )
+    check_target(target, overwrite=overwrite, resume=resume)
     console = Console(stderr=True, quiet=as_json, markup=False, soft_wrap=True)
     quiet_libraries()
     from megacontext.core.runtime.run import run as run_session
@@ -60,6 +67,7 @@ def run(
                 loaded,
                 target,
                 resume=resume,
+                overwrite=overwrite,
                 control=control,
                 read_stdin=stdin,
                 progress=progress,
@@ -69,7 +77,10 @@ def run(
             )
     except KeyboardInterrupt:
         if target.exists():
-            console.print(f"{target} is whole up to here; the same command with --resume goes on.")
+            console.print(
+                f"{target} is whole up to here; the same command with --out {target} --resume"
+                " goes on."
+            )
         raise typer.Exit(130) from None
     summary = summarize(target, result.outcome, result.seconds)
     if as_json:

@@ -15,7 +15,16 @@ __all__ = ["as_recorded", "focus_as_recorded", "lens_as_overridden"]
 
 def as_recorded(raw: Mapping[str, Any]) -> dict[str, Any]:
     """A recorded config with the keys that are younger than it."""
-    return dict(raw) | {"focus": focus_as_recorded(raw.get("focus", {}))}
+    return dict(raw) | {
+        "focus": focus_as_recorded(raw.get("focus", {})),
+        "model": _model_as_recorded(raw.get("model", {})),
+    }
+
+
+def _model_as_recorded(raw: object) -> object:
+    if not isinstance(raw, Mapping):
+        return raw
+    return {"chat": "off", "bos": "off", "special_tokens": True} | dict(raw)
 
 
 def focus_as_recorded(raw: object) -> object:

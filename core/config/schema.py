@@ -28,13 +28,28 @@ __all__ = [
 class ModelConfig:
     """The frozen base model."""
 
-    path: str = option("demo", "'demo' (bundled), a local model folder, or a hub id")
+    path: str = option(
+        "demo", "'demo' (bundled), 'smollm2' (extra), a model folder, a .gguf file, or a hub id"
+    )
     dtype: str = option(
         "auto",
         "auto: bfloat16 on a GPU, float32 on a CPU",
         choices=("auto", "float32", "bfloat16"),
     )
     adapter: str | None = option(None, "LoRA adapter folder, merged into the weights")
+    chat: str = option(
+        "auto",
+        "render questions and turns with the chat template; auto: if there is one (not demo's)",
+        choices=("auto", "on", "off"),
+    )
+    bos: str = option(
+        "auto",
+        "begin a history with the model's first token; auto: if its tokenizer does",
+        choices=("auto", "on", "off"),
+    )
+    special_tokens: bool = option(
+        False, "a special token's name in a text gives that token, not its letters"
+    )
 
 
 @dataclass(frozen=True)

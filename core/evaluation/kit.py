@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -11,6 +12,7 @@ import numpy as np
 from megacontext.core.allocators import make_allocator
 from megacontext.core.config import Config, allocator_options, dump_config, parse_config
 from megacontext.core.evaluation.bm25 import BlockSearch
+from megacontext.core.evaluation.dense import find_embedder, load_embedder
 from megacontext.core.evaluation.held import HeldWindow
 from megacontext.core.evaluation.memo import MemoGister
 from megacontext.core.focus import Focus, WorkingContext
@@ -29,6 +31,7 @@ from megacontext.traces.schema import Trigger
 __all__ = ["History", "Kit", "token_spans"]
 
 _HISTORIES = 16
+_REMEMBERED = 4_000_000  # tokens of all histories that are remembered, beside the newest
 
 
 def token_spans(offsets: I64, spans: tuple[tuple[int, int], ...]) -> I64:
@@ -52,14 +55,20 @@ class History:
     tokenizer: Tokenizer
     gister: Gister
     mean_gister: Gister
+    tree: Tree | None = None
+    vectors: np.ndarray | None = None
 
     @cached_property
     def search(self) -> BlockSearch:
         """BM25 over the complete blocks."""
+        return BlockSearch(self.block_texts())
+
+    def block_texts(self) -> list[str]:
+        """What the complete blocks say."""
         size = self.block_size
         whole = len(self.tokens) // size
         blocks = self.tokens[: whole * size].reshape(whole, size).tolist()
-        return BlockSearch([self.tokenizer.decode(block) for block in blocks])
+        return [self.tokenizer.decode(block) for block in blocks]
 
 
 @dataclass
@@ -69,6 +78,7 @@ class Kit:
     Attributes:
         config: the resolved config, greedy sampling, tree in memory.
         notes: sentences a user should see.
+        embedder: folder of the embedding model for dense retrieval; empty: the installed one.
     """
 
     config: Config
@@ -77,6 +87,7 @@ class Kit:
     lens: Lens
     pieces: list[str]
     notes: list[str]
+    embedder: str = ""
     _window: HeldWindow | None = None
     _kept: HeldWindow | None = None
     _kept_for: tuple[str, int, History] | None = None
@@ -150,19 +161,27 @@ class Kit:
         """The history of ``text``; the newest few are kept with their gists."""
         found = self._histories.pop(text, None)
         if found is None:
-            hf = self.base.tokenizer.hf
-            if not getattr(hf, "is_fast", False):
-                raise ModelError(
-                    f"the tokenizer of model '{self.base.name}' gives no character offsets; use "
-                    "a model with a tokenizer.json."
-                )
-            made = hf(text, add_special_tokens=False, return_offsets_mapping=True)
-            offsets = np.array(made["offset_mapping"], np.int64).reshape(-1, 2)
-            found = self.history_of(np.array(made["input_ids"], np.uint32), offsets)
+            found = self.history_of(*self.base.tokenizer.encode_spans(text))
         self._histories[text] = found
-        if len(self._histories) > _HISTORIES:
+        while len(self._histories) > 1 and (
+            len(self._histories) > _HISTORIES
+            or sum(len(known.tokens) for known in self._histories.values()) > _REMEMBERED
+        ):
             self._histories.popitem(last=False)
         return found
+
+    def dense_search(self, history: History) -> Callable[[str], np.ndarray]:
+        """Cosine similarity of every complete block to a query, F32[blocks].
+
+        Raises:
+            ConfigError: no embedding model is installed.
+            ModelError: it cannot be loaded.
+        """
+        model = load_embedder(find_embedder(self.embedder), str(self.base.embedding_matrix.device))
+        if history.vectors is None:
+            history.vectors = model.encode(history.block_texts())
+        vectors = history.vectors
+        return lambda query: vectors @ model.encode([query])[0]
 
     def history_of(self, tokens: U32, offsets: I64 | None = None) -> History:
         """A history of tokens alone."""
@@ -199,6 +218,20 @@ class Kit:
             assert isinstance(self.gister, NetGister)
             return NetLens(self.lens.net, self.gister)
         return make_lens(self.config.lens.kind, lens_options(self.config, self.gister))
+
+    def tree_over(self, history: History, read: int) -> Tree:
+        """A tree over the first ``read`` tokens of ``history``.
+
+        There is one for a whole history, made once; what was appended to it since is forgotten,
+        so the one handed out before is void.
+        """
+        if read < len(history.tokens) or not read:
+            return self.tree(history.gister, history.tokens[:read])
+        if history.tree is None:
+            history.tree = self.tree(history.gister, history.tokens)
+        else:
+            history.tree.forget(read)
+        return history.tree
 
     def tree(self, gister: Gister, tokens: U32) -> Tree:
         """A tree in memory over ``tokens``."""
@@ -238,7 +271,7 @@ class Kit:
             config=config,
             base=self.base,
             gister=history.gister,
-            tree=self.tree(history.gister, history.tokens[:read]),
+            tree=self.tree_over(history, read),
             focus=focus,
             lens=lens,
             window=self.window(config.w_max),

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from megacontext.core.model import loading
 from megacontext.core.model.adapter import merge_adapter, read_adapter
-from megacontext.core.model.tokenizer import Tokenizer
+from megacontext.core.model.files import resolve_model
+from megacontext.core.model.tokenizer import TextRules, Tokenizer
 from megacontext.traces.errors import ModelError
 
 __all__ = ["BaseModel", "Forward"]
@@ -60,15 +61,17 @@ class BaseModel:
         dtype: str = "auto",
         needed_window: int | None = None,
         adapter: str | None = None,
+        rules: TextRules | None = None,
     ) -> Self:
-        """Load a local folder or a hub id.
+        """Load a local folder, a GGUF file, an installed package or a hub id.
 
         Args:
-            path_or_id: folder written by ``save_pretrained``, or ``owner/name`` on the hub.
+            path_or_id: see :func:`megacontext.core.model.files.resolve_model`.
             device: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.
             dtype: ``auto`` (bfloat16 on a GPU, float32 on a CPU), ``float32`` or ``bfloat16``.
             needed_window: rows that the model must hold, W_max.
             adapter: folder of a LoRA adapter to merge into the weights.
+            rules: how text becomes tokens.
 
         Raises:
             ModelError: missing or unreadable files, another model's tokenizer, no decoder-only
@@ -77,16 +80,17 @@ class BaseModel:
         """
         target = loading.pick_device(device)
         kind = loading.pick_dtype(dtype, target)
-        source, local = loading.find_model(path_or_id)
-        config = loading.load_config(source, local=local)
+        files = resolve_model(path_or_id)
+        config = loading.load_config(files)
         text = config.get_text_config()
         loading.check_window(path_or_id, loading.trained_window(config), needed_window)
-        tokenizer = Tokenizer(loading.load_tokenizer(source, local=local))
-        loading.check_tokenizer(path_or_id, len(tokenizer), int(text.vocab_size))
+        hf_tokenizer = loading.load_tokenizer(files)
+        loading.check_tokenizer(path_or_id, loading.text_tokens(hf_tokenizer), int(text.vocab_size))
         loading.check_memory(path_or_id, config, kind, target, loading.available_bytes(target))
-        module = loading.load_module(source, config, kind, target, local=local)
+        module = loading.load_module(files, config, kind, target)
         if adapter is not None:
             merge_adapter(module, read_adapter(Path(adapter)))
+        tokenizer = Tokenizer(hf_tokenizer, rules, loading.end_ids(module))
         return cls(module, tokenizer, path_or_id)
 
     @classmethod

@@ -18,13 +18,14 @@ from megacontext.core.gistnet.mean import MeanGister
 from megacontext.core.gistnet.token import TokenGister
 from megacontext.core.lenses import Lens, make_lens
 from megacontext.core.model import BaseModel, KVWindow, Sampler
+from megacontext.core.model.tokenizer import TextRules
 from megacontext.core.runtime.bundle import DEMO, bundle_folder, bundle_parts, resolve_kinds
 from megacontext.core.runtime.triggers import limits_for
 from megacontext.core.tree import Gister, Progress, Tree, TreeSpec
 from megacontext.traces.errors import ModelError, StorageError
 from megacontext.traces.schema import Trigger
 
-__all__ = ["Parts", "build_parts", "load_base", "make_gister", "tokenizer_id"]
+__all__ = ["Parts", "build_parts", "load_base", "make_gister", "text_rules", "tokenizer_id"]
 
 
 _UNTRAINED_GISTS = {
@@ -149,7 +150,15 @@ def load_base(config: Config) -> BaseModel:
         dtype=config.model.dtype,
         needed_window=config.w_max,
         adapter=config.model.adapter,
+        rules=text_rules(config),
     )
+
+
+def text_rules(config: Config) -> TextRules:
+    """How the config's model turns text into tokens; the bundled model has no chat format."""
+    model = config.model
+    chat = "off" if model.path == DEMO and model.chat == "auto" else model.chat
+    return TextRules(model.special_tokens, model.bos, chat)
 
 
 def make_gister(config: Config, base: BaseModel) -> Gister:

@@ -11,7 +11,7 @@ from megacontext.tui.model import F64, Columns, RowModel
 from megacontext.tui.palette import LEVEL_SHADES, RAMP, Role, level_role, score_role
 from megacontext.tui.render.bars import story
 from megacontext.tui.render.canvas import BOLD, Canvas
-from megacontext.tui.render.marks import KIND_ROLE, KIND_SIGN, compact
+from megacontext.tui.render.marks import KIND_ROLE, KIND_SIGN, compact, shade_glyphs, signed
 
 __all__ = ["LABEL", "draw_heat", "draw_map", "draw_waterfall", "token_at"]
 
@@ -22,8 +22,6 @@ SIGNS = np.array([ord(KIND_SIGN[0]), ord(KIND_SIGN[1])], np.int64)
 SIGN_ROLES = np.array([KIND_ROLE[0], KIND_ROLE[1]], np.int64)
 BRIGHT = 10
 """Step of the score ramp from which on a coloured sign would not be seen."""
-SHADES = np.array([ord(c) for c in " ░▒▓█"], np.int64)
-SHADE_FROM = (0.35, 0.55, 0.7, 0.85)
 UPPER, FULL = ord("▀"), ord("█")
 
 
@@ -172,14 +170,26 @@ def score_scale(frame: Frame) -> tuple[float, float]:
     return float(known.min()), float(known.max())
 
 
+def scale_words(frame: Frame) -> str:
+    """Which scale the score colours are on."""
+    return "this step's range" if frame.view.scale_per_step else "fixed scale"
+
+
+def scale_legend(frame: Frame) -> str:
+    """The ramp as content markup: every colour that fills the screen, with its score."""
+    low, high = score_scale(frame)
+    stops = ((0.0, "cold"), (0.5, "zero"), (0.75, "mild"), (1.0, "hot"))
+    parts = [f"[$mc-{name}]█[/]{signed(low + share * (high - low))}" for share, name in stops]
+    return " ".join(parts)
+
+
 def _score_cells(
     canvas: Canvas, y: int, best: F64, low: float, high: float, *, texture: bool
 ) -> None:
     known = np.isfinite(best)
     roles = np.where(known, score_role(best, low, high), int(Role.FAINT))
     if texture:
-        share = (np.nan_to_num(best) - low) / max(high - low, 1e-9)
-        glyphs = np.where(known, SHADES[np.digitize(share, SHADE_FROM)], ord("·"))
+        glyphs = np.where(known, shade_glyphs(best, low, high), ord("·"))
         canvas.cells(LABEL, y, glyphs, roles, n=len(best))
     else:
         glyphs = np.where(known, FULL, ord("·"))

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from megacontext.core.telemetry.sinks import MetricSink, make_sinks
 from megacontext.core.training.base import BaseConfig, train_base
 from megacontext.core.training.config import load
-from megacontext.core.telemetry.sinks import MetricSink, make_sinks
 from megacontext.traces.errors import ConfigError
 
 ROWS = [(1, {"loss": 3.5, "norm": 1.0}), (2, {"loss": 2.25, "note": "text"})]
