@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -51,6 +52,9 @@ class BaseModel:
             )
         self._embedding = embedding
         self._head = head
+        # transformers 5.24 renamed the argument and warns at each use of the old name.
+        named = inspect.signature(module.forward).parameters
+        self._cache_argument = "cache" if "cache" in named else "past_key_values"
 
     @classmethod
     def load(
@@ -176,7 +180,7 @@ class BaseModel:
                 inputs_embeds=x[None],
                 position_ids=positions[None],
                 attention_mask=mask[None, None],
-                past_key_values=cache,
+                **{self._cache_argument: cache},
                 use_cache=cache is not None,
                 logits_to_keep=keep,
             )

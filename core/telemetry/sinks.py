@@ -1,35 +1,80 @@
-"""Other places for training figures, beside CSV and Arrow: TensorBoard, W&B, OpenTelemetry.
+"""Where metrics go: TensorBoard, W&B, OpenTelemetry, Prometheus text. One protocol for all.
 
-A sink takes one flat row at a time. It imports its library when it is made, not before, so a
-missing extra is refused before the first step and costs nothing where it is not asked for.
+A trainer and a running session write to the same sinks. A sink takes one flat row of numbers at a
+time. It imports its library when it is made, not before, so a missing extra is refused before the
+first step and costs nothing where it is not asked for.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from megacontext.core.config.load import SINK_NAMES
 from megacontext.traces.errors import ConfigError
 
-__all__ = ["MetricSink", "OtelSink", "TensorBoardSink", "WandbSink", "make_sinks"]
+__all__ = ["SINKS", "About", "MetricSink", "Span", "library", "make_sinks"]
 
 Row = Mapping[str, float | int | str]
+SINKS = SINK_NAMES
+
+
+@dataclass(frozen=True)
+class About:
+    """Whose metrics these are.
+
+    Attributes:
+        name: of the run, as dashboards show it.
+        scope: first part of a metric's name: ``train`` or ``session``.
+        step: where a resumed run goes on; 0 for a new one.
+        attributes: of the run, for sinks that take some; never a text of the session.
+        port: of the Prometheus endpoint on 127.0.0.1; 0: a file alone.
+    """
+
+    name: str
+    scope: str = "train"
+    step: int = 0
+    attributes: Mapping[str, str | int | float] = field(default_factory=dict)
+    port: int = 0
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of time: Unix nanoseconds, with attributes."""
+
+    name: str
+    start_ns: int
+    end_ns: int
+    attributes: Mapping[str, str | int | float]
 
 
 class MetricSink:
     """A sink that drops everything; the base of all others."""
 
     def write(self, step: int, row: Row) -> None:
-        """Take the figures of one step."""
+        """Take the metrics of one step."""
+
+    def span(self, span: Span) -> None:
+        """Take a stretch of time; sinks of numbers alone drop it."""
+
+    def flush(self) -> None:
+        """A batch of rows is complete."""
 
     def close(self) -> None:
         """Flush and let go; called once."""
 
 
-def _library(name: str, extra: str) -> Any:
+def library(name: str, extra: str) -> Any:
+    """The module ``name``.
+
+    Raises:
+        ConfigError: it is not installed; the sentence names the extra.
+    """
     try:
         return import_module(name)
     except ImportError as error:
@@ -40,16 +85,24 @@ def _library(name: str, extra: str) -> Any:
 
 
 class TensorBoardSink(MetricSink):
-    """Scalars for TensorBoard under ``folder``; a resumed run hides what lay behind its step."""
+    """Scalars for TensorBoard under ``folder``; a resumed run hides what lay behind its step.
 
-    def __init__(self, folder: Path, step: int) -> None:
-        module = _library("torch.utils.tensorboard", "tensorboard")
-        self._writer = module.SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+    The values of a row are one event, so that a row costs one write.
+    """
+
+    def __init__(self, folder: Path, about: About) -> None:
+        module = library("torch.utils.tensorboard", "tensorboard")
+        self._summary = library("tensorboard.compat.proto.summary_pb2", "tensorboard").Summary
+        purge = about.step + 1 if about.step else None
+        self._writer = module.SummaryWriter(str(folder), purge_step=purge)
 
     def write(self, step: int, row: Row) -> None:
-        for key, value in row.items():
-            if not isinstance(value, str):
-                self._writer.add_scalar(key, value, step)
+        values = [
+            self._summary.Value(tag=key, simple_value=value)
+            for key, value in row.items()
+            if not isinstance(value, str)
+        ]
+        self._writer.file_writer.add_summary(self._summary(value=values), step)
 
     def close(self) -> None:
         self._writer.close()
@@ -58,17 +111,20 @@ class TensorBoardSink(MetricSink):
 class WandbSink(MetricSink):
     """Weights & Biases under ``folder``: offline unless WANDB_MODE says otherwise.
 
-    An offline run is uploaded later by ``wandb sync``.
+    An offline run is uploaded later by ``wandb sync``. Neither code nor console output is kept.
     """
 
-    def __init__(self, folder: Path, step: int) -> None:
-        module = _library("wandb", "wandb")
+    def __init__(self, folder: Path, about: About) -> None:
+        module = library("wandb", "wandb")
         folder.mkdir(parents=True, exist_ok=True)
+        quiet = {"console": "off", "save_code": False, "x_disable_stats": True, "silent": True}
         self._run = module.init(
             project=os.environ.get("WANDB_PROJECT", "megacontext"),
-            name=folder.parent.name,
+            name=about.name,
             dir=str(folder),
             mode=os.environ.get("WANDB_MODE", "offline"),
+            config=dict(about.attributes),
+            settings=module.Settings(**quiet),
         )
 
     def write(self, step: int, row: Row) -> None:
@@ -78,54 +134,30 @@ class WandbSink(MetricSink):
         self._run.finish()
 
 
-class OtelSink(MetricSink):
-    """Gauges ``megacontext.train.*`` to an OpenTelemetry collector, by OTLP over HTTP.
+def _sink(name: str) -> Callable[[Path, About], MetricSink]:
+    if name == "otel":
+        from megacontext.core.telemetry.otel import OtelSink
 
-    Endpoint, headers and interval are the standard OTEL_EXPORTER_OTLP_* and
-    OTEL_METRIC_EXPORT_INTERVAL variables. A gauge reports its newest value once per interval and
-    at the end; a collector that is away is logged by the library and never stops training.
-    """
+        return OtelSink
+    if name == "prometheus":
+        from megacontext.core.telemetry.prometheus import PrometheusSink
 
-    def __init__(self, folder: Path, step: int) -> None:
-        metrics = _library("opentelemetry.sdk.metrics", "otel")
-        reading = _library("opentelemetry.sdk.metrics.export", "otel")
-        resources = _library("opentelemetry.sdk.resources", "otel")
-        otlp = _library("opentelemetry.exporter.otlp.proto.http.metric_exporter", "otel")
-        name = os.environ.get("OTEL_SERVICE_NAME", "megacontext")
-        about = {"service.name": name, "megacontext.run": folder.parent.name}
-        reader = reading.PeriodicExportingMetricReader(otlp.OTLPMetricExporter())
-        self._provider = metrics.MeterProvider(
-            metric_readers=[reader], resource=resources.Resource.create(about)
-        )
-        self._meter = self._provider.get_meter("megacontext.training")
-        self._gauges: dict[str, Any] = {}
-
-    def write(self, step: int, row: Row) -> None:
-        for key, value in {"step": step, **row}.items():
-            if isinstance(value, str):
-                continue
-            if key not in self._gauges:
-                self._gauges[key] = self._meter.create_gauge(f"megacontext.train.{key}")
-            self._gauges[key].set(value)
-
-    def close(self) -> None:
-        self._provider.shutdown()
+        return PrometheusSink
+    return {"tensorboard": TensorBoardSink, "wandb": WandbSink}[name]
 
 
-_SINKS = {"tensorboard": TensorBoardSink, "wandb": WandbSink, "otel": OtelSink}
-
-
-def make_sinks(names: Sequence[str], folder: Path, step: int = 0) -> list[MetricSink]:
-    """Sinks by name (``tensorboard``, ``wandb``, ``otel``), each writing below ``folder``.
-
-    Args:
-        step: where a resumed run goes on; 0 for a new one.
+def make_sinks(names: Sequence[str], folder: Path, about: About) -> list[MetricSink]:
+    """Sinks by name (see ``SINKS``), each writing below ``folder`` if it writes files.
 
     Raises:
         ConfigError: an unknown name, or its package is not installed.
     """
-    unknown = [name for name in names if name not in _SINKS]
+    unknown = [name for name in names if name not in SINKS]
     if unknown:
-        options = ", ".join(_SINKS)
-        raise ConfigError(f"sinks: {unknown[0]!r} is unknown; choose from {options}.")
-    return [_SINKS[name](folder / name, step) for name in names]
+        raise ConfigError(f"sinks: {unknown[0]!r} is unknown; choose from {', '.join(SINKS)}.")
+    return [_sink(name)(folder / name, about) for name in names]
+
+
+def package_version() -> str:
+    """The version of this package."""
+    return version("megacontext")
