@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,9 @@ class Summary:
     bad_scores: int
     stopped: bool
     answers: list[dict[str, Any]]
-    decoded: list[str]
-    alarms: list[dict[str, Any]]
     metrics: dict[str, Any]
+    decoded: list[str] = field(default_factory=list)
+    alarms: list[dict[str, Any]] = field(default_factory=list)
 
 
 def summarize(path: Path, outcome: Outcome, seconds: float) -> Summary:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import struct
 import urllib.request
@@ -198,3 +199,15 @@ def test_what_was_not_measured_is_left_out() -> None:
     totals = RunTotals()
     totals.add(refocus, rows)
     assert "run.delta_nll" not in totals.values()
+
+
+def test_the_dashboard_asks_for_metrics_that_a_session_writes(
+    make_config: Any, tmp_path: Path
+) -> None:
+    root = Path(__file__).parents[3]
+    dashboard = json.loads((root / "docs/grafana/megacontext.json").read_text())
+    asked = set(re.findall(r"megacontext_session_\w+", json.dumps(dashboard)))
+    run(make_config("telemetry.sinks=[prometheus]"), tmp_path / "a.arrow", control=False)
+    text = (tmp_path / "a.telemetry/prometheus/metrics.prom").read_text()
+    assert len(asked) > 15
+    assert asked <= set(re.findall(r"megacontext_session_\w+", text))
