@@ -65,7 +65,8 @@ class Tokenizer:
         if self.chat is not None and self.chat.close:
             closing = next(iter(self._encode(self.chat.close, special=True)), None)
             token = hf.added_tokens_decoder.get(closing)
-            self.end_ids |= {closing} if token is not None and token.special else set()
+            if closing is not None and token is not None and token.special:
+                self.end_ids |= {closing}
 
     def __len__(self) -> int:
         return len(self.hf)

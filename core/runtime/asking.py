@@ -61,14 +61,13 @@ def answer_turn(session: Session, text: str, limit: int, stop: str) -> str:
     recorder.marker(f"asked @{start}-{start + len(tokens)}")
     if session.config.triggers.turn_end:
         session.take(tokens[-1:])
-        session.refocus(Trigger.TURN_END)
+        session.refocus(Trigger.TURN_END, len(tokens))
     else:
         session.ingest(tokens[-1:], asked=True)
 
     # The reply, streamed, and a row for it: nobody should have to wait for the next block.
     asked = context.n_tokens
     reply = session.decode(limit, stop, on_token=session.steering.token)
-    session.outcome.decoded.append(reply)
     recorder.marker(f"typed @{asked}-{context.n_tokens}")
     recorder.marker(f"answered @{asked}-{context.n_tokens}")
     session.refocus(Trigger.REPLY)
@@ -97,4 +96,4 @@ def inject(session: Session, text: str) -> None:
     phase = session.phase
     session.ingest(tokens, asked=True)
     session.phase = phase
-    session.refocus(Trigger.TURN_END)
+    session.refocus(Trigger.TURN_END, len(tokens))

@@ -28,9 +28,9 @@ from megacontext.traces.meta import TraceMeta
 from megacontext.traces.reader import TraceReader
 from megacontext.traces.row import TraceRow
 from megacontext.traces.target import Claim, claim
-from megacontext.traces.writer import TraceWriter
+from megacontext.traces.writer import SCORES_PER_ROW, TraceWriter
 
-__all__ = ["RunResult", "run"]
+__all__ = ["RunResult", "metadata", "run", "trace_writer"]
 
 
 @dataclass(frozen=True)
@@ -115,17 +115,7 @@ def _drive(
     on_ready: Callable[[], None],
 ) -> Outcome:
     watch = SessionWatch(parts.config, taken.path, _recorded_rows(taken.path, restored.rows))
-    writer = TraceWriter(
-        taken.path,
-        metadata(parts),
-        scores=parts.config.trace.scores,
-        flush_rows=parts.config.trace.flush_rows,
-        flush_ms=parts.config.trace.flush_ms,
-        queue_rows=parts.config.trace.queue_rows,
-        prefix=taken.path if restored.rows else None,
-        prefix_rows=restored.rows or None,
-        lock=taken.lock,
-    )
+    writer = trace_writer(parts, taken, restored.rows)
     with writer:
         server = ControlServer(taken.path) if control else None
         try:
@@ -135,7 +125,7 @@ def _drive(
             session = Session(parts, Recorder(writer, [watch]), steering, progress)
             session.focus_config = restored.focus or parts.config.focus
             session.asked_at = restored.asked_at
-            session.warm_up()
+            session.warm_up(restored.nll)
             on_ready()
             rewind = Rewind(
                 restored.source_history, restored.positions, parts.base.tokenizer, session.plant
@@ -154,6 +144,24 @@ def _recorded_rows(trace: Path, count: int) -> Iterator[TraceRow]:
     if count:
         with TraceReader.open(trace) as reader:
             yield from reader.rows(0, count)
+
+
+def trace_writer(parts: Parts, taken: Claim, rows: int = 0) -> TraceWriter:
+    """A writer of the claimed trace, which keeps the first ``rows`` rows that are there."""
+    trace = parts.config.trace
+    mode, _, top_k = trace.scores.partition(":")
+    return TraceWriter(
+        taken.path,
+        metadata(parts),
+        scores=mode,
+        flush_rows=trace.flush_rows,
+        flush_ms=trace.flush_ms,
+        queue_rows=trace.queue_rows,
+        top_k=int(top_k or SCORES_PER_ROW),
+        prefix=taken.path if rows else None,
+        prefix_rows=rows or None,
+        lock=taken.lock,
+    )
 
 
 def metadata(parts: Parts) -> dict[str, str]:
@@ -175,6 +183,7 @@ def metadata(parts: Parts) -> dict[str, str]:
             "mc.lens": parts.lens.name,
             "mc.notes": "\n".join(parts.notes),
         }
+        | ({"mc.allocator": parts.focus.allocator.name} if parts.foreign_allocator else {})
         | ({"mc.weights": bundled} if bundled else {}),
     ).to_metadata()
 

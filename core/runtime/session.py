@@ -19,7 +19,8 @@ from megacontext.core.runtime.judge import is_right
 from megacontext.core.runtime.nll import DeltaNLL, token_nll
 from megacontext.core.runtime.observer import Observer
 from megacontext.core.runtime.parts import Parts
-from megacontext.core.runtime.recorder import Recorder, TimedRound
+from megacontext.core.runtime.recorder import TimedRound
+from megacontext.core.runtime.sinks import TraceSink
 from megacontext.core.runtime.steering import LineSteering, Steering, Stop
 from megacontext.core.runtime.triggers import ASKED, QuestionMarks, limits_for
 from megacontext.core.sources import AwaitTurn, Decode, Event, Ingest, Mark, Plant, Question
@@ -67,7 +68,7 @@ class Session:
     def __init__(
         self,
         parts: Parts,
-        recorder: Recorder,
+        recorder: TraceSink,
         steering: Steering | None = None,
         progress: Callable[[int], None] = lambda n_tokens: None,
     ) -> None:
@@ -98,12 +99,16 @@ class Session:
         """Say where a fact lies that questions may be about."""
         self._observer.plant(name, start, stop)
 
-    def warm_up(self) -> None:
-        """Fill the window from a history that is there already."""
+    def warm_up(self, nll: np.ndarray | None = None) -> None:
+        """Fill the window from a history that is there already.
+
+        Args:
+            nll: float32 [t] in nats, of its newest tokens as the model saw them, if known.
+        """
         context, tree = self.parts.focus.working_context, self.parts.tree
         if context.n_tokens:
             self.parts.window.sync(self._layout(), tree.gist_rows, tree.tokens)
-            self._observer.warm_up()
+            self._observer.warm_up(np.empty(0, np.float32) if nll is None else nll)
 
     # -- events ---------------------------------------------------------------------------
 
@@ -146,7 +151,7 @@ class Session:
         self.recorder.marker(f"asked @{start}-{start + len(question.tokens)}")
         self.take(question.tokens[-1:])
         self._observer.want(question.about)
-        self.refocus(Trigger.QUESTION)
+        self.refocus(Trigger.QUESTION, len(question.tokens))
         about = question.about or "?"
         asked, self.answering = start + len(question.tokens), True
         self._decode_event(Decode(question.limit, question.stop, about, question.answer))
@@ -166,7 +171,10 @@ class Session:
         self.awaits_turn = True
         text = self.steering.next_turn(self)
         self.awaits_turn = False
-        self.steering.reply(answer_turn(self, text, limit, stop))
+        reply = answer_turn(self, text, limit, stop)
+        if reply:
+            self.outcome.decoded.append(reply)
+        self.steering.reply(reply)
 
     # -- tokens ---------------------------------------------------------------------------
 
@@ -327,8 +335,11 @@ class Session:
 
     # -- focus ----------------------------------------------------------------------------
 
-    def refocus(self, trigger: Trigger) -> int:
+    def refocus(self, trigger: Trigger, question_tokens: int = 0) -> int:
         """Score and allocate until nothing changes, bring the window along, record.
+
+        Args:
+            question_tokens: how many of the newest tokens are the question behind it.
 
         Returns:
             The refocus number.
@@ -340,6 +351,7 @@ class Session:
         self.step = step = focus.begin(trigger, limits)
         rounds: list[TimedRound] = []
         self._observer.begin(self._layout())
+        self._observer.ask(question_tokens)
         for number in count():
             began = time.perf_counter()
             scores = parts.lens.score(self._observer.observe(step, number))
