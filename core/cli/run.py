@@ -40,6 +40,13 @@ def run(
 ) -> None:
     """Run a session and record it.
 
+    Reads the config's source to its end, decodes what it asks for, and prints a summary with the
+    answers, the decoded text and the alarms. Every decision is a row of the trace, which
+    `mc-tui replay` opens and which is whole up to the last batch whatever happens to the process.
+
+    Exit status: 0 done; 1 the budget was broken, or an alarm was raised under --fail-on-alarm; 2
+    an argument, the config or a file is refused; 130 stopped, --resume goes on.
+
     Example: megacontext run --config configs/demo.yaml --set w_max=2048 --out runs/a.arrow
     """
     from megacontext.core.config import load_config
