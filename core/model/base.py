@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -55,6 +56,9 @@ class BaseModel:
             )
         self._embedding = embedding
         self._head = head
+        # transformers 5.24 renamed the argument and warns at each use of the old name.
+        named = inspect.signature(module.forward).parameters
+        self._cache_argument = "cache" if "cache" in named else "past_key_values"
         self.local: LocalLayers | None = local_layers(module.config)
         self.splice_refusal: str | None = None  # a clause, where cached keys must not be moved
 
@@ -254,7 +258,7 @@ class BaseModel:
                 inputs_embeds=x[None],
                 position_ids=positions[None],
                 attention_mask=self._model_mask(mask),
-                past_key_values=cache,
+                **{self._cache_argument: cache},
                 use_cache=cache is not None,
                 logits_to_keep=keep,
             )
