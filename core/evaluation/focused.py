@@ -121,6 +121,14 @@ class _SeatSession(Session):
             window.held = False
             self.warm_up()
 
+    def take(self, tokens: np.ndarray) -> tuple[float, str]:
+        window = self.parts.window
+        if not (isinstance(window, HeldWindow) and window.held) or len(tokens) < 2:
+            return super().take(tokens)
+        # A window that is held back gives no logits; a single token asks for none.
+        taken = [super(_SeatSession, self).take(tokens[i : i + 1]) for i in range(len(tokens))]
+        return taken[-1][0], "".join(text for _, text in taken)
+
     def decode(
         self,
         limit: int,
