@@ -260,17 +260,21 @@ def _simulated(raw: dict[str, Any]) -> _Setup:
     names = ("n_diff", "cooldown_steps", "rounds", "max_levels", "protected_blocks")
     whole = {name: raw[name] for name in names} | {"keep_newest": raw.get("keep_newest", 0)}
     taus = {name: raw[name] for name in ("tau_expand", "tau_collapse")}
+    if raw.get("question_tau") is not None:
+        taus["question_tau"] = raw["question_tau"]
     for values, kinds in ((whole, (int,)), (taus, (int, float))):
         for name, value in values.items():
             if not isinstance(value, kinds) or isinstance(value, bool):
                 raise TraceError(f"mc.config has {name} = {value!r}, which is no number.")
 
     max_levels, protected = whole.pop("max_levels"), whole.pop("protected_blocks")
+    question_tau = taus.pop("question_tau", None)
     focus = FocusConfig(**whole, **taus)
     question = dataclasses.replace(
         focus.question,
         n_diff=focus.n_diff,
         rounds=focus.rounds,
+        tau_expand=question_tau,
         reopen=bool(raw.get("reopen", False)),
     )
     focus = dataclasses.replace(focus, question=question)

@@ -104,18 +104,21 @@ def replay(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Also show rows as they arrive.")
     ] = False,
+    at: Annotated[
+        str, typer.Option("--at", help="Open there: STEP[.ROUND][:NODE]; L in the app copies it.")
+    ] = "",
     theme: ThemeName = "",
     debug: Debug = False,
 ) -> None:
     """Open a trace: finished, cut by a crash, or still growing.
 
-    Example: mc-tui replay runs/demo.arrow
+    Example: mc-tui replay runs/demo.arrow --at 1773.3:L1@47
     """
     from megacontext.tui.file_source import FileSource
     from megacontext.tui.launch import require_terminal, show
 
     require_terminal()
-    show(FileSource(trace, mode="FOLLOW" if follow else "REPLAY"), theme=theme)
+    show(FileSource(trace, mode="FOLLOW" if follow else "REPLAY"), theme=theme, at=at)
 
 
 @app.command()

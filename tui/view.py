@@ -96,6 +96,7 @@ class ViewState:
         scroll: lines the text pane is scrolled down.
         trail: earlier (window, node, inspecting) for the way back out.
         needle: the text last searched for; its hits are marked in the text pane and on the map.
+        as_written: the text pane keeps line breaks and indentation, else it runs lines together.
         log_at, log_top: the chosen line of the action list and the one on top of it, by their
             places among all changes; None where the list follows the present row.
         log_filter: words that the list's lines must match.
@@ -110,6 +111,7 @@ class ViewState:
     scroll: int = 0
     trail: tuple[tuple[Window, Node | None, bool], ...] = ()
     needle: str = ""
+    as_written: bool = True
     log_at: int | None = None
     log_top: int | None = None
     log_filter: str = ""

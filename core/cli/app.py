@@ -27,7 +27,9 @@ COMMANDS = {
     "eval": "megacontext.core.cli.evaluate:app",
     "batch": "megacontext.core.cli.batch:app",
     "bench": "megacontext.core.cli.bench:app",
+    "calibrate": "megacontext.core.cli.calibrate:app",
     "configs": "megacontext.core.cli.configs:app",
+    "models": "megacontext.core.cli.models:app",
     "doctor": "megacontext.core.cli.doctor:app",
 }
 """Name to ``module:attribute``; an empty target comes from the entry points."""

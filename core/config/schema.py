@@ -70,8 +70,9 @@ class GistConfig:
 
     kind: str = option(
         "auto",
-        "auto: gistnet where path names one or the bundle has one for the model, else token",
-        choices=("auto", "gistnet", "token", "mean"),
+        "auto: gistnet where path names one or the bundle has one for the model, else none: what "
+        "is collapsed is not seen",
+        choices=("auto", "gistnet", "none", "token", "mean"),
     )
     path: str | None = option(None, "GistNet checkpoint folder (kind gistnet or auto)")
     products: str = option(
@@ -88,10 +89,11 @@ class LensConfig:
     kind: str = option(
         "auto",
         "auto: lensnet where path names one, or the bundle's with its GistNet; else similarity "
-        "with trained keys, else bm25",
+        "with trained keys; else heads, or bm25 for a model whose heads find nothing",
         choices=(
             "auto",
             "lensnet",
+            "heads",
             "similarity",
             "bm25",
             "attention",
@@ -100,7 +102,9 @@ class LensConfig:
             "oracle",
         ),
     )
-    path: str | None = option(None, "LensNet checkpoint folder (kind lensnet or auto)")
+    path: str | None = option(
+        None, "LensNet checkpoint folder, or heads: a calibration; none: the cached one"
+    )
     query_tokens: int = option(
         32,
         "newest tokens that form the query of similarity, bm25 and attention; LensNet reads as "

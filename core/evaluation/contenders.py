@@ -115,6 +115,7 @@ def take_seat(
     parts = kit.parts(config, history, 0 if stream else read, _lens(name, kit, gold, history))
     if name == "mean":
         assert isinstance(parts.window, LazyKVWindow)
+        parts.window.hide_gists = False
         tree = kit.tree(history.mean_gister, history.tokens[: 0 if stream else read])
         parts.window.gists = OtherGists(tree)
     sees_model = name in ("ours", "mean") and kit.lens_reads_model
@@ -159,4 +160,4 @@ def _lens(name: str, kit: Kit, gold: I64, history: History) -> Lens:
         case "gists" | "echo":
             return StillLens()
         case _:
-            return kit.fresh_lens()
+            return kit.fresh_lens(history)

@@ -60,6 +60,15 @@ class LazyKVWindow:
         return self._window.cache.slots
 
     @property
+    def hide_gists(self) -> bool:
+        """Whether gists get no rows."""
+        return self._window.hide_gists
+
+    @hide_gists.setter
+    def hide_gists(self, hide: bool) -> None:
+        self._window.hide_gists = hide
+
+    @property
     def notes(self) -> Sequence[str]:
         """See :class:`~megacontext.core.model.token_window.TokenWindow`."""
         return self._window.notes

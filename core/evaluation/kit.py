@@ -16,6 +16,9 @@ from megacontext.core.evaluation.held import LazyKVWindow
 from megacontext.core.evaluation.memo import MemoGister
 from megacontext.core.focus.actions import I64
 from megacontext.core.gistnet.mean import MeanGister
+from megacontext.core.heads.history_keys import HistoryKeys
+from megacontext.core.heads.lens import HeadsLens
+from megacontext.core.heads.store import KeyStore
 from megacontext.core.lenses import Lens, make_lens
 from megacontext.core.model import BaseModel, KVWindow, Sampler
 from megacontext.core.model.tokenizer import Tokenizer
@@ -53,6 +56,7 @@ class History:
     mean_gister: Gister
     tree: Tree | None = None
     vectors: np.ndarray | None = None
+    keys: HistoryKeys | None = None
 
     @cached_property
     def search(self) -> BlockSearch:
@@ -115,8 +119,8 @@ class Kit:
         """
         if w_max > self.base.window:
             raise ModelError(
-                f"w_max is {w_max} but model '{self.base.name}' was trained on "
-                f"{self.base.window} positions; use at most {self.base.window}."
+                f"w_max is {w_max} but model '{self.base.name}' {self.base.bound.why}; use at most "
+                f"{self.base.window}."
             )
         return parse_config(dump_config(self.config), [f"w_max={w_max}"])
 
@@ -125,6 +129,7 @@ class Kit:
         if self._window is None or self._window.slots < w_max:
             self._window = self._made(w_max, self.config.kv.mode)
         self._window.start_over(w_max)
+        self._window.hide_gists = self.config.gist.kind == "none"
         return self._window
 
     def kept_window(self, owner: str, w_max: int, history: History) -> LazyKVWindow:
@@ -151,6 +156,7 @@ class Kit:
             kv.positions,
             refresh_every=kv.refresh_every,
             refresh_chunk=kv.refresh_chunk,
+            hide_gists=self.config.gist.kind == "none",
         )
         return LazyKVWindow(window)
 
@@ -205,7 +211,7 @@ class Kit:
         net = getattr(self.lens, "net", None)
         return self.lens.name == "attention" or bool(net is not None and net.config.hidden_states)
 
-    def fresh_lens(self) -> Lens:
+    def fresh_lens(self, history: History) -> Lens:
         """The configured lens with nothing remembered of another history."""
         if self.config.lens.kind == "lensnet":
             from megacontext.core.gistnet.gister import NetGister
@@ -214,7 +220,17 @@ class Kit:
             assert isinstance(self.lens, NetLens)
             assert isinstance(self.gister, NetGister)
             return NetLens(self.lens.net, self.gister)
+        if isinstance(self.lens, HeadsLens):
+            return HeadsLens(self.history_keys(history))
         return make_lens(self.config.lens.kind, lens_options(self.config, self.gister))
+
+    def history_keys(self, history: History) -> HistoryKeys:
+        """The keys of ``history``, encoded once however often it is asked about."""
+        assert isinstance(self.lens, HeadsLens)
+        if history.keys is None:
+            encoder = self.lens.encoder
+            history.keys = HistoryKeys(encoder, KeyStore(encoder))
+        return history.keys
 
     def tree_over(self, history: History, read: int) -> Tree:
         """A tree over the first ``read`` tokens of ``history``.

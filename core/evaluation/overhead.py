@@ -64,7 +64,7 @@ def overhead_of(config: Config, cycles: int) -> Overhead:
     whole_blocks = kit.history_of(tokens[: len(tokens) // size * size])
     # Greedy text repeats itself: remembered gists would cost nothing.
     history = replace(whole_blocks, gister=kit.gister)
-    parts = kit.parts(kit.config, history, len(history.tokens), kit.fresh_lens())
+    parts = kit.parts(kit.config, history, len(history.tokens), kit.fresh_lens(history))
     context = parts.focus.working_context
     sink, watch = NullSink(), _Stopwatch(kit.base.device)
     hooks = Hooks(before_refocus=watch.start, after_refocus=watch.stop)

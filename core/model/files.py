@@ -17,6 +17,7 @@ __all__ = ["PACKAGED", "ModelFiles", "PackagedModel", "resolve_model"]
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _GGUF_MAGIC = b"GGUF"
+_BUNDLED = Path(__file__).resolve().parent.parent / "pretrained"
 # What transformers needs to read a GGUF file.
 _GGUF_PACKAGES = ("gguf", "accelerate")
 
@@ -63,6 +64,11 @@ class ModelFiles:
         """Keyword arguments of every ``from_pretrained``. Code of a model is never run."""
         given: dict[str, Any] = {"local_files_only": self.local, "trust_remote_code": False}
         return given | ({"gguf_file": self.gguf} if self.gguf else {})
+
+    @property
+    def bundled(self) -> bool:
+        """Whether it is the model that comes with this package, which its tests check."""
+        return self.local and Path(self.source).resolve().is_relative_to(_BUNDLED)
 
     @property
     def paths(self) -> list[Path]:

@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from megacontext.core.model.files import ModelFiles
+from megacontext.core.model.local import WindowBound
 from megacontext.traces.errors import ModelError
 
 __all__ = [
@@ -31,7 +32,6 @@ __all__ = [
     "pick_device",
     "pick_dtype",
     "text_tokens",
-    "trained_window",
 ]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -52,6 +52,7 @@ _FOREIGN = (
     struct.error,
     SafetensorError,
 )
+_COMPUTED = ("inv_freq", ".attn.bias", ".attn.masked_bias", "position_ids", ".attention.bias")
 _UNSUPPORTED_GGUF = re.compile(r"architecture '?([\w.-]+)'? (?:is )?not (?:yet )?supported")
 # Vocabularies are padded for the hardware; more than this is another model's tokenizer.
 _MAX_PADDING = 1024
@@ -130,21 +131,41 @@ def load_module(
                 files.source,
                 config=config,
                 dtype=dtype,
-                attn_implementation="sdpa",
+                attn_implementation=attention_kind(config),
                 output_loading_info=True,
                 **arguments,
             )
     finally:
         if bars:
             logging.enable_progress_bar()
-    missing = sorted(found["missing_keys"])
-    if missing:
-        raise ModelError(
-            f"model.path '{files.name}' lacks {len(missing)} weights, '{missing[0]}' among them, "
-            "save the whole model again"
-        )
+    _check_keys(files.name, module, found)
     placed: torch.nn.Module = module.to(device)
     return placed
+
+
+def attention_kind(config: Any) -> str:
+    """``sdpa``, or ``eager`` for a model without it."""
+    kind = AutoModelForCausalLM._model_mapping[type(config)]
+    kind = kind[0] if isinstance(kind, tuple) else kind
+    return "sdpa" if getattr(kind, "_supports_sdpa", False) else "eager"
+
+
+def _check_keys(name: str, module: Any, found: dict[str, Any]) -> None:
+    """Refuse weights that are missing, have no place in the model, or another shape."""
+    missing, unexpected = sorted(found["missing_keys"]), sorted(found["unexpected_keys"])
+    # Buffers of older versions, which this one computes, are no weights.
+    unexpected = [key for key in unexpected if not key.endswith(_COMPUTED)]
+    if missing:
+        raise ModelError(
+            f"model.path '{name}' lacks {len(missing)} weights, '{missing[0]}' among them, "
+            "save the whole model again"
+        )
+    if unexpected:
+        raise ModelError(
+            f"model.path '{name}' holds {len(unexpected)} weights that a "
+            f"{type(module).__name__} does not use, '{unexpected[0]}' among them, correct "
+            "model_type in config.json"
+        )
 
 
 @contextmanager
@@ -192,22 +213,12 @@ def _no_other_bars() -> Iterator[None]:
         reader.tqdm = before
 
 
-def trained_window(config: Any) -> int:
-    """Positions that the model was trained on; the sliding window where layers have one."""
-    text = config.get_text_config()
-    window = int(getattr(text, "max_position_embeddings", None) or 2048)
-    layer_types = getattr(text, "layer_types", None) or []
-    sliding = getattr(text, "sliding_window", None)
-    slides = "sliding_attention" in layer_types if layer_types else sliding is not None
-    return min(window, int(sliding)) if slides and sliding else window
-
-
-def check_window(name: str, window: int, needed: int | None) -> None:
-    """Refuse a model whose trained window cannot hold ``needed`` rows."""
-    if needed is not None and needed > window:
+def check_window(name: str, bound: WindowBound, needed: int | None) -> None:
+    """Refuse a model whose window cannot hold ``needed`` rows."""
+    if needed is not None and needed > bound.rows:
         raise ModelError(
-            f"w_max is {needed} but model '{name}' was trained on {window} positions, "
-            f"set w_max to at most {window} or choose a model with a longer window"
+            f"w_max is {needed} but model '{name}' {bound.why}, set w_max to at most {bound.rows} "
+            "or choose a model with a longer window"
         )
 
 

@@ -61,7 +61,7 @@ def answer_turn(session: Session, text: str, limit: int, stop: str) -> str:
     recorder.marker(f"asked @{start}-{start + len(tokens)}")
     if session.config.triggers.turn_end:
         session.take(tokens[-1:])
-        session.refocus(Trigger.TURN_END)
+        session.refocus(Trigger.TURN_END, len(tokens))
     else:
         session.ingest(tokens[-1:], asked=True)
 
@@ -96,4 +96,4 @@ def inject(session: Session, text: str) -> None:
     phase = session.phase
     session.ingest(tokens, asked=True)
     session.phase = phase
-    session.refocus(Trigger.TURN_END)
+    session.refocus(Trigger.TURN_END, len(tokens))

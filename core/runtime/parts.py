@@ -16,6 +16,8 @@ from megacontext.core.config import Config, allocator_options
 from megacontext.core.focus import ContextShape, Focus, make_focus
 from megacontext.core.gistnet.mean import MeanGister
 from megacontext.core.gistnet.token import TokenGister
+from megacontext.core.heads.build import head_encoder, keys_of_tree
+from megacontext.core.heads.lens import HeadsLens
 from megacontext.core.lenses import LENSES, Lens, make_lens
 from megacontext.core.model import BaseModel, KVWindow, Sampler
 from megacontext.core.model.token_window import TokenWindow
@@ -23,6 +25,7 @@ from megacontext.core.model.tokenizer import TextRules
 from megacontext.core.runtime.bundle import DEMO, bundle_folder, bundle_parts, resolve_kinds
 from megacontext.core.runtime.triggers import limits_for
 from megacontext.core.tree import Gister, Progress, Tree, TreeSpec
+from megacontext.core.tree.gisters import NullGister
 from megacontext.traces.errors import ModelError, StorageError
 from megacontext.traces.schema import Trigger
 
@@ -61,6 +64,8 @@ class Parts:
 
     def close(self) -> None:
         """Release the tree's files and lock."""
+        if isinstance(self.lens, HeadsLens):
+            self.lens.keys.close()
         self.tree.close()
 
 
@@ -70,6 +75,7 @@ def build_parts(
     *,
     lens: Lens | None = None,
     allocator: Allocator | None = None,
+    calibrating: Progress = lambda done, total: None,
 ) -> Parts:
     """Load the model, open or make the tree, and put a focus and a window over it.
 
@@ -78,6 +84,7 @@ def build_parts(
         progress: told about lagging tree levels being rebuilt: (nodes done, nodes in all).
         lens: an object in place of the configured lens.
         allocator: an object in place of the configured allocator.
+        calibrating: told while a model's heads are calibrated for the first time: (done, total).
 
     Raises:
         ModelError: the model, GistNet or LensNet cannot serve this config.
@@ -85,6 +92,7 @@ def build_parts(
     """
     if lens is not None and lens.name in LENSES:
         config = replace(config, lens=replace(config.lens, kind=lens.name, path=None))
+    any_lens = config.lens.kind == "auto"
     config = resolve_kinds(config)
     notes = _untrained(config) if lens is None else [f"the lens is an object: {lens.name}"]
     foreign = False
@@ -96,9 +104,20 @@ def build_parts(
     # Two OpenMP programs on the same cores wait for each other: leave room for the inspector.
     torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 2) // 2))
     base = load_base(config)
+    encoder = None
+    if config.lens.kind == "heads" and lens is None:
+        try:
+            encoder = head_encoder(base, config.lens.path, calibrating)
+        except ModelError as error:
+            if not any_lens:
+                raise
+            config = replace(config, lens=replace(config.lens, kind="bm25"))
+            notes.append(f"the lens is bm25: {error}")
     gister = make_gister(config, base)
     tree = _tree(config, base, gister, progress)
     try:
+        if encoder is not None:
+            lens = HeadsLens(keys_of_tree(encoder, tree))
         parts = _over(config, base, gister, tree, notes, lens, allocator)
         parts.foreign_allocator = foreign
         return parts
@@ -125,6 +144,7 @@ def _over(
         drift_bound=config.kv.drift_bound,
         refresh_every=config.kv.refresh_every,
         refresh_chunk=config.kv.refresh_chunk,
+        hide_gists=config.gist.kind == "none",
     )
     return Parts(
         config=config,
@@ -179,7 +199,9 @@ def _untrained(config: Config) -> list[str]:
     notes = []
     if config.gist.kind in _UNTRAINED_GISTS:
         notes.append(f"gists are untrained: {_UNTRAINED_GISTS[config.gist.kind]}")
-    if config.lens.kind != "lensnet":
+    if config.gist.kind == "none":
+        notes.append("there are no gists: what is collapsed is not seen")
+    if config.lens.kind not in ("lensnet", "heads"):
         notes.append(f"the lens is untrained: {config.lens.kind}")
     return notes
 
@@ -213,6 +235,8 @@ def make_gister(config: Config, base: BaseModel) -> Gister:
     Raises:
         ModelError: a checkpoint that is missing or of another base model.
     """
+    if config.gist.kind == "none":
+        return NullGister(checkpoint_id="none")
     untrained = {"mean": MeanGister, "token": TokenGister}.get(config.gist.kind)
     if untrained is not None:
         return untrained(base.embedding_matrix.detach().float().cpu().numpy(), seed=config.seed)

@@ -119,7 +119,7 @@ def _drive(
             session = Session(parts, Recorder(writer), steering, progress)
             session.focus_config = restored.focus or parts.config.focus
             session.asked_at = restored.asked_at
-            session.warm_up()
+            session.warm_up(restored.nll)
             on_ready()
             rewind = Rewind(
                 restored.source_history, restored.positions, parts.base.tokenizer, session.plant

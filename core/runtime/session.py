@@ -113,12 +113,16 @@ class Session:
         """Say where a fact lies that questions may be about."""
         self._observer.plant(name, start, stop)
 
-    def warm_up(self) -> None:
-        """Fill the window from a history that is there already."""
+    def warm_up(self, nll: np.ndarray | None = None) -> None:
+        """Fill the window from a history that is there already.
+
+        Args:
+            nll: float32 [t] in nats, of its newest tokens as the model saw them, if known.
+        """
         context, tree = self.parts.focus.working_context, self.parts.tree
         if context.n_tokens:
             self.parts.window.sync(self._layout(), tree.gist_rows, tree.tokens)
-            self._observer.warm_up()
+            self._observer.warm_up(np.empty(0, np.float32) if nll is None else nll)
 
     # -- events ---------------------------------------------------------------------------
 
@@ -161,7 +165,7 @@ class Session:
         self.recorder.marker(f"asked @{start}-{start + len(question.tokens)}")
         self.take(question.tokens[-1:])
         self._observer.want(question.about)
-        self.refocus(Trigger.QUESTION)
+        self.refocus(Trigger.QUESTION, len(question.tokens))
         about = question.about or "?"
         asked, self.answering = start + len(question.tokens), True
         self._decode_event(Decode(question.limit, question.stop, about, question.answer))
@@ -338,8 +342,11 @@ class Session:
 
     # -- focus ----------------------------------------------------------------------------
 
-    def refocus(self, trigger: Trigger) -> int:
+    def refocus(self, trigger: Trigger, question_tokens: int = 0) -> int:
         """Score and allocate until nothing changes, bring the window along, record.
+
+        Args:
+            question_tokens: how many of the newest tokens are the question behind it.
 
         Returns:
             The refocus number.
@@ -352,6 +359,7 @@ class Session:
         self.step = step = focus.begin(trigger, limits)
         rounds: list[TimedRound] = []
         self._observer.begin(self._layout())
+        self._observer.ask(question_tokens)
         for number in count():
             began = time.perf_counter()
             scores = parts.lens.score(self._observer.observe(step, number))

@@ -40,7 +40,15 @@ class _Slots:
     damaged: int
 
 
-def _read_slots(handle: FileHandle, where: str) -> _Slots:
+def _read_slots(handle: FileHandle, where: str, tries: int = 3) -> _Slots:
+    """What the headers say; a damaged one is read again, for a writer may be at it just now."""
+    slots = _slots_now(handle, where)
+    while slots.damaged and tries > 1:
+        slots, tries = _slots_now(handle, where), tries - 1
+    return slots
+
+
+def _slots_now(handle: FileHandle, where: str) -> _Slots:
     raw = [handle.pread(at, SLOT_BYTES) for at in (0, SLOT_BYTES)]
     found = [header for slot in raw if (header := headers.decode(slot, where)) is not None]
     found.sort(key=lambda header: header.sequence, reverse=True)

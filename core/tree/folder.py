@@ -46,6 +46,10 @@ class TreeFolder:
         """
         self.lock = self.files.lock(self.path / LOCK)
 
+    def is_locked(self) -> bool:
+        """Whether a writer is at work."""
+        return self.files.is_locked(self.path / LOCK)
+
     def release_lock(self) -> None:
         if self.lock is not None:
             self.lock.release()

@@ -275,6 +275,10 @@ class SimDisk:
         self.locks[path] = self.epoch
         return _SimLock(self, path)
 
+    def is_locked(self, path: Path) -> bool:
+        self.call("exists", path, self.epoch)
+        return path in self.locks
+
     # -- the power switch ------------------------------------------------------------------
 
     def crash(self, fate: Fate) -> None:

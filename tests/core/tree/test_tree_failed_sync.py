@@ -147,3 +147,47 @@ def test_a_sync_that_fails_again_while_opening_costs_nothing():
         with reopened(disk) as tree:
             assert tree.n_tokens == end
             np.testing.assert_array_equal(tree.tokens(0, end), tokens(0, end))
+
+
+def test_a_reader_that_verifies_between_any_two_calls_of_a_writer_finds_nothing():
+    disk, looks = SimDisk(), []
+
+    def look(call):
+        if call.changing and looks is not None and call.path.parent == FOLDER:
+            with disk.undisturbed():
+                for reader in readers:
+                    looks.append(reader.verify())
+                with Tree.open(FOLDER, write=False, files=disk) as late:
+                    looks.append([*late.verify(), *late.recovery.notes])
+                    n = late.n_tokens
+                    np.testing.assert_array_equal(late.tokens(0, n), tokens(0, n))
+        return False
+
+    tree = Tree.create(SPEC, GISTER, FOLDER, disk, now_ns=0)
+    readers = [Tree.open(FOLDER, write=False, files=disk)]
+    disk.hooks.append(look)
+    for end in (3, 16, 61):
+        tree.append(tokens(tree.n_tokens, end))
+        tree.commit()
+        readers.append(Tree.open(FOLDER, write=False, files=disk))
+    tree.regist(NEXT)
+    tree.append(tokens(61, 90))
+    tree.close()
+
+    assert len(looks) > 100
+    assert [said for said in looks if said] == []
+
+
+def test_levels_that_lag_without_a_writer_are_a_finding():
+    disk = SimDisk()
+    tree = Tree.create(SPEC, GISTER, FOLDER, disk, now_ns=0)
+    tree.append(tokens(0, 8))
+    disk.hooks.append(FailingSync(3))  # that of LOD1's data
+    with pytest.raises(StorageError):
+        tree.commit()
+    disk.hooks.clear()
+    with Tree.open(FOLDER, write=False, files=disk) as reader:
+        assert reader.verify() == []
+        disk.kill()
+    with Tree.open(FOLDER, write=False, files=disk) as reader:
+        assert reader.verify() == ["level 1 holds 0 nodes instead of 2."]
