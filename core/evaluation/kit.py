@@ -122,7 +122,7 @@ class Kit:
                 f"w_max is {w_max} but model '{self.base.name}' {self.base.bound.why}; use at most "
                 f"{self.base.window}."
             )
-        return parse_config(dump_config(self.config), [f"w_max={w_max}"])
+        return parse_config(dump_config(self.config), [f"w_max={w_max}"], recorded=True)
 
     def window(self, w_max: int) -> LazyKVWindow:
         """An empty window; there is one, so the one handed out before is void."""
