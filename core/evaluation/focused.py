@@ -10,7 +10,7 @@ from megacontext.core.evaluation.evidence import Evidence, ScoresBlocks, evidenc
 from megacontext.core.evaluation.held import LazyKVWindow
 from megacontext.core.focus import RoundResult, WorkingContext
 from megacontext.core.focus.actions import F32, I64
-from megacontext.core.lenses import Observation, Oracle
+from megacontext.core.lenses import LensNeeds, Observation, Oracle
 from megacontext.core.lenses.blocks import recency_prior
 from megacontext.core.model.window import SyncStats
 from megacontext.core.runtime.hooks import Hooks
@@ -48,6 +48,7 @@ class GoldLens:
     spans: I64
     asked: bool = False
     name: str = "oracle"
+    requires = LensNeeds()
 
     def score(self, observation: Observation) -> F32:
         """See :class:`~megacontext.core.lenses.base.Lens`."""
@@ -59,6 +60,7 @@ class StillLens:
     """Gists without a lens: nothing moves by choice, the oldest is made coarser when it must."""
 
     name: str = "none"
+    requires = LensNeeds()
 
     def score(self, observation: Observation) -> F32:
         """See :class:`~megacontext.core.lenses.base.Lens`."""

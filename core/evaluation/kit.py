@@ -208,8 +208,8 @@ class Kit:
     @property
     def lens_reads_model(self) -> bool:
         """Whether the configured lens needs hidden states or attention of a filled window."""
-        net = getattr(self.lens, "net", None)
-        return self.lens.name == "attention" or bool(net is not None and net.config.hidden_states)
+        needs = self.lens.requires
+        return needs.attention or needs.hidden_states > 0
 
     def fresh_lens(self, history: History) -> Lens:
         """The configured lens with nothing remembered of another history."""

@@ -307,8 +307,8 @@ def _rank_correlation(a: Tensor, b: Tensor) -> float:
     """Spearman's rho; equal values share the mean of their ranks. 0 where all are equal."""
     ranks = []
     for values in (a, b):
-        _, group, counts = values.float().cpu().unique(return_inverse=True, return_counts=True)
-        last = counts.cumsum(0).double()
-        ranks.append((last - (counts - 1) / 2)[group])
-    rho = float(torch.corrcoef(torch.stack(ranks))[0, 1])
+        given = values.float().cpu().numpy()
+        _, group, counts = np.unique(given, return_inverse=True, return_counts=True)
+        ranks.append((counts.cumsum() - (counts - 1) / 2)[group])
+    rho = float(torch.corrcoef(torch.from_numpy(np.stack(ranks)))[0, 1])
     return rho if math.isfinite(rho) else 0.0
