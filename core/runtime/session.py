@@ -17,7 +17,7 @@ from megacontext.core.runtime.asking import answer_turn
 from megacontext.core.runtime.echoes import Echoes, EchoTrigger
 from megacontext.core.runtime.hooks import Hooks
 from megacontext.core.runtime.judge import is_right
-from megacontext.core.runtime.nll import DeltaNLL, token_nll
+from megacontext.core.runtime.nll import DeltaNLL, check_nll, token_nll
 from megacontext.core.runtime.observer import Observer
 from megacontext.core.runtime.parts import Parts
 from megacontext.core.runtime.recorder import TimedRound
@@ -199,7 +199,7 @@ class Session:
             asked: they are somebody's question or turn, behind which a refocus comes anyway; what
                 it sounds like is not what it is about, so its echoes open nothing.
         """
-        self.phase = Phase.INGEST
+        self._enter(Phase.INGEST)
         block_size = self.config.block_size
         rules: list[TriggerRule] = [self._question_mark]
         if not asked:
@@ -213,6 +213,13 @@ class Session:
             at += count
             self.take(chunk[:count])
             self._refocus_if_due(trigger)
+
+    def _enter(self, phase: Phase) -> None:
+        """A row has one phase, that at its end; a marker says where it began inside the row."""
+        if phase is not self.phase and self._since_refocus:
+            n_tokens = self.parts.focus.working_context.n_tokens
+            self.recorder.marker(f"{phase.name.lower()} @{n_tokens}")
+        self.phase = phase
 
     def decode(
         self,
@@ -230,7 +237,7 @@ class Session:
             ``prefix`` and the decoded text, up to ``stop``.
         """
         self._hooks.before_decode()
-        self.phase = Phase.DECODE
+        self._enter(Phase.DECODE)
         text = prefix
         for _ in range(limit):
             self.steering.serve(self)
@@ -293,6 +300,7 @@ class Session:
             nll[0] = token_nll(before.logits[-1:], tokens[:1])[0]
         if len(tokens) > 1:
             nll[1:] = token_nll(forward.logits[:-1], tokens[1:])
+        check_nll(parts.base, nll[int(before is None) :], parts.focus.working_context.n_tokens)
         ingested = time.perf_counter()
         start = parts.focus.working_context.n_tokens
         self._grow_tree(tokens, gist)
