@@ -300,7 +300,8 @@ class Session:
             nll[0] = token_nll(before.logits[-1:], tokens[:1])[0]
         if len(tokens) > 1:
             nll[1:] = token_nll(forward.logits[:-1], tokens[1:])
-        check_nll(parts.base, nll[int(before is None) :], parts.focus.working_context.n_tokens)
+        if parts.window.last is not None:  # a window that waits has computed nothing yet
+            check_nll(parts.base, nll[int(before is None) :], parts.focus.working_context.n_tokens)
         ingested = time.perf_counter()
         start = parts.focus.working_context.n_tokens
         self._grow_tree(tokens, gist)
