@@ -21,7 +21,7 @@ from megacontext.core.config import (
     recorded_focus,
 )
 from megacontext.core.config.keys import WHERE_AND_HOW, by_path
-from megacontext.core.focus import Focus, Limits, RoundResult, WorkingContext
+from megacontext.core.focus import ContextShape, Limits, RoundResult, make_focus
 from megacontext.core.runtime.triggers import limits_for
 from megacontext.traces.errors import MegaContextError, PlanError, TraceError
 from megacontext.traces.reader import TraceReader
@@ -135,11 +135,9 @@ class _Rerun:
 
     def __init__(self, reader: TraceReader, setup: _Setup, report: Report) -> None:
         meta = reader.meta
-        context = WorkingContext(
-            meta.block_size, setup.max_levels, meta.w_max, setup.protected_blocks
-        )
+        shape = ContextShape(meta.block_size, setup.max_levels, meta.w_max, setup.protected_blocks)
         allocator = make_allocator(setup.kind, setup.options)
-        self._focus = Focus(context, allocator, seed=meta.seed)
+        self._focus = make_focus(shape, allocator, seed=meta.seed)
         self._limits: FocusConfig | Limits = setup.focus
         self._result: RoundResult | None = None
         self._dropped = 0

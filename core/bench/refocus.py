@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from megacontext.core.allocators import make_allocator
-from megacontext.core.focus import Focus, Limits, WorkingContext
+from megacontext.core.focus import ContextShape, Focus, Limits, WorkingContext, make_focus
 from megacontext.core.focus.actions import F16
 from megacontext.core.rng import generator
 from megacontext.traces.schema import Trigger
@@ -107,9 +107,8 @@ def _start(count: int, kind: str, seed: int) -> Focus:
 
 def _session(w_max: int, kind: str, seed: int) -> Focus:
     """A session's window of ``w_max`` entries over a long history: newest blocks raw."""
-    context = WorkingContext(BLOCK_SIZE, MAX_LEVELS, w_max, protected_blocks=2)
-    context.cold_start(HISTORY)
-    return Focus(context, make_allocator(kind), Limits(), seed)
+    shape = ContextShape(BLOCK_SIZE, MAX_LEVELS, w_max, protected_blocks=2)
+    return make_focus(shape, make_allocator(kind), Limits(), seed, n_tokens=HISTORY)
 
 
 def _scores(focus: Focus, kind: str, seed: int, step: int) -> Iterator[F16]:

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 
 from megacontext.core.config.fields import legal_of
+from megacontext.core.config.kinds import check_kinds
 from megacontext.core.config.recorded import as_recorded, focus_as_recorded, lens_as_overridden
 from megacontext.core.config.schema import Config, FocusConfig
 from megacontext.core.config.yamls import parse_mapping
@@ -81,6 +82,8 @@ def parse_config(
         raw = lens_as_overridden(raw, overrides)
     config = build(Config, raw, "")
     _check(config)
+    if not recorded:  # older versions took keys that the chosen kind does not read
+        check_kinds(config)
     return config
 
 

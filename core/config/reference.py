@@ -135,7 +135,7 @@ def _type_name(hint: Any) -> str:
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         members = [m for m in typing.get_args(hint) if m is not type(None)]
         return f"{_type_name(members[0])} or none"
-    return _TYPES[hint]
+    return _TYPES[str if typing.get_origin(hint) is typing.Literal else hint]
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from megacontext.core.config.fields import option
 from megacontext.core.config.sources import PythonSource, SourceConfig
@@ -180,7 +181,7 @@ class KVConfig:
     """How the key-value cache follows the working context."""
 
     mode: str = option("splice", "splice, or exact recompute", choices=("splice", "exact"))
-    positions: str = option(
+    positions: Literal["packed", "global", "gap"] = option(
         "packed", "position of each window entry", choices=("packed", "global", "gap")
     )
     reread: int = option(

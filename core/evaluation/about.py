@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 import transformers
 
+from megacontext.core.cpu import usable_cores
 from megacontext.traces.errors import SourceError, StorageError
 
 __all__ = ["About", "about_now"]
@@ -104,7 +105,7 @@ def _cpu_seconds() -> float:
 
 
 def _machine() -> str:
-    parts = [f"{len(os.sched_getaffinity(0))} CPU cores ({_processor()})"]
+    parts = [f"{usable_cores()} CPU cores ({_processor()})"]
     if torch.cuda.is_available():
         parts.insert(0, torch.cuda.get_device_name(0))
     parts += [f"Python {platform.python_version()}", f"torch {torch.__version__}"]

@@ -16,7 +16,7 @@ from megacontext.core.evaluation.fixed import (
     sink_and_newest,
 )
 from megacontext.core.evaluation.focused import Asked, FocusedSeat, GoldLens, StillLens
-from megacontext.core.evaluation.held import HeldWindow, OtherGists
+from megacontext.core.evaluation.held import LazyKVWindow, OtherGists
 from megacontext.core.evaluation.kit import History, Kit
 from megacontext.core.focus.actions import F32, I64
 from megacontext.core.lenses import Lens, make_lens
@@ -118,7 +118,7 @@ def take_seat(
         config = replace(config, triggers=replace(config.triggers, echo=EchoConfig()))
     parts = kit.parts(config, history, 0 if stream else read, _lens(name, kit, gold, history))
     if name == "mean":
-        assert isinstance(parts.window, HeldWindow)
+        assert isinstance(parts.window, LazyKVWindow)
         parts.window.hide_gists = False
         tree = kit.tree(history.mean_gister, history.tokens[: 0 if stream else read])
         parts.window.gists = OtherGists(tree)

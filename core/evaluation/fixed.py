@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from megacontext.core.evaluation.focused import Asked
-from megacontext.core.evaluation.held import HeldWindow
+from megacontext.core.evaluation.held import LazyKVWindow
 from megacontext.core.focus.actions import F32, I64
 from megacontext.core.model.layout import Layout
 from megacontext.core.model.tokenizer import Tokenizer
@@ -75,7 +75,7 @@ class FixedSeat:
 
     def __init__(
         self,
-        window: HeldWindow,
+        window: LazyKVWindow,
         tokenizer: Tokenizer,
         block_size: int,
         tokens: U32,

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from megacontext.core.evaluation.evidence import Evidence, ScoresBlocks, evidence_of
-from megacontext.core.evaluation.held import HeldWindow
+from megacontext.core.evaluation.held import LazyKVWindow
 from megacontext.core.focus import RoundResult, WorkingContext
 from megacontext.core.focus.actions import F32, I64
-from megacontext.core.lenses import Observation, Oracle
+from megacontext.core.lenses import LensNeeds, Observation, Oracle
 from megacontext.core.lenses.blocks import recency_prior
 from megacontext.core.model.window import SyncStats
+from megacontext.core.runtime.hooks import Hooks
 from megacontext.core.runtime.parts import Parts
-from megacontext.core.runtime.recorder import Recorder, TimedRound
+from megacontext.core.runtime.recorder import TimedRound
 from megacontext.core.runtime.session import Session
+from megacontext.core.runtime.sinks import NullSink
 from megacontext.core.runtime.triggers import limits_for
 from megacontext.core.sources import Decode, Ingest, Question
 from megacontext.core.tree.spec import U32
 from megacontext.traces.schema import Phase, Trigger
 
-__all__ = ["Asked", "FocusedSeat", "GoldLens", "Ledger", "StillLens", "is_raw"]
+__all__ = ["Asked", "FocusedSeat", "GoldLens", "MetricsSink", "StillLens", "is_raw"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class GoldLens:
     spans: I64
     asked: bool = False
     name: str = "oracle"
+    requires = LensNeeds()
 
     def score(self, observation: Observation) -> F32:
         """See :class:`~megacontext.core.lenses.base.Lens`."""
@@ -58,6 +60,7 @@ class StillLens:
     """Gists without a lens: nothing moves by choice, the oldest is made coarser when it must."""
 
     name: str = "none"
+    requires = LensNeeds()
 
     def score(self, observation: Observation) -> F32:
         """See :class:`~megacontext.core.lenses.base.Lens`."""
@@ -73,11 +76,11 @@ def is_raw(context: WorkingContext, spans: I64) -> bool:
     return not bool(touched.any())
 
 
-class Ledger(Recorder):
-    """Keeps NLL and refocus counts where a trace would be written."""
+class MetricsSink(NullSink):
+    """Collects NLL and refocuses where a trace would be written."""
 
     def __init__(self, context: WorkingContext, gold: I64) -> None:
-        super().__init__(None)  # type: ignore[arg-type]  # no row ever reaches a writer
+        super().__init__()
         self._context = context
         self._gold = gold
         self.nll: list[F32] = []
@@ -94,56 +97,16 @@ class Ledger(Recorder):
     def tokens(
         self, tokens: np.ndarray, text: list[str], nll: np.ndarray, appended: np.ndarray
     ) -> None:
+        """See :class:`~megacontext.core.runtime.sinks.TraceSink`."""
         self.nll.append(nll)
 
-    @property
-    def has_news(self) -> bool:
-        return False  # no row waits, so a session's end needs no refocus
-
     def refocus(self, rounds: list[TimedRound], sync: SyncStats, phase: Phase) -> None:
+        """See :class:`~megacontext.core.runtime.sinks.TraceSink`."""
         self.refocuses += 1
         if len(self._gold):
             self.rounds.append([timed.result for timed in rounds])
         if self.reached is None and len(self._gold) and is_raw(self._context, self._gold):
             self.reached = self.refocuses
-
-
-class _SeatSession(Session):
-    """A session that fills its window when it is first read."""
-
-    gold_raw: bool | None = None
-    gold: I64 = np.empty((0, 2), np.int64)
-    spans_raw: tuple[bool, ...] = ()
-
-    def release(self) -> None:
-        window = self.parts.window
-        if isinstance(window, HeldWindow) and window.held:
-            window.held = False
-            self.warm_up()
-
-    def take(self, tokens: np.ndarray) -> tuple[float, str]:
-        window = self.parts.window
-        if not (isinstance(window, HeldWindow) and window.held) or len(tokens) < 2:
-            return super().take(tokens)
-        # A window that is held back gives no logits; a single token asks for none.
-        taken = [super(_SeatSession, self).take(tokens[i : i + 1]) for i in range(len(tokens))]
-        return taken[-1][0], "".join(text for _, text in taken)
-
-    def decode(
-        self,
-        limit: int,
-        stop: str = "",
-        prefix: str = "",
-        on_token: Callable[[str, float], None] = lambda text, nll: None,
-    ) -> str:
-        self.release()
-        if len(self.gold):
-            context = self.parts.focus.working_context
-            self.spans_raw = tuple(
-                is_raw(context, self.gold[i : i + 1]) for i in range(len(self.gold))
-            )
-            self.gold_raw = all(self.spans_raw)
-        return super().decode(limit, stop, prefix, on_token)
 
 
 class FocusedSeat:
@@ -156,12 +119,28 @@ class FocusedSeat:
     """
 
     def __init__(self, parts: Parts, gold: I64, held: bool) -> None:
-        assert isinstance(parts.window, HeldWindow)
-        parts.window.held = held
-        self._ledger = Ledger(parts.focus.working_context, gold)
-        self._session = _SeatSession(parts, self._ledger)
-        self._session.gold = gold
+        assert isinstance(parts.window, LazyKVWindow)
+        self._window = parts.window
+        self._window.waits = held
+        self._gold = gold
+        self._gold_raw: bool | None = None
+        self._spans_raw: tuple[bool, ...] = ()
+        self._sink = MetricsSink(parts.focus.working_context, gold)
+        hooks = Hooks(before_decode=self._before_decode)
+        self._session = Session(parts, self._sink, hooks=hooks)
         self._session.warm_up()
+
+    def _before_decode(self) -> None:
+        self._build_window()
+        if len(self._gold):
+            context = self._session.parts.focus.working_context
+            self._spans_raw = tuple(is_raw(context, span[None]) for span in self._gold)
+            self._gold_raw = all(self._spans_raw)
+
+    def _build_window(self) -> None:
+        if self._window.waits:
+            self._window.waits = False
+            self._session.warm_up()
 
     def read(self, tokens: U32) -> None:
         """More history, with the refocuses of a session."""
@@ -172,11 +151,11 @@ class FocusedSeat:
         lens = self._session.parts.lens
         if isinstance(lens, GoldLens):
             lens.asked = True
-        self._ledger.watch()
+        self._sink.watch()
         outcome = self._session.run([Question(prompt, "", "", limit, stop)])
-        reached = self._ledger.reached if self._session.gold_raw else None
+        reached = self._sink.reached if self._gold_raw else None
         text = outcome.answers[-1].text
-        return Asked(text, self._session.gold_raw, reached, self._evidence())
+        return Asked(text, self._gold_raw, reached, self._evidence())
 
     def more(self, limit: int, stop: str) -> str:
         """The answer goes on; empty where it has ended."""
@@ -191,14 +170,14 @@ class FocusedSeat:
 
     def _evidence(self) -> Evidence | None:
         session = self._session
-        if session.gold_raw is None:
+        if self._gold_raw is None:
             return None
         config = session.config
         lens = session.parts.lens
         return evidence_of(
-            self._ledger.rounds,
-            session.gold,
-            session.spans_raw,
+            self._sink.rounds,
+            self._gold,
+            self._spans_raw,
             limits_for(config.focus, Trigger.QUESTION).tau_expand,
             config.block_size,
             lens.block_scores() if isinstance(lens, ScoresBlocks) else None,
@@ -210,18 +189,18 @@ class FocusedSeat:
 
     def judge(self, tokens: U32) -> tuple[F32, bool]:
         """NLL F32[t] in nats of the next tokens, and whether each was the likeliest."""
-        self._session.release()
-        self._ledger.nll.clear()
+        self._build_window()
+        self._sink.nll.clear()
         greedy = True
         for token in tokens:
             last = self._session.parts.window.last
             greedy &= last is not None and int(last.logits[-1].argmax()) == int(token)
             self._session.run([Ingest(np.array([token], np.uint32))])
-        return np.concatenate(self._ledger.nll), greedy
+        return np.concatenate(self._sink.nll), greedy
 
     def measure(self, tokens: U32) -> F32:
         """NLL F32[t] in nats of the next tokens, read as a session reads them."""
-        self._session.release()
-        self._ledger.nll.clear()
+        self._build_window()
+        self._sink.nll.clear()
         self._session.run([Ingest(tokens)])
-        return np.concatenate(self._ledger.nll)
+        return np.concatenate(self._sink.nll)

@@ -1,11 +1,12 @@
-"""A KV window that can be held back: nothing is computed until somebody reads it."""
+"""A KV window that can wait: nothing is computed until somebody reads it."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
+import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from megacontext.core.model import KVWindow
 from megacontext.core.model.base import Forward
@@ -13,7 +14,7 @@ from megacontext.core.model.layout import Layout
 from megacontext.core.model.window import SyncStats, TokenSource, VectorSource
 from megacontext.core.tree import Tree
 
-__all__ = ["HeldWindow", "OtherGists"]
+__all__ = ["LazyKVWindow", "OtherGists"]
 
 
 class OtherGists:
@@ -30,55 +31,88 @@ class OtherGists:
         return self._tree.gist_rows
 
 
-class HeldWindow(KVWindow):
-    """A :class:`KVWindow` that, while ``held``, only takes note that the history grew.
+class LazyKVWindow:
+    """A :class:`~megacontext.core.model.token_window.TokenWindow` over one that it may let wait.
 
-    Held, ``append`` answers with NaN logits and ``last`` stays None. Once ``held`` is False, the
-    next ``sync`` builds the whole window in one go.
+    While ``waits``, it only takes note that the history grew: ``append`` answers with NaN logits
+    and ``last`` stays None. Once ``waits`` is False, the next ``sync`` builds the whole window in
+    one go. One window serves all budgets up to its slots: on a GPU each new one captures its
+    graphs.
 
     Attributes:
-        held: see above.
+        waits: see above.
         gists: vectors to show instead of the session's own, or None.
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.held = False
+    def __init__(self, window: KVWindow) -> None:
+        self._window = window
+        self.waits = False
         self.gists: OtherGists | None = None
 
-    def start_over(self, w_max: int) -> None:
-        """Empty, not held, with the session's own gists, and a budget of ``w_max`` rows.
+    @property
+    def w_max(self) -> int:
+        """See :class:`~megacontext.core.model.token_window.TokenWindow`."""
+        return self._window.w_max
 
-        One window serves all budgets up to its slots: on a GPU each new one captures its graphs.
-        """
-        self.w_max = w_max
-        self.reset()
-        self.held = False
+    @property
+    def slots(self) -> int:
+        """The largest budget that it can serve."""
+        return self._window.cache.slots
+
+    @property
+    def hide_gists(self) -> bool:
+        """Whether gists get no rows."""
+        return self._window.hide_gists
+
+    @hide_gists.setter
+    def hide_gists(self, hide: bool) -> None:
+        self._window.hide_gists = hide
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """See :class:`~megacontext.core.model.token_window.TokenWindow`."""
+        return self._window.notes
+
+    @property
+    def last(self) -> Forward | None:
+        """See :class:`~megacontext.core.model.token_window.TokenWindow`."""
+        return self._window.last
+
+    def start_over(self, w_max: int) -> None:
+        """Empty, not waiting, with the session's own gists, and a budget of ``w_max`` rows."""
+        self._window.w_max = w_max
+        self._window.reset()
+        self.waits = False
         self.gists = None
 
     def rewind(self, n_tokens: int) -> None:
         """Let the next ``sync`` go back to a history of ``n_tokens``, the start of this one.
 
-        Rows of what came behind must not be kept by that layout: the text may go on otherwise.
+        That layout must keep no row of what came after: the text may go on otherwise.
         """
-        self.n_tokens = min(self.n_tokens, n_tokens)
+        self._window.n_tokens = min(self._window.n_tokens, n_tokens)
 
     def append(self, tokens: ArrayLike) -> Forward:
-        """See :meth:`KVWindow.append`."""
-        if not self.held:
-            return super().append(tokens)
+        """See :class:`~megacontext.core.model.token_window.TokenWindow`."""
+        if not self.waits:
+            return self._window.append(tokens)
         count = len(tokens)  # type: ignore[arg-type]
-        self.n_tokens += count
+        self._window.n_tokens += count
         nothing = torch.full((1, 1), torch.nan)
-        return Forward(nothing.expand(count, self.base.vocab_size), nothing[:0].expand(0, 1))
+        vocab_size = self._window.base.vocab_size
+        return Forward(nothing.expand(count, vocab_size), nothing[:0].expand(0, 1))
 
     def sync(
         self, layout: Layout, vectors: VectorSource, tokens: TokenSource, reread: int = 0
     ) -> SyncStats:
-        """See :meth:`KVWindow.sync`."""
-        if self.held:
-            self.n_tokens = layout.n_tokens
-            return SyncStats(0, self.mode, None)
+        """See :class:`~megacontext.core.model.token_window.TokenWindow`."""
+        if self.waits:
+            self._window.n_tokens = layout.n_tokens
+            return SyncStats(0, self._window.mode, None)
         if self.gists is not None:
             vectors = self.gists.follow(layout, tokens)
-        return super().sync(layout, vectors, tokens, reread)
+        return self._window.sync(layout, vectors, tokens, reread)
+
+    def attention_mass(self, layout: Layout, queries: int) -> NDArray[np.float32]:
+        """See :class:`~megacontext.core.model.token_window.TokenWindow`."""
+        return self._window.attention_mass(layout, queries)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from megacontext.core.config import Config, dump_config, parse_config
+from megacontext.core.cpu import usable_cores
 from megacontext.core.evaluation.kit import Kit
 from megacontext.core.model.files import resolve_model
 from megacontext.core.runtime.bundle import DEMO, bundle_folder
@@ -82,7 +83,7 @@ def workers_for(config: Config, jobs: int) -> int:
     """``jobs``, or for 0 one a core with the small bundled model and one with any other."""
     if jobs:
         return jobs
-    return len(os.sched_getaffinity(0)) if config.model.path == DEMO else 1
+    return usable_cores() if config.model.path == DEMO else 1
 
 
 def fingerprint(config: Config) -> str:

@@ -9,27 +9,23 @@ from functools import cached_property
 
 import numpy as np
 
-from megacontext.core.allocators import make_allocator
-from megacontext.core.config import Config, allocator_options, dump_config, parse_config
+from megacontext.core.config import Config, dump_config, parse_config
 from megacontext.core.evaluation.bm25 import BlockSearch
 from megacontext.core.evaluation.dense import find_embedder, load_embedder
-from megacontext.core.evaluation.held import HeldWindow
+from megacontext.core.evaluation.held import LazyKVWindow
 from megacontext.core.evaluation.memo import MemoGister
-from megacontext.core.focus import Focus, WorkingContext
 from megacontext.core.focus.actions import I64
 from megacontext.core.gistnet.mean import MeanGister
 from megacontext.core.heads.history_keys import HistoryKeys
 from megacontext.core.heads.lens import HeadsLens
 from megacontext.core.heads.store import KeyStore
 from megacontext.core.lenses import Lens, make_lens
-from megacontext.core.model import BaseModel, Sampler
+from megacontext.core.model import BaseModel, KVWindow, Sampler
 from megacontext.core.model.tokenizer import Tokenizer
-from megacontext.core.runtime.parts import Parts, build_parts, lens_options
-from megacontext.core.runtime.triggers import limits_for
+from megacontext.core.runtime.parts import Parts, build_parts, focus_of, lens_options
 from megacontext.core.tree import Gister, Tree, TreeSpec
 from megacontext.core.tree.spec import U32
 from megacontext.traces.errors import ModelError
-from megacontext.traces.schema import Trigger
 
 __all__ = ["History", "Kit", "token_spans"]
 
@@ -92,8 +88,8 @@ class Kit:
     pieces: list[str]
     notes: list[str]
     embedder: str = ""
-    _window: HeldWindow | None = None
-    _kept: HeldWindow | None = None
+    _window: LazyKVWindow | None = None
+    _kept: LazyKVWindow | None = None
     _kept_for: tuple[str, int, History] | None = None
     _histories: OrderedDict[str, History] = field(default_factory=OrderedDict)
 
@@ -126,23 +122,23 @@ class Kit:
                 f"w_max is {w_max} but model '{self.base.name}' {self.base.bound.why}; use at most "
                 f"{self.base.window}."
             )
-        return parse_config(dump_config(self.config), [f"w_max={w_max}"])
+        return parse_config(dump_config(self.config), [f"w_max={w_max}"], recorded=True)
 
-    def window(self, w_max: int) -> HeldWindow:
+    def window(self, w_max: int) -> LazyKVWindow:
         """An empty window; there is one, so the one handed out before is void."""
-        if self._window is None or self._window.cache.slots < w_max:
+        if self._window is None or self._window.slots < w_max:
             self._window = self._made(w_max, self.config.kv.mode)
         self._window.start_over(w_max)
         self._window.hide_gists = self.config.gist.kind == "none"
         return self._window
 
-    def kept_window(self, owner: str, w_max: int, history: History) -> HeldWindow:
+    def kept_window(self, owner: str, w_max: int, history: History) -> LazyKVWindow:
         """An exact window with what ``owner`` just held of ``history``, else an empty one.
 
         Raw blocks that stay the same from question to question are computed once. There is one
         such window, too.
         """
-        if self._kept is None or self._kept.cache.slots < w_max:
+        if self._kept is None or self._kept.slots < w_max:
             self._kept = self._made(w_max, "exact")
             self._kept_for = None
         held = self._kept_for
@@ -151,9 +147,9 @@ class Kit:
         self._kept_for = owner, w_max, history
         return self._kept
 
-    def _made(self, w_max: int, mode: str) -> HeldWindow:
+    def _made(self, w_max: int, mode: str) -> LazyKVWindow:
         kv = self.config.kv
-        return HeldWindow(
+        window = KVWindow(
             self.base,
             w_max,
             mode,
@@ -162,6 +158,7 @@ class Kit:
             refresh_chunk=kv.refresh_chunk,
             hide_gists=self.config.gist.kind == "none",
         )
+        return LazyKVWindow(window)
 
     def history(self, text: str) -> History:
         """The history of ``text``; the newest few are kept with their gists."""
@@ -211,8 +208,8 @@ class Kit:
     @property
     def lens_reads_model(self) -> bool:
         """Whether the configured lens needs hidden states or attention of a filled window."""
-        net = getattr(self.lens, "net", None)
-        return self.lens.name == "attention" or bool(net is not None and net.config.hidden_states)
+        needs = self.lens.requires
+        return needs.attention or needs.hidden_states > 0
 
     def fresh_lens(self, history: History) -> Lens:
         """The configured lens with nothing remembered of another history."""
@@ -272,23 +269,12 @@ class Kit:
         Raises:
             BudgetError: the history is too long for this budget and number of levels.
         """
-        context = WorkingContext(
-            config.block_size, config.tree.max_levels, config.w_max, config.focus.protected_blocks
-        )
-        if read:
-            context.cold_start(read)
-        focus = Focus(
-            context,
-            make_allocator(config.allocator.kind, allocator_options(config.allocator)),
-            limits_for(config.focus, Trigger.BLOCK_CLOSED),
-            config.seed,
-        )
         return Parts(
             config=config,
             base=self.base,
             gister=history.gister,
             tree=self.tree_over(history, read),
-            focus=focus,
+            focus=focus_of(config, read),
             lens=lens,
             window=self.window(config.w_max),
             sampler=Sampler(),

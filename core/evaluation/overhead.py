@@ -9,11 +9,12 @@ import numpy as np
 import torch
 
 from megacontext.core.config import Config
-from megacontext.core.evaluation.focused import Ledger
 from megacontext.core.evaluation.haystack import library_texts
 from megacontext.core.evaluation.kit import Kit
 from megacontext.core.evaluation.statistics import Interval, bootstrap
+from megacontext.core.runtime.hooks import Hooks
 from megacontext.core.runtime.session import Session
+from megacontext.core.runtime.sinks import NullSink
 from megacontext.traces.schema import Trigger
 
 __all__ = ["Overhead", "overhead_of"]
@@ -39,16 +40,19 @@ class Overhead:
     refocus_ms: float
 
 
-class _TimedSession(Session):
-    """Adds up the time that is spent on focusing: gists, lens, allocator, window."""
+class _Stopwatch:
+    """Adds up the time that a session spends on refocusing: lens, allocator, window."""
 
-    seconds = 0.0
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._began = 0.0
+        self.seconds = 0.0
 
-    def refocus(self, trigger: Trigger, question_tokens: int = 0) -> int:
-        began = _now(self.parts.base.device)
-        step = super().refocus(trigger, question_tokens)
-        self.seconds += _now(self.parts.base.device) - began
-        return step
+    def start(self) -> None:
+        self._began = _now(self._device)
+
+    def stop(self) -> None:
+        self.seconds += _now(self._device) - self._began
 
 
 def overhead_of(config: Config, cycles: int) -> Overhead:
@@ -62,8 +66,9 @@ def overhead_of(config: Config, cycles: int) -> Overhead:
     history = replace(whole_blocks, gister=kit.gister)
     parts = kit.parts(kit.config, history, len(history.tokens), kit.fresh_lens(history))
     context = parts.focus.working_context
-    ledger = Ledger(context, np.empty((0, 2), np.int64))
-    session = _TimedSession(parts, ledger)
+    sink, watch = NullSink(), _Stopwatch(kit.base.device)
+    hooks = Hooks(before_refocus=watch.start, after_refocus=watch.stop)
+    session = Session(parts, sink, hooks=hooks)
     session.warm_up()
     session.refocus(Trigger.MANUAL)
     whole, plain = [], []
@@ -71,13 +76,13 @@ def overhead_of(config: Config, cycles: int) -> Overhead:
         began, others = _now(kit.base.device), []
         closed = False
         while not closed:
-            session.seconds, gists = 0.0, ledger.stages.gist
+            watch.seconds, gists = 0.0, sink.stages.gist
             started = _now(kit.base.device)
             session.decode(1)
             took = _now(kit.base.device) - started
             closed = context.tail_tokens == 0
             if not closed:
-                others.append(took - session.seconds - (ledger.stages.gist - gists) / 1e6)
+                others.append(took - watch.seconds - (sink.stages.gist - gists) / 1e6)
         whole.append(_now(kit.base.device) - began)
         plain.append(float(np.mean(others)) * size)
     total, decoding = np.array(whole[_WARM:]), np.array(plain[_WARM:])

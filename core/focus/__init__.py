@@ -1,6 +1,7 @@
 """Frontier, working context, plans, constraints and refocus rounds."""
 
 from megacontext.core.focus.actions import ACTION_DTYPE, REJECTED_DTYPE, make_actions
+from megacontext.core.focus.build import ContextShape, make_focus
 from megacontext.core.focus.focus import Focus, RecordedRound, RoundResult, clean_scores
 from megacontext.core.focus.plan import Frontier, Splice
 from megacontext.core.focus.view import Allocator, AllocatorView, Decision, Limits
@@ -11,6 +12,7 @@ __all__ = [
     "REJECTED_DTYPE",
     "Allocator",
     "AllocatorView",
+    "ContextShape",
     "Decision",
     "Focus",
     "Frontier",
@@ -21,5 +23,6 @@ __all__ = [
     "WorkingContext",
     "clean_scores",
     "make_actions",
+    "make_focus",
     "smallest_w_max",
 ]

@@ -145,7 +145,8 @@ class HeadEncoder:
 
     def encode(self, tokens: U32, start: int) -> NDArray[np.int8]:
         """See :class:`~megacontext.core.heads.store.KeyEncoder`."""
-        return self._keys(np.asarray(tokens)[None], start)[0]
+        keys: NDArray[np.int8] = self._keys(np.asarray(tokens)[None], start)[0]
+        return keys
 
     def encode_chunks(self, tokens: U32, first: int) -> NDArray[np.int8]:
         """See :class:`~megacontext.core.heads.store.KeyEncoder`."""

@@ -10,7 +10,7 @@ import torch
 from megacontext.core.focus.actions import F32, Bools
 from megacontext.core.heads.history_keys import HistoryKeys
 from megacontext.core.heads.search import block_attention, pair_weights
-from megacontext.core.lenses.base import U32, Observation, TreeView
+from megacontext.core.lenses.base import U32, LensNeeds, Observation, TreeView
 from megacontext.core.lenses.blocks import pool_blocks, recency_prior
 
 __all__ = ["HeadsLens", "Match", "Pair"]
@@ -78,6 +78,7 @@ class HeadsLens:
     """
 
     name = "heads"
+    requires = LensNeeds()
 
     def __init__(self, keys: HistoryKeys) -> None:
         self.keys = keys

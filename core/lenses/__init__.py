@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from megacontext.core.lenses.attention import Attention
-from megacontext.core.lenses.base import Lens, Observation, TreeView
+from megacontext.core.lenses.base import Lens, LensNeeds, Observation, TreeView
 from megacontext.core.lenses.bm25 import BM25
 from megacontext.core.lenses.oracle import Oracle
 from megacontext.core.lenses.random import Random
@@ -19,6 +19,7 @@ __all__ = [
     "LENSES",
     "Attention",
     "Lens",
+    "LensNeeds",
     "Observation",
     "Oracle",
     "Random",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from megacontext.core.focus.actions import F32
-from megacontext.core.lenses.base import Observation
+from megacontext.core.lenses.base import LensNeeds, Observation
 from megacontext.traces.errors import ConfigError
 
 __all__ = ["Attention"]
@@ -26,6 +26,7 @@ class Attention:
     """
 
     name: str = "attention"
+    requires = LensNeeds(attention=True)
 
     def score(self, observation: Observation) -> F32:
         """See :class:`~megacontext.core.lenses.base.Lens`."""

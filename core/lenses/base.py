@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from megacontext.core.focus.actions import F32, I8, I64
 
-__all__ = ["U32", "Lens", "Observation", "TreeView"]
+__all__ = ["U32", "Lens", "LensNeeds", "Observation", "TreeView"]
 
 U32 = npt.NDArray[np.uint32]
 
@@ -71,8 +71,28 @@ class Observation:
         return ends[: len(self.starts)]
 
 
+@dataclass(frozen=True)
+class LensNeeds:
+    """What a lens reads of a session beyond the frontier and the tree.
+
+    Attributes:
+        query_tokens: newest tokens that form the query; None: as many as the config says.
+        hidden_states: last hidden states of so many newest tokens.
+        attention: the base model's attention mass on each entry; measuring it takes a pass.
+    """
+
+    query_tokens: int | None = None
+    hidden_states: int = 0
+    attention: bool = False
+
+
 class Lens(Protocol):
     """Scores every frontier node: > 0 look closer, < 0 it can be coarser."""
+
+    @property
+    def requires(self) -> LensNeeds:
+        """What a session has to show it."""
+        ...
 
     @property
     def name(self) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from megacontext.core.focus.actions import F32
-from megacontext.core.lenses.base import Observation
+from megacontext.core.lenses.base import LensNeeds, Observation
 from megacontext.core.lenses.blocks import (
     match_strength,
     pool_blocks,
@@ -36,6 +36,8 @@ class BM25:
     mark: float = 2.5
     name: str = "bm25"
     _postings: Postings = field(default_factory=Postings, repr=False)
+
+    requires = LensNeeds()
 
     def score(self, observation: Observation) -> F32:
         """See :class:`~megacontext.core.lenses.base.Lens`."""

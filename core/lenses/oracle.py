@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from megacontext.core.focus.actions import F32
-from megacontext.core.lenses.base import Observation
+from megacontext.core.lenses.base import LensNeeds, Observation
 from megacontext.core.lenses.blocks import recency_prior
 
 __all__ = ["Oracle"]
@@ -18,6 +18,7 @@ class Oracle:
     """1 for every node that overlaps a wanted token span, the recency prior for the others."""
 
     name: str = "oracle"
+    requires = LensNeeds()
 
     def score(self, observation: Observation) -> F32:
         """See :class:`~megacontext.core.lenses.base.Lens`."""

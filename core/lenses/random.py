@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from megacontext.core.focus.actions import F32
-from megacontext.core.lenses.base import Observation
+from megacontext.core.lenses.base import LensNeeds, Observation
 from megacontext.core.rng import generator
 
 __all__ = ["Random"]
@@ -16,6 +16,7 @@ class Random:
     """Draws every score from [-1, 1), anew each round, by (seed, step, round)."""
 
     name: str = "random"
+    requires = LensNeeds()
 
     def score(self, observation: Observation) -> F32:
         """See :class:`~megacontext.core.lenses.base.Lens`."""

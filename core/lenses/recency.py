@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from megacontext.core.focus.actions import F32
-from megacontext.core.lenses.base import Observation
+from megacontext.core.lenses.base import LensNeeds, Observation
 from megacontext.core.lenses.blocks import log_distance
 
 __all__ = ["Recency"]
@@ -23,6 +23,7 @@ class Recency:
 
     floor: float = -0.15
     name: str = "recency"
+    requires = LensNeeds()
 
     def score(self, observation: Observation) -> F32:
         """See :class:`~megacontext.core.lenses.base.Lens`."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from megacontext.core.focus.actions import F32
-from megacontext.core.lenses.base import U32, Observation
+from megacontext.core.lenses.base import U32, LensNeeds, Observation
 from megacontext.core.lenses.blocks import (
     match_strength,
     pool_blocks,
@@ -36,6 +36,7 @@ class Similarity:
     encode_query: Callable[[U32], F32]
     mark: float = 1.0
     name: str = "similarity"
+    requires = LensNeeds()
 
     def score(self, observation: Observation) -> F32:
         """See :class:`~megacontext.core.lenses.base.Lens`. O(blocks x m x key_dim)."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from megacontext.core.gistnet.checkpoint import load_folder, save_folder
 from megacontext.core.gistnet.gister import NetGister
+from megacontext.core.lenses.base import LensNeeds
 from megacontext.core.lensnet.means import RunningMeans
 from megacontext.core.lensnet.mirror import Mirror
 from megacontext.core.lensnet.module import LensNet, LensNetConfig
@@ -181,6 +182,7 @@ class NetLens:
         # What a session has to show: the newest tokens and last hidden states.
         self.query_tokens = gister.net.config.keys.query_tokens
         self.hidden_states = net.config.hidden_states
+        self.requires = LensNeeds(self.query_tokens, self.hidden_states)
 
     @classmethod
     def load(cls, folder: Path, gister: NetGister) -> Self:

@@ -22,9 +22,11 @@ from megacontext.core.config import EchoConfig
 from megacontext.core.focus import WorkingContext
 from megacontext.core.focus.actions import F32
 from megacontext.core.lenses.suffixes import Suffixes
+from megacontext.core.runtime.triggers import ASKED
 from megacontext.core.tree.spec import U32
+from megacontext.traces.schema import Trigger
 
-__all__ = ["Echo", "Echoes"]
+__all__ = ["Echo", "EchoTrigger", "Echoes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,13 @@ class Echoes:
                 lifted[at] = max(lifted[at], echo.strength)
         return lifted
 
+    def modify(self, scores: F32, trigger: Trigger) -> F32:
+        """See :class:`~megacontext.core.runtime.triggers.ScoreModifier`.
+
+        A question says itself what it is about: its scores stay.
+        """
+        return scores if trigger in ASKED else self.lift(scores, alone=trigger == Trigger.ECHO)
+
     def _hear(self, token: int) -> Echo | None:
         place, length = self._suffixes.push(token)
         now = len(self._suffixes)
@@ -131,3 +140,22 @@ class Echoes:
     def _raw(self, place: int) -> bool:
         at = self._entry(place)
         return at is None or self._context.levels[at] == 0
+
+
+class EchoTrigger:
+    """A refocus where the newest tokens begin to repeat a passage that is not raw.
+
+    Args:
+        echoes: of the session.
+        suppressed: how many of the next tokens bring no refocus.
+    """
+
+    trigger = Trigger.ECHO
+
+    def __init__(self, echoes: Echoes, suppressed: Callable[[], int]) -> None:
+        self._echoes = echoes
+        self._suppressed = suppressed
+
+    def first(self, tokens: U32, since: int) -> int | None:
+        """See :class:`~megacontext.core.runtime.triggers.TriggerRule`."""
+        return self._echoes.listen(tokens, since, self._suppressed())

@@ -21,10 +21,10 @@ class Observer:
         self._parts = parts
         self._query = np.empty(0, np.uint32)
         # A trained lens says how much it was trained on; the others take what the config names.
-        self._query_tokens: int = getattr(
-            parts.lens, "query_tokens", parts.config.lens.query_tokens
-        )
-        self._hidden_states: int = getattr(parts.lens, "hidden_states", 1)
+        needs, configured = parts.lens.requires, parts.config.lens.query_tokens
+        self._query_tokens = configured if needs.query_tokens is None else needs.query_tokens
+        self._hidden_states = needs.hidden_states
+        self._measures_attention = needs.attention
         self._hidden: Any | None = None
         self._nll = np.full(1024, np.nan, np.float32)
         self._facts: dict[str, tuple[int, int]] = {}
@@ -91,9 +91,8 @@ class Observer:
 
     def begin(self, layout: Layout) -> None:
         """A refocus starts over ``layout``: measure attention where the lens asks for it."""
-        if self._parts.lens.name == "attention" and len(layout.levels):
-            queries = self._parts.config.lens.query_tokens
-            mass_n = self._parts.window.attention_mass(layout, queries).mean(axis=0)
+        if self._measures_attention and len(layout.levels):
+            mass_n = self._parts.window.attention_mass(layout, self._query_tokens).mean(axis=0)
             starts = self._parts.focus.working_context.starts
             self._mass = np.append(starts, layout.tail_start), mass_n
 

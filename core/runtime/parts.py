@@ -13,13 +13,14 @@ import torch
 
 from megacontext.core.allocators import Allocator, allocator_config, make_allocator
 from megacontext.core.config import Config, allocator_options
-from megacontext.core.focus import Focus, WorkingContext
+from megacontext.core.focus import ContextShape, Focus, make_focus
 from megacontext.core.gistnet.mean import MeanGister
 from megacontext.core.gistnet.token import TokenGister
 from megacontext.core.heads.build import head_encoder, keys_of_tree
 from megacontext.core.heads.lens import HeadsLens
 from megacontext.core.lenses import LENSES, Lens, make_lens
 from megacontext.core.model import BaseModel, KVWindow, Sampler
+from megacontext.core.model.token_window import TokenWindow
 from megacontext.core.model.tokenizer import TextRules
 from megacontext.core.runtime.bundle import DEMO, bundle_folder, bundle_parts, resolve_kinds
 from megacontext.core.runtime.triggers import limits_for
@@ -28,7 +29,15 @@ from megacontext.core.tree.gisters import NullGister
 from megacontext.traces.errors import ModelError, StorageError
 from megacontext.traces.schema import Trigger
 
-__all__ = ["Parts", "build_parts", "load_base", "make_gister", "text_rules", "tokenizer_id"]
+__all__ = [
+    "Parts",
+    "build_parts",
+    "focus_of",
+    "load_base",
+    "make_gister",
+    "text_rules",
+    "tokenizer_id",
+]
 
 
 _UNTRAINED_GISTS = {
@@ -47,7 +56,7 @@ class Parts:
     tree: Tree
     focus: Focus
     lens: Lens
-    window: KVWindow
+    window: TokenWindow
     sampler: Sampler
     pieces: list[str]
     notes: list[str]
@@ -126,22 +135,11 @@ def _over(
     lens: Lens | None,
     allocator: Allocator | None,
 ) -> Parts:
-    context = WorkingContext(
-        config.block_size, config.tree.max_levels, config.w_max, config.focus.protected_blocks
-    )
-    if tree.n_tokens:
-        context.cold_start(tree.n_tokens)
-    focus = Focus(
-        context,
-        allocator or make_allocator(config.allocator.kind, allocator_options(config.allocator)),
-        limits_for(config.focus, Trigger.BLOCK_CLOSED),
-        config.seed,
-    )
     window = KVWindow(
         base,
         config.w_max,
         config.kv.mode,
-        config.kv.positions,  # type: ignore[arg-type]
+        config.kv.positions,
         drift_every=config.kv.drift_every,
         drift_bound=config.kv.drift_bound,
         refresh_every=config.kv.refresh_every,
@@ -153,7 +151,7 @@ def _over(
         base=base,
         gister=gister,
         tree=tree,
-        focus=focus,
+        focus=focus_of(config, tree.n_tokens, allocator),
         lens=lens or _lens(config, gister),
         window=window,
         sampler=Sampler(
@@ -161,6 +159,27 @@ def _over(
         ),
         pieces=_raw_pieces(base),
         notes=notes + list(window.notes),
+    )
+
+
+def focus_of(config: Config, n_tokens: int, allocator: Allocator | None = None) -> Focus:
+    """The focus of a resolved config over a history of ``n_tokens``.
+
+    Args:
+        allocator: an object in place of the configured allocator.
+
+    Raises:
+        BudgetError: the history is too long for this budget and number of levels.
+    """
+    shape = ContextShape(
+        config.block_size, config.tree.max_levels, config.w_max, config.focus.protected_blocks
+    )
+    return make_focus(
+        shape,
+        allocator or make_allocator(config.allocator.kind, allocator_options(config.allocator)),
+        limits_for(config.focus, Trigger.BLOCK_CLOSED),
+        config.seed,
+        n_tokens=n_tokens,
     )
 
 

@@ -14,15 +14,24 @@ from megacontext.core.config import Config, FocusConfig
 from megacontext.core.model.layout import Layout
 from megacontext.core.runtime.aside import second_core
 from megacontext.core.runtime.asking import answer_turn
-from megacontext.core.runtime.echoes import Echoes
+from megacontext.core.runtime.echoes import Echoes, EchoTrigger
+from megacontext.core.runtime.hooks import Hooks
 from megacontext.core.runtime.judge import is_right
 from megacontext.core.runtime.nll import DeltaNLL, check_nll, token_nll
 from megacontext.core.runtime.observer import Observer
 from megacontext.core.runtime.parts import Parts
 from megacontext.core.runtime.recorder import TimedRound
 from megacontext.core.runtime.sinks import TraceSink
-from megacontext.core.runtime.steering import LineSteering, Steering, Stop
-from megacontext.core.runtime.triggers import ASKED, QuestionMarks, limits_for
+from megacontext.core.runtime.steering import NullSteering, Steering, Stop
+from megacontext.core.runtime.triggers import (
+    ASKED,
+    QuestionMarks,
+    ScoreModifier,
+    Surprisal,
+    TriggerRule,
+    first_trigger,
+    limits_for,
+)
 from megacontext.core.sources import AwaitTurn, Decode, Event, Ingest, Mark, Plant, Question
 from megacontext.core.tree.spec import F32
 from megacontext.traces.errors import ConfigError, SourceError
@@ -63,6 +72,7 @@ class Session:
         recorder: where rows go.
         steering: commands from outside while running; none by default.
         progress: called with N after every refocus.
+        hooks: called at certain moments.
     """
 
     def __init__(
@@ -71,18 +81,22 @@ class Session:
         recorder: TraceSink,
         steering: Steering | None = None,
         progress: Callable[[int], None] = lambda n_tokens: None,
+        hooks: Hooks | None = None,
     ) -> None:
         self.parts = parts
         self.config: Config = parts.config
         self.focus_config: FocusConfig = parts.config.focus
         self.recorder = recorder
         self.outcome = Outcome()
-        self.steering = steering or LineSteering()
+        self.steering = steering or NullSteering()
         self._progress = progress
-        self._marks = QuestionMarks(parts.pieces, parts.config.triggers)
-        self._echoes = Echoes(
-            parts.config.triggers.echo, parts.focus.working_context, parts.tree.tokens
-        )
+        self._hooks = hooks or Hooks()
+        triggers = parts.config.triggers
+        echoes = Echoes(triggers.echo, parts.focus.working_context, parts.tree.tokens)
+        self._question_mark = QuestionMarks(parts.pieces, triggers)
+        self._echo = EchoTrigger(echoes, self._tokens_without_echo)
+        self._surprisal = Surprisal(triggers)
+        self._modifiers: tuple[ScoreModifier, ...] = (echoes,)
         self._delta = DeltaNLL(parts.base, parts.tree.tokens, parts.config.trace)
         self._text = parts.base.tokenizer.stream()
         self.phase = Phase.INGEST
@@ -187,24 +201,18 @@ class Session:
         """
         self._enter(Phase.INGEST)
         block_size = self.config.block_size
+        rules: list[TriggerRule] = [self._question_mark]
+        if not asked:
+            rules.append(self._echo)
         at = 0
         while at < len(tokens):
             self.steering.serve(self)
-            room = block_size - self.parts.focus.working_context.tail_tokens
-            chunk = tokens[at : at + room]
-            trigger = None
-            cut = self._marks.first(chunk, self._since_refocus)
-            if cut is not None:
-                chunk, trigger = chunk[:cut], Trigger.QUESTION
-            heard = None if asked else self._hear(chunk)
-            if heard is not None and (heard < len(chunk) or trigger is None):
-                chunk, trigger = chunk[:heard], Trigger.ECHO
-            at += len(chunk)
-            self.take(chunk)
-            if self.parts.focus.working_context.tail_tokens == 0:
-                self.refocus(Trigger.BLOCK_CLOSED)
-            elif trigger is not None:
-                self.refocus(trigger)
+            left = block_size - self.parts.focus.working_context.tail_tokens
+            chunk = tokens[at : at + left]
+            count, trigger = first_trigger(rules, chunk, self._since_refocus)
+            at += count
+            self.take(chunk[:count])
+            self._refocus_if_due(trigger)
 
     def _enter(self, phase: Phase) -> None:
         """A row has one phase, that at its end; a marker says where it began inside the row."""
@@ -228,38 +236,41 @@ class Session:
         Returns:
             ``prefix`` and the decoded text, up to ``stop``.
         """
+        self._hooks.before_decode()
         self._enter(Phase.DECODE)
         text = prefix
         for _ in range(limit):
             self.steering.serve(self)
             token = np.array([self._pick()], np.uint32)
-            heard = self._hear(token)
+            _, trigger = first_trigger([self._echo], token, self._since_refocus)
             nll, piece = self.take(token)
+            if trigger is None:
+                trigger = self._surprisal.of(nll, self._since_refocus)
             ended = int(token[0]) in self.parts.base.tokenizer.end_ids
             piece = "" if ended else piece
             text += piece
             on_token(piece, nll)
-            if self.parts.focus.working_context.tail_tokens == 0:
-                self.refocus(Trigger.BLOCK_CLOSED)
-            elif heard is not None:
-                self.refocus(Trigger.ECHO)
-            elif self._is_surprise(nll):
-                self.refocus(Trigger.SURPRISAL)
+            self._refocus_if_due(trigger)
             if ended or (stop and stop in text):
                 break
         return text.partition(stop)[0] if stop else text
 
-    def _hear(self, tokens: np.ndarray) -> int | None:
-        """Number of the next tokens up to and with the first whose echo calls for a refocus.
+    def _refocus_if_due(self, trigger: Trigger | None) -> None:
+        """A complete block refocuses whatever else happened; else ``trigger`` does."""
+        if self.parts.focus.working_context.tail_tokens == 0:
+            self.refocus(Trigger.BLOCK_CLOSED)
+        elif trigger is not None:
+            self.refocus(trigger)
 
-        Behind a question nothing echoes for a block's length: an answer sounds like much that was
-        not asked for, and what the question opened is to be read first.
+    def _tokens_without_echo(self) -> int:
+        """How many of the next tokens bring no echo: those of a block's length after a question.
+
+        An answer matches many unrelated passages, and what the question expanded is read first.
         """
-        quiet = 0
-        if self.asked_at is not None:
-            loud_at = self.asked_at + self.config.block_size
-            quiet = max(0, loud_at - self.parts.focus.working_context.n_tokens)
-        return self._echoes.listen(tokens, self._since_refocus, quiet)
+        if self.asked_at is None:
+            return 0
+        until = self.asked_at + self.config.block_size
+        return max(0, until - self.parts.focus.working_context.n_tokens)
 
     def _pick(self) -> int:
         position, tree = self.parts.focus.working_context.n_tokens, self.parts.tree
@@ -272,10 +283,6 @@ class Session:
         token = self.parts.sampler.sample(last.logits[-1], position)
         self.recorder.stages.decode += (time.perf_counter() - began) * 1e6
         return token
-
-    def _is_surprise(self, nll: float) -> bool:
-        triggers = self.config.triggers
-        return 0 < triggers.surprisal < nll and self._since_refocus >= triggers.min_gap
 
     def take(self, tokens: np.ndarray) -> tuple[float, str]:
         """Model, tree and working context take tokens that fit the tail's block.
@@ -293,7 +300,8 @@ class Session:
             nll[0] = token_nll(before.logits[-1:], tokens[:1])[0]
         if len(tokens) > 1:
             nll[1:] = token_nll(forward.logits[:-1], tokens[1:])
-        check_nll(parts.base, nll[int(before is None) :], parts.focus.working_context.n_tokens)
+        if parts.window.last is not None:  # a window that waits has computed nothing yet
+            check_nll(parts.base, nll[int(before is None) :], parts.focus.working_context.n_tokens)
         ingested = time.perf_counter()
         start = parts.focus.working_context.n_tokens
         self._grow_tree(tokens, gist)
@@ -352,6 +360,7 @@ class Session:
         Returns:
             The refocus number.
         """
+        self._hooks.before_refocus()
         parts, focus = self.parts, self.parts.focus
         limits = limits_for(self.focus_config, trigger)
         if trigger in ASKED:
@@ -363,8 +372,8 @@ class Session:
         for number in count():
             began = time.perf_counter()
             scores = parts.lens.score(self._observer.observe(step, number))
-            if trigger not in ASKED:  # a question says itself what it is about
-                scores = self._echoes.lift(scores, alone=trigger == Trigger.ECHO)
+            for modifier in self._modifiers:
+                scores = modifier.modify(scores, trigger)
             scored = time.perf_counter()
             result = focus.round(scores)
             done = time.perf_counter()
@@ -382,6 +391,7 @@ class Session:
         self.recorder.refocus(rounds, sync, self.phase)
         self._since_refocus = 0
         self._progress(focus.working_context.n_tokens)
+        self._hooks.after_refocus()
         return step
 
     def _layout(self) -> Layout:

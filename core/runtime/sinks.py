@@ -74,7 +74,6 @@ class NullSink:
 
     def refocus(self, rounds: list[TimedRound], sync: SyncStats, phase: Phase) -> None:
         """See :class:`TraceSink`."""
-        self.stages = Stages()
 
 
 class LastRefocus:

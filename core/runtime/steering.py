@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 from megacontext.core.config import build
 from megacontext.core.config.fields import legal_of
 from megacontext.core.config.schema import Config, FocusConfig
+from megacontext.core.markers import check_marker
 from megacontext.core.runtime.asking import (
     ANSWER_STOP,
     ANSWER_TOKENS,
@@ -230,7 +231,8 @@ class ControlSteering(LineSteering):
             case "ask":
                 self._questions.append(_text_of(command.fields.get("text"), "text"))
             case "marker":
-                session.recorder.marker(_text_of(command.fields.get("text"), "marker"))
+                marker = _text_of(command.fields.get("text"), "marker")
+                session.recorder.marker(check_marker(marker, "marker"))
             case "stop" | "status":
                 pass
             case _:

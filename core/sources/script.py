@@ -15,6 +15,7 @@ from megacontext.core.config.sources import (
     ScriptSource,
     TextSegment,
 )
+from megacontext.core.markers import check_marker
 from megacontext.core.sources.events import (
     Decode,
     Event,
@@ -47,6 +48,8 @@ def script_events(
             raise SourceError(
                 f"source.segments[{number}].text is empty; write the {segment.kind}'s text."
             )
+        if isinstance(segment, MarkerSegment):
+            check_marker(segment.text, f"source.segments[{number}].text")
     running = _Cursor(text)
     planted = {s.name for s in source.segments if isinstance(s, PlantSegment)}
     for segment in source.segments:

@@ -27,6 +27,7 @@ kind of text. So the band lies low.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -303,6 +304,11 @@ def _under_best(values_N: Tensor, demand_N: Tensor, gists_N: Tensor) -> float:
 
 
 def _rank_correlation(a: Tensor, b: Tensor) -> float:
-    """Spearman's rho."""
-    ranks = [x.float().cpu().argsort().argsort().double() for x in (a, b)]
-    return float(torch.corrcoef(torch.stack(ranks))[0, 1])
+    """Spearman's rho; equal values share the mean of their ranks. 0 where all are equal."""
+    ranks = []
+    for values in (a, b):
+        given = values.float().cpu().numpy()
+        _, group, counts = np.unique(given, return_inverse=True, return_counts=True)
+        ranks.append((counts.cumsum() - (counts - 1) / 2)[group])
+    rho = float(torch.corrcoef(torch.from_numpy(np.stack(ranks)))[0, 1])
+    return rho if math.isfinite(rho) else 0.0

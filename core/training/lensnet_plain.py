@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from megacontext.core.allocators import make_allocator
-from megacontext.core.focus import Focus, WorkingContext
+from megacontext.core.focus import ContextShape, Focus, make_focus
 from megacontext.core.gistnet.module import GistNet
 from megacontext.core.lensnet.lens import legal_scores
 from megacontext.core.lensnet.module import LensNet
@@ -82,9 +82,9 @@ class PlainWalks:
         size, first = self._size, self._w_max // self._size
         focuses = []
         for _ in self._tokens:
-            context = WorkingContext(size, MAX_LEVELS, self._w_max, PROTECTED)
-            context.cold_start(first * size)
-            focuses.append(Focus(context, make_allocator("greedy"), PLAIN))
+            shape = ContextShape(size, MAX_LEVELS, self._w_max, PROTECTED)
+            read = first * size
+            focuses.append(make_focus(shape, make_allocator("greedy"), PLAIN, n_tokens=read))
         moved, stayed, expands, used = [], [], [], []
         gists: list[np.ndarray] = []
         raws: list[np.ndarray] = []

@@ -11,7 +11,7 @@ import numpy as np
 
 from megacontext.core.allocators import make_allocator
 from megacontext.core.config import FocusConfig
-from megacontext.core.focus import Focus, Limits, WorkingContext
+from megacontext.core.focus import ContextShape, Limits, make_focus
 from megacontext.core.lensnet.lens import legal_scores
 from megacontext.core.runtime.triggers import limits_for
 from megacontext.traces.schema import Trigger
@@ -29,8 +29,9 @@ Scorer = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 def cold_levels(n_tokens: int, w_max: int, block_size: int) -> np.ndarray:
     """Levels of the frontier that a session starts with over a history that is there already."""
-    context = WorkingContext(block_size, MAX_LEVELS, w_max, PROTECTED)
-    return context.cold_start(n_tokens).astype(np.int64)
+    shape = ContextShape(block_size, MAX_LEVELS, w_max, PROTECTED)
+    focus = make_focus(shape, make_allocator("greedy"), n_tokens=n_tokens)
+    return focus.working_context.levels.astype(np.int64)
 
 
 def padded(rows: Sequence[np.ndarray], fill: int) -> np.ndarray:
@@ -59,9 +60,9 @@ def walk(
     """
     focuses = []
     for own, tokens, budget in zip(levels, n_tokens, w_max, strict=True):
-        context = WorkingContext(block_size, MAX_LEVELS, int(budget), PROTECTED)
-        context.load(own, int(tokens))
-        focuses.append(Focus(context, make_allocator("greedy"), limits))
+        shape = ContextShape(block_size, MAX_LEVELS, int(budget), PROTECTED)
+        greedy = make_allocator("greedy")
+        focuses.append(make_focus(shape, greedy, limits, n_tokens=int(tokens), levels=own))
         focuses[-1].begin(Trigger.QUESTION)
     still = [False] * len(focuses)
     for _ in range(rounds):

@@ -15,7 +15,7 @@ import pytest
 import megacontext.core
 from megacontext.core import Answer, Config, Engine, FocusAction, Refocus
 from megacontext.core.allocators import Greedy, Slot
-from megacontext.core.lenses import BM25
+from megacontext.core.lenses import BM25, LensNeeds
 from megacontext.core.verify import verify
 from megacontext.traces import TraceReader
 from megacontext.traces.errors import BudgetError, ConfigError, SourceError
@@ -175,6 +175,7 @@ class Oldest:
     """A lens and an allocator that no config names."""
 
     name = "oldest"
+    requires = LensNeeds()
 
     def score(self, observation):
         return np.linspace(1, -1, len(observation.levels), dtype=np.float32)

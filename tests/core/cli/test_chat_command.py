@@ -37,7 +37,7 @@ def test_lines_are_questions_and_focus_shows_what_the_last_one_changed(chat, boo
     assert "of 128 entries show" in focus
     assert actions
     assert all(line.startswith(("+ tokens", "- tokens")) for line in actions)
-    assert "note: gists are untrained" in err
+    assert "note: there are no gists" in err
     assert not verify(trace).problems
 
 

@@ -83,6 +83,6 @@ def test_a_gister_that_fails_beside_the_model_ends_the_run(config_text, tmp_path
 
 @pytest.mark.parametrize(("cores", "threads", "free"), [(1, 1, False), (2, 1, True), (2, 2, False)])
 def test_a_second_core_is_one_that_the_model_leaves(config_text, monkeypatch, cores, threads, free):
-    monkeypatch.setattr(aside, "_cores", lambda: cores)
+    monkeypatch.setattr(aside, "usable_cores", lambda: cores)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     assert (second_core(load_base(parse_config(config_text))) is not None) == free

@@ -113,7 +113,7 @@ def test_weights_of_another_version_of_the_bundle_end_a_resume(begun, monkeypatc
 
 def test_a_resumed_run_in_exact_mode_is_the_unbroken_one(config_text, tmp_path, monkeypatch):
     text = config_text.replace("decode_tokens: 24", "decode_tokens: 0")
-    settings = ["lens.kind=attention", "kv.mode=exact", "kv.drift_every=0"]
+    settings = ["lens.kind=attention", "kv={mode: exact}"]
     seen, observe = [], Observer.observe
 
     def noted(self, step, number):

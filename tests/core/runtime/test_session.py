@@ -51,7 +51,7 @@ def test_every_legal_depth_and_budget_runs(config_text, tmp_path, lens, levels, 
 
 
 def test_exact_mode_and_other_positions_run(config_text, tmp_path, plain):
-    for setting in ("kv.mode=exact", "kv.positions=global", "kv.positions=gap"):
+    for setting in ("kv={mode: exact}", "kv.positions=global", "kv.positions=gap"):
         config = parse_config(config_text, [setting, "source.max_tokens=300"])
         plain.check_trace(run(config, tmp_path / "t.arrow", control=False).trace)
 
