@@ -23,7 +23,7 @@ from megacontext.tui.pace import Pace
 from megacontext.tui.screens import ChoiceScreen, HelpScreen, HintScreen, KnobsScreen, PromptScreen
 from megacontext.tui.session import Session
 from megacontext.tui.source import Control, Source
-from megacontext.tui.themes import THEME_NAMES, THEMES
+from megacontext.tui.themes import PALETTES, THEMES
 from megacontext.tui.widgets import (
     ActionsPane,
     BudgetPane,
@@ -63,7 +63,7 @@ class InspectorApp(DeskApp):
         source: where rows come from; the app closes it.
         clock: seconds; tests inject their own.
         ticking: let a timer tick; tests call :meth:`tick` instead.
-        theme: one of ``THEME_NAMES``.
+        theme: a name in ``PALETTES``.
         notice: what the story line says first.
         hint: explain the picture once, before anything else.
     """
@@ -254,8 +254,9 @@ class InspectorApp(DeskApp):
         self.push_screen(HelpScreen())
 
     def next_theme(self) -> None:
-        place = THEME_NAMES.index(self.theme) if self.theme in THEME_NAMES else -1
-        self.theme = THEME_NAMES[(place + 1) % len(THEME_NAMES)]
+        names = tuple(PALETTES)
+        place = names.index(self.theme) if self.theme in names else -1
+        self.theme = names[(place + 1) % len(names)]
 
     @on(DeliveryComplete)
     def export_done(self, event: DeliveryComplete) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from textual.filter import Monochrome
 
 from megacontext.tui.app import InspectorApp
 from megacontext.tui.diff_app import DiffApp
@@ -18,7 +19,10 @@ from megacontext.tui.file_source import FileSource
 
 __all__ = ["SHOTS", "Shot", "capture"]
 
-FOUND = ("right_square_bracket", "f", "enter")
+QUESTION = ("left_square_bracket",)
+"""From the answer, where a run opens, back to the question."""
+CLOSER = ("enter",)
+SWAPS = ("5", "F", "s", "w", "a", "p", "enter", "down", "down", "down")
 
 
 @dataclass(frozen=True)
@@ -30,18 +34,23 @@ class Shot:
     size: tuple[int, int] = (120, 40)
     theme: str = "mc-dark"
     diff: bool = False
+    no_color: bool = False
 
 
 SHOTS: tuple[Shot, ...] = (
     Shot("tui-1-open", ()),
-    Shot("tui-2-question", FOUND[:1]),
-    Shot("tui-4-inspect", FOUND),
-    Shot("tui-5-detail", (*FOUND[:1], "v")),
-    Shot("tui-light", FOUND, theme="mc-light"),
-    Shot("tui-ansi-80x24", FOUND, (80, 24), "mc-ansi"),
-    Shot("tui-80x24", FOUND, (80, 24)),
-    Shot("tui-200x60", FOUND, (200, 60)),
-    Shot("tui-diff", FOUND[:2], (160, 48), diff=True),
+    Shot("tui-2-question", QUESTION),
+    Shot("tui-3-worst", ("e", "s")),
+    Shot("tui-4-inspect", CLOSER),
+    Shot("tui-5-detail", ("v",)),
+    Shot("tui-6-actions", SWAPS),
+    Shot("tui-7-overview", ("7",)),
+    Shot("tui-light", CLOSER, theme="mc-light"),
+    Shot("tui-ansi-80x24", CLOSER, (80, 24), "mc-ansi"),
+    Shot("tui-no-color", (), theme="mc-ansi", no_color=True),
+    Shot("tui-80x24", CLOSER, (80, 24)),
+    Shot("tui-200x60", CLOSER, (200, 60)),
+    Shot("tui-diff", (), (160, 48), diff=True),
 )
 
 
@@ -52,6 +61,9 @@ async def _shoot(shot: Shot, trace: Path, other: Path | None) -> str:
         app = DiffApp(source, second, ticking=False, unhurried=True, theme=shot.theme)
     else:
         app = InspectorApp(source, ticking=False, unhurried=True, theme=shot.theme)
+    if shot.no_color:
+        app.no_color = True
+        app._filters.append(Monochrome())  # what Textual itself does where NO_COLOR is set
     async with app.run_test(size=shot.size) as pilot:
         await pilot.press(*shot.keys)
         app.session.tick()

@@ -10,9 +10,10 @@ from pathlib import Path
 from megacontext.traces.errors import MegaContextError
 from megacontext.tui.app import InspectorApp
 from megacontext.tui.diff_app import DiffApp
+from megacontext.tui.settings import own_keymap, own_themes
 from megacontext.tui.share import open_at
 from megacontext.tui.source import Source
-from megacontext.tui.themes import THEME_NAMES
+from megacontext.tui.themes import PALETTES, add_theme
 
 __all__ = ["TerminalError", "is_first_run", "pick_theme", "require_terminal", "show", "show_diff"]
 
@@ -51,13 +52,19 @@ def forget_old_size() -> None:
 
 
 def pick_theme(asked: str) -> str:
-    """The theme that was asked for, or one that this terminal can show."""
+    """The theme that was asked for, or one that this terminal can show.
+
+    Raises:
+        TerminalError: there is no such theme.
+        ConfigError: a person's own theme file cannot be used.
+    """
+    for palette, dark in own_themes().values():
+        add_theme(palette, dark=dark)
     if asked:
-        name = asked if asked.startswith("mc-") else f"mc-{asked}"
-        if name not in THEME_NAMES:
-            raise TerminalError(
-                f"--theme {asked!r} is unknown; choose one of {', '.join(THEME_NAMES)}."
-            )
+        name = asked if asked in PALETTES else f"mc-{asked}"
+        if name not in PALETTES:
+            known = ", ".join(known.removeprefix("mc-") for known in PALETTES)
+            raise TerminalError(f"--theme {asked!r} is unknown; choose one of {known}.")
         return name
     colours = os.environ.get("COLORTERM", "") + os.environ.get("TERM", "")
     plenty = any(word in colours for word in ("truecolor", "24bit", "256", "direct"))
@@ -92,10 +99,11 @@ def show(source: Source, *, theme: str = "", notice: str = "", at: str = "") -> 
     """
     require_terminal()
     forget_old_size()
-    name = pick_theme(theme)
+    name, keys = pick_theme(theme), own_keymap()
     gc.freeze()  # what imports left behind need not be looked at by every later collection
     try:
         inspector = InspectorApp(source, theme=name, notice=notice, hint=not at and is_first_run())
+        inspector.set_keymap(keys)
         if at:
             open_at(inspector.session, at)
         return inspector.run() or ""
@@ -108,7 +116,9 @@ def show_diff(first: Source, second: Source, *, theme: str = "") -> None:
     require_terminal()
     forget_old_size()
     try:
-        DiffApp(first, second, theme=pick_theme(theme)).run()
+        app = DiffApp(first, second, theme=pick_theme(theme))
+        app.set_keymap(own_keymap())
+        app.run()
     finally:
         first.close()
         second.close()

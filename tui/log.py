@@ -32,9 +32,16 @@ class ActionLog:
     _words: OrderedDict[Node, str] = field(default_factory=OrderedDict)
 
     def _changes(self, rows: Sequence[RowModel | None]) -> np.ndarray:
-        """All changes known: those of ``rows`` where the vitals have not come so far."""
+        """All changes known: where the vitals have not come so far, those of the last ``rows``."""
         vitals = self.source.vitals()
-        late = [row for row in rows if row is not None and row.number >= vitals.num_rows]
+        late: list[RowModel] = []
+        count = 0
+        for row in reversed(rows):
+            if count >= LINES or (row is not None and row.number < vitals.num_rows):
+                break
+            if row is not None:
+                late.insert(0, row)
+                count += len(row.actions) + len(row.refused)
         return np.concatenate([vitals.changes, changes_in(late)]) if late else vitals.changes
 
     def _matching(self, changes: np.ndarray, said: str) -> I64:

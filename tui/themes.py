@@ -6,7 +6,7 @@ from textual.theme import BUILTIN_THEMES, Theme
 
 from megacontext.tui.palette import COUNT, LEVEL_SHADES, RAMP, SURPRISE, Palette, Role, blend, ramp
 
-__all__ = ["PALETTES", "THEMES", "THEME_NAMES"]
+__all__ = ["PALETTES", "THEMES", "THEME_NAMES", "add_theme"]
 
 
 def _palette(
@@ -151,6 +151,7 @@ def _ansi() -> Palette:
 
 PALETTES: dict[str, Palette] = {p.name: p for p in (_DARK, _LIGHT, _ansi())}
 THEME_NAMES = tuple(PALETTES)
+"""The built-in ones; a person's own come after them in ``PALETTES``."""
 
 
 def _theme(palette: Palette, *, dark: bool) -> Theme:
@@ -223,4 +224,11 @@ def _ansi_theme() -> Theme:
     )
 
 
-THEMES: tuple[Theme, ...] = (_theme(_DARK, dark=True), _theme(_LIGHT, dark=False), _ansi_theme())
+THEMES: list[Theme] = [_theme(_DARK, dark=True), _theme(_LIGHT, dark=False), _ansi_theme()]
+
+
+def add_theme(palette: Palette, *, dark: bool) -> None:
+    """Make a person's own theme known to every app that starts from now on."""
+    THEMES[:] = [theme for theme in THEMES if theme.name != palette.name]
+    THEMES.append(_theme(palette, dark=dark))
+    PALETTES[palette.name] = palette

@@ -254,9 +254,9 @@ class Viewing:
         return self._hits
 
     def _log_view(self, trail: Trail) -> LogView:
-        deadline = self.clock() + self.slices.frame_s
+        deadline = self.clock() + (self.slices.frame_s if trail.complete else 0.0)
         return self.log.view(
-            self.playback.position, trail.rows, self.view, lambda: self.clock() > deadline
+            self.playback.position, trail.rows, self.view, lambda: self.clock() >= deadline
         )
 
     def run(self) -> Run:

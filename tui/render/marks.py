@@ -56,7 +56,7 @@ KV_WORDS: dict[int, str] = {mode: mode.name.lower() for mode in KVMode}
 
 
 SHADES = np.array([ord(c) for c in " ░▒▓█"], np.int64)
-SHADE_FROM = (0.35, 0.55, 0.7, 0.85)
+SHADE_FROM = (0.55, 0.65, 0.78, 0.88)
 
 
 def shade_glyphs(
