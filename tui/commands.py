@@ -29,6 +29,8 @@ class Viewer(Protocol):
 
     def ask_goto(self) -> None: ...
 
+    def ask_question(self) -> None: ...
+
     def ask_text(self) -> None: ...
 
     def ask_knobs(self) -> None: ...
@@ -149,6 +151,8 @@ COMMANDS: tuple[Command, ...] = (
             lambda app: app.find_again(-1)),
     Command("goto", "g", "go to a step, token, time or node", FIND,
             lambda app: app.ask_goto()),
+    Command("conversation", "j", "questions and answers so far; enter goes to one", FIND,
+            lambda app: app.ask_question()),
     Command("zoom_in", "w", "zoom in", LOOK, lambda app: app.session.zoom(0.5)),
     Command("zoom_out", "s", "zoom out", LOOK, lambda app: app.session.zoom(2.0)),
     Command("pan_left", "a", "pan to older tokens", LOOK, lambda app: app.session.pan(-0.25)),
@@ -174,16 +178,19 @@ COMMANDS: tuple[Command, ...] = (
     Command("pane_text", "4", "only the text", PANES, _maximize(4)),
     Command("pane_actions", "5", "only the action log", PANES, _maximize(5)),
     Command("pane_inspector", "6", "only the inspector", PANES, _maximize(6)),
+    Command("pane_conversation", "8", "only the conversation", PANES, _maximize(8)),
     Command("pane_overview", "7", "only the run's overview", PANES, _maximize(7)),
     Command("reset", "0", "all panes, whole history", PANES,
             _look(ViewState.reset)),
     Command("pause_engine", "p", "pause or resume the engine", LIVE,
             lambda app: app.engine_pause(), live=True),
-    Command("refocus", "o", "let the engine do one refocus", LIVE,
+    Command("refocus", "o", "let the engine do one refocus, then wait", LIVE,
             lambda app: app.engine_refocus(), live=True),
     Command("knobs", "k", "change thresholds, n_diff, w_max", LIVE,
             lambda app: app.ask_knobs(), live=True),
-    Command("type", "i", "type text into the session", LIVE,
+    Command("ask", "i", "ask the session: it refocuses and answers", LIVE,
+            lambda app: app.ask_question(), live=True),
+    Command("type", "I", "type text into the session, without an answer", LIVE,
             lambda app: app.ask_text(), live=True),
     Command("export", "x", "save the screen as SVG", APP, lambda app: app.export()),
     Command("theme", "T", "next theme: dark, light, ANSI", APP, lambda app: app.next_theme()),
@@ -197,6 +204,9 @@ BY_ID: dict[str, Command] = {command.id: command for command in COMMANDS}
 FOOTER: dict[str, str] = {
     "help": "help",
     "quit": "quit",
+    "ask": "ask",
+    "pause_engine": "pause",
+    "knobs": "knobs",
     "play": "play",
     "forward": "step",
     "next_marker": "marker",
@@ -204,10 +214,7 @@ FOOTER: dict[str, str] = {
     "drill": "drill",
     "extremes": "worst",
     "search": "find",
-    "pause_engine": "pause",
     "refocus": "refocus",
-    "knobs": "knobs",
-    "type": "type",
     "next_action": "event",
     "goto": "go to",
     "follow": "follow",

@@ -22,6 +22,7 @@ from megacontext.tui.life import NOTHING, Glimpse
 from megacontext.tui.model import F64, I64, RowModel
 from megacontext.tui.rows import damaged_row, row_model
 from megacontext.tui.source import Control, Scalars
+from megacontext.tui.turns import marker_label, turn_spans
 from megacontext.tui.view import Node
 
 __all__ = ["FileSource", "run_info"]
@@ -152,8 +153,9 @@ class FileSource:
             o.heat,
             latency.astype(np.float64),
             o.kv_drift.astype(np.float64),
-            tuple(Marker(row, label) for row, label in sorted(o.markers.items())),
+            tuple(Marker(row, marker_label(said)) for row, said in sorted(o.markers.items())),
             _knobs(self.info, o.knobs),
+            turn_spans(o.markers),
         )
 
     @property
@@ -168,6 +170,7 @@ class FileSource:
             growing=growing,
             controllable=listening,
             paused=listening and self.control is not None and self.control.paused,
+            waits=listening and self.control is not None and self.control.waits,
             problem=self._problem,
         )
 

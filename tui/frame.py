@@ -12,6 +12,7 @@ from megacontext.traces.vitals import Vitals
 from megacontext.tui.life import NodeLife
 from megacontext.tui.model import F64, I64, RowModel
 from megacontext.tui.playback import Playback
+from megacontext.tui.turns import Turn
 from megacontext.tui.view import ViewState, Window
 
 __all__ = ["Frame", "Marker", "Run", "RunInfo", "Series", "Status", "TextSpan", "Trail"]
@@ -65,6 +66,7 @@ class Status:
         growing: rows may still arrive.
         controllable: an engine takes commands.
         paused: the engine is paused.
+        waits: the engine waits for a person's next turn.
         problem: one sentence where something is wrong ("" when nothing is).
     """
 
@@ -73,6 +75,7 @@ class Status:
     controllable: bool = False
     paused: bool = False
     problem: str = ""
+    waits: bool = False
 
 
 @dataclass(frozen=True)
@@ -226,6 +229,7 @@ class Frame:
     first_step: int = 0
     last_step: int = 0
     notice: str = ""
+    turns: tuple[Turn, ...] = ()
     run: Run = field(default_factory=Run)
 
     def step_of(self, number: int) -> int:

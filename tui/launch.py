@@ -55,7 +55,8 @@ def pick_theme(asked: str) -> str:
         name = asked if asked.startswith("mc-") else f"mc-{asked}"
         if name not in THEME_NAMES:
             raise TerminalError(
-                f"--theme {asked!r} is unknown; choose one of {', '.join(THEME_NAMES)}."
+                f"--theme {asked!r} is unknown; choose one of "
+                f"{', '.join(known.removeprefix('mc-') for known in THEME_NAMES)}."
             )
         return name
     colours = os.environ.get("COLORTERM", "") + os.environ.get("TERM", "")

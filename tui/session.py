@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from megacontext.tui.conversation import Conversation
 from megacontext.tui.focus import latest, neighbour, reaction
 from megacontext.tui.frame import Frame, Marker, Run, RunInfo, Series, Trail
 from megacontext.tui.life import LifeScan, NodeLife
@@ -24,6 +25,8 @@ from megacontext.tui.view import Node, ViewState
 
 __all__ = ["Session"]
 
+NOTICE_S = 6.0
+"""How long a notice stands before the story goes on."""
 TRAIL_ROWS = 160
 """Rows of the past that a frame carries: more than any waterfall shows."""
 
@@ -61,7 +64,8 @@ class Session:
         self._generation = 0
         self.view = ViewState()
         self.last_find = ""
-        self.notice = ""
+        self._notice, self._noticed = "", clock()
+        self.talk = Conversation(source)
         self.pinned = False  # another session sets the window, as it is
         self.mine: list[Marker] = []
         self._scan: LifeScan | None = None
@@ -90,6 +94,15 @@ class Session:
         if act is not None and len(voluntary) and voluntary.any():
             self.view = self.view.select(act.node)
 
+    @property
+    def notice(self) -> str:
+        """What the story line says instead of its story, for a few seconds."""
+        return self._notice
+
+    @notice.setter
+    def notice(self, said: str) -> None:
+        self._notice, self._noticed = said, self.clock()
+
     # -- time ---------------------------------------------------------------------------------
     def tick(self) -> bool:
         """Take in new rows, let time pass; True when the screen may look different."""
@@ -107,6 +120,9 @@ class Session:
         answers = self.source.control.answers() if self.source.control is not None else []
         if answers:
             self.notice = " ".join(answers)
+        if self.row is not None and self._notice and now - self._noticed > NOTICE_S:
+            self.notice, changed = "", True
+        changed = self._follow_question() or self.talk.changed() or changed
         read = self._read_vitals()
         return self._read_life() or read or changed or bool(answers) or self.playback != before
 
@@ -144,6 +160,7 @@ class Session:
         """Whether all there is to do is to show rows as they arrive."""
         node, scan, count = self.view.node, self._scan, self.source.num_rows
         read = node is None or (scan is not None and scan.node == node and scan.covers(count))
+        read = read and not self.talk.streaming and not self._notice
         return read and self.playback.following and self.source.status().growing
 
     # -- the frame ----------------------------------------------------------------------------
@@ -190,6 +207,7 @@ class Session:
             first_step=int(scalars.step[0]) if count else 0,
             last_step=int(scalars.step[-1]) if count else 0,
             notice=self.notice,
+            turns=self.talk.turns(),
             run=self.run(),
         )
 
@@ -396,3 +414,31 @@ class Session:
         """Go to the first row whose history includes ``token``."""
         place = int(np.searchsorted(self.source.scalars.history, token, "left"))
         self.playback = replace(self.playback.seek(place), playing=False)
+
+    # -- the conversation ---------------------------------------------------------------------
+    def ask(self, question: str) -> None:
+        """Send a question; the view follows what it expands once that has arrived."""
+        if self.source.control is not None:
+            self.source.control.ask(question)
+            self.talk.expect()
+            self.view = replace(self.view, talking=True)
+            self.notice = "Asked: the view follows what the question opens; the answer streams in."
+
+    def _follow_question(self) -> bool:
+        """Show the refocus of the question that was asked here, when its row has arrived."""
+        span = self.talk.arrived()
+        if span is not None:
+            self.show_turn(span.row)
+            self.notice = ""
+        return span is not None
+
+    def show_turn(self, number: int) -> None:
+        """Go to the refocus of a question, and to the finest node that it expanded."""
+        self.playback = replace(self.playback.seek(number), playing=False)
+        self.view = replace(self.view, talking=True)
+        row = self.row
+        expanded = reaction(self.source, row) if row is not None else None
+        if expanded is not None:
+            there, act = expanded
+            self.playback = self.playback.seek(there.number)
+            self.centre(act.node)

@@ -95,6 +95,7 @@ class ViewState:
         maximized: 0, or the number (1–6) of the only pane on screen.
         scroll: lines the text pane is scrolled down.
         trail: earlier (window, node, inspecting) for the way back out.
+        talking: the conversation has a pane of its own.
         needle: the text last searched for; its hits are marked in the text pane.
     """
 
@@ -107,6 +108,7 @@ class ViewState:
     scroll: int = 0
     trail: tuple[tuple[Window, Node | None, bool], ...] = ()
     needle: str = ""
+    talking: bool = False
 
     def select(self, node: Node | None) -> ViewState:
         return replace(self, node=node, scroll=0 if node != self.node else self.scroll)
@@ -139,7 +141,7 @@ class ViewState:
             return replace(
                 self, window=window, node=node, inspecting=inspecting, trail=self.trail[:-1]
             )
-        return replace(self, window=Window(), inspecting=False, needle="")
+        return replace(self, window=Window(), inspecting=False, needle="", talking=False)
 
     def reset(self) -> ViewState:
         """All panes, the whole history; the selection stays."""
