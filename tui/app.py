@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -47,6 +46,12 @@ from megacontext.tui.widgets.shared import HistoryPane
 __all__ = ["InspectorApp"]
 
 TICKS_PER_S = 10
+
+
+class BaseScreen(Screen[None]):
+    """The panes' screen. No pane has the focus until one is asked for: arrows are time then."""
+
+    AUTO_FOCUS = ""
 
 
 def _footer_rank(command: Command) -> int:
@@ -104,6 +109,9 @@ class InspectorApp(EngineApp):
         self._ticking = ticking
         self._pace = Pace()
         self._frame: Frame | None = None
+
+    def get_default_screen(self) -> Screen[None]:
+        return BaseScreen(id="_default")
 
     @property
     def session(self) -> Session:
@@ -168,7 +176,7 @@ class InspectorApp(EngineApp):
         if status.problem and status.mode == "LIVE" and not self.source.num_rows and self._ticking:
             self.exit("died")  # it never had anything to show; the terminal says why
             return
-        if changed or not self.shown.trail.complete:
+        if changed or not (self.shown.trail.complete and self.shown.log.complete):
             self.redraw()
 
     def redraw(self) -> None:
@@ -311,11 +319,6 @@ class InspectorApp(EngineApp):
 
     def on_text_pane_scrolled(self, message: TextPane.Scrolled) -> None:
         self.session.scroll_text(message.lines)
-        self.redraw()
-
-    def on_actions_pane_picked(self, message: ActionsPane.Picked) -> None:
-        self.session.play(lambda p: replace(p.seek(message.row), playing=False))
-        self.session.centre(message.node)
         self.redraw()
 
     def on_time_pane_sought(self, message: TimePane.Sought) -> None:

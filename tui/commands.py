@@ -27,6 +27,8 @@ class Viewer(Protocol):
 
     def find_again(self, direction: int) -> None: ...
 
+    def ask_filter(self) -> None: ...
+
     def ask_goto(self) -> None: ...
 
     def ask_question(self) -> None: ...
@@ -149,6 +151,8 @@ COMMANDS: tuple[Command, ...] = (
     Command("find_next", "semicolon", "the next of those", FIND, lambda app: app.find_again(1)),
     Command("find_previous", "colon", "the previous of those", FIND,
             lambda app: app.find_again(-1)),
+    Command("filter", "F", "filter the action list: kind, reason, node, text", FIND,
+            lambda app: app.ask_filter()),
     Command("goto", "g", "go to a step, token, time or node", FIND,
             lambda app: app.ask_goto()),
     Command("conversation", "j", "questions and answers so far; enter goes to one", FIND,

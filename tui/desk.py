@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from textual.app import App
 
+from megacontext.tui.changes import FILTER_HELP
 from megacontext.tui.find import EVENTS, EXTREMES, find, find_again
 from megacontext.tui.screens import ChoiceScreen, PromptScreen
 from megacontext.tui.session import Session
+from megacontext.tui.widgets import ActionsPane
 
 __all__ = ["DeskApp"]
 
@@ -80,3 +83,36 @@ class DeskApp(App[str]):
         names = {k: f"{'Lowest' if e.lowest else 'Highest'} {e.name}" for k, e in EXTREMES.items()}
         names |= {k: f"Next {name}" for k, name in EVENTS.items()}
         return [(name, runner(key)) for key, name in names.items()]
+
+    # -- the action list ----------------------------------------------------------------------
+    def ask_filter(self) -> None:
+        """Ask what the list's lines must match."""
+        self._ask(
+            PromptScreen("Filter the actions", FILTER_HELP, self.session.view.log_filter),
+            self.filter_actions,
+            empty=True,
+        )
+
+    def filter_actions(self, said: str) -> None:
+        """Show only lines that match; "/" asks."""
+        if said == "/":
+            self.ask_filter()
+            return
+        self.session.look(lambda v: replace(v, log_filter=said.strip(), log_at=None, log_top=None))
+
+    def on_actions_pane_moved(self, message: ActionsPane.Moved) -> None:
+        session = self.session
+        shown = session.frame().log
+        session.look(lambda v: session.log.moved(shown, v, message.by, message.page))
+        self.redraw()
+
+    def on_actions_pane_filtered(self, message: ActionsPane.Filtered) -> None:
+        self.filter_actions(message.said)
+        self.redraw()
+
+    def on_actions_pane_picked(self, message: ActionsPane.Picked) -> None:
+        line = message.line
+        self.session.seek(line.row)
+        self.session.centre(line.node)
+        self.session.look(lambda v: v.at_line(line.id, message.top))
+        self.redraw()

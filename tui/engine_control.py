@@ -143,7 +143,9 @@ class EngineControl:
 
     def knob(self, name: str, value: float) -> None:
         key = name if name == "w_max" else f"focus.{name}"
-        whole = name in ("w_max", "n_diff") and value.is_integer()  # else the engine says why not
+        whole = (
+            name in ("w_max", "n_diff") and float(value).is_integer()
+        )  # else the engine says why not
         self._put("set", key=key, value=int(value) if whole else value)
 
     def ask(self, text: str) -> None:

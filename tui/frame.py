@@ -9,6 +9,7 @@ import numpy as np
 
 from megacontext.traces.schema import CLOSE_LOOKS, Trigger
 from megacontext.traces.vitals import Vitals
+from megacontext.tui.changes import LogView
 from megacontext.tui.life import NodeLife
 from megacontext.tui.model import F64, I64, RowModel
 from megacontext.tui.playback import Playback
@@ -231,6 +232,7 @@ class Frame:
     notice: str = ""
     turns: tuple[Turn, ...] = ()
     run: Run = field(default_factory=Run)
+    log: LogView = field(default_factory=LogView)
 
     def step_of(self, number: int) -> int:
         """The refocus step of row ``number``."""

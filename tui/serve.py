@@ -59,7 +59,8 @@ def serve(
         raise ConfigError("serve needs exactly one of --replay, --config and --attach.")
     name = pick_theme(theme or "dark")
     if start is None:
-        _serve(_server(), command_of(replay, attach, name), port)
+        command = command_of(replay, attach, name)
+        _serve(_server(), command, port)
         return ""
     server = _server()
     engine, trace = start_engine(start)

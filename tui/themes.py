@@ -50,6 +50,7 @@ _DARK = _palette(
         Role.OK: "#5fd38d",
         Role.TAIL: "#e8eef5",
         Role.SURFACE: "#18202a",
+        Role.GROUND: "#2a3644",
     },
     ("#38d0e6", "#a78bfa", "#93a1b5"),
     [
@@ -93,6 +94,7 @@ _LIGHT = _palette(
         Role.OK: "#14803f",
         Role.TAIL: "#23282e",
         Role.SURFACE: "#ebeae4",
+        Role.GROUND: "#dddbcf",
     },
     ("#0a93ab", "#7550d8", "#66758a"),
     [

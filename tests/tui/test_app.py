@@ -50,7 +50,7 @@ async def until(pilot: Pilot, condition: Callable[[], bool]) -> None:
 
 async def test_every_key_of_the_table_runs_without_an_error(make: Make) -> None:
     app = make()
-    dialogs = {"search", "goto", "help", "search_next", "search_previous"}
+    dialogs = {"search", "goto", "help", "search_next", "search_previous", "extremes", "filter"}
     plain = [c.key for c in COMMANDS if c.id not in {"quit", "export", *dialogs}]
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("right_square_bracket", *plain, *reversed(plain))
@@ -261,7 +261,7 @@ async def test_typed_text_goes_to_the_engine(make: Make, fake) -> None:
     source = fake(mode="LIVE", visible=20)
     app = make(source)
     async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.press("i")
+        await pilot.press("I")
         await until(pilot, lambda: isinstance(app.screen, PromptScreen))
         await pilot.press("h", "i", "enter")
         await until(pilot, lambda: bool(source.control.sent))

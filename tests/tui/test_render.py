@@ -29,7 +29,7 @@ from megacontext.tui.render.history import (
 )
 from megacontext.tui.render.inspector import draw_inspector, why
 from megacontext.tui.render.marks import compact, micros, signed, spark
-from megacontext.tui.render.side import draw_actions, draw_budget, log_lines
+from megacontext.tui.render.side import draw_actions, draw_budget
 from megacontext.tui.render.text import draw_text
 from megacontext.tui.session import Session
 from megacontext.tui.themes import PALETTES
@@ -148,7 +148,7 @@ def test_the_log_says_why_candidates_were_turned_down(session: Session) -> None:
     row = next(n for n in range(session.source.num_rows) if session.source.row(n).refused)
     session.play(lambda play: play.seek(row))
     frame = session.frame()
-    refused = [line for line in log_lines(frame, 40) if not line.applied]
+    refused = [line for line in frame.log.lines if not line.applied]
     assert refused
     text = "\n".join(draw_actions(frame, 60, 40).lines())
     assert "✗" in text

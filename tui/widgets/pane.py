@@ -93,6 +93,17 @@ class Pane(Widget, can_focus=False):
             return self._strips[y]
         return Strip.blank(self.size.width)
 
+    def on_focus(self) -> None:
+        self._again()
+
+    def on_blur(self) -> None:
+        self._again()
+
+    def _again(self) -> None:
+        """Draw anew: a pane may show more with the focus."""
+        if self._redraw():
+            self.refresh()
+
     def on_resize(self) -> None:
         if self.frame is not None:
             self._head(self.frame)
