@@ -73,6 +73,7 @@ class InspectorApp(EngineApp):
     CSS_PATH = "app.tcss"
     TITLE = "mc-tui"
     ENABLE_COMMAND_PALETTE = True
+    COMPARES: ClassVar[bool] = False
     HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012 (declared without ClassVar in the base)
         (0, "-tiny"),
         (60, "-narrow"),
@@ -233,7 +234,15 @@ class InspectorApp(EngineApp):
         return command is None or self._available(command)
 
     def _available(self, command: Command) -> bool:
+        if command.diff and not self.COMPARES:
+            return False
         return not command.live or self.source.status().controllable
+
+    def to_difference(self, direction: int) -> None:
+        """For the view of two runs."""
+
+    def swap_leader(self) -> None:
+        """For the view of two runs."""
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         for command in COMMANDS:

@@ -43,6 +43,10 @@ class Viewer(Protocol):
 
     def engine_refocus(self) -> None: ...
 
+    def to_difference(self, direction: int) -> None: ...
+
+    def swap_leader(self) -> None: ...
+
     def export(self) -> None: ...
 
     def next_theme(self) -> None: ...
@@ -63,6 +67,7 @@ class Command:
         group: heading in the help screen.
         action: what runs.
         live: needs an engine that listens.
+        diff: needs two runs.
     """
 
     id: str
@@ -71,6 +76,7 @@ class Command:
     group: str
     action: Callable[[Viewer], None]
     live: bool = False
+    diff: bool = False
 
 
 _KEY_LABELS = {
@@ -82,6 +88,9 @@ _KEY_LABELS = {
     "full_stop": ".",
     "left_square_bracket": "[",
     "right_square_bracket": "]",
+    "left_curly_bracket": "{",
+    "right_curly_bracket": "}",
+    "backslash": "\\",
     "less_than_sign": "<",
     "greater_than_sign": ">",
     "slash": "/",
@@ -109,12 +118,13 @@ def _maximize(number: int) -> Callable[[Viewer], None]:
     return _look(lambda v: replace(v, maximized=0 if v.maximized == number else number))
 
 
-TIME, FIND, LOOK, PANES, LIVE, APP = (
+TIME, FIND, LOOK, PANES, LIVE, DIFF, APP = (
     "Time",
     "Find",
     "Look",
     "Panes",
     "Live engine",
+    "Two runs (mc-tui diff)",
     "App",
 )
 
@@ -196,6 +206,12 @@ COMMANDS: tuple[Command, ...] = (
             lambda app: app.ask_question(), live=True),
     Command("type", "I", "type text into the session, without an answer", LIVE,
             lambda app: app.ask_text(), live=True),
+    Command("next_difference", "right_curly_bracket", "next moment that the runs see otherwise",
+            DIFF, lambda app: app.to_difference(1), diff=True),
+    Command("previous_difference", "left_curly_bracket", "previous one", DIFF,
+            lambda app: app.to_difference(-1), diff=True),
+    Command("leader", "backslash", "let keys be about the other run", DIFF,
+            lambda app: app.swap_leader(), diff=True),
     Command("export", "x", "save the screen as SVG", APP, lambda app: app.export()),
     Command("theme", "T", "next theme: dark, light, ANSI", APP, lambda app: app.next_theme()),
     Command("help", "question_mark", "what everything means, and all keys", APP,
@@ -208,6 +224,8 @@ BY_ID: dict[str, Command] = {command.id: command for command in COMMANDS}
 FOOTER: dict[str, str] = {
     "help": "help",
     "quit": "quit",
+    "next_difference": "difference",
+    "leader": "swap",
     "ask": "ask",
     "pause_engine": "pause",
     "knobs": "knobs",

@@ -22,7 +22,7 @@ from megacontext.tui.life import NOTHING, Glimpse
 from megacontext.tui.model import F64, I64, RowModel
 from megacontext.tui.rows import damaged_row, row_model
 from megacontext.tui.source import Control, Scalars
-from megacontext.tui.turns import marker_label, turn_spans
+from megacontext.tui.turns import marker_labels, turn_spans
 from megacontext.tui.view import Node
 
 __all__ = ["FileSource", "run_info"]
@@ -43,6 +43,7 @@ def run_info(meta: TraceMeta, name: str) -> RunInfo:
         w_max=meta.w_max,
         seed=str(meta.seed),
         lens=meta.extra.get("mc.lens", ""),
+        config=meta.config,
     )
     return replace(info, **_focus_of(config))
 
@@ -153,7 +154,7 @@ class FileSource:
             o.heat,
             latency.astype(np.float64),
             o.kv_drift.astype(np.float64),
-            tuple(Marker(row, marker_label(said)) for row, said in sorted(o.markers.items())),
+            tuple(Marker(row, label) for row, label in marker_labels(o.markers).items()),
             _knobs(self.info, o.knobs),
             turn_spans(o.markers),
         )

@@ -27,6 +27,7 @@ class RunInfo:
 
     Attributes:
         keep_newest: newest blocks that are folded by choice only at close looks.
+        config: the resolved config, YAML.
         question_tau_expand, question_n_diff: those of close looks; None where they have none.
     """
 
@@ -43,6 +44,7 @@ class RunInfo:
     keep_newest: int = 0
     question_tau_expand: float | None = None
     question_n_diff: int | None = None
+    config: str = ""
 
     def at(self, trigger: int) -> RunInfo:
         """With the knobs that a refocus of this trigger goes by."""

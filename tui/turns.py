@@ -7,10 +7,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["Exchange", "Turn", "TurnSpan", "marker_label", "spoken", "turn_spans"]
+__all__ = ["Exchange", "Turn", "TurnSpan", "marker_label", "marker_labels", "spoken", "turn_spans"]
 
 _ASKED = re.compile(r"\basked @(\d{1,15})-(\d{1,15})")
 _ANSWERED = re.compile(r"\banswered @(\d{1,15})-(\d{1,15})")
+_TYPED = re.compile(r"typed @(\d{1,15})-(\d{1,15})")
 _FORM = re.compile(r"\s*Question:\s*(.*?)\s*Answer:\s*", re.DOTALL)
 
 
@@ -56,6 +57,23 @@ def marker_label(marker: str) -> str:
             words.append(word)
     spoken_of = any(w.startswith(("question", "answer")) for w in words)
     return "; ".join(w for w in words if w != "typed" or not spoken_of)
+
+
+def marker_labels(markers: Mapping[int, str]) -> dict[int, str]:
+    """The labels of all markers by row; where a question's words merely began there is none."""
+    spans = {
+        span
+        for said in markers.values()
+        for ends in (_ASKED, _ANSWERED)
+        for span in ends.findall(said)
+    }
+    labels: dict[int, str] = {}
+    for row in sorted(markers):
+        parts = [p for p in markers[row].split("; ") if (m := _TYPED.fullmatch(p)) is None
+                 or m.groups() not in spans]  # fmt: skip
+        if parts:
+            labels[row] = marker_label("; ".join(parts))
+    return labels
 
 
 def turn_spans(markers: Mapping[int, str]) -> tuple[TurnSpan, ...]:

@@ -15,7 +15,7 @@ from megacontext.tui.render.bars import draw_title, story
 from megacontext.tui.render.conversation import draw_conversation, talk_lines
 from megacontext.tui.screens import ConversationScreen
 from megacontext.tui.session import Session
-from megacontext.tui.turns import Exchange, marker_label, spoken, turn_spans
+from megacontext.tui.turns import Exchange, marker_label, marker_labels, spoken, turn_spans
 from megacontext.tui.view import Node
 from megacontext.tui.widgets import ActionsPane, ConversationPane
 
@@ -61,6 +61,9 @@ def test_markers_give_the_turns_and_read_as_words():
     assert marker_label("tau_expand 0.2 → 0.05; typed @1-2; answered @1-2") == (
         "tau_expand 0.2 → 0.05; answer"
     )
+    assert marker_labels({1: "typed @5-9", 2: "asked @5-9", 3: "typed @11-12"}) == {
+        2: "question", 3: "typed",
+    }  # fmt: skip
     assert spoken(ASKED) == "Which number opens the gate?"
     assert spoken(" hello \n") == "hello"
 
