@@ -115,8 +115,10 @@ class Viewing:
         if self.source.num_rows < self.playback.count:
             self._start_over()
         before = self.playback
-        known, self._problem = self._problem, self.source.status().problem
-        if (before.count == 0 and self.source.num_rows) or self._problem not in ("", known):
+        status = self.source.status()
+        known, self._problem = self._problem, status.problem
+        arrived = before.count == 0 and (self.source.num_rows or status.waits)
+        if arrived or self._problem not in ("", known):
             self.notice = ""  # nothing is waited for any more, and a new problem is said at once
         grown = before.grow(self.source.num_rows)
         self.playback = grown.tick(elapsed, finished=not self.source.status().growing)

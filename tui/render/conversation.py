@@ -46,7 +46,7 @@ def talk_lines(frame: Frame, width: int, height: int) -> list[TalkLine]:
         block += [TalkLine(text, Role.TEXT, here, turn.row) for text in _wrap("→ ", answer, width)]
         facts = turn_facts(turn)
         if facts:
-            block.append(TalkLine(f"  {facts}", Role.DIM, 0, turn.row))
+            block += [TalkLine(text, Role.DIM, 0, turn.row) for text in _wrap("  ", facts, width)]
         lines[:0] = block
     return lines[-height:] if height > 0 else []
 
