@@ -157,8 +157,10 @@ class _Rerun:
             )
         try:
             result = self._round(row, previous)
-        except PlanError as error:
-            return self._differ(row, f"the run again cannot follow: {error}")
+        except (MegaContextError, ValueError, TypeError, KeyError, IndexError) as error:
+            # The row is as it was written, so a setting or another row contradicts it.
+            said = str(error).splitlines()[0] if str(error) else type(error).__name__
+            return self._differ(row, f"the run again cannot follow: {said}")
         self._report.rerun += 1
         self._result = result
         for name, mine, recorded in (
@@ -217,6 +219,10 @@ def _rerun(reader: TraceReader, report: Report) -> _Rerun | None:
     if reader.meta.scores != "f16":
         report.notes.append(f"{why}the trace keeps {reader.meta.scores} scores, not exact ones.")
         return None
+    if "mc.allocator" in reader.meta.extra:
+        name = reader.meta.extra["mc.allocator"]
+        report.notes.append(f"{why}it was an object of the program that ran it, {name}.")
+        return None
     steps = reader.overview().step
     if len(steps) and steps[0] > 0:
         report.notes.append(f"{why}the trace starts at step {steps[0]}, cooldowns are unknown.")
@@ -236,16 +242,7 @@ def _setup_of(reader: TraceReader) -> _Setup:
     if not isinstance(raw, dict) or "allocator" not in raw:
         raise TraceError("mc.config names no allocator.")
     if isinstance(raw["allocator"], str):  # a simulated world
-        names = ("n_diff", "tau_expand", "tau_collapse", "cooldown_steps", "rounds")
-        focus = FocusConfig(**{name: raw[name] for name in names})
-        question = dataclasses.replace(
-            focus.question,
-            n_diff=focus.n_diff,
-            rounds=focus.rounds,
-            reopen=raw.get("reopen", False),
-        )
-        focus = dataclasses.replace(focus, question=question, keep_newest=raw.get("keep_newest", 0))
-        return _Setup(raw["allocator"], {}, raw["max_levels"], raw["protected_blocks"], focus)
+        return _simulated(raw)
     config = parse_config(reader.meta.config, where="mc.config", recorded=True)
     return _Setup(
         config.allocator.kind,
@@ -254,6 +251,36 @@ def _setup_of(reader: TraceReader) -> _Setup:
         config.focus.protected_blocks,
         config.focus,
     )
+
+
+def _simulated(raw: dict[str, Any]) -> _Setup:
+    """The setup that a simulated world's config describes.
+
+    Raises:
+        TraceError: a value is of the wrong type.
+    """
+    names = ("n_diff", "cooldown_steps", "rounds", "max_levels", "protected_blocks")
+    whole = {name: raw[name] for name in names} | {"keep_newest": raw.get("keep_newest", 0)}
+    taus = {name: raw[name] for name in ("tau_expand", "tau_collapse")}
+    if raw.get("question_tau") is not None:
+        taus["question_tau"] = raw["question_tau"]
+    for values, kinds in ((whole, (int,)), (taus, (int, float))):
+        for name, value in values.items():
+            if not isinstance(value, kinds) or isinstance(value, bool):
+                raise TraceError(f"mc.config has {name} = {value!r}, which is no number.")
+
+    max_levels, protected = whole.pop("max_levels"), whole.pop("protected_blocks")
+    question_tau = taus.pop("question_tau", None)
+    focus = FocusConfig(**whole, **taus)
+    question = dataclasses.replace(
+        focus.question,
+        n_diff=focus.n_diff,
+        rounds=focus.rounds,
+        tau_expand=question_tau,
+        reopen=bool(raw.get("reopen", False)),
+    )
+    focus = dataclasses.replace(focus, question=question)
+    return _Setup(raw["allocator"], {}, max_levels, protected, focus)
 
 
 def _first_difference(name: str, mine: np.ndarray, recorded: np.ndarray) -> str:

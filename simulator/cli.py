@@ -79,7 +79,9 @@ def run(
             world.do(["append", block_size])
             world.do(["refocus"])
     digest = world.finish()
+    tokens, asked = world.shadow.n_tokens, blocks * block_size
     found = {"hash": digest, "steps": world.steps, "rounds": world.rounds}
+    found |= {"tokens": tokens, "clipped_tokens": asked - tokens}
     found |= {"trace": None if out is None else str(out)}
     found |= {name: _number(value) for name, value in vars(meter.result()).items()}
     found |= {"sometimes": dict(sorted(world.sometimes.items()))}
@@ -91,6 +93,11 @@ def run(
         if name != "sometimes":
             table.add_row(name, _text(value))
     Console().print(table)
+    if tokens < asked:
+        Console(stderr=True).print(
+            f"The history ends at {tokens} of {asked} tokens: more does not fit {levels} levels "
+            f"and w_max {w_max}; raise --levels or --w-max."
+        )
 
 
 @app.command(name="fuzz")

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 import numpy as np
 
 from megacontext.core.allocators import ALLOCATORS
-from megacontext.core.focus import smallest_w_max
+from megacontext.core.focus import Limits, smallest_w_max
 from megacontext.core.rng import generator
 from megacontext.simulator.faults import FAULTS
 from megacontext.simulator.lenses import LENSES
@@ -28,6 +28,9 @@ class WorldConfig:
 
     Args:
         storage: ``ram`` or ``disk``; only a disk can fail.
+        question_tau: the threshold of expansions at a question; None for ``tau_expand``.
+        left_context: tokens before a block that its gist depends on.
+        dtype: of stored gists: fp16, bf16 or fp32.
         reopen: whether a question may expand at once what was collapsed just before it.
         keep_newest: raw blocks among so many newest ones are folded by choice only at a question,
             and by force only when no other group is open.
@@ -54,6 +57,9 @@ class WorldConfig:
     rounds: int = 3
     reopen: bool = True
     keep_newest: int = 0
+    question_tau: float | None = None
+    left_context: int = 0
+    dtype: str = "fp16"
     storage: str = "ram"
     record: bool = False
     recording: str | None = None
@@ -68,19 +74,20 @@ class WorldConfig:
         pick(ALLOCATORS, self.allocator, "allocator")
         if self.storage not in ("ram", "disk"):
             raise ConfigError(f"storage is {self.storage!r}; use ram or disk.")
+        if self.dtype not in ("fp16", "bf16", "fp32"):
+            raise ConfigError(f"dtype is {self.dtype!r}; use fp16, bf16 or fp32.")
         size = self.block_size
         if not 2 <= size <= 256 or size & (size - 1):
             raise ConfigError(f"block_size is {size}; use a power of two from 2 to 256.")
         for name, value, low, high in (
             ("max_levels", self.max_levels, 1, 8),
             ("protected_blocks", self.protected_blocks, 0, 64),
-            ("n_diff", self.n_diff, 1, 1024),
-            ("cooldown_steps", self.cooldown_steps, 0, 1024),
-            ("rounds", self.rounds, 1, 64),
-            ("keep_newest", self.keep_newest, 0, 1024),
+            ("left_context", self.left_context, 0, 64),
+            ("question_tau", self.question_tau or 0.0, 0, 1),
         ):
             if not low <= value <= high:
                 raise ConfigError(f"{name} is {value}; use {low} to {high}.")
+        _ = self.limits  # refuses what the product refuses
         least = smallest_w_max(size, self.max_levels, self.protected_blocks)
         if not least <= self.w_max <= 1 << 16:
             raise ConfigError(
@@ -91,6 +98,18 @@ class WorldConfig:
             pick(ARITY, name, "feature")
         for name in self.faults:
             pick(FAULTS, name, "fault")
+
+    @property
+    def limits(self) -> Limits:
+        """Of a refocus at a closed block; its ranges are the product's."""
+        return Limits(
+            n_diff=self.n_diff,
+            tau_expand=self.tau_expand,
+            tau_collapse=self.tau_collapse,
+            cooldown_steps=self.cooldown_steps,
+            rounds=self.rounds,
+            keep_newest=self.keep_newest,
+        )
 
     def to_json(self) -> dict[str, object]:
         """Plain values only; :meth:`from_json` is its inverse."""
@@ -129,7 +148,9 @@ def _fits(value: object, kind: str) -> bool:
         )
     if kind.startswith("tuple"):
         return isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
-    if kind == "float":
+    if kind == "float | None" and value is None:
+        return True
+    if kind.startswith("float"):
         return isinstance(value, int | float) and not isinstance(value, bool)
     if kind == "int":
         return isinstance(value, int) and not isinstance(value, bool)
@@ -170,8 +191,9 @@ def draw_config(seed: int) -> WorldConfig:
 
     disk = bool(rng.random() < 0.4)
     stormy = disk and bool(rng.random() < 0.6)
-    size = 1 << int(rng.choice([1, 2, 3, 4, 5], p=[0.15, 0.3, 0.3, 0.15, 0.1]))
-    max_levels = int(rng.integers(1, 5))
+    bits = [1, 2, 3, 4, 5, 6, 8]
+    size = 1 << int(rng.choice(bits, p=[0.15, 0.3, 0.3, 0.14, 0.08, 0.02, 0.01]))
+    max_levels = int(rng.integers(1, 5 if size <= 32 else 3))
     protected = int(rng.integers(0, 4))
     least = smallest_w_max(size, max_levels, protected)
     tight = rng.random() < 0.4
@@ -194,15 +216,15 @@ def draw_config(seed: int) -> WorldConfig:
         seed=seed,
         stream=choose([name for name in STREAMS if name != "recorded"]),
         lens=choose(list(LENSES)),
-        allocator=choose(list(POLICIES)),
+        allocator=choose(["greedy", *POLICIES]),
         block_size=size,
         max_levels=max_levels,
         w_max=w_max,
         protected_blocks=protected,
-        n_diff=int(rng.integers(1, 9)),
+        n_diff=int(rng.choice([1024, 100, 16, 1 + rng.integers(8)], p=[0.02, 0.03, 0.05, 0.9])),
         tau_expand=float(rng.choice(taus)),
         tau_collapse=float(rng.choice(taus)),
-        cooldown_steps=int(rng.integers(0, 5)),
+        cooldown_steps=int(rng.choice([64, 16, rng.integers(0, 5)], p=[0.04, 0.06, 0.9])),
         rounds=int(rng.integers(1, 5)),
         storage="disk" if disk else "ram",
         record=bool(rng.random() < (0.4 if disk else 0.05)),
@@ -210,4 +232,7 @@ def draw_config(seed: int) -> WorldConfig:
         faults=faults,
         reopen=bool(rng.random() < 0.8),
         keep_newest=int(rng.integers(1, 12)) if rng.random() < 0.4 else 0,
+        question_tau=float(rng.choice(taus)) if rng.random() < 0.3 else None,
+        left_context=int(rng.integers(1, 2 * size + 1)) if rng.random() < 0.3 else 0,
+        dtype=choose(["fp16", "fp16", "bf16", "fp32"]),
     )

@@ -56,7 +56,8 @@ def _make(name: str, config: WorldConfig, draws: _Draws, size: int) -> Operation
     if name == "budget":
         return ["budget", 500 + draws.below(700)]
     if name == "limits":
-        return ["limits", 1 + draws.below(8), draws.below(6)]
+        longest = (6, 6, 6, 65)[draws.below(4)]
+        return ["limits", 1 + draws.below((8, 8, 64)[draws.below(3)]), draws.below(longest)]
     if name == "crash":
         return ["crash", draws.below(1 << 16), (0, 10, 50, 90, 100)[draws.below(5)]]
     if name in ("settle", "regist", "marker"):

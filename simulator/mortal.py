@@ -33,21 +33,23 @@ class Mortal(Struck, ABC):
     def _cut_power(self, fate: Fate | None) -> None:
         if self.config.storage != "disk":
             return
+        sound = not self._armed  # else the trace's disk may have failed, too
         self._disarm()
         if fate is None:
             self.disk.kill()
         else:
             self.disk.crash(fate)
         self.sometimes["crashed"] += 1
-        self._recover()
+        self._recover(killed=fate is None and sound)
 
     def _disarm(self) -> None:
         self.disk.hooks.clear()
         self._armed.clear()
         self.side.watch_disk()
 
-    def _recover(self) -> None:
+    def _recover(self, killed: bool = False) -> None:
+        """Open the tree again; ``killed``: nothing but the process ended."""
         n_tokens = self.side.recover()
         if self._recorder is not None:
-            self._recorder.restart(finished=False)
+            self._recorder.restart(finished=False, killed=killed)
         self._begin(n_tokens, max(self.checker.w_max, self.config.w_max))

@@ -16,6 +16,7 @@ from megacontext.simulator.faults import Call, SimDisk
 from megacontext.traces.errors import LockedError, TraceError
 from megacontext.traces.files import FileLayer
 from megacontext.traces.meta import TraceMeta
+from megacontext.traces.metrics import metrics_of
 from megacontext.traces.reader import TraceReader
 from megacontext.traces.row import TraceRow
 from megacontext.traces.writer import TraceWriter
@@ -23,6 +24,9 @@ from megacontext.traces.writer import TraceWriter
 __all__ = ["Recorder", "metadata"]
 
 _FOLDER = Path("/sim/traces")
+_SCHEMA_BYTES = 4096
+_BATCH = 8
+"""Rows that the writer puts together; of a killed trace no whole batch may be missing."""
 
 
 def metadata(config: WorldConfig) -> dict[str, str]:
@@ -66,7 +70,7 @@ class Recorder:
         self.path = self._path or _FOLDER / f"run-{self._number}.arrow"
         self.writer = None
         self.writer = TraceWriter(
-            self.path, metadata(self.config), files=self.files, threaded=False
+            self.path, metadata(self.config), files=self.files, threaded=False, flush_rows=_BATCH
         )
 
     def put(self, row: TraceRow) -> None:
@@ -81,31 +85,36 @@ class Recorder:
             return
         raise InvariantError("lock", "a second writer of the trace was let in")
 
-    def restart(self, finished: bool) -> None:
-        """The file ends here: check it, then begin the next one."""
+    def restart(self, finished: bool, killed: bool = False) -> None:
+        """The file ends here: check it, then begin the next one.
+
+        Args:
+            killed: the process ended and nothing else happened: every whole batch is there.
+        """
         if finished and self.writer is not None:
             self.writer.close()
-        self.check(finished)
+        self.check(finished, killed)
         self._open()
 
-    def check(self, finished: bool) -> None:
+    def check(self, finished: bool, killed: bool = False) -> None:
         """The rows in the file are the first ones put; all of them where it was finished."""
         if self.writer is None:
             return
+        least = len(self.rows) if finished else 0
+        if killed and self.writer.error is None:
+            least = len(self.rows) // _BATCH * _BATCH
         if isinstance(self.files, SimDisk):
             with self.files.undisturbed():  # faults are for the product's work, not for this check
-                self._check(finished)
+                self._check(finished, least)
         else:
-            self._check(finished)
+            self._check(finished, least)
 
-    def _check(self, finished: bool) -> None:
+    def _check(self, finished: bool, least: int) -> None:
         try:
             reader = TraceReader.open(self.path, self.files)
         except TraceError as error:
-            if finished:
-                raise InvariantError(
-                    "trace", f"a finished trace cannot be read: {error}"
-                ) from error
+            if finished or least:
+                raise InvariantError("trace", f"a whole trace cannot be read: {error}") from error
             self.sometimes["trace_lost"] += 1
             return
         with reader:
@@ -115,6 +124,10 @@ class Recorder:
                     "trace", f"{reader.num_rows} of {len(self.rows)} rows, {damaged}"
                 )
             good = min([reader.num_rows, *(hurt.start for hurt in damaged)])
+            if good < least:
+                raise InvariantError(
+                    "trace", f"{good} rows read after a kill, {least} were written"
+                )
             if good > len(self.rows):
                 raise InvariantError("trace", f"{good} rows read, {len(self.rows)} were put")
             rows = list(reader.rows(0, good))
@@ -128,11 +141,15 @@ class Recorder:
         assert isinstance(self.files, SimDisk)
         assert self.writer is not None
         self.writer.flush()
-        bit = salt * 2654435761 % (self.files.files()[self.path] * 8)
+        size = self.files.files()[self.path]
+        if salt % 3 == 0:  # schema and metadata
+            size = min(size, _SCHEMA_BYTES)
+        bit = salt * 2654435761 % (size * 8)
         self.files.flip(self.path, bit)
         found = False
         try:
             with TraceReader.open(self.path, self.files) as reader:
+                self._every_look(reader)
                 damaged = {i for hurt in reader.check() for i in range(hurt.start, hurt.stop)}
                 found = bool(damaged or reader.gaps) or reader.num_rows != len(self.rows)
                 if not reader.gaps:
@@ -141,6 +158,14 @@ class Recorder:
             found = True
         self.files.flip(self.path, bit)
         self.sometimes["trace_bit_flip_detected" if found else "trace_bit_flip_harmless"] += 1
+
+    @staticmethod
+    def _every_look(reader: TraceReader) -> None:
+        """All other ways to read a trace: they say what is wrong, or go on without it."""
+        reader.overview()
+        reader.find("a")
+        reader.nll_of(0, 8)
+        metrics_of(reader)
 
     def _check_undamaged(self, reader: TraceReader, damaged: set[int]) -> None:
         """All other rows are as they were put.

@@ -45,6 +45,13 @@ class Struck:
         """A sync did nothing: until the next recovery a commit proves nothing."""
         self.side.lying = True
 
+    def read_beside(self, nth: int) -> None:
+        self.side.read_beside(nth)
+
+    def disturb_recovery(self, hook: At, fate: Fate | None) -> None:
+        """The next recovery meets ``hook``; ``fate`` is what a power cut at it leaves."""
+        self.side.trouble = hook, fate
+
     def fail_gister(self, nth: int, nan: bool) -> None:
         self.side.gister.fail_in, self.side.gister.nan = nth, nan
 

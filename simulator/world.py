@@ -31,7 +31,7 @@ from megacontext.simulator.recording import Recorder
 from megacontext.simulator.rows import make_row
 from megacontext.simulator.settle import Settling
 from megacontext.simulator.storage import DIM, KEY_DIM, TreeSide
-from megacontext.simulator.streams import StreamSpec, Truth, make_stream
+from megacontext.simulator.streams import Lives, StreamSpec, Truth, make_stream
 from megacontext.traces.errors import StorageError, TraceError
 from megacontext.traces.files import OS_FILES
 from megacontext.traces.row import TraceRow
@@ -66,23 +66,27 @@ class World(Mortal):
         self.disk = SimDisk()
         self.disk.mkdir(Path("/sim/traces"))
         self.disk.sync_folder(Path("/sim"))
-        self.stream = make_stream(
-            config.stream,
-            StreamSpec(config.seed, config.block_size, config.w_max, _VOCAB, config.recording),
-        )
+        stream = StreamSpec(config.seed, config.block_size, config.w_max, _VOCAB, config.recording)
+        self.stream = Lives(make_stream(config.stream, stream))
         self.lens = make_lens(config.lens, config.seed)
         spec = TreeSpec(
             config.block_size,
             config.max_levels,
             DIM,
             KEY_DIM,
-            "fp16",
+            config.dtype,
             "simulator",
             "hash-0",
             _VOCAB,
         )
         on_disk = config.storage == "disk"
-        self.side = TreeSide(spec, self.stream, self.disk if on_disk else None, self.sometimes)
+        self.side = TreeSide(
+            spec,
+            self.stream,
+            self.disk if on_disk else None,
+            self.sometimes,
+            config.left_context,
+        )
         self._recorder: Recorder | None = None
         if out is not None:
             self._recorder = Recorder(config, OS_FILES, self.sometimes, out)
@@ -96,14 +100,7 @@ class World(Mortal):
         self.focus: Focus
         self.shadow: Shadow
         self.checker: RefocusChecker
-        self._limits = Limits(
-            config.n_diff,
-            config.tau_expand,
-            config.tau_collapse,
-            config.cooldown_steps,
-            config.rounds,
-            keep_newest=config.keep_newest,
-        )
+        self._limits = config.limits
         self._do: dict[str, Callable[..., None]] = {
             name: getattr(self, method) for name, method in _OPERATIONS.items()
         }
@@ -177,13 +174,15 @@ class World(Mortal):
     def _refocus(self) -> None:
         self.refocus(Trigger.BLOCK_CLOSED, self._limits)
 
+    def _asked(self) -> Limits:
+        """A question's limits where they are not those of every refocus."""
+        own, tau = self._limits, self.config.question_tau
+        tau = own.tau_expand if tau is None else tau
+        return replace(own, tau_expand=tau, reopen=self.config.reopen, keep_newest=0)
+
     def _question(self, n_diff: int, rounds: int) -> None:
         own = replace(
-            self._limits,
-            n_diff=max(1, min(n_diff, 64)),
-            rounds=max(1, min(rounds, 16)),
-            reopen=self.config.reopen,
-            keep_newest=0,
+            self._asked(), n_diff=max(1, min(n_diff, 1024)), rounds=max(1, min(rounds, 16))
         )
         self.refocus(Trigger.QUESTION, own)
         self.sometimes["question"] += 1
@@ -196,7 +195,7 @@ class World(Mortal):
     def _set_limits(self, n_diff: int, cooldown_steps: int) -> None:
         self._limits = replace(
             self._limits,
-            n_diff=max(1, min(n_diff, 64)),
+            n_diff=max(1, min(n_diff, 1024)),
             cooldown_steps=min(cooldown_steps, 64),
         )
         self.focus.limits = self._limits
@@ -204,7 +203,7 @@ class World(Mortal):
     def _settle(self, salt: int) -> None:
         """Liveness: with one fixed score a node, changes must come to an end."""
         settling = Settling(self.config.seed, salt, self.config.max_levels)
-        asking = replace(self._limits, reopen=self.config.reopen, keep_newest=0)
+        asking = self._asked()
         while not settling.done(self._limits.cooldown_steps):
             trigger, limits = Trigger.MANUAL, self._limits
             if settling.asks():
@@ -227,7 +226,11 @@ class World(Mortal):
             return
         context = self._new_context(self.checker.w_max)
         focus = Focus(context, self.focus.allocator, self._limits, self.config.seed)
-        focus.rebuild(self._rows)
+        # A question's own threshold re-arms by that threshold.
+        asked = self._asked()
+        focus.rebuild(
+            self._rows, lambda row: asked if row.trigger == Trigger.QUESTION else self._limits
+        )
         focus.set_w_max(self.checker.w_max)  # it may have changed since the last row
         self.focus, self.context = focus, focus.working_context
         check_arrays(self.shadow, context.levels, context.index, context.starts)
@@ -297,6 +300,7 @@ class World(Mortal):
             self.config.protected_blocks,
             limits.reopen,
             limits.keep_newest,
+            self.config.allocator == "greedy",
         )
 
     def refocus(

@@ -86,6 +86,10 @@ class FileLayer(Protocol):
         """Take the exclusive lock at ``path`` or raise :class:`LockedError` at once."""
         ...
 
+    def is_locked(self, path: Path) -> bool:
+        """Whether somebody holds the lock at ``path``; False where there is none."""
+        ...
+
 
 class _OsHandle:
     def __init__(self, path: Path, write: bool, create: bool) -> None:
@@ -183,6 +187,9 @@ class OsFiles:
 
     def lock(self, path: Path) -> Lock:
         return _OsLock(path)
+
+    def is_locked(self, path: Path) -> bool:
+        return is_locked(path)
 
 
 OS_FILES = OsFiles()

@@ -20,6 +20,7 @@ from megacontext.traces.messages import Block, data_end, read_schema, scan
 from megacontext.traces.meta import TraceMeta
 from megacontext.traces.overview import OVERVIEW_COLUMNS, Overview, OverviewBuilder
 from megacontext.traces.row import BatchColumns, TraceRow, crc_of
+from megacontext.traces.schema import check_columns
 from megacontext.traces.search import TextIndex
 
 __all__ = ["RowDamage", "TraceReader"]
@@ -64,7 +65,7 @@ class TraceReader:
 
         Raises:
             TraceError: missing, a folder, empty, no trace, cut inside its schema, or of a newer
-                major version.
+                major version, or a column is missing, there twice or of another type.
         """
         return cls(Path(path), files)
 
@@ -89,6 +90,7 @@ class TraceReader:
                 for key, value in metadata.items()
             }
             self.meta = TraceMeta.from_metadata(self.schema_metadata, name)
+            check_columns(self.schema, name)
         except OSError as error:
             self.close()
             raise TraceError(f"{name} cannot be read: {error.strerror or error}.") from error

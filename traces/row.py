@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from megacontext.traces.errors import TraceError
-from megacontext.traces.schema import COLUMNS, HEAT_BINS
+from megacontext.traces.schema import COLUMNS, HEAT_BINS, OPTIONAL
 
 __all__ = [
     "ACTION_DTYPE",
@@ -76,7 +76,6 @@ _NULLABLE_FLOATS = ("kv_drift", "delta_nll")
 _LISTS = {"new_tokens": "<u4", "new_nll": "<f4", "appended_levels": "<i1", "levels": "<i1"}
 _STRUCTS = {"actions": ACTION_DTYPE, "rejected": REJECTED_DTYPE}
 _STRINGS = ("marker", "knobs")
-_OPTIONAL = frozenset({"trigger", "knobs"})  # added after the first published list
 _U32 = struct.Struct("<I")
 
 
@@ -293,7 +292,7 @@ class BatchColumns:
         names = set(batch.schema.names)
         for column in COLUMNS:
             if column.name not in names:
-                if column.name in _OPTIONAL:
+                if column.name in OPTIONAL:
                     continue
                 raise TraceError(f"column {column.name} is missing; this is no trace of version 1.")
             array = batch.column(column.name)

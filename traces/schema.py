@@ -7,6 +7,8 @@ from enum import IntEnum
 
 import pyarrow as pa
 
+from megacontext.traces.errors import TraceError
+
 __all__ = [
     "CLOCK_COLUMNS",
     "CLOSE_LOOKS",
@@ -14,12 +16,14 @@ __all__ = [
     "ENUMS",
     "HEAT_BINS",
     "MAX_REJECTED",
+    "OPTIONAL",
     "VERSION",
     "ActionKind",
     "KVMode",
     "Phase",
     "Reason",
     "Trigger",
+    "check_columns",
     "schema",
 ]
 
@@ -156,6 +160,9 @@ COLUMNS: list[pa.Field] = [
     pa.field("crc", pa.uint32(), nullable=False),
 ]
 
+OPTIONAL = frozenset({"trigger", "knobs"})
+"""Columns that were added after the first published list: a trace may lack them."""
+
 CLOCK_COLUMNS = frozenset(
     {"t_ns", "us_gist", "us_lens", "us_alloc", "us_kv", "us_decode", "us_record", "crc"}
 )
@@ -167,3 +174,34 @@ def schema(metadata: dict[str, str] | None = None) -> pa.Schema:
     enums = {name: {e.name.lower(): int(e) for e in kind} for name, kind in ENUMS.items()}
     full = {"mc.trace.version": VERSION, "mc.enums": json.dumps(enums, sort_keys=True)}
     return pa.schema(COLUMNS, metadata=full | (metadata or {}))
+
+
+def check_columns(found: pa.Schema, name: str) -> None:
+    """Refuse the trace ``name`` unless it has every column once, under its name and of its type.
+
+    Unknown columns are ignored, but no two may share a name.
+
+    Raises:
+        TraceError: the sentence names the column.
+    """
+    damaged = f"{name} has a damaged schema"
+    try:
+        names = found.names
+        twice = next((column for column in names if names.count(column) > 1), None)
+        if twice is not None:
+            raise TraceError(f"{damaged}: column {twice!r} is there twice; nothing can be read.")
+        for column in COLUMNS:
+            if column.name not in names:
+                if column.name in OPTIONAL:
+                    continue
+                raise TraceError(
+                    f"{damaged}: column {column.name} is missing; nothing can be read."
+                )
+            kind = found.field(column.name).type
+            if kind != column.type:
+                raise TraceError(
+                    f"{damaged}: column {column.name} is {kind}, not {column.type}; nothing can "
+                    f"be read."
+                )
+    except UnicodeDecodeError as error:  # a name inside a struct
+        raise TraceError(f"{damaged}; nothing can be read.") from error

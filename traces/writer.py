@@ -19,14 +19,16 @@ from megacontext.traces.meta import SCORE_MODES
 from megacontext.traces.row import BatchColumns, TraceRow, batch_of, heat_of
 from megacontext.traces.schema import schema
 
-__all__ = ["TraceWriter", "stored_scores"]
+__all__ = ["SCORES_PER_ROW", "TraceWriter", "stored_scores"]
 
 _FLUSH_BYTES = 16 << 20  # a batch of bulk-ingest rows is cut here, far below Arrow's 2^31 limit
-_TOP_K = 256
+SCORES_PER_ROW = 256
 _FIELDS = tuple(TraceRow.__dataclass_fields__)
 
 
-def stored_scores(scores: np.ndarray | None, mode: str, top_k: int = _TOP_K) -> np.ndarray | None:
+def stored_scores(
+    scores: np.ndarray | None, mode: str, top_k: int = SCORES_PER_ROW
+) -> np.ndarray | None:
     """What ``mode`` keeps of F16[n] ``scores``, as F16[n].
 
     ``u8``: ``rint((s + 1) * 127.5) / 127.5 - 1``; ``topk``: the ``top_k`` values of largest size
@@ -87,7 +89,7 @@ class TraceWriter:
         meta: dict[str, str],
         *,
         scores: str = "f16",
-        top_k: int = _TOP_K,
+        top_k: int = SCORES_PER_ROW,
         flush_rows: int = 8,
         flush_ms: float = 250,
         queue_rows: int = 256,

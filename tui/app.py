@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import ClassVar
 
 from textual import on
@@ -186,13 +185,13 @@ class InspectorApp(EngineApp):
             return
         before = self._frame
         frame = self._frame = self.session.frame()
-        self._arrange(frame)
+        self._arrange(frame, before)
         for pane in self.panes:
             pane.show(frame)
         if before is None or before.status != frame.status:
             self.refresh_bindings()
 
-    def _arrange(self, frame: Frame) -> None:
+    def _arrange(self, frame: Frame, before: Frame | None) -> None:
         """Which panes are on screen: all, or the maximized one; log, inspector or both."""
         base = self.screen_stack[0]
         chosen = frame.view.maximized
@@ -201,8 +200,12 @@ class InspectorApp(EngineApp):
             visible = pane.number == chosen if chosen else self._fits(pane, frame, both=both)
             pane.set_class(bool(chosen) and visible, "-max")
             _display(pane, visible)
+        base.query(MapPane).set_class(not frame.view.window.whole, "-zoomed")
         for overview in base.query(OverviewPane):
             overview.set_class(chosen == overview.number, "-max")
+        if before is not None and before.view.maximized != chosen:
+            shown = [p for p in base.query(Pane) if p.number and p.number == chosen and p.can_focus]
+            base.set_focus(shown[0] if shown else None)
         for name, numbers in self.BOXES.items():
             box = base.query_one(f"#{name}")
             _display(box, not chosen or chosen in numbers)
@@ -262,6 +265,9 @@ class InspectorApp(EngineApp):
         self.action_run("quit")
 
     def back_out(self) -> None:
+        if self.screen.focused is not None and self.session.view.log_at is None:
+            self.screen.set_focus(None)  # arrows are time again
+            return
         self.session.look(lambda view: view.back())
 
     def show_help(self) -> None:
@@ -270,13 +276,6 @@ class InspectorApp(EngineApp):
     def next_theme(self) -> None:
         place = THEME_NAMES.index(self.theme) if self.theme in THEME_NAMES else -1
         self.theme = THEME_NAMES[(place + 1) % len(THEME_NAMES)]
-
-    def export(self) -> None:
-        """Save the screen as SVG (in a browser: download it)."""
-        stem = Path(self.source.info.name).stem or "mc-tui"
-        row = self.session.row
-        name = f"{stem}-step{row.step if row else 0}.svg"
-        self.deliver_screenshot(filename=name, path=str(Path.cwd()))
 
     @on(DeliveryComplete)
     def export_done(self, event: DeliveryComplete) -> None:
@@ -315,6 +314,8 @@ class InspectorApp(EngineApp):
 
     # -- mouse --------------------------------------------------------------------------------
     def on_history_pane_picked(self, message: HistoryPane.Picked) -> None:
+        if message.row is not None:
+            self.session.seek(message.row)
         self.session.select_at(message.token)
         self.redraw()
 

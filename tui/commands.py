@@ -47,7 +47,13 @@ class Viewer(Protocol):
 
     def swap_leader(self) -> None: ...
 
-    def export(self) -> None: ...
+    def ask_mark(self) -> None: ...
+
+    def ask_copy(self) -> None: ...
+
+    def copy(self, what: str) -> None: ...
+
+    def ask_export(self) -> None: ...
 
     def next_theme(self) -> None: ...
 
@@ -80,6 +86,8 @@ class Command:
 
 
 _KEY_LABELS = {
+    "up": "↑",
+    "down": "↓",
     "left": "←",
     "right": "→",
     "shift+left": "⇧←",
@@ -149,7 +157,10 @@ COMMANDS: tuple[Command, ...] = (
             lambda app: app.session.to_marker(-1)),
     Command("next_marker", "right_square_bracket", "next marker", FIND,
             lambda app: app.session.to_marker(1)),
-    Command("mark", "m", "set a marker here", FIND, lambda app: app.session.set_marker()),
+    Command("mark", "m", "mark this step, with a name or a note", FIND,
+            lambda app: app.ask_mark()),
+    Command("unmark", "M", "remove your mark on this step", FIND,
+            lambda app: app.session.remove_marker()),
     Command("focus", "f", "centre on the latest action", FIND,
             lambda app: app.session.focus_latest()),
     Command("search", "slash", "find text in the history", FIND,
@@ -175,6 +186,10 @@ COMMANDS: tuple[Command, ...] = (
             lambda app: app.session.select_neighbour(-1)),
     Command("select_next", "l", "select the node to the right", LOOK,
             lambda app: app.session.select_neighbour(1)),
+    Command("parent", "up", "select the gist above the selected node", LOOK,
+            lambda app: app.session.select_parent()),
+    Command("child", "down", "select the node below the selected gist", LOOK,
+            lambda app: app.session.select_child()),
     Command("drill", "enter", "drill in: onto the node, then its life", LOOK,
             lambda app: app.session.drill()),
     Command("back_out", "escape", "back out", LOOK, lambda app: app.back_out()),
@@ -182,6 +197,8 @@ COMMANDS: tuple[Command, ...] = (
             _look(lambda v: replace(v, scale_per_step=not v.scale_per_step))),
     Command("detail", "v", "waterfall: scores or level of detail", LOOK,
             _look(lambda v: replace(v, show_detail=not v.show_detail))),
+    Command("breaks", "b", "text: line breaks as written, or run together", LOOK,
+            _look(lambda v: replace(v, as_written=not v.as_written))),
     Command("text_down", "pagedown", "scroll the text down", LOOK,
             lambda app: app.session.scroll_text(3)),
     Command("text_up", "pageup", "scroll the text up", LOOK,
@@ -212,7 +229,12 @@ COMMANDS: tuple[Command, ...] = (
             lambda app: app.to_difference(-1), diff=True),
     Command("leader", "backslash", "let keys be about the other run", DIFF,
             lambda app: app.swap_leader(), diff=True),
-    Command("export", "x", "save the screen as SVG", APP, lambda app: app.export()),
+    Command("copy", "c", "copy the sentence, text, node, action list or command", APP,
+            lambda app: app.ask_copy()),
+    Command("link", "L", "copy the command that opens the inspector here", APP,
+            lambda app: app.copy("l")),
+    Command("export", "x", "save the screen (SVG) or the run (PNG, CSV, Parquet)", APP,
+            lambda app: app.ask_export()),
     Command("theme", "T", "next theme: dark, light, ANSI", APP, lambda app: app.next_theme()),
     Command("help", "question_mark", "what everything means, and all keys", APP,
             lambda app: app.show_help()),
@@ -236,6 +258,7 @@ FOOTER: dict[str, str] = {
     "drill": "drill",
     "extremes": "worst",
     "search": "find",
+    "copy": "copy",
     "refocus": "refocus",
     "next_action": "event",
     "goto": "go to",

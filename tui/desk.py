@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from textual.app import App
 
+from megacontext.traces.errors import MegaContextError
 from megacontext.tui.changes import FILTER_HELP
 from megacontext.tui.find import EVENTS, EXTREMES, find, find_again
 from megacontext.tui.screens import ChoiceScreen, PromptScreen
 from megacontext.tui.session import Session
-from megacontext.tui.widgets import ActionsPane
+from megacontext.tui.share import COPIES, copy_text, free_path, system_clipboard, write
+from megacontext.tui.widgets import ActionsPane, Pane
 
 __all__ = ["DeskApp"]
 
@@ -110,9 +114,70 @@ class DeskApp(App[str]):
         self.filter_actions(message.said)
         self.redraw()
 
+    def on_pane_node_picked(self, message: Pane.NodePicked) -> None:
+        self.session.centre(message.node)
+        self.redraw()
+
     def on_actions_pane_picked(self, message: ActionsPane.Picked) -> None:
         line = message.line
         self.session.seek(line.row)
         self.session.centre(line.node)
         self.session.look(lambda v: v.at_line(line.id, message.top))
         self.redraw()
+
+    # -- marks, copies, files -----------------------------------------------------------------
+    def ask_mark(self) -> None:
+        """Name the present step; with an empty name it gets a number."""
+        row = self.session.row
+        known = self.session.marks.at(row.number) if row is not None else None
+        hint = "a name; what follows a colon is a note, shown on this step · empty: a number"
+        screen = PromptScreen("Mark this step", hint, known.label if known else "")
+        self._ask(screen, self.session.set_marker, empty=True)
+
+    def ask_copy(self) -> None:
+        """Offer what can be copied."""
+        choices = [(key, key, words) for key, words in COPIES.items()]
+        self._choose("Copy", choices, self.copy)
+
+    def copy(self, what: str) -> None:
+        """Put it on the clipboards: the terminal's (OSC 52) and the desktop's."""
+        text = copy_text(self.session, what)
+        if not text:
+            self.session.notice = "Nothing is selected that could be copied."
+            return
+        self.copy_to_clipboard(text)
+        self.run_worker(partial(system_clipboard, text), thread=True, exit_on_error=False)
+        shown = " ".join(text.split())
+        self.session.notice = f"Copied: {shown[:120]}{'…' if len(shown) > 120 else ''}"
+
+    def ask_export(self) -> None:
+        """Offer the files that can be written."""
+        choices = [
+            ("svg", "s", "this screen as SVG"),
+            ("png", "p", "the whole run as PNG: heat and lanes"),
+            ("csv", "c", "figures of every step as CSV"),
+            ("parquet", "q", "the whole trace as Parquet"),
+        ]
+        self._choose("Save, in the folder where mc-tui was started", choices, self.export)
+
+    def export(self, kind: str) -> None:
+        """Write one of them under a name that nothing has yet."""
+        if kind == "svg":
+            row = self.session.row
+            stem = f"{Path(self.session.info.name).stem or 'mc-tui'}-step{row.step if row else 0}"
+            path = free_path(Path.cwd(), stem, ".svg")
+            self.deliver_screenshot(filename=path.name, path=str(path.parent))
+            return
+        try:
+            path = write(self.session, kind, Path.cwd())
+            self.session.notice = f"Saved as {path.name}."
+        except MegaContextError as error:
+            self.session.notice = str(error)
+
+    def export_screenshot(self, *, title: str | None = None, simplify: bool = False) -> str:
+        """As Textual does, but without colours as light text on dark: it knows only black then."""
+        picture = super().export_screenshot(title=title, simplify=simplify)
+        if self.no_color:
+            picture = picture.replace("fill: #000000", "fill: #c5c8c6")
+            picture = picture.replace('rect fill="#000000"', 'rect fill="#292929"')
+        return picture

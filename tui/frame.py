@@ -235,7 +235,12 @@ class Frame:
     turns: tuple[Turn, ...] = ()
     run: Run = field(default_factory=Run)
     log: LogView = field(default_factory=LogView)
+    hits: I64 = field(default_factory=lambda: np.empty((0, 2), np.int64))
 
     def step_of(self, number: int) -> int:
         """The refocus step of row ``number``."""
         return int(self.run.steps[number]) if 0 <= number < self.run.num_rows else number
+
+    def first_row_of(self, step: int) -> int:
+        """The first row of a refocus step, its round 0."""
+        return int(np.searchsorted(self.run.steps, step, "left"))

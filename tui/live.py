@@ -9,6 +9,7 @@ from pathlib import Path
 from megacontext.traces.control import ControlClient, ControlError, socket_path
 from megacontext.traces.errors import ConfigError
 from megacontext.traces.files import is_locked, lock_path
+from megacontext.traces.packaged import config_hint, find_config
 from megacontext.traces.target import check_target, claim, dated
 from megacontext.tui.engine import EngineError, EngineProcess, engine_command
 from megacontext.tui.engine_control import EngineControl
@@ -70,16 +71,15 @@ def start_engine(start: Start) -> tuple[EngineProcess, Path]:
         LockedError: another run writes that trace.
         EngineError: the process cannot be started.
     """
-    if not start.config.is_file():
-        raise ConfigError(
-            f"--config {start.config} is no file; give a YAML such as configs/demo.yaml."
-        )
+    config = find_config(start.config)
+    if not config.is_file():
+        raise ConfigError(f"--config {config} is no file; {config_hint(config)}")
     if start.resume and start.out is None:
         raise ConfigError("--resume needs --out with the trace of the run that goes on.")
-    trace = start.out or dated(start.config.stem)
+    trace = start.out or dated(config.stem)
     check_target(trace, overwrite=start.overwrite, resume=start.resume)
     claim(trace, overwrite=start.overwrite, resume=start.resume).release()  # the engine claims it
-    command = engine_command(start.config, trace, list(start.overrides), start.options)
+    command = engine_command(config, trace, list(start.overrides), start.options)
     return EngineProcess(command, trace), trace
 
 

@@ -11,10 +11,9 @@ from dataclasses import replace
 import numpy as np
 
 from megacontext.tui.focus import latest, neighbour, reaction
-from megacontext.tui.frame import Marker
 from megacontext.tui.playback import Playback
 from megacontext.tui.view import Node, ViewState
-from megacontext.tui.viewing import Viewing
+from megacontext.tui.viewing import MAX_HITS, Viewing
 
 __all__ = ["Session"]
 
@@ -58,11 +57,42 @@ class Session(Viewing):
         row = self.row
         if row is None or not len(row.after.levels):
             return
+        if direction == 0 and self.view.node is not None:
+            return
         node, place = self.view.node, len(row.after.levels) - 1
         if node is not None:
             _, here = row.after.state(node)
             place = min(max((here if here >= 0 else place) + direction, 0), place)
         self._select_and_show(row.after.node(place))
+
+    def select_parent(self) -> None:
+        """Select the gist that covers the selected node, or that hides it."""
+        row, node = self.row, self.view.node
+        if row is None or node is None:
+            self.select_neighbour(0)
+            return
+        parent = node.parent(row.block_size)
+        if parent.span(row.block_size)[1] > row.history:
+            self.notice = f"{node} has no complete gist above it yet."
+            return
+        self._below = node
+        self._select_and_show(parent)
+
+    def select_child(self) -> None:
+        """Select the child that was come from, else the one with the highest score."""
+        row, node = self.row, self.view.node
+        if row is None or node is None:
+            self.select_neighbour(0)
+            return
+        if node.level == 1:
+            self.notice = f"{node} is a block: below it are its raw tokens (pane 4)."
+            return
+        size = row.block_size
+        below = self._below
+        if below is None or below.parent(size) != node:
+            children = [Node(node.level - 1, node.index * size + i) for i in range(size)]
+            below = max(children, key=lambda child: np.nan_to_num(row.score_of(child), nan=-2.0))
+        self._select_and_show(below)
 
     def _select_and_show(self, node: Node) -> None:
         row = self.row
@@ -132,40 +162,60 @@ class Session(Viewing):
         lines = lines if self.view.node is not None else -lines
         self.view = replace(self.view, scroll=max(self.view.scroll + lines, 0))
 
-    def set_marker(self) -> None:
-        """Mark this row; where an engine listens, the mark goes into its trace too."""
+    def set_marker(self, name: str = "") -> None:
+        """Mark the present row, or rename its mark; with an engine the mark goes into its trace.
+
+        What follows a colon in ``name`` is a note: the story line shows it on that row.
+        """
         row = self.row
         if row is None:
             return
         if self.source.control is not None:
-            self.source.control.marker("mark")
+            self.source.control.marker(name or "mark")
             self.notice = "Mark sent; it appears with the next row."
             return
-        here = Marker(row.number, f"mark {len(self.mine) + 1}", mine=True)
-        self.mine = [m for m in self.mine if m.row != row.number] or []
-        self.mine.append(here)
-        self.notice = f"Marked step {row.step:,}."
+        known = self.marks.at(row.number)
+        name = name or (known.label if known else self.marks.unused_name())
+        self.marks.put(row.number, row.step, name)
+        self.notice = self.marks.problem or f"Marked step {row.step:,}; M removes the mark."
+
+    def remove_marker(self) -> None:
+        """Take a person's own mark on the present row away."""
+        if self.marks.remove(self.playback.position):
+            self.notice = self.marks.problem or "Mark removed."
+        else:
+            self.notice = "No mark of yours on this step; recorded markers stay."
 
     def search(self, text: str, direction: int = 1) -> None:
-        """Find ``text`` from the selection on, wrapping, and select the block that holds it."""
+        """Find ``text`` from the last hit on, wrapping, and select the block that holds it."""
+        again = text == self.view.needle and self.view.node is not None
         self.view = replace(self.view, needle=text)
         row = self.row
         if row is None or not text:
             return
-        node = self.view.node
-        here = node.span(row.block_size) if node else (0, 0)
-        if direction > 0:
-            hit = self.source.find(text, here[1] if node else 0) or self.source.find(text, 0)
-        else:
-            last = self.source.num_tokens
-            hit = self.source.rfind(text, here[0]) or self.source.rfind(text, last)
-        if hit is None:
+        hits = self.hits()
+        if not len(hits):
             self.notice = f"{text!r} does not occur in the history."
             return
-        if hit[0] >= row.history:
-            self.seek_token(hit[1])
-        self.centre(Node(1, hit[0] // row.block_size))
-        self.notice = f"{text!r} found at token {hit[0]:,}."
+
+        # Hits within one block are walked one by one: from the last hit, not from its block.
+        node = self.view.node
+        here = node.span(row.block_size) if node else (0, 0)
+        last = self.last_hit if again and here[0] <= self.last_hit < here[1] else None
+        if direction > 0:
+            after = last if last is not None else here[1] - 1 if node else -1
+            place = int(np.searchsorted(hits[:, 0], after, "right")) % len(hits)
+        else:
+            before = last if last is not None else here[0]
+            place = int(np.searchsorted(hits[:, 0], before, "left")) - 1
+        hit = int(hits[place, 0])
+        if hit >= row.history:
+            self.seek_token(int(hits[place, 1]))
+        self.last_hit = hit
+        self.centre(Node(1, hit // row.block_size))
+        count = f"{len(hits):,}" + ("" if len(hits) < MAX_HITS else " or more")
+        number = place % len(hits) + 1
+        self.notice = f"{text!r}: hit {number:,} of {count}, at token {hit:,}."
 
     def seek_token(self, token: int) -> None:
         """Go to the first row whose history includes ``token``."""

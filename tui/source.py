@@ -97,8 +97,11 @@ class Source(Protocol):
 
     info: RunInfo
     control: Control | None
-    path: Path | None
-    """The trace's file, None where there is none."""
+
+    @property
+    def path(self) -> Path | None:
+        """The trace's file, None where there is none."""
+        ...
 
     @property
     def num_rows(self) -> int: ...

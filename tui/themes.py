@@ -37,11 +37,11 @@ _DARK = _palette(
         Role.TEXT: "#d5dce4",
         Role.DIM: "#8b97a5",
         Role.FAINT: "#38434f",
-        Role.CONTEXT: "#606c79",
+        Role.CONTEXT: "#8b949d",
         Role.TITLE: "#e8eef5",
         Role.EXPAND: "#5fd38d",
         Role.COLLAPSE: "#ff9e64",
-        Role.FORCED: "#c4785a",
+        Role.FORCED: "#c88064",
         Role.MARKER: "#f2cc60",
         Role.CURSOR: "#ffffff",
         Role.SELECT: "#ffffff",
@@ -50,7 +50,7 @@ _DARK = _palette(
         Role.OK: "#5fd38d",
         Role.TAIL: "#e8eef5",
         Role.SURFACE: "#18202a",
-        Role.GROUND: "#2a3644",
+        Role.GROUND: "#202b38",
     },
     ("#38d0e6", "#a78bfa", "#93a1b5"),
     [
@@ -71,7 +71,7 @@ _DARK = _palette(
         "#dca23c",
         "#ffc663",
     ],
-    ["#7f8b99", "#c3ccd6", "#e9dcb4", "#f5c469", "#ff9f5a", "#ff6f61"],
+    ["#8893a0", "#c3ccd6", "#e9dcb4", "#f5c469", "#ff9f5a", "#ff6f61"],
 )
 
 _LIGHT = _palette(
@@ -79,24 +79,24 @@ _LIGHT = _palette(
     "#fbfaf6",
     {
         Role.TEXT: "#23282e",
-        Role.DIM: "#626c77",
+        Role.DIM: "#5a636d",
         Role.FAINT: "#c9cdd2",
-        Role.CONTEXT: "#949ca5",
+        Role.CONTEXT: "#5d6268",
         Role.TITLE: "#0e1116",
-        Role.EXPAND: "#14803f",
-        Role.COLLAPSE: "#b4500b",
-        Role.FORCED: "#94553a",
-        Role.MARKER: "#946200",
+        Role.EXPAND: "#127137",
+        Role.COLLAPSE: "#a0470a",
+        Role.FORCED: "#905238",
+        Role.MARKER: "#855800",
         Role.CURSOR: "#000000",
         Role.SELECT: "#000000",
-        Role.WARN: "#946200",
-        Role.ERROR: "#c22c22",
-        Role.OK: "#14803f",
+        Role.WARN: "#855800",
+        Role.ERROR: "#ba2a21",
+        Role.OK: "#127137",
         Role.TAIL: "#23282e",
         Role.SURFACE: "#ebeae4",
-        Role.GROUND: "#dddbcf",
+        Role.GROUND: "#e1dfd4",
     },
-    ("#0a93ab", "#7550d8", "#66758a"),
+    ("#076b7d", "#6c4ac7", "#576375"),
     [
         "#e4dcf0",
         "#e8e1f1",
@@ -115,16 +115,14 @@ _LIGHT = _palette(
         "#c07a12",
         "#a3470a",
     ],
-    ["#7d8791", "#4a535d", "#5a4a1e", "#8a5a00", "#b4500b", "#c22c22"],
+    ["#5b636a", "#4a535d", "#5a4a1e", "#875800", "#a0470a", "#ba2a21"],
 )
 
 
 def _ansi() -> Palette:
     colours = ["default"] * COUNT
     named = {
-        Role.DIM: "bright_black",
         Role.FAINT: "bright_black",
-        Role.CONTEXT: "bright_black",
         Role.EXPAND: "green",
         Role.COLLAPSE: "yellow",
         Role.FORCED: "red",

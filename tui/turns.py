@@ -12,6 +12,8 @@ __all__ = ["Exchange", "Turn", "TurnSpan", "marker_label", "marker_labels", "spo
 _ASKED = re.compile(r"\basked @(\d{1,15})-(\d{1,15})")
 _ANSWERED = re.compile(r"\banswered @(\d{1,15})-(\d{1,15})")
 _TYPED = re.compile(r"typed @(\d{1,15})-(\d{1,15})")
+_CONTROL = re.compile(r"<\|?[a-z_]{1,24}\|?>|\[/?INST\]")
+_SPEAKER = re.compile(r"^\s*(?:user|assistant|system|model)\b\s*\n?")
 _FORM = re.compile(r"\s*Question:\s*(.*?)\s*Answer:\s*", re.DOTALL)
 
 
@@ -89,9 +91,12 @@ def turn_spans(markers: Mapping[int, str]) -> tuple[TurnSpan, ...]:
 
 
 def spoken(text: str) -> str:
-    """A question without the form that it is put into for the model."""
+    """A question without the form, or the chat format, that it is put into for the model."""
     match = _FORM.fullmatch(text)
-    return match[1] if match else text.strip()
+    if match:
+        return match[1]
+    parts = [_SPEAKER.sub("", part).strip() for part in _CONTROL.split(text)]
+    return max(parts, key=len) if len(parts) > 1 else text.strip()
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,7 @@ class ViewState:
         trail: earlier (window, node, inspecting) for the way back out.
         talking: the conversation has a pane of its own.
         needle: the text last searched for; its hits are marked in the text pane and on the map.
+        as_written: the text pane keeps line breaks and indentation, else it runs lines together.
         log_at, log_top: the chosen line of the action list and the one on top of it, by their
             places among all changes; None where the list follows the present row.
         log_filter: words that the list's lines must match.
@@ -112,6 +113,7 @@ class ViewState:
     trail: tuple[tuple[Window, Node | None, bool], ...] = ()
     needle: str = ""
     talking: bool = False
+    as_written: bool = True
     log_at: int | None = None
     log_top: int | None = None
     log_filter: str = ""

@@ -19,18 +19,24 @@ from megacontext.tui.focus import reaction
 from megacontext.tui.frame import Frame, Marker, Run, RunInfo, Series, Trail
 from megacontext.tui.life import LifeScan, NodeLife
 from megacontext.tui.log import ActionLog
-from megacontext.tui.model import RowModel
+from megacontext.tui.model import I64, RowModel
+from megacontext.tui.notes import MarkFile
 from megacontext.tui.playback import Playback
 from megacontext.tui.source import Source
 from megacontext.tui.spans import text_span
-from megacontext.tui.view import ViewState
+from megacontext.tui.view import Node, ViewState
 
-__all__ = ["Viewing"]
+__all__ = ["MAX_HITS", "Viewing"]
 
 NOTICE_S = 6.0
 """How long a notice stands before the story goes on."""
 TRAIL_ROWS = 160
 """Rows of the past that a frame carries: more than any waterfall shows."""
+
+
+MAX_HITS = 10_000
+HITS_AGAIN = 512
+"""Tokens by which a growing history has to grow before it is searched again."""
 
 
 @dataclass(frozen=True)
@@ -64,15 +70,20 @@ class Viewing:
         self.slices = _Slices(math.inf, math.inf, math.inf, math.inf) if unhurried else _Slices()
         status = source.status()
         self._generation = 0
+        self._hits: I64 = np.empty((0, 2), np.int64)
+        self._hits_key: tuple[str, int] = ("", 0)
+        self.last_hit = -1
+        self._below: Node | None = None
         self.log = ActionLog(source)
         self.view = ViewState()
         self.last_find = ""
         self._notice, self._noticed = "", clock()
         self.talk = Conversation(source)
         self.pinned = False  # another session sets the window, as it is
-        self.mine: list[Marker] = []
+        self.marks = MarkFile.read(source.path)
         self._scan: LifeScan | None = None
         self._problem = ""
+        self.notice = self.marks.problem
         self._ticked = clock()
         self.playback = Playback().grow(source.num_rows)
         if status.growing:
@@ -138,7 +149,7 @@ class Viewing:
     def _start_over(self) -> None:
         """Another, shorter trace has taken the file's name: show that one from its end."""
         self.playback = Playback(speed=self.playback.speed).grow(self.source.num_rows).end()
-        self.view, self._scan, self.mine = ViewState(), None, []
+        self.view, self._scan, self.marks = ViewState(), None, MarkFile(self.source.path)
         self._generation += 1
         self.log = ActionLog(self.source)
         self.notice = "Another run has taken this trace's name; this is its newest step."
@@ -193,7 +204,7 @@ class Viewing:
     @property
     def markers(self) -> tuple[Marker, ...]:
         """Recorded markers and a person's own, by row."""
-        return tuple(sorted([*self.source.scalars.markers, *self.mine], key=lambda m: m.row))
+        return tuple(sorted([*self.source.scalars.markers, *self.marks.marks], key=lambda m: m.row))
 
     def frame(self) -> Frame:
         """The frame of this moment. ``frame().trail.complete`` is False while rows are unread."""
@@ -220,7 +231,21 @@ class Viewing:
             turns=self.talk.turns(),
             run=self.run(),
             log=self._log_view(trail),
+            hits=self.hits(),
         )
+
+    def hits(self) -> I64:
+        """Tokens [a, b) where the text last searched for is; all of the run, by token."""
+        key = (self.view.needle, self.source.num_tokens)
+        if key != self._hits_key:
+            none = np.empty((0, 2), np.int64)
+            needle, tokens = key
+            grown = needle == self._hits_key[0] and tokens - self._hits_key[1] < HITS_AGAIN
+            if not needle:
+                self._hits, self._hits_key = none, key
+            elif not grown or not self._hits_key[1]:
+                self._hits, self._hits_key = self.source.find_all(needle, MAX_HITS), key
+        return self._hits
 
     def _log_view(self, trail: Trail) -> LogView:
         deadline = self.clock() + self.slices.frame_s

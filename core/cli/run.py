@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -35,7 +37,10 @@ def run(
     Example: megacontext run --config configs/demo.yaml --set w_max=2048 --out runs/a.arrow
     """
     from megacontext.core.config import load_config
+    from megacontext.core.config.sources import PromptSource
+    from megacontext.traces.packaged import find_config
 
+    config = find_config(config)
     loaded = load_config(config, set_)
     if tree is not None:
         loaded = replace(loaded, tree=replace(loaded.tree, storage="disk", path=str(tree)))
@@ -55,7 +60,9 @@ def run(
     from megacontext.core.runtime.summary import print_summary, summarize
 
     try:
-        with token_progress(loaded.source, console) as progress:
+        # With --json only the object goes to stdout: replies of a conversation go to stderr.
+        answers_to = redirect_stdout(sys.stderr) if as_json else nullcontext()
+        with answers_to, token_progress(loaded.source, console) as progress:
             result = run_session(
                 loaded,
                 target,
@@ -79,6 +86,6 @@ def run(
     if as_json:
         print(json.dumps(asdict(summary)))
     else:
-        print_summary(summary, Console())
+        print_summary(summary, Console(), decoded=not isinstance(loaded.source, PromptSource))
     if summary.violations:
         raise typer.Exit(1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from megacontext.core.tree.spec import U32
 from megacontext.traces.schema import Trigger
 
 if TYPE_CHECKING:
@@ -21,10 +22,17 @@ ANSWER_TOKENS, ANSWER_STOP = 64, "\n"
 """Longest answer to a question in the middle of a run, and the text that ends it."""
 
 
-def question_text(text: str) -> str:
+def question_text(text: str, chat: bool = False) -> str:
     """A typed line as the model reads it: a plain question in the form of one, another text as a
-    line of its own, and what ends where its answer begins (``…:``) as it is."""
+    line of its own, and what ends where its answer begins (``…:``) as it is.
+
+    Args:
+        text: what a person typed.
+        chat: the model has a chat format, which frames the turn instead.
+    """
     asked = text.strip()
+    if chat:
+        return asked
     if asked.endswith("?"):
         return TEMPLATE.format(question=asked)
     return text if text.endswith(("\n", ":")) else f"{text}\n"
@@ -42,7 +50,7 @@ def answer_turn(session: Session, text: str, limit: int, stop: str) -> str:
     Returns:
         The reply up to ``stop``; "" where the turn was empty.
     """
-    tokens = session.parts.base.tokenizer.encode(text)
+    tokens = _turn_tokens(session, text)
     if not len(tokens):
         return ""
     recorder, context = session.recorder, session.parts.focus.working_context
@@ -56,7 +64,7 @@ def answer_turn(session: Session, text: str, limit: int, stop: str) -> str:
     recorder.marker(f"asked @{start}-{start + len(tokens)}")
     if session.config.triggers.turn_end:
         session.take(tokens[-1:])
-        session.refocus(Trigger.TURN_END)
+        session.refocus(Trigger.TURN_END, len(tokens))
     else:
         session.ingest(tokens[-1:], asked=True)
 
@@ -66,9 +74,21 @@ def answer_turn(session: Session, text: str, limit: int, stop: str) -> str:
     recorder.marker(f"typed @{asked}-{context.n_tokens}")
     recorder.marker(f"answered @{asked}-{context.n_tokens}")
     session.refocus(Trigger.REPLY)
-    session.phase, session.answering = phase, False
+    session.phase, session.answering, session.replied = phase, False, True
     session.steering.answered(reply)
     return reply
+
+
+def _turn_tokens(session: Session, text: str) -> U32:
+    """Token ids of a turn, in the model's chat format where it has one."""
+    tokenizer, tree = session.parts.base.tokenizer, session.parts.tree
+    if not text.strip():
+        return tokenizer.encode(text)
+    if tokenizer.chat is None:
+        return tokenizer.encode(text)
+    newest = tree.n_tokens - 1
+    reply_end = int(tree.tokens(newest, newest + 1)[0]) if session.replied else None
+    return tokenizer.turn(text, reply_end)
 
 
 def inject(session: Session, text: str) -> None:
@@ -79,4 +99,4 @@ def inject(session: Session, text: str) -> None:
     phase = session.phase
     session.ingest(tokens, asked=True)
     session.phase = phase
-    session.refocus(Trigger.TURN_END)
+    session.refocus(Trigger.TURN_END, len(tokens))

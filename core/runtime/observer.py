@@ -29,11 +29,17 @@ class Observer:
         self._nll = np.full(1024, np.nan, np.float32)
         self._facts: dict[str, tuple[int, int]] = {}
         self._wanted: tuple[int, int] | None = None
+        self._question_tokens = 0
         self._mass: tuple[np.ndarray, np.ndarray] | None = None
 
-    def warm_up(self) -> None:
-        """Take the query from a history that is there already."""
+    def warm_up(self, nll: np.ndarray) -> None:
+        """Take the query from a history that is there already.
+
+        Args:
+            nll: float32 [t] in nats, of its newest tokens; what is older counts as unknown.
+        """
         n_tokens, tree = self._parts.focus.working_context.n_tokens, self._parts.tree
+        self._place(nll, n_tokens - len(nll))
         start = max(0, n_tokens - self._query_tokens)
         self._query = np.array(tree.tokens(start, n_tokens))
         last = self._parts.window.last
@@ -49,12 +55,15 @@ class Observer:
             tokens: uint32 [t]. nll: float32 [t] in nats. hidden: torch [t, d], last hidden states
                 behind them; none of a window that computed nothing.
         """
-        stop = start + len(tokens)
+        self._place(nll, start)
+        self._query = np.concatenate([self._query, tokens])[-self._query_tokens :]
+        self._keep(hidden)
+
+    def _place(self, nll: np.ndarray, start: int) -> None:
+        stop = start + len(nll)
         while stop > len(self._nll):
             self._nll = np.concatenate([self._nll, np.full_like(self._nll, np.nan)])
         self._nll[start:stop] = nll
-        self._query = np.concatenate([self._query, tokens])[-self._query_tokens :]
-        self._keep(hidden)
 
     def _keep(self, hidden: Any | None) -> None:
         """The newest states as the lens was trained on them; a copy, as a replayed graph writes
@@ -71,6 +80,10 @@ class Observer:
     def plant(self, name: str, start: int, stop: int) -> None:
         """A fact that questions may be about."""
         self._facts[name] = (start, stop)
+
+    def ask(self, question_tokens: int) -> None:
+        """The newest so many tokens are a question that is asked now; 0: nothing is asked."""
+        self._question_tokens = question_tokens
 
     def want(self, about: str | None) -> None:
         """The fact that matters from now on (ground truth for the ``oracle`` lens), or none."""
@@ -100,6 +113,7 @@ class Observer:
             round=number,
             seed=parts.config.seed,
             query_tokens=self._query,
+            question_tokens=self._question_tokens,
             query_hidden=self._hidden,
             attention=self._attention(),
             surprisal=self._nll[: context.n_tokens],

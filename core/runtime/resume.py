@@ -40,7 +40,8 @@ class Resumed:
 
     ``rows`` whole rows of its trace; the history that its source gave, uint32 [n], and the
     positions of these tokens, int64 [n]; the limits that were in force, if any were changed; the
-    length of the history at the last question or turn end.
+    length of the history at the last question or turn end; the NLL of the newest tokens of the
+    history as the model saw them, float32 [t] in nats.
     """
 
     rows: int = 0
@@ -48,6 +49,7 @@ class Resumed:
     asked_at: int | None = None
     source_history: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint32))
     positions: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    nll: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
 
 
 def restore(parts: Parts, trace: Path) -> Resumed:
@@ -66,6 +68,7 @@ def restore(parts: Parts, trace: Path) -> Resumed:
             return Resumed()
         last = rows[-1]
         tokens = np.concatenate([row.new_tokens for row in rows]).astype(np.uint32)
+        nll = np.concatenate([row.new_nll for row in rows]).astype(np.float32)
         began = last.history_tokens - len(tokens)
         if parts.tree.n_tokens < began:
             raise TraceError(
@@ -84,7 +87,8 @@ def restore(parts: Parts, trace: Path) -> Resumed:
         keep[max(start, 0) : max(stop, 0)] = False
     asked = [row.history_tokens for row in rows if Trigger(row.trigger) in ASKED]
     asked_at = asked[-1] if asked else None
-    return Resumed(len(rows), focus, asked_at, tokens[keep], began + np.flatnonzero(keep))
+    places = began + np.flatnonzero(keep)
+    return Resumed(len(rows), focus, asked_at, tokens[keep], places, nll)
 
 
 def _typed(rows: list[TraceRow]) -> list[tuple[int, int]]:

@@ -15,10 +15,12 @@ from megacontext.core.model.layout import Layout
 from megacontext.core.runtime.aside import second_core
 from megacontext.core.runtime.asking import answer_turn
 from megacontext.core.runtime.echoes import Echoes
+from megacontext.core.runtime.judge import is_right
 from megacontext.core.runtime.nll import DeltaNLL, token_nll
 from megacontext.core.runtime.observer import Observer
 from megacontext.core.runtime.parts import Parts
-from megacontext.core.runtime.recorder import Recorder, TimedRound
+from megacontext.core.runtime.recorder import TimedRound
+from megacontext.core.runtime.sinks import TraceSink
 from megacontext.core.runtime.steering import LineSteering, Steering, Stop
 from megacontext.core.runtime.triggers import ASKED, QuestionMarks, limits_for
 from megacontext.core.sources import AwaitTurn, Decode, Event, Ingest, Mark, Plant, Question
@@ -40,9 +42,7 @@ class Answer:
     @property
     def right(self) -> bool | None:
         """Whether the text starts with what was expected; None if nobody said."""
-        if not self.expected:
-            return None
-        return self.text.strip().startswith(self.expected.strip())
+        return is_right(self.text, self.expected) if self.expected.strip() else None
 
 
 @dataclass
@@ -68,7 +68,7 @@ class Session:
     def __init__(
         self,
         parts: Parts,
-        recorder: Recorder,
+        recorder: TraceSink,
         steering: Steering | None = None,
         progress: Callable[[int], None] = lambda n_tokens: None,
     ) -> None:
@@ -93,17 +93,22 @@ class Session:
         self.step = -1
         self.awaits_turn = False
         self.answering = False
+        self.replied = False  # a turn was answered before
 
     def plant(self, name: str, start: int, stop: int) -> None:
         """Say where a fact lies that questions may be about."""
         self._observer.plant(name, start, stop)
 
-    def warm_up(self) -> None:
-        """Fill the window from a history that is there already."""
+    def warm_up(self, nll: np.ndarray | None = None) -> None:
+        """Fill the window from a history that is there already.
+
+        Args:
+            nll: float32 [t] in nats, of its newest tokens as the model saw them, if known.
+        """
         context, tree = self.parts.focus.working_context, self.parts.tree
         if context.n_tokens:
             self.parts.window.sync(self._layout(), tree.gist_rows, tree.tokens)
-            self._observer.warm_up()
+            self._observer.warm_up(np.empty(0, np.float32) if nll is None else nll)
 
     # -- events ---------------------------------------------------------------------------
 
@@ -146,7 +151,7 @@ class Session:
         self.recorder.marker(f"asked @{start}-{start + len(question.tokens)}")
         self.take(question.tokens[-1:])
         self._observer.want(question.about)
-        self.refocus(Trigger.QUESTION)
+        self.refocus(Trigger.QUESTION, len(question.tokens))
         about = question.about or "?"
         asked, self.answering = start + len(question.tokens), True
         self._decode_event(Decode(question.limit, question.stop, about, question.answer))
@@ -166,7 +171,10 @@ class Session:
         self.awaits_turn = True
         text = self.steering.next_turn(self)
         self.awaits_turn = False
-        self.steering.reply(answer_turn(self, text, limit, stop))
+        reply = answer_turn(self, text, limit, stop)
+        if reply:
+            self.outcome.decoded.append(reply)
+        self.steering.reply(reply)
 
     # -- tokens ---------------------------------------------------------------------------
 
@@ -220,6 +228,8 @@ class Session:
             token = np.array([self._pick()], np.uint32)
             heard = self._hear(token)
             nll, piece = self.take(token)
+            ended = int(token[0]) in self.parts.base.tokenizer.end_ids
+            piece = "" if ended else piece
             text += piece
             on_token(piece, nll)
             if self.parts.focus.working_context.tail_tokens == 0:
@@ -228,7 +238,7 @@ class Session:
                 self.refocus(Trigger.ECHO)
             elif self._is_surprise(nll):
                 self.refocus(Trigger.SURPRISAL)
-            if token[0] == self.parts.base.tokenizer.eos_id or (stop and stop in text):
+            if ended or (stop and stop in text):
                 break
         return text.partition(stop)[0] if stop else text
 
@@ -325,8 +335,11 @@ class Session:
 
     # -- focus ----------------------------------------------------------------------------
 
-    def refocus(self, trigger: Trigger) -> int:
+    def refocus(self, trigger: Trigger, question_tokens: int = 0) -> int:
         """Score and allocate until nothing changes, bring the window along, record.
+
+        Args:
+            question_tokens: how many of the newest tokens are the question behind it.
 
         Returns:
             The refocus number.
@@ -338,6 +351,7 @@ class Session:
         self.step = step = focus.begin(trigger, limits)
         rounds: list[TimedRound] = []
         self._observer.begin(self._layout())
+        self._observer.ask(question_tokens)
         for number in count():
             began = time.perf_counter()
             scores = parts.lens.score(self._observer.observe(step, number))

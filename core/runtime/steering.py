@@ -28,7 +28,7 @@ from megacontext.traces.errors import ConfigError, MegaContextError
 if TYPE_CHECKING:
     from megacontext.core.runtime.session import Session
 
-__all__ = ["ControlSteering", "LineSteering", "Steering", "Stop"]
+__all__ = ["ControlSteering", "LineSteering", "NullSteering", "Steering", "Stop"]
 
 
 class Stop(Exception):  # noqa: N818 - a request, not an error
@@ -68,6 +68,28 @@ def _stdin() -> TextIO:
     if isinstance(sys.stdin, io.TextIOWrapper) and sys.stdin.errors != "replace":
         sys.stdin.reconfigure(encoding="utf-8", errors="replace")
     return sys.stdin
+
+
+class NullSteering:
+    """Nobody steers: no commands, no turns, and replies go nowhere."""
+
+    def serve(self, session: Session) -> None:
+        """Nothing can be asked."""
+
+    def next_turn(self, session: Session) -> str:
+        raise Stop
+
+    def reply(self, text: str) -> None:
+        """Nobody wrote the turn."""
+
+    def asked(self, text: str) -> None:
+        """Nobody watches."""
+
+    def token(self, text: str, nll: float) -> None:
+        """Nobody watches."""
+
+    def answered(self, text: str) -> None:
+        """Nobody watches."""
 
 
 class LineSteering:
@@ -122,14 +144,19 @@ class ControlSteering(LineSteering):
         while True:
             self._publish(session)
             if self._questions and not session.answering:
-                question = question_text(self._questions.popleft())
+                question = self._next_question(session)
                 self._through_pause = True
-                answer_turn(session, question, ANSWER_TOKENS, ANSWER_STOP)
+                chat = session.parts.base.tokenizer.chat is not None
+                answer_turn(session, question, ANSWER_TOKENS, "" if chat else ANSWER_STOP)
                 self._through_pause = False
             elif not self._paused or self._through_pause or self._may_step(session):
                 return
             else:
                 self._carry_out(session, wait=True)
+
+    def _next_question(self, session: Session) -> str:
+        chat = session.parts.base.tokenizer.chat is not None
+        return question_text(self._questions.popleft(), chat)
 
     def next_turn(self, session: Session) -> str:
         self._through_pause = False
@@ -141,7 +168,7 @@ class ControlSteering(LineSteering):
             self._carry_out(session, wait=True)
             if self._questions:
                 self._through_pause = True
-                return question_text(self._questions.popleft())
+                return self._next_question(session)
             try:
                 turn = self._turns.get_nowait()
             except queue.Empty:
@@ -261,9 +288,9 @@ def set_knob(session: Session, key: object, value: object) -> None:
         raise ConfigError(f"{key!r} cannot change in a running session; use w_max or focus.*.")
     if name == "protected_blocks":
         raise ConfigError("focus.protected_blocks is fixed for a run; restart with --set.")
-    before, focus = session.focus_config, _with(session.focus_config, name, value)
+    earlier, focus = session.focus_config, _with(session.focus_config, name, value)
     session.set_focus(focus)
-    change = _change(name, _value_of(before, name), _value_of(focus, name))
+    change = _change(name, _value_of(earlier, name), _value_of(focus, name))
     if change:
         session.recorder.marker(change)
 

@@ -40,7 +40,15 @@ class _Slots:
     damaged: int
 
 
-def _read_slots(handle: FileHandle, where: str) -> _Slots:
+def _read_slots(handle: FileHandle, where: str, tries: int = 3) -> _Slots:
+    """What the headers say; a damaged one is read again, for a writer may be at it just now."""
+    slots = _slots_now(handle, where)
+    while slots.damaged and tries > 1:
+        slots, tries = _slots_now(handle, where), tries - 1
+    return slots
+
+
+def _slots_now(handle: FileHandle, where: str) -> _Slots:
     raw = [handle.pread(at, SLOT_BYTES) for at in (0, SLOT_BYTES)]
     found = [header for slot in raw if (header := headers.decode(slot, where)) is not None]
     found.sort(key=lambda header: header.sequence, reverse=True)
@@ -134,10 +142,6 @@ class CtxFile:
         except BaseException:
             handle.close()
             raise
-        if write:
-            # A killed process may have left this header in the page cache alone; what is reported
-            # as committed from here on must survive a power cut.
-            handle.datasync()
         file.fell_back = newest if newest is not file._header else None
         file.damaged_slots = slots.damaged
         return file
@@ -193,6 +197,15 @@ class CtxFile:
         )
         self._commit_crc = 0
 
+    def make_durable(self) -> None:
+        """Write the serving header again, as it is, and sync.
+
+        A killed process, or a sync that failed, may have left it in the page cache alone, even in
+        pages that count as clean; what a writer reports as committed must survive a power cut. The
+        same bytes in the same slot: a torn write does no harm.
+        """
+        self._write_slot(self._header)
+
     def trim(self, count: int) -> None:
         """Forget committed rows from ``count`` on, durably, before anything overwrites them."""
         if self.count <= count:
@@ -244,9 +257,12 @@ class CtxFile:
             self._handle.truncate(DATA_START + self.count * self._stride)
             self._capacity = self.count
 
-    def _put(self, header: Header) -> None:
+    def _write_slot(self, header: Header) -> None:
         self._handle.pwrite((header.sequence & 1) * SLOT_BYTES, headers.encode(header))
         self._handle.datasync()
+
+    def _put(self, header: Header) -> None:
+        self._write_slot(header)
         self._header, self.fell_back, self.damaged_slots = header, None, 0
 
     def _grow(self, rows: int) -> None:

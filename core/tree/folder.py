@@ -46,6 +46,10 @@ class TreeFolder:
         """
         self.lock = self.files.lock(self.path / LOCK)
 
+    def is_locked(self) -> bool:
+        """Whether a writer is at work."""
+        return self.files.is_locked(self.path / LOCK)
+
     def release_lock(self) -> None:
         if self.lock is not None:
             self.lock.release()
@@ -58,11 +62,10 @@ class TreeFolder:
         Raises:
             StorageError: it already holds a tree or files of one.
         """
-        files.mkdir(path)
+        _make_durable(files, path)
         folder = cls(files, path, manifest)
         folder.take_lock()
         try:
-            files.sync_folder(path.parent)
             names = files.listdir(path)
             if MANIFEST in names:
                 raise StorageError(f"{path} already holds a tree; open it or name another folder.")
@@ -115,22 +118,23 @@ class TreeFolder:
         self.adopt_new()
 
     def adopt_new(self) -> None:
-        """Rename the new files that the manifest means; remove those of an abandoned attempt."""
+        """Rename the new files that the manifest means; remove those of an abandoned attempt.
+
+        The folder is synced in any case: whoever was here before may have died, or failed, between
+        a rename and its sync.
+        """
         names = set(self.files.listdir(self.path))
-        renamed = False
         for name in self.manifest.files:
             new = name + _NEW
             if new not in names:
                 continue
             if self._is_ours(name, new):
                 self.files.rename(self.path / new, self.path / name)
-                renamed = True
             else:
                 self.files.unlink(self.path / new)
-        if renamed:
-            self.files.sync_folder(self.path)
         if MANIFEST + _NEW in names:
             self.files.unlink(self.path / (MANIFEST + _NEW))
+        self.files.sync_folder(self.path)
 
     def discard_new(self) -> None:
         """Remove the files of an attempt that failed before it was published."""
@@ -239,6 +243,25 @@ class TreeFolder:
             checkpoint=spec.gist_checkpoint,
         )
         return replace(header, generation=0, checkpoint="") if kind == Kind.TOKENS else header
+
+
+def _make_durable(files: FileLayer, path: Path) -> None:
+    """Create the folder ``path`` and those above it so that their names survive a power cut.
+
+    Each name is synced before a folder is made inside it, and so is that of the deepest folder
+    there is: an earlier attempt may have ended between the two.
+    """
+    missing: list[Path] = []
+    deepest = path
+    while deepest != deepest.parent and not files.exists(deepest):
+        missing.append(deepest)
+        deepest = deepest.parent
+
+    if deepest != deepest.parent:
+        files.sync_folder(deepest.parent)
+    for folder in reversed(missing):
+        files.mkdir(folder)
+        files.sync_folder(folder.parent)
 
 
 def _kind(name: str) -> tuple[Kind, int]:

@@ -50,8 +50,9 @@ def ctx_files(tokens: CtxFile, levels: Sequence[Level]) -> list[CtxFile]:
 def recover(folder: TreeFolder, tokens: CtxFile, levels: Sequence[Level], write: bool) -> Recovery:
     """Report what opening found and, for the writer, make the files agree with it.
 
-    The order matters for a crash in the middle: lost entries are copied first, then gists of
-    tokens that LOD0 lost are cut off, and only then are damaged headers overwritten.
+    The order matters for a crash in the middle: first every serving header is made durable, then
+    lost entries are copied, then gists of tokens that LOD0 lost are cut off, and only then are
+    damaged headers overwritten.
     """
     files = ctx_files(tokens, levels)
     fell_back = [file.path.name for file in files if file.fell_back is not None]
@@ -66,6 +67,8 @@ def recover(folder: TreeFolder, tokens: CtxFile, levels: Sequence[Level], write:
     if dropped:
         notes.append(f"{dropped} tokens of commits that LOD0.ctx lost were dropped.")
     if write:
+        for file in files:
+            file.make_durable()
         if dropped:
             notes.append(f"a copy of them is in {folder.keep_lost(tokens, dropped)}.")
         for level in levels:

@@ -164,8 +164,15 @@ class Tree:
         """Tokens that survive a crash."""
         return self._committed
 
+    @property
+    def folder_path(self) -> Path | None:
+        """Where it lies on disk; None for a tree in memory."""
+        return None if self._folder is None else self._folder.path
+
     def n_nodes(self, level: int) -> int:
-        """Complete nodes of ``level`` (1 to max_levels)."""
+        """Complete nodes of ``level`` (>= 1); a tree has none above its max_levels."""
+        if level > len(self._levels):
+            return 0
         self._level(level)
         return node_count(level, self._n_tokens, self.spec.block_size)
 
@@ -209,6 +216,16 @@ class Tree:
                 raise self._stop("append to", error) from error
             raise
         self._n_tokens = rows.count
+
+    def forget(self, n_tokens: int) -> None:
+        """Go back to the first ``n_tokens`` of the history. A tree on disk cannot."""
+        if self._folder is not None:
+            raise StorageError(f"{self._where} lies on disk, where nothing is forgotten.")
+        self._tokens.rollback((n_tokens, 0, 0))
+        for level in self._levels:
+            nodes = node_count(level.number, n_tokens, self.spec.block_size)
+            level.rollback(((nodes, 0, 0), (nodes, 0, 0)))
+        self._n_tokens = self._committed = n_tokens
 
     def tokens(self, start: int, stop: int) -> U32:
         """Token ids [start, stop): uint32 [stop - start], read-only, not copied."""
@@ -267,7 +284,8 @@ class Tree:
                 for level in old:
                     level.close()
             assert isinstance(self._tokens, CtxFile)
-            for file in ctx_files(self._tokens, self._levels):
+            # LOD0 last, as it commits first: no level may seem to be ahead of it.
+            for file in reversed(ctx_files(self._tokens, self._levels)):
                 file.refresh()
         self._n_tokens = whole_tokens(self._levels, self._tokens.count, self.spec.block_size)
         self._committed = self._n_tokens
@@ -313,12 +331,22 @@ class Tree:
     ) -> list[str]:
         """Check headers, counts, token ids and all committed bytes; one sentence per finding.
 
+        A reader looks at what is committed by now; levels that lag LOD0 are no finding while a
+        writer is at work.
+
         Args:
             gister: also make every gist again and compare.
             tolerance: largest difference of a value that is still the same gist.
         """
+        lagging = False
+        if self._folder is not None and not self._write and not self._closed:
+            lagging = self._folder.is_locked()
+            self.refresh()
+            lagging = lagging or self._folder.is_locked()
         with disk_errors(f"verify {self._where}"):
-            return problems(self._tokens, self._levels, self.spec, gister, tolerance, progress)
+            return problems(
+                self._tokens, self._levels, self.spec, gister, tolerance, progress, lagging
+            )
 
     def close(self) -> None:
         """Commit what was appended and let go of files and lock. May be called again.

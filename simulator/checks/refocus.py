@@ -13,6 +13,13 @@ import numpy as np
 
 from megacontext.simulator.checks.frontier import Shadow, check_arrays
 from megacontext.simulator.checks.invariant import InvariantError
+from megacontext.simulator.checks.policy import (
+    Choice,
+    Memory,
+    Situation,
+    decide_forced,
+    decide_greedy,
+)
 from megacontext.traces.schema import MAX_REJECTED, ActionKind, Reason
 
 __all__ = ["Action", "RefocusChecker", "RoundSeen", "Rules", "clean_scores"]
@@ -26,8 +33,6 @@ _NEW_EVIDENCE = np.float32(0.1)
 """A gist that was expanded by choice may be so again once its score differed by so much from the
 score it was expanded at, or was below the threshold."""
 _BY_SCORE = int(Reason.SCORE)
-_FORCED_SAMPLE = 8
-"""The order of forced collapses is checked at every so many refocuses; it is a slow check."""
 _NOT_REARMED, _COOLDOWN, _PROTECTED = (
     int(Reason.NOT_REARMED),
     int(Reason.COOLDOWN),
@@ -49,6 +54,7 @@ class Rules:
     protected_blocks: int
     reopen: bool = False
     keep_newest: int = 0
+    greedy: bool = False  # the allocator is the one that the reference policy knows whole
 
 
 @dataclass(slots=True)
@@ -75,6 +81,14 @@ class RoundSeen:
     starts: np.ndarray
     budget_used: int
     w_max: int
+
+
+def _said(choice: Choice | None) -> str:
+    """A choice in words."""
+    if choice is None:
+        return "nothing"
+    kind, level, index, reason = choice
+    return f"{'expand' if kind == _EXPAND else 'collapse'} ({level}, {index}) by {_NAMES[reason]}"
 
 
 def clean_scores(given: np.ndarray, length: int) -> np.ndarray:
@@ -104,6 +118,7 @@ class RefocusChecker:
         # Expanded by choice and not re-armed yet, with the score that was the reason.
         self.spent: dict[tuple[int, int], float] = {}
         self.waiting: set[tuple[int, int]] = set()  # those of them that are gists again
+        self._memory = Memory(self.cooling, self.protected, self.kept, self._disarmed)
 
     # -- one refocus -------------------------------------------------------------------------
 
@@ -125,8 +140,7 @@ class RefocusChecker:
             raise InvariantError("scores", f"the allocator got {seen.scores.tolist()}")
         self._rearm(seen.scores)
         self._scored_as_said(seen)
-        if seen.actions and seen.actions[0][5] and self.step % _FORCED_SAMPLE == 0:
-            self._cheapest_forced(seen)
+        self._decided_again(seen)
         doubtful = self._unexplained(seen.rejected)
         self._actions(seen)
         self._turned_down(seen)
@@ -175,30 +189,38 @@ class RefocusChecker:
                 if not beyond:
                     raise InvariantError("thresholds", f"{action} was chosen by its score")
 
-    def _cheapest_forced(self, seen: RoundSeen) -> None:
-        """The first forced collapse takes the lowest score, the oldest among equals; near blocks
-        come after all others, whatever their scores."""
-        shadow, size = self.shadow, self.shadow.block_size
-        best: tuple[bool, float] | None = None
-        choice = (0, 0)
-        for at, (level, start) in enumerate(zip(shadow.levels, shadow.starts, strict=True)):
-            parent = level + 1
-            if parent > shadow.max_levels or start % shadow.width[parent]:
-                continue
-            count = 1 if level == 0 else size
-            index = start // shadow.width[parent]
-            if shadow.levels[at : at + count] != bytes((level,)) * count:
-                continue
-            if self.protected(parent, index) or self.cooling(_COLLAPSE, parent, index):
-                continue
-            rank = (self.kept(parent, index), float(seen.scores[at : at + count].max()))
-            if best is None or rank < best:
-                best, choice = rank, (parent, index)
-        first = seen.actions[0]
-        if best is not None and (first[1], first[2]) != choice:
-            raise InvariantError(
-                "forced", f"{first} was forced, {choice} at {best[1]} comes before it"
-            )
+    def _decided_again(self, seen: RoundSeen) -> None:
+        """The reference policy does the same: forced collapses, and all that greedy chooses."""
+        free = self.w_max - self.shadow.cost
+        forces = self.round == 0 and free < self.shadow.block_size
+        if not forces and not self.rules.greedy:
+            if seen.actions and seen.actions[0][5]:
+                raise InvariantError("forced", f"{seen.actions[0]} was forced with {free} free")
+            return
+        now = Situation(self.shadow, seen.scores, self._memory)
+        wanted: list[Choice] = []
+        if forces:
+            wanted, free = decide_forced(now, free)
+            self._compare("forced", [a for a in seen.actions if a[5]], wanted)
+        if self.rules.greedy:
+            limits = self.limits
+            wanted = decide_greedy(now, free, limits.n_diff, limits.tau_expand, limits.tau_collapse)
+            self._compare("choice", [a for a in seen.actions if not a[5]], wanted)
+
+    @staticmethod
+    def _compare(invariant: str, actions: list[Action], wanted: list[Choice]) -> None:
+        have = [(kind, level, index, reason) for kind, level, index, *_, reason in actions]
+        for number in range(max(len(have), len(wanted))):
+            one = have[number] if number < len(have) else None
+            two = wanted[number] if number < len(wanted) else None
+            if one != two:
+                raise InvariantError(
+                    invariant,
+                    f"action {number} is {_said(one)}; the reference policy has {_said(two)}",
+                )
+
+    def _disarmed(self, level: int, index: int) -> bool:
+        return not self.limits.reopen and (level, index) in self.spent
 
     def _actions(self, seen: RoundSeen) -> None:
         voluntary = 0

@@ -11,9 +11,11 @@ from megacontext.simulator.faults.eio import Eio
 from megacontext.simulator.faults.enospc import Enospc
 from megacontext.simulator.faults.failed_fsync import FailedFsync
 from megacontext.simulator.faults.gist_failure import GistFailure
+from megacontext.simulator.faults.interrupted_recovery import InterruptedRecovery
 from megacontext.simulator.faults.kill import Kill
 from megacontext.simulator.faults.lost_fsync import LostFsync
 from megacontext.simulator.faults.lost_sectors import LostSectors
+from megacontext.simulator.faults.reader_beside import ReaderBeside
 from megacontext.simulator.faults.second_writer import SecondWriter
 from megacontext.simulator.faults.slow_trace_disk import SlowTraceDisk
 from megacontext.simulator.faults.torn_tail import TornTail
@@ -35,6 +37,8 @@ _ALL: tuple[type[Fault], ...] = (
     GistFailure,
     TraceDiskFull,
     SlowTraceDisk,
+    ReaderBeside,
+    InterruptedRecovery,
 )
 
 FAULTS: dict[str, type[Fault]] = {fault.name: fault for fault in _ALL}

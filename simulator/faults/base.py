@@ -8,7 +8,7 @@ from typing import ClassVar, Protocol
 
 from megacontext.simulator.faults.calls import Call, Fate
 
-__all__ = ["At", "Fault", "Target", "is_changing", "is_sync", "is_write"]
+__all__ = ["At", "Fault", "Target", "is_any_sync", "is_changing", "is_sync", "is_write"]
 
 
 class Target(Protocol):
@@ -21,6 +21,8 @@ class Target(Protocol):
     def fail_gister(self, nth: int, nan: bool) -> None: ...
     def flip_a_bit(self, salt: int) -> None: ...
     def open_second_writer(self) -> None: ...
+    def read_beside(self, nth: int) -> None: ...
+    def disturb_recovery(self, hook: At, fate: Fate | None) -> None: ...
     def set_budget(self, w_max: int) -> bool: ...
     def write_behind_a_gate(self, rows: int, queue_rows: int) -> None: ...
 
@@ -68,3 +70,7 @@ def is_write(call: Call) -> bool:
 
 def is_sync(call: Call) -> bool:
     return call.kind == "datasync"
+
+
+def is_any_sync(call: Call) -> bool:
+    return call.kind in ("datasync", "sync_folder")

@@ -26,7 +26,7 @@ class Call:
     """One call of the file layer, as hooks see it before it happens.
 
     ``path`` is the name under which the file was opened; ``dirty`` are the numbers of its unsynced
-    sectors, the disk's own set.
+    sectors, the disk's own set; ``same``: a write of what the page cache holds there already.
     """
 
     kind: str
@@ -35,6 +35,7 @@ class Call:
     length: int = 0
     offset: int = 0
     dirty: set[int] = field(default_factory=set)
+    same: bool = False
 
     @property
     def changing(self) -> bool:

@@ -60,12 +60,14 @@ class _Handle:
         self._epoch = disk.epoch
         self._open = True
 
-    def _call(self, kind: str, length: int = 0, offset: int = 0) -> bool:
+    def _call(self, kind: str, length: int = 0, offset: int = 0, same: bool = False) -> bool:
         if not self._open:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF), str(self._path))
         if kind in CHANGING and not self._write:
             raise OSError(errno.EBADF, "not open for writing", str(self._path))
-        return self._disk.call(kind, self._path, self._epoch, length, offset, self._inode.dirty)
+        return self._disk.call(
+            kind, self._path, self._epoch, length, offset, self._inode.dirty, same
+        )
 
     def size(self) -> int:
         self._call("size")
@@ -77,9 +79,10 @@ class _Handle:
 
     def pwrite(self, offset: int, data: bytes | memoryview) -> None:
         block = np.frombuffer(memoryview(data).cast("B"), np.uint8)
-        if self._call("pwrite", block.size, offset):
-            return
         end = offset + block.size
+        same = end <= self._inode.size and np.array_equal(self._inode.cache[offset:end], block)
+        if self._call("pwrite", block.size, offset, same):
+            return
         room = self._disk.room(self._inode, end)
         if room < end:  # like a real disk: what fits is written, then the error
             self._store(offset, block[: max(0, room - offset)])
@@ -106,9 +109,20 @@ class _Handle:
         node.size = size
 
     def datasync(self) -> None:
-        if self._call("datasync"):
+        node, lies = self._inode, self._disk.lies
+        unsynced = bool(node.dirty) or node.size != node.stable_size
+        try:
+            swallowed = self._call("datasync")
+        except OSError:
+            if unsynced and not node.dirty and node in lies:
+                lies[node] = True  # what the lie was about was dropped: no later sync brings it
+            raise
+        if swallowed:
+            if unsynced:
+                lies.setdefault(node, False)
             return
-        node = self._inode
+        if not lies.get(node, True):
+            del lies[node]
         for sector in node.dirty:
             node.stable[sector] = node.cache[sector * SECTOR : (sector + 1) * SECTOR].tobytes()
         node.dirty.clear()
@@ -157,6 +171,8 @@ class SimDisk:
         self.calls = 0
         self.hooks: list[Hook] = []
         self.locks: dict[Path, int] = {}
+        # Files of which a sync said what was not so; True: beyond repair by a later sync.
+        self.lies: dict[_Inode, bool] = {}
         self._names: dict[Path, _Inode | None] = {root: None}  # None: a folder
         self._durable: dict[Path, _Inode | None] = {root: None}
         self._pending: list[_NameOp] = []
@@ -171,6 +187,7 @@ class SimDisk:
         length: int = 0,
         offset: int = 0,
         dirty: set[int] | None = None,
+        same: bool = False,
     ) -> bool:
         """Count one call, let hooks strike; True when a hook swallowed it."""
         if epoch != self.epoch:
@@ -178,7 +195,7 @@ class SimDisk:
         self.calls += 1
         if not self.hooks:
             return False
-        seen = Call(kind, path, self.calls, length, offset, set() if dirty is None else dirty)
+        seen = Call(kind, path, self.calls, length, offset, set() if dirty is None else dirty, same)
         swallowed = False
         for hook in tuple(self.hooks):
             swallowed |= hook(seen)
@@ -238,6 +255,8 @@ class SimDisk:
             self._change(_NameOp(path.parent, "unlink", path))
 
     def sync_folder(self, path: Path) -> None:
+        if path in self.root.parents:  # outside the simulated disk, durable from the start
+            return
         self._need_folder(path)
         if self.call("sync_folder", path, self.epoch):
             return
@@ -256,6 +275,10 @@ class SimDisk:
         self.locks[path] = self.epoch
         return _SimLock(self, path)
 
+    def is_locked(self, path: Path) -> bool:
+        self.call("exists", path, self.epoch)
+        return path in self.locks
+
     # -- the power switch ------------------------------------------------------------------
 
     def crash(self, fate: Fate) -> None:
@@ -268,6 +291,7 @@ class SimDisk:
             inode = self._names[path]
             assert inode is not None
             _survive_data(inode, fate, rng)
+        self.lies.clear()  # what they promised is here or lost
 
     def kill(self) -> None:
         """The process dies but the system lives: its cache stays as it is."""
@@ -284,6 +308,11 @@ class SimDisk:
         stable = bytearray(inode.stable.get(sector, bytes(SECTOR)))
         stable[at] ^= int(mask)
         inode.stable[sector] = bytes(stable)
+
+    @property
+    def lying(self) -> bool:
+        """Whether a file that has a name is not as stable as a sync of it said."""
+        return any(node in self.lies for node in self._names.values() if node is not None)
 
     def files(self) -> dict[Path, int]:
         """Sizes in bytes of all files."""

@@ -7,6 +7,7 @@ from megacontext.simulator.lenses.base import LensView, SimLens, ideal_scores
 from megacontext.simulator.lenses.biased import Biased
 from megacontext.simulator.lenses.constant import Constant
 from megacontext.simulator.lenses.delayed import Delayed
+from megacontext.simulator.lenses.lattice import Lattice
 from megacontext.simulator.lenses.lru import Lru
 from megacontext.simulator.lenses.nan import NotANumber
 from megacontext.simulator.lenses.noisy import Noisy
@@ -34,6 +35,7 @@ _ALL: tuple[type[SimLens], ...] = (
     Recency,
     Lru,
     Static,
+    Lattice,
 )
 
 LENSES: dict[str, type[SimLens]] = {lens.name: lens for lens in _ALL}

@@ -9,6 +9,7 @@ from megacontext.simulator.streams.burst import Burst
 from megacontext.simulator.streams.code_session import CodeSession
 from megacontext.simulator.streams.conversation import Conversation
 from megacontext.simulator.streams.drift import Drift
+from megacontext.simulator.streams.lives import Lives
 from megacontext.simulator.streams.loop import Loop
 from megacontext.simulator.streams.multi_needle import MultiNeedle
 from megacontext.simulator.streams.needle import Needle
@@ -20,7 +21,7 @@ from megacontext.simulator.streams.zipf import Zipf
 from megacontext.simulator.streams.zoom_in import ZoomIn
 from megacontext.simulator.streams.zoom_out import ZoomOut
 
-__all__ = ["EMPTY", "STREAMS", "Stream", "StreamSpec", "Truth", "make_stream", "truth"]
+__all__ = ["EMPTY", "STREAMS", "Lives", "Stream", "StreamSpec", "Truth", "make_stream", "truth"]
 
 _ALL: tuple[type[Stream], ...] = (
     Uniform,

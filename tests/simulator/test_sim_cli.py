@@ -112,3 +112,13 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
     error = capsys.readouterr().err
     assert said in error
     assert "Traceback" not in error
+
+
+def test_a_run_that_does_not_fit_says_where_it_ended(capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["run", "--block-size", "4", "--levels", "1", "--w-max", "40", "--blocks", "60"]
+    assert sim(*small, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["clipped_tokens"] == 240 - found["tokens"] > 0
+    assert sim(*small) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"ends at {found['tokens']} of 240 tokens: more does not fit 1 levels" in told

@@ -149,7 +149,9 @@ def test_a_drawn_operation_list_is_repeatable() -> None:
         ({"seed": -1}, "seed is -1"),
         ({"storage": "tape"}, "use ram or disk"),
         ({"allocator": "greedyy"}, "did you mean 'greedy'"),
-        ({"rounds": 0}, "rounds is 0"),
+        ({"rounds": 0}, "focus.rounds: 0 is outside 1..255"),
+        ({"cooldown_steps": 65}, "focus.cooldown_steps: 65 is outside 0..64"),
+        ({"tau_expand": -0.1}, "focus.tau_expand: -0.1 is outside 0..1"),
         ({"faults": ("fire",)}, "fault 'fire'"),
     ],
 )

@@ -66,6 +66,8 @@ def test_markers_give_the_turns_and_read_as_words():
     }  # fmt: skip
     assert spoken(ASKED) == "Which number opens the gate?"
     assert spoken(" hello \n") == "hello"
+    chat = "<|im_start|>user\nWhy is it <3?<|im_end|>\n<|im_start|>assistant\n"
+    assert spoken(chat) == "Why is it <3?"
 
 
 def test_the_view_follows_what_the_question_opened(asked, clock):

@@ -90,13 +90,18 @@ def story(frame: Frame) -> tuple[str, int]:
         return "This trace has no rows: its run ended before the first step.", int(Role.DIM)
     if row.damaged:
         return row.damaged, int(Role.ERROR)
-    parts = [_opening(row)]
+    parts = [*_notes(frame, row), _opening(row)]
     chosen = [act for act in row.actions if act.node == frame.view.node]
     act = chosen[-1] if chosen else row.latest_action()
     parts.append(_quiet(row) if act is None else _what(frame, row, act))
     if row.bad_scores:
         parts.append(f"{row.bad_scores:,} scores were no numbers and count as 0.")
     return " ".join(p for p in parts if p), int(Role.TEXT)
+
+
+def _notes(frame: Frame, row: RowModel) -> list[str]:
+    """A person's own notes on this row."""
+    return [f"◆ {m.label}." for m in frame.markers if m.mine and m.row == row.number]
 
 
 def _opening(row: RowModel) -> str:

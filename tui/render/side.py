@@ -40,7 +40,7 @@ def draw_budget(frame: Frame, width: int, height: int) -> Canvas:
             (compact(raw), level_role(0)),
             (" L1 ", int(Role.DIM)),
             (compact(gists), level_role(1)),
-            (" L2+ ", int(Role.DIM)),
+            (" ≥L2 ", int(Role.DIM)),
             (compact(coarse), level_role(2)),
             (" tail ", int(Role.DIM)),
             (compact(tail), int(Role.TAIL)),

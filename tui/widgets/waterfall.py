@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from textual import events
+
 from megacontext.tui.frame import Frame
-from megacontext.tui.render.history import draw_waterfall, scale_legend, scale_words
+from megacontext.tui.render.history import draw_waterfall, row_under, scale_legend, scale_words
 from megacontext.tui.widgets.shared import HistoryPane
 
 __all__ = ["WaterfallPane"]
@@ -24,5 +26,12 @@ class WaterfallPane(HistoryPane):
             else f"Waterfall: {what}, time ↓, newest at the bottom · {signs}",
             f"Waterfall: time ↓, {what}{ramp} · {signs}",
             f"Waterfall: {what}{ramp}",
+            f"Waterfall:{ramp.replace(' ·', '')}" if ramp else f"Waterfall: {what}",
             f"Waterfall: {what}",
         )
+
+    def row_at(self, event: events.MouseEvent) -> int | None:
+        offset = event.get_content_offset(self)
+        if self.frame is None or offset is None:
+            return None
+        return row_under(self.frame, offset.y, self.size.height, texture=self.texture)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from megacontext.core.focus import WorkingContext, smallest_w_max
 from megacontext.core.gistnet.checkpoint import save_folder
 from megacontext.core.gistnet.gister import NetGister
 from megacontext.core.gistnet.keys import KeyConfig
@@ -355,3 +356,29 @@ def test_a_match_stands_out_as_much_in_a_short_history_with_lookalikes() -> None
     fewer, _ = features(torch.cat((usual[:100], torch.full((K,), 0.9))), 100, [1], [20])
     same, _ = features(usual[:100], 100, [1], [20])
     assert float(column(fewer, "outlier")[0]) == pytest.approx(float(column(same, "outlier")[0]))
+
+
+@pytest.mark.parametrize("max_levels", [1, 2, 3, 4])
+@pytest.mark.parametrize("n_tokens", [K - 1, K, 5 * K + 3, K * K, 3 * K * K + K + 1, K**3 + 5])
+def test_any_depth_of_tree_at_any_length_is_scored(max_levels: int, n_tokens: int) -> None:
+    maker = gister()
+    spec = TreeSpec(K, max_levels, DIM, KEYS.key_dim, "fp32", "test", maker.checkpoint_id, VOCAB)
+    tree = Tree.create(spec, maker)
+    tree.append(history(n_tokens))
+    context = WorkingContext(K, max_levels, smallest_w_max(K, max_levels, 1) + 9 * K, 1)
+    context.cold_start(n_tokens)
+    seen = Seen(
+        context.levels,
+        context.index,
+        context.starts,
+        n_tokens,
+        K,
+        tree,
+        tree.tokens(max(0, n_tokens - 20), n_tokens),
+        surprisal=np.ones(n_tokens, np.float32),
+    )
+
+    scores = NetLens(lensnet(), maker).score(seen)
+
+    assert scores.shape == context.levels.shape
+    assert np.isfinite(scores).all()

@@ -2,12 +2,15 @@
 
 import re
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 import pytest
 import yaml
+from recorded import rows_of
 
 from megacontext.core.config import dump_config, load_config, parse_config
+from megacontext.core.runtime.observer import Observer
 from megacontext.core.runtime.run import run
 from megacontext.core.verify import verify
 from megacontext.traces.errors import TraceError
@@ -106,3 +109,34 @@ def test_weights_of_another_version_of_the_bundle_end_a_resume(begun, monkeypatc
     monkeypatch.setattr(f"{here}resume.weights_id", lambda config: "new")
     with pytest.raises(TraceError, match=r"weights are new now but were old .* start a new run"):
         resumed(text, trace)
+
+
+def test_a_resumed_run_in_exact_mode_is_the_unbroken_one(config_text, tmp_path, monkeypatch):
+    text = config_text.replace("decode_tokens: 24", "decode_tokens: 0")
+    settings = ["lens.kind=attention", "kv.mode=exact", "kv.drift_every=0"]
+    seen, observe = [], Observer.observe
+
+    def noted(self, step, number):
+        observation = observe(self, step, number)
+        seen.append((step, number, observation.surprisal.copy()))
+        return observation
+
+    monkeypatch.setattr(Observer, "observe", noted)
+
+    def read(name, tokens, resume=False):
+        seen.clear()
+        config = parse_config(text, [*settings, f"source.max_tokens={tokens}"])
+        out = run(config, tmp_path / name, resume=resume, control=False).trace
+        return rows_of(out), {(step, number): nll for step, number, nll in seen}
+
+    whole, unbroken = read("whole.arrow", 400)
+    read("cut.arrow", 200)
+    rows, resumed = read("cut.arrow", 400, resume=True)
+
+    # The same decisions, and what they were made from; the sums of a forward differ by its shape.
+    assert [row.actions.tobytes() for row in rows] == [row.actions.tobytes() for row in whole]
+    nll = [np.concatenate([row.new_nll for row in each]) for each in (rows, whole)]
+    np.testing.assert_allclose(*nll, atol=1e-4)
+    assert len(resumed) > 20
+    for at, surprisal in resumed.items():
+        np.testing.assert_allclose(surprisal, unbroken[at], atol=1e-4)

@@ -40,6 +40,16 @@ def test_every_lens_and_allocator_runs_a_legal_session(
     assert plain.check_trace(result.trace) >= 400 // 8
 
 
+@pytest.mark.parametrize("lens", ["recency", "similarity", "bm25", "attention"])
+@pytest.mark.parametrize(("levels", "w_max"), [(1, 80), (2, 72), (5, 96)])
+def test_every_legal_depth_and_budget_runs(config_text, tmp_path, lens, levels, w_max, plain):
+    settings = [f"lens.kind={lens}", f"tree.max_levels={levels}", f"w_max={w_max}"]
+    config = parse_config(config_text, [*settings, "source.max_tokens=260"])
+    result = run(config, tmp_path / "t.arrow", control=False)
+    assert plain.check_trace(result.trace) >= 260 // 8
+    assert verify(result.trace).ok
+
+
 def test_exact_mode_and_other_positions_run(config_text, tmp_path, plain):
     for setting in ("kv.mode=exact", "kv.positions=global", "kv.positions=gap"):
         config = parse_config(config_text, [setting, "source.max_tokens=300"])

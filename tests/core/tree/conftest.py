@@ -195,6 +195,9 @@ class FaultFiles:
         self.tick("lock")
         return FaultLock(self._held, path)
 
+    def is_locked(self, path: Path) -> bool:
+        return path in self._held
+
 
 @pytest.fixture
 def faulty() -> FaultFiles:

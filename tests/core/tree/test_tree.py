@@ -136,7 +136,7 @@ def test_reading_outside_the_tree_is_an_index_error(place, spec, gister):
             lambda: tree.gist_rows(1, np.array([10])),
             lambda: tree.gist_rows(1, np.array([-1])),
             lambda: tree.n_nodes(0),
-            lambda: tree.n_nodes(4),
+            lambda: tree.gists(4, 0, 0),
         ):
             with pytest.raises(IndexError):
                 read()

@@ -1,0 +1,205 @@
+"""The choices of a round, decided again: forced collapses of every allocator, all of greedy's.
+
+Written from the text of the rules in plain Python numbers, one candidate at a time; nothing here
+calls the code under test. What may not be done (cooldown, protection, arms) is asked of the
+checker's own memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from megacontext.simulator.checks.frontier import Shadow
+from megacontext.traces.schema import MAX_REJECTED, ActionKind, Reason
+
+__all__ = ["Choice", "Memory", "Situation", "decide_forced", "decide_greedy"]
+
+_EXPAND, _COLLAPSE = int(ActionKind.EXPAND), int(ActionKind.COLLAPSE)
+_HEADROOM, _CUT = int(Reason.HEADROOM), int(Reason.BUDGET_CUT)
+_OVERRIDE = int(Reason.FORCED_OVERRIDE)
+_SCORE, _PAIR = int(Reason.SCORE), int(Reason.PAIR)
+
+Choice = tuple[int, int, int, int]
+"""(kind, level, index, reason)."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the checker remembers, as questions about a node (level, index)."""
+
+    cooling: Callable[[int, int, int], bool]
+    protected: Callable[[int, int], bool]
+    kept: Callable[[int, int], bool]
+    disarmed: Callable[[int, int], bool]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """What one collapse replaces: entries [at, at + count) by the gist (level, index)."""
+
+    score: float
+    at: int
+    count: int
+    level: int
+    index: int
+
+
+class Situation:
+    """A frontier with scores before anything is done in a round."""
+
+    def __init__(self, shadow: Shadow, scores: np.ndarray, memory: Memory) -> None:
+        self.size, self.max_levels, self.width = shadow.block_size, shadow.max_levels, shadow.width
+        self.levels = list(shadow.levels)
+        self.starts = list(shadow.starts)
+        self.scores: list[float] = scores.astype(np.float32).tolist()
+        self.memory = memory
+        self.forced: set[tuple[int, int]] = set()  # gists that this round made by force
+        self.taken: list[_Group] = []  # groups of this frontier that are gone by force
+
+    def groups(self) -> list[_Group]:
+        """All groups, lowest score first, oldest first among equals."""
+        found, at, size = [], 0, self.size
+        while at < len(self.levels):
+            level, start = self.levels[at], self.starts[at]
+            width = self.width[level + 1] if level < self.max_levels else 0
+            count = 1 if level == 0 else size
+            whole = width and start % width == 0 and self.levels[at : at + count] == [level] * count
+            if not whole:
+                at += 1
+                continue
+            score = max(self.scores[at : at + count])
+            found.append(_Group(score, at, count, level + 1, start // width))
+            at += count
+        return sorted(found, key=lambda group: (group.score, group.at))
+
+    def is_taken(self, at: int) -> bool:
+        return any(group.at <= at < group.at + group.count for group in self.taken)
+
+    def collapse(self, groups: list[_Group]) -> None:
+        """Put the gists of ``groups`` in their places, each with its group's score."""
+        for group in sorted(groups, key=lambda group: -group.at):
+            part = slice(group.at, group.at + group.count)
+            self.levels[part] = [group.level]
+            self.starts[part] = [group.index * self.width[group.level]]
+            self.scores[part] = [group.score]
+
+
+def decide_forced(now: Situation, free: int) -> tuple[list[Choice], int]:
+    """Collapses until ``free`` entries hold a block, and the entries that are free then.
+
+    Open groups first, of them those beyond the newest blocks; cooling ones only where no other is
+    left. Groups that the collapses themselves complete count only when the others are used up.
+    """
+    chosen: list[Choice] = []
+    size, memory = now.size, now.memory
+    while free < size:
+        need = -((free - size) // (size - 1))
+        present = [g for g in now.groups() if not memory.protected(g.level, g.index)]
+        cooling = [g for g in present if memory.cooling(_COLLAPSE, g.level, g.index)]
+        is_open = [g for g in present if g not in cooling]
+        far = [g for g in is_open if not memory.kept(g.level, g.index)]
+        rows = (far or is_open or cooling)[:need]
+        if not rows:
+            return chosen, free
+        over = -free
+        for number, group in enumerate(rows):
+            reason = _CUT if number * (size - 1) < over else _HEADROOM
+            reason = reason if is_open else _OVERRIDE
+            chosen.append((_COLLAPSE, group.level, group.index, reason))
+            now.forced.add((group.level, group.index))
+        free += len(rows) * (size - 1)
+        if len(rows) < need:
+            now.collapse(rows)
+        else:
+            now.taken = rows
+    return chosen, free
+
+
+class _Greedy:
+    """The state of one walk along the wishes."""
+
+    def __init__(self, payers: list[_Group], room: int, margin: float) -> None:
+        self.payers, self.room, self.margin = payers, room, margin
+        self.gone: list[_Group] = []
+        self.expanded: list[int] = []
+        self.chosen: list[Choice] = []
+
+    def intact(self, group: _Group) -> bool:
+        inside = range(group.at, group.at + group.count)
+        return group not in self.gone and not any(at in inside for at in self.expanded)
+
+    def collapse(self, group: _Group, reason: int) -> None:
+        self.gone.append(group)
+        self.room += 1
+        self.chosen.append((_COLLAPSE, group.level, group.index, reason))
+
+    def expand(self, node: tuple[int, int], at: int, reason: int) -> None:
+        self.expanded.append(at)
+        self.room -= 1
+        self.chosen.append((_EXPAND, *node, reason))
+
+    def swap(self, node: tuple[int, int], at: int, score: float, left: int) -> None:
+        for group in self.payers:
+            if self.intact(group) and not group.at <= at < group.at + group.count:
+                if score - group.score > self.margin and left >= 2:
+                    self.collapse(group, _PAIR)
+                    self.expand(node, at, _PAIR)
+                return
+
+
+def decide_greedy(
+    now: Situation, free: int, n_diff: int, tau_expand: float, tau_collapse: float
+) -> list[Choice]:
+    """What the greedy policy chooses in ``now`` after the forced collapses.
+
+    Strongest score first, expansions before collapses of equal strength, newest expansion and
+    oldest collapse first among equals; an expansion without room takes the cheapest group along.
+    """
+    high, low = float(np.float32(tau_expand)), float(np.float32(-tau_collapse))
+    memory = now.memory
+
+    # Wishes: as many candidates as the policy may look at.
+    expands = []
+    for at, (level, score) in enumerate(zip(now.levels, now.scores, strict=True)):
+        if level == 0 or not score > high or now.is_taken(at):
+            continue
+        node = level, now.starts[at] // now.width[level]
+        shut = memory.disarmed(*node) or memory.cooling(_EXPAND, *node) or node in now.forced
+        if not shut:
+            expands.append((score, at, node))
+    expands.sort(key=lambda wish: (-wish[0], -wish[1]))
+    expands = expands[: n_diff + MAX_REJECTED]
+    payers = [
+        group
+        for group in now.groups()
+        if group not in now.taken
+        and not memory.protected(group.level, group.index)
+        and not memory.kept(group.level, group.index)
+        and not memory.cooling(_COLLAPSE, group.level, group.index)
+    ][: 2 * n_diff + MAX_REJECTED]
+    wishes: list[tuple[float, int, tuple[int, int], _Group | None]] = [
+        (score, at, node, None) for score, at, node in expands
+    ]
+    wishes += [(-g.score, g.at, (g.level, g.index), g) for g in payers if g.score < low]
+    wishes.sort(key=lambda wish: -wish[0])  # stable: expansions win ties
+
+    # The walk.
+    room = max(0, (free - now.size) // (now.size - 1))
+    walk = _Greedy(payers, room, max(tau_expand, tau_collapse))
+    for strength, at, node, group in wishes:
+        left = n_diff - len(walk.chosen)
+        if left < 1:
+            break
+        if group is not None:
+            if walk.intact(group):
+                walk.collapse(group, _SCORE)
+        elif any(g.at <= at < g.at + g.count for g in walk.gone):
+            continue
+        elif walk.room > 0:
+            walk.expand(node, at, _SCORE)
+        else:
+            walk.swap(node, at, strength, left)
+    return walk.chosen
