@@ -8,8 +8,9 @@ from pathlib import Path
 
 from megacontext.traces.control import ControlClient, ControlError, socket_path
 from megacontext.traces.errors import ConfigError
-from megacontext.traces.files import is_locked, lock_path
+from megacontext.traces.files import is_locked
 from megacontext.traces.packaged import config_hint, find_config
+from megacontext.traces.paths import lock_path
 from megacontext.traces.target import check_target, claim, dated
 from megacontext.tui.engine import EngineError, EngineProcess, engine_command
 from megacontext.tui.engine_control import EngineControl

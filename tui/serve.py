@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from megacontext.traces.errors import ConfigError, MegaContextError
-from megacontext.traces.files import is_locked, lock_path
+from megacontext.traces.files import is_locked
+from megacontext.traces.paths import lock_path
 from megacontext.traces.reader import TraceReader
 from megacontext.tui.engine import EngineProcess
 from megacontext.tui.launch import pick_theme

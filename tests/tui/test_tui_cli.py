@@ -13,9 +13,10 @@ from types import SimpleNamespace
 import pytest
 
 from megacontext.traces.errors import ConfigError
-from megacontext.traces.files import is_locked, lock_path
+from megacontext.traces.files import is_locked
 from megacontext.traces.made import MadeRun
 from megacontext.traces.meta import TraceMeta
+from megacontext.traces.paths import lock_path
 from megacontext.traces.writer import TraceWriter
 from megacontext.tui.capture import SHOTS
 from megacontext.tui.launch import TerminalError, forget_old_size, is_first_run, pick_theme
@@ -231,7 +232,7 @@ def test_a_real_terminal_shows_the_run_and_obeys_keys(small_trace: Path, tmp_pat
         screen = _see(tmux, "Inspector: the life of")
         assert "in this step" in screen
         tmux("resize-window", "-x", "20", "-y", "5")
-        _see(tmux, "LOD0", but_not="Inspector")
+        _see(tmux, "raw", but_not="Inspector")
         tmux("resize-window", "-x", "100", "-y", "30")
         screen = _see(tmux, "Inspector: the life of")
         assert {len(line) for line in screen.splitlines()} >= {100}
