@@ -41,6 +41,7 @@ SHOTS: tuple[Shot, ...] = (
     Shot("tui-ansi-80x24", FOUND, (80, 24), "mc-ansi"),
     Shot("tui-80x24", FOUND, (80, 24)),
     Shot("tui-200x60", FOUND, (200, 60)),
+    Shot("tui-conversation", ("j", "enter"), (120, 40)),
     Shot("tui-diff", FOUND[:2], (160, 48), diff=True),
 )
 

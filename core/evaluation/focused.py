@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -120,7 +121,13 @@ class _SeatSession(Session):
             window.held = False
             self.warm_up()
 
-    def decode(self, limit: int, stop: str = "", prefix: str = "") -> str:
+    def decode(
+        self,
+        limit: int,
+        stop: str = "",
+        prefix: str = "",
+        on_token: Callable[[str, float], None] = lambda text, nll: None,
+    ) -> str:
         self.release()
         if len(self.gold):
             context = self.parts.focus.working_context
@@ -128,7 +135,7 @@ class _SeatSession(Session):
                 is_raw(context, self.gold[i : i + 1]) for i in range(len(self.gold))
             )
             self.gold_raw = all(self.spans_raw)
-        return super().decode(limit, stop, prefix)
+        return super().decode(limit, stop, prefix, on_token)
 
 
 class FocusedSeat:
