@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from megacontext.tui.source import Source
-from megacontext.tui.turns import Exchange, Turn, TurnSpan, spoken
+from megacontext.tui.turns import Exchange, Turn, TurnSpan, spoken, without_end
 
 __all__ = ["Conversation"]
 
@@ -76,7 +76,7 @@ class Conversation:
             answer, nll = self._source.pieces(span.stop, max(span.answer_stop, span.stop))
             known = self._read[span] = Turn(
                 spoken("".join(question)),
-                "".join(answer),
+                without_end("".join(answer)),
                 _mean(tuple(nll.tolist())),
                 span.row,
                 int(self._source.scalars.step[span.row]),

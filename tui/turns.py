@@ -7,12 +7,22 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["Exchange", "Turn", "TurnSpan", "marker_label", "marker_labels", "spoken", "turn_spans"]
+__all__ = [
+    "Exchange",
+    "Turn",
+    "TurnSpan",
+    "marker_label",
+    "marker_labels",
+    "spoken",
+    "turn_spans",
+    "without_end",
+]
 
 _ASKED = re.compile(r"\basked @(\d{1,15})-(\d{1,15})")
 _ANSWERED = re.compile(r"\banswered @(\d{1,15})-(\d{1,15})")
 _TYPED = re.compile(r"typed @(\d{1,15})-(\d{1,15})")
 _CONTROL = re.compile(r"<\|?[a-z_]{1,24}\|?>|\[/?INST\]")
+_END = re.compile(r"(?:<\|?[a-z_]{1,24}\|?>|</s>)\s*$")
 _SPEAKER = re.compile(r"^\s*(?:user|assistant|system|model)\b\s*\n?")
 _FORM = re.compile(r"\s*Question:\s*(.*?)\s*Answer:\s*", re.DOTALL)
 
@@ -97,6 +107,11 @@ def spoken(text: str) -> str:
         return match[1]
     parts = [_SPEAKER.sub("", part).strip() for part in _CONTROL.split(text)]
     return max(parts, key=len) if len(parts) > 1 else text.strip()
+
+
+def without_end(answer: str) -> str:
+    """An answer without the control token that ended it."""
+    return _END.sub("", answer)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,14 @@ from megacontext.tui.render.bars import draw_title, story
 from megacontext.tui.render.conversation import draw_conversation, talk_lines
 from megacontext.tui.screens import ConversationScreen
 from megacontext.tui.session import Session
-from megacontext.tui.turns import Exchange, marker_label, marker_labels, spoken, turn_spans
+from megacontext.tui.turns import (
+    Exchange,
+    marker_label,
+    marker_labels,
+    spoken,
+    turn_spans,
+    without_end,
+)
 from megacontext.tui.view import Node
 from megacontext.tui.widgets import ActionsPane, ConversationPane
 
@@ -68,6 +75,7 @@ def test_markers_give_the_turns_and_read_as_words():
     assert spoken(" hello \n") == "hello"
     chat = "<|im_start|>user\nWhy is it <3?<|im_end|>\n<|im_start|>assistant\n"
     assert spoken(chat) == "Why is it <3?"
+    assert without_end("It is <3.<|im_end|>") == "It is <3."
 
 
 def test_the_view_follows_what_the_question_opened(asked, clock):
