@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +19,13 @@ from megacontext.core.geometry import span
 from megacontext.core.lenses import Lens
 from megacontext.core.runtime.asking import TEMPLATE, answer_turn
 from megacontext.core.runtime.parts import Parts, build_parts
-from megacontext.core.runtime.recorder import Recorder, TimedRound
+from megacontext.core.runtime.recorder import Observer, Recorder, TimedRound
 from megacontext.core.runtime.run import trace_writer
 from megacontext.core.runtime.session import Session
 from megacontext.core.runtime.sinks import LastRefocus, NullSink
 from megacontext.core.runtime.steering import NullSteering
 from megacontext.core.sources import Ingest
+from megacontext.core.telemetry.watch import SessionWatch
 from megacontext.traces.errors import ConfigError, SourceError
 from megacontext.traces.schema import ActionKind, Trigger
 from megacontext.traces.target import claim
@@ -88,11 +89,17 @@ class Engine:
     thread. Two engines may live side by side, but share the CPU threads of torch.
     """
 
-    def __init__(self, parts: Parts, resources: ExitStack, writer: TraceWriter | None) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        resources: ExitStack,
+        writer: TraceWriter | None,
+        observers: Sequence[Observer] = (),
+    ) -> None:
         """Over parts that are built; use :meth:`load`, which closes ``resources`` on an error."""
         self._parts = parts
         self._resources = resources
-        self._sink = LastRefocus(NullSink() if writer is None else Recorder(writer))
+        self._sink = LastRefocus(NullSink() if writer is None else Recorder(writer, observers))
         self._listener = _Listener()
         self._session = Session(parts, self._sink, self._listener)
         self._session.warm_up()
@@ -150,8 +157,13 @@ class Engine:
                 allocator=None if isinstance(allocator, str) else allocator,
             )
             stack.callback(parts.close)
-            writer = None if taken is None else stack.enter_context(trace_writer(parts, taken))
-            engine = cls(parts, stack, writer)
+            if taken is None:
+                engine = cls(parts, stack, None)
+            else:
+                writer = stack.enter_context(trace_writer(parts, taken))
+                watch = SessionWatch(parts.config, taken.path)  # alarms and telemetry
+                stack.callback(watch.close)
+                engine = cls(parts, stack, writer, [watch])
             engine._resources = stack.pop_all()
             return engine
         raise AssertionError("an ExitStack hides no error")

@@ -12,17 +12,28 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from megacontext.traces.reader import TraceReader
+from megacontext.traces.refocuses import Refocus, RefocusFollower
 from megacontext.traces.row import list_values
-from megacontext.traces.schema import ActionKind, Phase
+from megacontext.traces.schema import Phase
 from megacontext.traces.state import apply_actions, starts_of
 
 __all__ = ["Series", "metrics_of", "series_of", "time_to_focus"]
 
-THRASH_STEPS = 10
 _COLUMNS = ("step", "round", "phase", "tail_tokens", "appended_levels", "levels", "actions")
+_PHASE_BEGAN = re.compile(r"(?:^|; )(ingest|decode) @(\d+)")
 _SUMS = ("new_nll", "budget_used", "w_max")
+_FOLLOWED = (
+    "step",
+    "levels",
+    "actions",
+    "appended_levels",
+    "history_tokens",
+    "tail_tokens",
+    *_SUMS,
+)
 _NEEDLE = re.compile(r"needle planted @(\d+)-(\d+)(?: ([^;]+))?")
 _QUESTION = re.compile(r"\bquestion(?: @(\d+)-(\d+)| about ([^;]+))?(?:;|$)")
 _STAGES = ("us_gist", "us_lens", "us_alloc", "us_kv", "us_decode", "us_record")
@@ -67,59 +78,6 @@ class Series:
         return share
 
 
-class _Nodes:
-    """Births and flips of nodes, followed through the recorded actions."""
-
-    def __init__(self, block_size: int) -> None:
-        self._size = block_size
-        self._born: dict[tuple[int, int], int] = {}
-        self._flipped: dict[tuple[int, int], tuple[int, int]] = {}
-        self.lifetimes: list[int] = []
-        self.raw_lifetimes: list[int] = []
-        self.lost = 0
-        self.reversals = 0
-        self._fresh: set[tuple[int, int]] = set()
-
-    def restart(self, levels: np.ndarray, step: int) -> None:
-        """Take over a frontier whose past is not recorded."""
-        starts = starts_of(levels, self._size).tolist()
-        self._born = dict.fromkeys(zip(levels.tolist(), starts, strict=True), step)
-
-    def begin(self, appended: np.ndarray, stop_token: int, step: int) -> None:
-        """Start a refocus; ``appended`` levels end at ``stop_token``."""
-        self.lost = self.reversals = 0
-        self._fresh.clear()
-        for level in reversed(appended.tolist()):
-            stop_token -= self._size ** max(level, 1)
-            self._born[(level, stop_token)] = step
-
-    def act(self, kind: int, level: int, index: int, step: int) -> None:
-        """Follow one action."""
-        start = index * self._size**level
-        width = self._size ** max(level - 1, 1)
-        count = 1 if level == 1 else self._size
-        children = [(level - 1, start + i * width) for i in range(count)]
-        expanded = kind == ActionKind.EXPAND
-        removed, added = ([(level, start)], children) if expanded else (children, [(level, start)])
-        for node in removed:
-            if node in self._fresh:
-                self._fresh.discard(node)
-            else:
-                self.lost += 1
-            born = self._born.pop(node, None)
-            if born is not None:
-                self.lifetimes.append(step - born)
-                if node[0] == 0:
-                    self.raw_lifetimes.append(step - born)
-        for node in added:
-            self._fresh.add(node)
-            self._born[node] = step
-        last = self._flipped.get((level, start))
-        if last is not None and last[1] != kind and step - last[0] <= THRASH_STEPS:
-            self.reversals += 1
-        self._flipped[(level, start)] = step, kind
-
-
 def _rows(reader: TraceReader, start: int = 0) -> Iterator[dict[str, Any]]:
     names = (*_COLUMNS, *_SUMS, "history_tokens")
     for first, batch in reader.project(names, reader.block_of(start)):
@@ -141,47 +99,26 @@ def _rows(reader: TraceReader, start: int = 0) -> Iterator[dict[str, Any]]:
 
 def series_of(reader: TraceReader) -> Series:
     """Follow the whole trace once; scores are not read."""
-    size = reader.meta.block_size
-    nodes = _Nodes(size)
-    columns: dict[str, list[Any]] = {
-        name: [] for name in Series.__dataclass_fields__ if "lifetimes" not in name
-    }
-    nll_sum = nll_count = 0.0
-    step = None
+    follower = RefocusFollower(reader.meta.block_size)
+    refocuses: list[Refocus] = []
+    first_rows: list[int] = []
     for row in _rows(reader):
-        levels, actions = row["levels"], row["actions"]
-        if row["step"] != step:
-            if step is None or row["step"] != step + 1:
-                nodes.restart(levels, row["step"])
-            step, nll_sum, nll_count = row["step"], 0.0, 0.0
-            closed = row["history_tokens"] - row["tail_tokens"]
-            nodes.begin(row["appended_levels"], closed, step)
-            counts = np.bincount(np.minimum(levels, 7), minlength=8)
-            for name in columns:
-                columns[name].append(0)
-            columns["step"][-1], columns["row"][-1] = step, row["row"]
-            columns["raw_blocks"][-1], columns["nodes"][-1] = int(counts[0]), len(levels)
-            columns["lod_nodes"][-1] = counts
-        columns["forced"][-1] += int(actions["forced"].sum())
-        columns["voluntary"][-1] += int((~actions["forced"]).sum())
-        expands = int((actions["kind"] == ActionKind.EXPAND).sum())
-        columns["expands"][-1] += expands
-        columns["collapses"][-1] += len(actions) - expands
-        for kind, level, index in actions[["kind", "level", "index"]].tolist():
-            nodes.act(kind, level, index, row["step"])
-        columns["survived"][-1] = columns["nodes"][-1] - nodes.lost
-        columns["reversals"][-1] = nodes.reversals
-        columns["utilization"][-1] = row["budget_used"] / max(row["w_max"], 1)
-        measured = row["new_nll"][~np.isnan(row["new_nll"])]
-        nll_sum, nll_count = nll_sum + float(measured.sum()), nll_count + len(measured)
-        columns["nll"][-1] = nll_sum / nll_count if nll_count else np.nan
-    arrays = {name: np.array(values) for name, values in columns.items()}
-    if not len(arrays["step"]):
-        arrays["lod_nodes"] = np.empty((0, 8), np.int64)
+        refocus = follower.add(**{name: row[name] for name in _FOLLOWED})
+        if not refocuses or refocuses[-1] is not refocus:
+            refocuses.append(refocus)
+            first_rows.append(row["row"])
+    columns = {
+        name: np.array([getattr(refocus, name) for refocus in refocuses])
+        for name in Series.__dataclass_fields__
+        if name != "row" and "lifetimes" not in name
+    }
+    if not refocuses:
+        columns["lod_nodes"] = np.empty((0, 8), np.int64)
     return Series(
-        **arrays,
-        lifetimes=np.array(nodes.lifetimes),
-        raw_lifetimes=np.array(nodes.raw_lifetimes),
+        **columns,
+        row=np.array(first_rows),
+        lifetimes=np.array(follower.lifetimes),
+        raw_lifetimes=np.array(follower.raw_lifetimes),
     )
 
 
@@ -305,11 +242,12 @@ def _damaged_rows(reader: TraceReader, known: np.ndarray) -> int:
 def _nll(reader: TraceReader) -> dict[str, float | None]:
     sums = {Phase.INGEST: 0.0, Phase.DECODE: 0.0}
     counts = {Phase.INGEST: 0, Phase.DECODE: 0}
-    for _, batch in reader.project(["phase", "new_nll"]):
+    for _, batch in reader.project(["phase", "new_nll", "history_tokens", "marker"]):
         if batch is None:
             continue
         flat, offsets = list_values(batch.column("new_nll"), "new_nll")
         phases = np.repeat(batch.column("phase").to_numpy(), np.diff(offsets))
+        _split_rows(batch, offsets, phases)
         for phase in Phase:
             values = flat[phases == phase]
             values = values[~np.isnan(values)].astype(np.float64)
@@ -321,6 +259,23 @@ def _nll(reader: TraceReader) -> dict[str, float | None]:
         mean = sums[phase] / counts[phase] if counts[phase] else None
         figures[f"nll_{phase.name.lower()}"] = mean
     return figures
+
+
+def _split_rows(batch: pa.RecordBatch, offsets: np.ndarray, phases: np.ndarray) -> None:
+    """Correct ``phases`` of a row's tokens where a marker says that its phase began inside it."""
+    stops = batch.column("history_tokens").to_numpy()
+    for row, marker in enumerate(batch.column("marker").to_pylist()):
+        begun = _PHASE_BEGAN.findall(marker) if marker else []
+        if not begun:
+            continue
+        first, last = int(offsets[row]), int(offsets[row + 1])
+        start = int(stops[row]) - (last - first)
+        names = {"ingest": Phase.INGEST, "decode": Phase.DECODE}
+        cuts = [(first + int(at) - start, names[name]) for name, at in begun]
+        other = Phase.INGEST if cuts[0][1] is Phase.DECODE else Phase.DECODE
+        phases[first : max(first, cuts[0][0])] = other
+        for (cut, phase), (stop, _) in zip(cuts, [*cuts[1:], (last, None)], strict=True):
+            phases[max(first, cut) : stop] = phase
 
 
 def _mean(values: np.ndarray) -> float | None:

@@ -122,6 +122,11 @@ def _connect(ray: Any, workers: int) -> None:
             socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address=address, **quiet)
     except (OSError, RuntimeError, ValueError) as error:
+        if "token" in str(error).lower() or "auth" in type(error).__name__.lower():
+            raise ConfigError(
+                f"RAY_ADDRESS is {address!r}, and the cluster there wants another token or none; "
+                "give this shell the cluster's RAY_AUTH_TOKEN and RAY_AUTH_MODE."
+            ) from error
         raise ConfigError(
             f"RAY_ADDRESS is {address!r} and no Ray cluster answers there; start one with "
             "`ray start --head` or unset it."

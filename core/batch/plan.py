@@ -46,7 +46,8 @@ class Plan:
 def load_plan(path: Path, out: Path | None = None) -> Plan:
     """The jobs of a batch file: every config with every seed, override and stream.
 
-    ``configs`` are paths from the batch file's folder (YAML, or traces whose config is taken),
+    ``configs`` are paths from the batch file's folder (YAML, or traces whose config is taken) or
+    names of packaged configs,
     ``seeds`` numbers (default: each config's own), ``overrides`` named lists of ``key=value``,
     ``streams`` named ``source`` sections that replace the config's, ``out`` a folder. A job runs
     on one thread unless its config says otherwise, so that figures do not depend on the number
@@ -70,6 +71,8 @@ def load_plan(path: Path, out: Path | None = None) -> Plan:
     jobs: dict[str, Job] = {}
     for config, seed, override, stream in product(configs, seeds, overrides, streams):
         source = path.parent / config
+        if not source.is_file():  # or a packaged config
+            source = find_config(Path(config))
         parts = [source.stem, override, stream, "" if seed is None else f"s{seed}"]
         name = "-".join(part for part in parts if part)
         if name in jobs:

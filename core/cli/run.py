@@ -30,9 +30,22 @@ def run(
     resume: bool = typer.Option(False, "--resume", help="Go on with the run recorded at --out."),
     control: bool = typer.Option(True, help="Serve a control socket beside the trace."),
     stdin: bool = typer.Option(True, help="Read the turns of a prompt source from stdin."),
+    telemetry: str | None = typer.Option(
+        None, help="Sinks joined by commas: tensorboard, wandb, otel, prometheus."
+    ),
+    fail_on_alarm: bool = typer.Option(
+        False, "--fail-on-alarm", help="Exit code 1 if an alarm was raised."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print the summary as one JSON object."),
 ) -> None:
     """Run a session and record it.
+
+    Reads the config's source to its end, decodes what it asks for, and prints a summary with the
+    answers, the decoded text and the alarms. Every decision is a row of the trace, which
+    `mc-tui replay` opens and which is whole up to the last batch whatever happens to the process.
+
+    Exit status: 0 done; 1 the budget was broken, or an alarm was raised under --fail-on-alarm; 2
+    an argument, the config or a file is refused; 130 stopped, --resume goes on.
 
     Example: megacontext run --config configs/demo.yaml --set w_max=2048 --out runs/a.arrow
     """
@@ -41,6 +54,8 @@ def run(
     from megacontext.traces.packaged import find_config
 
     config = find_config(config)
+    if telemetry is not None:
+        set_ = [*set_, f"telemetry.sinks=[{telemetry}]"]
     loaded = load_config(config, set_)
     if tree is not None:
         loaded = replace(loaded, tree=replace(loaded.tree, storage="disk", path=str(tree)))
@@ -87,5 +102,5 @@ def run(
         print(json.dumps(asdict(summary)))
     else:
         print_summary(summary, Console(), decoded=not isinstance(loaded.source, PromptSource))
-    if summary.violations:
+    if summary.violations or (fail_on_alarm and summary.alarms):
         raise typer.Exit(1)

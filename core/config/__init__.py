@@ -10,6 +10,7 @@ from megacontext.core.config.load import (
 )
 from megacontext.core.config.options import allocator_options
 from megacontext.core.config.schema import (
+    AlarmsConfig,
     AllocatorConfig,
     Config,
     EchoConfig,
@@ -20,12 +21,14 @@ from megacontext.core.config.schema import (
     ModelConfig,
     QuestionConfig,
     SamplingConfig,
+    TelemetryConfig,
     TraceConfig,
     TreeConfig,
     TriggersConfig,
 )
 
 __all__ = [
+    "AlarmsConfig",
     "AllocatorConfig",
     "Config",
     "EchoConfig",
@@ -36,6 +39,7 @@ __all__ = [
     "ModelConfig",
     "QuestionConfig",
     "SamplingConfig",
+    "TelemetryConfig",
     "TraceConfig",
     "TreeConfig",
     "TriggersConfig",

@@ -7,7 +7,14 @@ from typing import Any
 
 __all__ = ["WHERE_AND_HOW", "by_path"]
 
-WHERE_AND_HOW = ("tree.path", "tree.storage", "tree.commit_blocks", "trace.flush", "trace.queue")
+WHERE_AND_HOW = (
+    "tree.path",
+    "tree.storage",
+    "tree.commit_blocks",
+    "trace.flush",
+    "trace.queue",
+    "telemetry",
+)
 """Key paths, or their beginnings, that say where a run keeps things and not what it does."""
 
 

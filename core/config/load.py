@@ -31,6 +31,9 @@ __all__ = [
 
 T = TypeVar("T")
 
+SINK_NAMES = ("tensorboard", "wandb", "otel", "prometheus")
+"""Where telemetry may go."""
+
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
@@ -102,6 +105,11 @@ def smallest_w_max(config: Config) -> int:
 
 
 def _check(config: Config) -> None:
+    unknown = [name for name in config.telemetry.sinks if name not in SINK_NAMES]
+    if unknown:
+        raise ConfigError(
+            f"telemetry.sinks has {unknown[0]!r}; it must be a list of {', '.join(SINK_NAMES)}."
+        )
     least = smallest_w_max(config)
     if config.w_max < least:
         raise BudgetError(

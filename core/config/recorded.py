@@ -18,6 +18,7 @@ def as_recorded(raw: Mapping[str, Any]) -> dict[str, Any]:
     return dict(raw) | {
         "focus": focus_as_recorded(raw.get("focus", {})),
         "model": _model_as_recorded(raw.get("model", {})),
+        "alarms": raw.get("alarms", {"enabled": False}),
     }
 
 

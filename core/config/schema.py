@@ -8,6 +8,7 @@ from megacontext.core.config.fields import option
 from megacontext.core.config.sources import PythonSource, SourceConfig
 
 __all__ = [
+    "AlarmsConfig",
     "AllocatorConfig",
     "Config",
     "EchoConfig",
@@ -18,6 +19,7 @@ __all__ = [
     "ModelConfig",
     "QuestionConfig",
     "SamplingConfig",
+    "TelemetryConfig",
     "TraceConfig",
     "TreeConfig",
     "TriggersConfig",
@@ -240,6 +242,45 @@ class TraceConfig:
 
 
 @dataclass(frozen=True)
+class TelemetryConfig:
+    """Live metrics of a session, written by a thread of their own (docs/telemetry.md)."""
+
+    sinks: list[str] = option([], "any of tensorboard, wandb, otel, prometheus; --telemetry")
+    path: str | None = option(None, "folder of their files; none: NAME.telemetry by the trace")
+    flush_ms: int = option(500, "between two batches", low=10, high=60_000)
+    queue_refocuses: int = option(4096, "refocuses that may wait; more are dropped", low=1)
+    prometheus_port: int = option(
+        0, "serve Prometheus text at 127.0.0.1:PORT/metrics; 0: a file alone", low=0, high=65_535
+    )
+
+
+@dataclass(frozen=True)
+class AlarmsConfig:
+    """Bounds on what a session does; beyond one, a marker in the trace (docs/telemetry.md).
+
+    A bound of 0 watches nothing.
+    """
+
+    enabled: bool = option(True, "watch at all")
+    window: int = option(
+        24, "refocuses that a mean is taken over; residency: 4 times as many", low=1, high=4096
+    )
+    samples: int = option(3, "samples of delta NLL or drift for a mean", low=1, high=1024)
+    hysteresis: float = option(
+        0.1, "part of the bound that a mean must come back before its alarm is over", low=0, high=1
+    )
+    swap_rate: float = option(0.25, "alarm above this mean swap rate", low=0.0)
+    residency: float = option(0.90, "alarm below this mean residency", low=0.0, high=1.0)
+    delta_nll: float = option(
+        0.10, "alarm above this mean delta NLL, where trace.delta_nll_every measures it", low=0.0
+    )
+    drift: float = option(0.05, "alarm above this mean drift of the cache, KL in nats", low=0.0)
+    raw_blocks: float = option(
+        5.0, "alarm below so many raw blocks beside the protected ones, on average", low=0.0
+    )
+
+
+@dataclass(frozen=True)
 class Config:
     """One run. ``load_config`` makes it, ``dump_config`` writes it back."""
 
@@ -258,4 +299,6 @@ class Config:
     triggers: TriggersConfig = field(default_factory=TriggersConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     trace: TraceConfig = field(default_factory=TraceConfig)
+    telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
+    alarms: AlarmsConfig = field(default_factory=AlarmsConfig)
     source: SourceConfig = field(default_factory=PythonSource)

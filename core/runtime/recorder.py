@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -15,7 +16,10 @@ from megacontext.traces.row import TraceRow
 from megacontext.traces.schema import Phase
 from megacontext.traces.writer import TraceWriter
 
-__all__ = ["Recorder", "Stages", "TimedRound"]
+__all__ = ["Observer", "Recorder", "Stages", "TimedRound"]
+
+Observer = Callable[[list[TraceRow]], None]
+"""Given the rows of a whole refocus before they are written; may add to their markers."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,9 @@ class _Pending:
 class Recorder:
     """Builds rows for a :class:`TraceWriter`; what it is told belongs to the next row."""
 
-    def __init__(self, writer: TraceWriter) -> None:
+    def __init__(self, writer: TraceWriter, observers: Sequence[Observer] = ()) -> None:
         self.writer = writer
+        self._observers = observers
         self.stages = Stages()
         self._pending = _Pending()
 
@@ -92,6 +97,7 @@ class Recorder:
         began = time.perf_counter()
         now, pending, stages = time.time_ns(), self._pending, self.stages
         self._pending, self.stages = _Pending(), Stages()
+        rows: list[TraceRow] = []
         for number, timed in enumerate(rounds):
             result, last = timed.result, number == len(rounds) - 1
             row = TraceRow(
@@ -117,6 +123,10 @@ class Recorder:
             if last:
                 row.kv_rows, row.kv_drift, row.us_kv = sync.rows, sync.drift, stages.kv
             row.us_lens, row.us_alloc = timed.us_lens, timed.us_alloc
+            rows.append(row)
+        for observe in self._observers:
+            observe(rows)
+        for row in rows:
             self.writer.put(row)
         self.stages.record += (time.perf_counter() - began) * 1e6
 

@@ -21,9 +21,12 @@ from megacontext.core.runtime.rewind import Rewind
 from megacontext.core.runtime.session import Outcome, Session
 from megacontext.core.runtime.steering import ControlSteering, LineSteering, Steering
 from megacontext.core.sources import Event, Ingest, open_source
+from megacontext.core.telemetry.watch import SessionWatch
 from megacontext.traces.control import ControlServer
 from megacontext.traces.errors import TraceError
 from megacontext.traces.meta import TraceMeta
+from megacontext.traces.reader import TraceReader
+from megacontext.traces.row import TraceRow
 from megacontext.traces.target import Claim, claim
 from megacontext.traces.writer import SCORES_PER_ROW, TraceWriter
 
@@ -77,6 +80,7 @@ def run(
                     "behind them; for a new history name another --tree"
                 )
             on_notes(parts.notes)
+            before = len(parts.notes)
             restored = restore(parts, taken.path) if resume else Resumed()
             # A source that cannot be read must not cost the trace that lies at ``out``.
             events = open_source(config.source, parts.base.tokenizer)
@@ -85,6 +89,7 @@ def run(
             outcome = _drive(
                 parts, events, taken, restored, control, read_stdin, progress, on_ready
             )
+            on_notes(parts.notes[before:])  # what telemetry has to say
         finally:
             parts.close()
     return RunResult(outcome, out, time.monotonic() - began, tuple(parts.notes))
@@ -109,6 +114,7 @@ def _drive(
     progress: Callable[[int], None],
     on_ready: Callable[[], None],
 ) -> Outcome:
+    watch = SessionWatch(parts.config, taken.path, _recorded_rows(taken.path, restored.rows))
     writer = trace_writer(parts, taken, restored.rows)
     with writer:
         server = ControlServer(taken.path) if control else None
@@ -116,7 +122,7 @@ def _drive(
             steering: Steering = (
                 ControlSteering(server, read_stdin=read_stdin) if server else LineSteering()
             )
-            session = Session(parts, Recorder(writer), steering, progress)
+            session = Session(parts, Recorder(writer, [watch]), steering, progress)
             session.focus_config = restored.focus or parts.config.focus
             session.asked_at = restored.asked_at
             session.warm_up(restored.nll)
@@ -130,6 +136,14 @@ def _drive(
         finally:
             if server is not None:
                 server.close()
+            parts.notes.extend(watch.close())
+
+
+def _recorded_rows(trace: Path, count: int) -> Iterator[TraceRow]:
+    """The first ``count`` rows of a trace that goes on."""
+    if count:
+        with TraceReader.open(trace) as reader:
+            yield from reader.rows(0, count)
 
 
 def trace_writer(parts: Parts, taken: Claim, rows: int = 0) -> TraceWriter:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from megacontext.core.runtime.session import Outcome
+from megacontext.traces.alarms import alarms_of, hint_of
 from megacontext.traces.metrics import metrics_of
 from megacontext.traces.reader import TraceReader
 from megacontext.traces.state import violations_of
@@ -29,8 +30,9 @@ class Summary:
     bad_scores: int
     stopped: bool
     answers: list[dict[str, Any]]
-    decoded: list[str]
     metrics: dict[str, Any]
+    decoded: list[str] = field(default_factory=list)
+    alarms: list[dict[str, Any]] = field(default_factory=list)
 
 
 def summarize(path: Path, outcome: Outcome, seconds: float) -> Summary:
@@ -41,6 +43,7 @@ def summarize(path: Path, outcome: Outcome, seconds: float) -> Summary:
             violations += len(violations_of(row, reader.meta.block_size, previous))
             previous = row
         metrics = metrics_of(reader)
+        alarms = alarms_of(reader)
     return Summary(
         trace=str(path),
         seconds=seconds,
@@ -50,6 +53,7 @@ def summarize(path: Path, outcome: Outcome, seconds: float) -> Summary:
         stopped=outcome.stopped,
         answers=[asdict(a) | {"right": a.right} for a in outcome.answers],
         decoded=list(outcome.decoded),
+        alarms=[asdict(alarm) | {"hint": hint_of(alarm.name)} for alarm in alarms],
         metrics=metrics,
     )
 
@@ -78,6 +82,7 @@ def print_summary(summary: Summary, console: Console, *, decoded: bool = True) -
     if checked:
         right = sum(a["right"] for a in checked)
         rows.insert(-1, ("answers", f"{right} of {len(checked)} right"))
+    rows[-1:-1] = _alarm_rows(summary.alarms)
     for name, value in rows:
         table.add_row(name, escape(value))
     console.print(table)
@@ -92,6 +97,18 @@ def print_summary(summary: Summary, console: Console, *, decoded: bool = True) -
         for text in summary.decoded:
             console.print("\nDecoded", style="italic")
             console.print(escape(_printable(text.strip("\n"))), highlight=False)
+
+
+def _alarm_rows(alarms: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """A line for each alarm: how often, first and worst value, where to read on."""
+    rows = []
+    for name in dict.fromkeys(alarm["name"] for alarm in alarms):
+        raised = [alarm for alarm in alarms if alarm["name"] == name]
+        first = raised[0]
+        times = f", {len(raised)} times" if len(raised) > 1 else ""
+        value = f"{first['value']:g} {first['side']} {first['bound']:g}"
+        rows.append((f"alarm {name}", f"{value} from step {first['step']}{times}; {first['hint']}"))
+    return rows
 
 
 def _printable(text: str) -> str:

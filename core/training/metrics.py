@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from megacontext.core.training.sinks import MetricSink
+from megacontext.core.telemetry.sinks import MetricSink
 
 __all__ = ["Metrics"]
 

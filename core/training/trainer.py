@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from megacontext.core.telemetry.sinks import About, make_sinks
 from megacontext.core.training import checkpoint
 from megacontext.core.training.config import Budget, Count, Schedule
 from megacontext.core.training.distributed import World
 from megacontext.core.training.metrics import Metrics
 from megacontext.core.training.optimizers import Optimizer, OptimizerConfig
-from megacontext.core.training.sinks import make_sinks
 from megacontext.traces.errors import MegaContextError
 
 __all__ = ["DivergedError", "LoopConfig", "Task", "Trainer"]
@@ -173,7 +173,8 @@ class Trainer:
         names += [*self.task.metric_names, *self.task.eval_names]
         metrics = None
         if self.world.is_main:
-            sinks = make_sinks(self.config.sinks, self.out, self.step)
+            about = About(self.out.name, step=self.step)
+            sinks = make_sinks(self.config.sinks, self.out, about)
             metrics = Metrics(self.out, names, sinks, self.step, self._judged is not None)
         try:
             while (progress := self.progress()) < 1.0:

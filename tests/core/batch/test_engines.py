@@ -184,3 +184,28 @@ def test_a_ray_address_where_nobody_answers_is_one_sentence(four_jobs, monkeypat
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(ConfigError, match=r"RAY_ADDRESS is '127\.0\.0\.1:1'"):
         list(run_ray(four_jobs, 1))
+
+
+def test_a_cluster_with_another_token_is_not_called_away(monkeypatch):
+    import types
+
+    class AuthenticationError(RuntimeError):
+        pass
+
+    def init(**options):
+        raise AuthenticationError("Token authentication is enabled but no token was given")
+
+    fake = types.SimpleNamespace(is_initialized=lambda: False, init=init)
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{listening.getsockname()[1]}")
+        with pytest.raises(ConfigError, match=r"wants another token.*RAY_AUTH_TOKEN"):
+            list(run_ray([], 1))
+
+
+def test_a_batch_may_name_packaged_configs(tmp_path):
+    plan = tmp_path / "batch.yaml"
+    plan.write_text("configs: [demo]\nseeds: [0, 1]\n")
+    assert [job.name for job in load_plan(plan).jobs] == ["demo-s0", "demo-s1"]

@@ -1,6 +1,9 @@
 """Packaged configs by name, and the reference made from the schema."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -132,3 +135,38 @@ def test_each_program_prints_its_version(program, capsys, monkeypatch):
             tui.main()
         assert left.value.code == 0
     assert capsys.readouterr().out == f"{program} {version('megacontext')}\n"
+
+
+def _commands(command, path):
+    if not hasattr(command, "list_commands"):
+        yield path, command
+        return
+    for name in command.list_commands(None):
+        yield from _commands(command.get_command(None, name), f"{path} {name}")
+
+
+def test_every_command_has_an_example_and_every_option_a_help_line():
+    import typer
+
+    import megacontext.tui.cli as tui
+
+    for name, program in (("megacontext", app), ("mc-tui", tui.app)):
+        for path, command in _commands(typer.main.get_command(program), name):
+            assert "Example" in command.help, path
+            assert not [p.name for p in command.params if not getattr(p, "help", None)], path
+
+
+@pytest.mark.parametrize(
+    ("program", "typed", "offered"),
+    [("megacontext", "megacontext co", "configs"), ("mc-tui", "mc-tui re", "replay")],
+)
+def test_each_program_completes_its_commands_in_a_shell(program, typed, offered):
+    variable = f"_{program.upper().replace('-', '_')}_COMPLETE"
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / program)],
+        env=os.environ | {variable: "complete_zsh", "_TYPER_COMPLETE_ARGS": typed},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0
+    assert offered in done.stdout

@@ -128,3 +128,19 @@ def test_any_text_loads_or_is_refused(text):
     except ConfigError as error:
         outcome = error
     assert isinstance(outcome, Config) or "\n" not in str(outcome)
+
+
+def test_a_repeated_run_with_other_gists_chooses_its_lens_anew():
+    recorded = dump_config(parse_config("gist: {kind: gistnet}\nlens: {kind: lensnet}"))
+
+    def again(*overrides):
+        return parse_config(recorded, overrides, recorded=True)
+
+    assert again().lens.kind == again("seed=2").lens.kind == "lensnet"
+    assert again("gist.kind=mean").lens.kind == "auto"
+    assert again("gist.kind=mean", "lens.kind=bm25").lens.kind == "bm25"
+    other = again("model.path=models/other")
+    assert (other.gist.kind, other.lens.kind) == ("auto", "auto")
+    trained = dump_config(parse_config("lens: {kind: lensnet, path: runs/lens}"))
+    kept = parse_config(trained, ["gist.kind=gistnet"], recorded=True)
+    assert kept.lens.kind == "lensnet"

@@ -97,3 +97,14 @@ def test_a_truncated_archive_is_refused(tmp_path: Path) -> None:
 def test_a_missing_path_is_refused() -> None:
     with pytest.raises(SourceError, match=r"sources\.path: /nowhere does not exist"):
         list(read(Source("text", "/nowhere")))
+
+
+def test_a_file_of_the_standard_library_that_is_not_utf8_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "good.py").write_text("# fine\n")
+    (tmp_path / "latin.py").write_bytes(b"# -*- coding: latin-1 -*-\n# \xe9\n")
+    monkeypatch.setattr("sysconfig.get_paths", lambda: {"stdlib": str(tmp_path)})
+    (document,) = read(Source("stdlib"))
+    assert "good.py" in document.text
+    assert "latin.py" not in document.text

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from megacontext.core.telemetry.sinks import About, MetricSink, make_sinks
 from megacontext.core.training.base import BaseConfig, train_base
 from megacontext.core.training.config import load
-from megacontext.core.training.sinks import MetricSink, make_sinks
 from megacontext.traces.errors import ConfigError
 
 ROWS = [(1, {"loss": 3.5, "norm": 1.0}), (2, {"loss": 2.25, "note": "text"})]
@@ -29,19 +29,19 @@ def test_unknown_sinks_and_missing_packages_are_refused_with_the_fix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ConfigError, match="sinks: 'mlflow' is unknown; choose from tensorboard"):
-        make_sinks(["mlflow"], tmp_path)
+        make_sinks(["mlflow"], tmp_path, About("run"))
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match=r"'wandb' needs a package.*megacontext\[wandb\]"):
-        make_sinks(["wandb"], tmp_path)
+        make_sinks(["wandb"], tmp_path, About("run"))
 
 
 def test_tensorboard_holds_the_curve_and_hides_what_a_resumed_run_repeats(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    (sink,) = make_sinks(["tensorboard"], tmp_path)
+    (sink,) = make_sinks(["tensorboard"], tmp_path, About("run"))
     _log(sink)
-    (sink,) = make_sinks(["tensorboard"], tmp_path, step=1)
+    (sink,) = make_sinks(["tensorboard"], tmp_path, About("run", step=1))
     sink.write(2, {"loss": 2.0})
     sink.close()
     events = EventAccumulator(str(tmp_path / "tensorboard"))
@@ -55,7 +55,7 @@ def test_wandb_writes_an_offline_run_with_every_figure(
     pytest.importorskip("wandb")
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setenv("WANDB_SILENT", "true")
-    (sink,) = make_sinks(["wandb"], tmp_path / "run")
+    (sink,) = make_sinks(["wandb"], tmp_path / "run", About("run"))
     _log(sink)
     (path,) = (tmp_path / "run").rglob("offline-run-*/run-*.wandb")
     data = path.read_bytes()  # a log of protocol buffers; figures are JSON texts in it
