@@ -52,7 +52,7 @@ class EngineControl:
 
     # -- the thread ---------------------------------------------------------------------------
     def _work(self) -> None:
-        here = [self._wakened, self._channel]
+        here: list[socket.socket | Channel] = [self._wakened, self._channel]
         self._send("status", {})
         while True:
             here = here if self._take_events() else [self._wakened]
