@@ -15,10 +15,11 @@ import pyarrow as pa
 
 from megacontext.traces.batchfile import DATA_START
 from megacontext.traces.errors import TraceError
-from megacontext.traces.files import OS_FILES, FileHandle, FileLayer, is_locked, lock_path
+from megacontext.traces.files import OS_FILES, FileHandle, FileLayer, is_locked
 from megacontext.traces.messages import Block, data_end, read_schema, scan
 from megacontext.traces.meta import TraceMeta
 from megacontext.traces.overview import OVERVIEW_COLUMNS, Overview, OverviewBuilder
+from megacontext.traces.paths import lock_path
 from megacontext.traces.row import BatchColumns, TraceRow, crc_of
 from megacontext.traces.schema import check_columns
 from megacontext.traces.search import TextIndex

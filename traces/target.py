@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Self
 
 from megacontext.traces.errors import ConfigError, LockedError, MegaContextError
-from megacontext.traces.files import OS_FILES, Lock, lock_path, real_path
+from megacontext.traces.files import OS_FILES, Lock
+from megacontext.traces.paths import lock_path, real_path
 from megacontext.traces.reader import TraceReader
 
 __all__ = ["Claim", "check_target", "claim", "dated"]

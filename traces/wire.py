@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from megacontext.traces.errors import MegaContextError
-from megacontext.traces.files import real_path
+from megacontext.traces.paths import real_path
 
 __all__ = [
     "COMMANDS",

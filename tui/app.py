@@ -16,17 +16,18 @@ from textual.widget import Widget
 from textual.widgets import Footer
 
 from megacontext.tui.commands import BY_ID, COMMANDS, FOOTER, Command, key_label
-from megacontext.tui.desk import DeskApp
 from megacontext.tui.frame import Frame
 from megacontext.tui.goto import GOTO_HELP, go_to
+from megacontext.tui.helm import EngineApp
 from megacontext.tui.pace import Pace
-from megacontext.tui.screens import ChoiceScreen, HelpScreen, HintScreen, KnobsScreen, PromptScreen
+from megacontext.tui.screens import HelpScreen, HintScreen, PromptScreen
 from megacontext.tui.session import Session
-from megacontext.tui.source import Control, Source
+from megacontext.tui.source import Source
 from megacontext.tui.themes import PALETTES, THEMES
 from megacontext.tui.widgets import (
     ActionsPane,
     BudgetPane,
+    ConversationPane,
     HeatPane,
     InspectorPane,
     MapPane,
@@ -56,7 +57,7 @@ def _footer_rank(command: Command) -> int:
     return list(FOOTER).index(command.id) if command.id in FOOTER else len(FOOTER)
 
 
-class InspectorApp(DeskApp):
+class InspectorApp(EngineApp):
     """The inspector on one source. Returns "stop", "detach" or "" when it ends.
 
     Args:
@@ -71,6 +72,7 @@ class InspectorApp(DeskApp):
     CSS_PATH = "app.tcss"
     TITLE = "mc-tui"
     ENABLE_COMMAND_PALETTE = True
+    COMPARES: ClassVar[bool] = False
     HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012 (declared without ClassVar in the base)
         (0, "-tiny"),
         (60, "-narrow"),
@@ -78,7 +80,7 @@ class InspectorApp(DeskApp):
         (165, "-wide"),
     ]
     VERTICAL_BREAKPOINTS = [(0, "-low"), (18, "-short"), (34, "-high"), (50, "-tall")]  # noqa: RUF012
-    BOXES: ClassVar[dict[str, tuple[int, ...]]] = {"left": (1, 2, 3, 4), "right": (5, 6)}
+    BOXES: ClassVar[dict[str, tuple[int, ...]]] = {"left": (1, 2, 3, 4), "right": (5, 6, 8)}
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(c.key, f"run('{c.id}')", FOOTER.get(c.id, c.help), show=c.id in FOOTER, id=c.id,
                 key_display=key_label(c.key))
@@ -129,6 +131,7 @@ class InspectorApp(DeskApp):
                 yield BudgetPane()
                 yield ActionsPane()
                 yield InspectorPane()
+                yield ConversationPane()
         yield StoryLine()
         yield OverviewPane()
         yield Scrubber()
@@ -169,6 +172,10 @@ class InspectorApp(DeskApp):
         if not self.laid_out:
             return
         changed = self.session.tick()
+        status = self.source.status()
+        if status.problem and status.mode == "LIVE" and not self.source.num_rows and self._ticking:
+            self.exit("died")  # it never had anything to show; the terminal says why
+            return
         if changed or not (self.shown.trail.complete and self.shown.log.complete):
             self.redraw()
 
@@ -205,6 +212,11 @@ class InspectorApp(DeskApp):
             box.set_class(chosen in numbers, "-max")
 
     def _fits(self, pane: Pane, frame: Frame, *, both: bool) -> bool:
+        talking = frame.view.talking
+        if pane.number == ConversationPane.number:
+            return talking
+        if talking and self.size.height < 34:  # no space for a third pane below each other
+            return pane.number not in (5, 6)
         if pane.number == 5:
             return both or not frame.view.inspecting
         if pane.number == 6:
@@ -225,7 +237,15 @@ class InspectorApp(DeskApp):
         return command is None or self._available(command)
 
     def _available(self, command: Command) -> bool:
+        if command.diff and not self.COMPARES:
+            return False
         return not command.live or self.source.status().controllable
+
+    def to_difference(self, direction: int) -> None:
+        """For the view of two runs."""
+
+    def swap_leader(self) -> None:
+        """For the view of two runs."""
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         for command in COMMANDS:
@@ -293,73 +313,6 @@ class InspectorApp(DeskApp):
     def ask_goto(self) -> None:
         self._ask(PromptScreen("Go to", GOTO_HELP), lambda said: go_to(self.session, said))
 
-    def ask_text(self) -> None:
-        hint = "The engine appends it to the history at its next block."
-        self._ask(
-            PromptScreen("Type into the session", hint),
-            lambda said: self._engine(lambda c: c.inject(said), self._sent(said)),
-        )
-
-    def _sent(self, said: str) -> str:
-        paused = self.source.control is not None and self.source.control.paused
-        when = "; the engine takes them in when it runs again" if paused else ""
-        return f"Sent {len(said)} characters{when}."
-
-    def ask_knobs(self) -> None:
-        row, info = self.session.row, self.session.info
-        values = {
-            "tau_expand": info.tau_expand,
-            "tau_collapse": info.tau_collapse,
-            "n_diff": float(info.n_diff),
-            "w_max": float(row.w_max if row else info.w_max),
-        }
-
-        def answered(changed: dict[str, float] | None) -> None:
-            for name, value in (changed or {}).items():
-                self._engine(_knob(name, value), f"Sent {name} = {value:g}.")
-            self.redraw()
-
-        self.push_screen(KnobsScreen(values), answered)
-
-    # -- the engine ---------------------------------------------------------------------------
-    def _engine(self, command: Callable[[Control], None], said: str) -> None:
-        """Send a command; the story line says so, and later what the engine turned down."""
-        control = self.source.control
-        if control is not None:
-            command(control)
-            self.session.notice = said
-
-    def engine_pause(self) -> None:
-        control = self.source.control
-        if control is not None and control.paused:
-            self._engine(lambda c: c.resume(), "The engine runs again.")
-        else:
-            self._engine(
-                lambda c: c.pause(), "The engine is paused; p lets it run, o refocuses once."
-            )
-
-    def engine_refocus(self) -> None:
-        self._engine(lambda c: c.refocus(), "One refocus asked for.")
-
-    def leave(self) -> None:
-        """Quit; where an engine listens, ask whether it should stop."""
-        if not self.source.status().controllable:
-            self.exit("")
-            return
-        choices = (
-            ("stop", "s", "Stop the engine: it finishes its trace"),
-            ("detach", "d", "Detach: the engine runs on, --attach comes back to it"),
-        )
-        self.push_screen(ChoiceScreen("Leave this live session", choices), self._left)
-
-    def _left(self, choice: str | None) -> None:
-        if choice == "stop":
-            self._engine(lambda c: c.stop(), "Stopping.")
-        elif choice == "detach":
-            self._engine(lambda c: c.detach(), "Detached.")
-        if choice:
-            self.exit(choice)
-
     # -- mouse --------------------------------------------------------------------------------
     def on_history_pane_picked(self, message: HistoryPane.Picked) -> None:
         if message.row is not None:
@@ -382,10 +335,6 @@ class InspectorApp(DeskApp):
     def on_time_pane_sought(self, message: TimePane.Sought) -> None:
         self.session.play(lambda p: p.seek(message.row))
         self.redraw()
-
-
-def _knob(name: str, value: float) -> Callable[[Control], None]:
-    return lambda control: control.knob(name, value)
 
 
 def _display(widget: Widget, visible: bool) -> None:

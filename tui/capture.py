@@ -51,6 +51,7 @@ SHOTS: tuple[Shot, ...] = (
     Shot("tui-80x24", CLOSER, (80, 24)),
     Shot("tui-200x60", CLOSER, (200, 60)),
     Shot("tui-diff", (), (160, 48), diff=True),
+    Shot("tui-conversation", ("j", "enter"), (120, 40)),
 )
 
 

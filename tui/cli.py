@@ -59,21 +59,32 @@ def _root(
     """
 
 
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="The run's YAML config, or a packaged one: demo."),
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="Trace to write; default: a dated name in runs/.")
+]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="Override: key.path=value; may repeat.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the trace at --out.")]
 Trace = Annotated[Path, typer.Argument(help="The trace (*.arrow).", show_default=False)]
 
 
 @app.command()
 def live(
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", "-c", help="The run's YAML config, or a packaged one: demo."),
+    config: Config = None,
+    out: Out = None,
+    set_: Settings = None,
+    overwrite: Overwrite = False,
+    tree: Annotated[
+        Path | None, typer.Option("--tree", help="Keep the tree in this folder (a disk tree).")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Trace to write; default runs/<config>.arrow.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Override: key.path=value; may repeat.")
-    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run recorded at --out.")
+    ] = False,
     attach: Annotated[
         Path | None,
         typer.Option("--attach", help="Watch a session that runs already: its trace or socket."),
@@ -85,17 +96,20 @@ def live(
 
     Example: mc-tui live --config configs/demo.yaml --set focus.n_diff=8
     """
-    from megacontext.tui.live import attach_to, start_and_watch
+    from megacontext.tui.live import Start, attach_to, start_and_watch
 
-    if (config is None) == (attach is None):
-        raise ConfigError("live needs either --config FILE or --attach PATH; give one of them.")
+    if config is None and attach is None:
+        raise ConfigError("live needs --config FILE or --attach PATH; give one of them.")
+    if config is not None and attach is not None:
+        raise ConfigError("live got both --config and --attach; drop one of them.")
     if attach is not None:
-        said = attach_to(attach, theme=theme)
+        last_word = attach_to(attach, theme=theme)
     else:
         assert config is not None
-        said = start_and_watch(config, out, set_ or [], theme=theme)
-    if said:
-        typer.echo(said)
+        start = Start(config, out, tuple(set_ or ()), overwrite, tree, resume)
+        last_word = start_and_watch(start, theme=theme)
+    if last_word:
+        typer.echo(last_word)
 
 
 @app.command()
@@ -137,20 +151,29 @@ def diff(a: Trace, b: Trace, theme: ThemeName = "", debug: Debug = False) -> Non
 @app.command()
 def serve(
     replay: Annotated[Path | None, typer.Option("--replay", help="Trace to show.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="Run to start.")] = None,
+    config: Config = None,
+    out: Out = None,
+    set_: Settings = None,
+    overwrite: Overwrite = False,
     attach: Annotated[Path | None, typer.Option("--attach", help="Running session.")] = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 8400,
+    theme: ThemeName = "",
     debug: Debug = False,
 ) -> None:
     """Show the same app in a browser on this machine (extra `web`).
 
+    With --config one engine runs for all tabs: a reload comes back to it, ctrl+c here ends it.
     Binds to 127.0.0.1; from elsewhere use an SSH tunnel: ssh -L 8400:127.0.0.1:8400 machine
 
     Example: mc-tui serve --replay runs/demo.arrow
     """
+    from megacontext.tui.live import Start
     from megacontext.tui.serve import serve as run_server
 
-    run_server(replay=replay, config=config, attach=attach, port=port)
+    start = Start(config, out, tuple(set_ or ()), overwrite) if config is not None else None
+    last_word = run_server(replay=replay, start=start, attach=attach, port=port, theme=theme)
+    if last_word:
+        typer.echo(last_word)
 
 
 class _UsageError(Protocol):
@@ -160,6 +183,13 @@ class _UsageError(Protocol):
 
 
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
+
+
+def _command(error: Exception) -> str:
+    """The command whose usage was wrong, as it is typed."""
+    context = getattr(error, "ctx", None)
+    path = str(getattr(context, "command_path", "") or "mc-tui")
+    return path if path.startswith("mc-tui") else "mc-tui"
 
 
 def main() -> None:
@@ -176,7 +206,7 @@ def main() -> None:
     except _USAGE_ERROR as error:
         said = " ".join(cast(_UsageError, error).format_message().split())
         if said:  # without any argument the help was printed already
-            typer.echo(f"mc-tui: {said} See mc-tui --help.", err=True)
+            typer.echo(f"mc-tui: {said} See {_command(error)} --help.", err=True)
         raise SystemExit(2) from None
     except (typer.Abort, KeyboardInterrupt):
         raise SystemExit(130) from None

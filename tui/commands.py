@@ -31,6 +31,8 @@ class Viewer(Protocol):
 
     def ask_goto(self) -> None: ...
 
+    def ask_question(self) -> None: ...
+
     def ask_text(self) -> None: ...
 
     def ask_knobs(self) -> None: ...
@@ -40,6 +42,10 @@ class Viewer(Protocol):
     def engine_pause(self) -> None: ...
 
     def engine_refocus(self) -> None: ...
+
+    def to_difference(self, direction: int) -> None: ...
+
+    def swap_leader(self) -> None: ...
 
     def ask_mark(self) -> None: ...
 
@@ -67,6 +73,7 @@ class Command:
         group: heading in the help screen.
         action: what runs.
         live: needs an engine that listens.
+        diff: needs two runs.
     """
 
     id: str
@@ -75,6 +82,7 @@ class Command:
     group: str
     action: Callable[[Viewer], None]
     live: bool = False
+    diff: bool = False
 
 
 _KEY_LABELS = {
@@ -88,6 +96,9 @@ _KEY_LABELS = {
     "full_stop": ".",
     "left_square_bracket": "[",
     "right_square_bracket": "]",
+    "left_curly_bracket": "{",
+    "right_curly_bracket": "}",
+    "backslash": "\\",
     "less_than_sign": "<",
     "greater_than_sign": ">",
     "slash": "/",
@@ -115,12 +126,13 @@ def _maximize(number: int) -> Callable[[Viewer], None]:
     return _look(lambda v: replace(v, maximized=0 if v.maximized == number else number))
 
 
-TIME, FIND, LOOK, PANES, LIVE, APP = (
+TIME, FIND, LOOK, PANES, LIVE, DIFF, APP = (
     "Time",
     "Find",
     "Look",
     "Panes",
     "Live engine",
+    "Two runs (mc-tui diff)",
     "App",
 )
 
@@ -164,6 +176,8 @@ COMMANDS: tuple[Command, ...] = (
             lambda app: app.ask_filter()),
     Command("goto", "g", "go to a step, token, time or node", FIND,
             lambda app: app.ask_goto()),
+    Command("conversation", "j", "questions and answers so far; enter goes to one", FIND,
+            lambda app: app.ask_question()),
     Command("zoom_in", "w", "zoom in", LOOK, lambda app: app.session.zoom(0.5)),
     Command("zoom_out", "s", "zoom out", LOOK, lambda app: app.session.zoom(2.0)),
     Command("pan_left", "a", "pan to older tokens", LOOK, lambda app: app.session.pan(-0.25)),
@@ -195,17 +209,26 @@ COMMANDS: tuple[Command, ...] = (
     Command("pane_text", "4", "only the text", PANES, _maximize(4)),
     Command("pane_actions", "5", "only the action log", PANES, _maximize(5)),
     Command("pane_inspector", "6", "only the inspector", PANES, _maximize(6)),
+    Command("pane_conversation", "8", "only the conversation", PANES, _maximize(8)),
     Command("pane_overview", "7", "only the run's overview", PANES, _maximize(7)),
     Command("reset", "0", "all panes, whole history", PANES,
             _look(ViewState.reset)),
     Command("pause_engine", "p", "pause or resume the engine", LIVE,
             lambda app: app.engine_pause(), live=True),
-    Command("refocus", "o", "let the engine do one refocus", LIVE,
+    Command("refocus", "o", "let the engine do one refocus, then wait", LIVE,
             lambda app: app.engine_refocus(), live=True),
     Command("knobs", "k", "change thresholds, n_diff, w_max", LIVE,
             lambda app: app.ask_knobs(), live=True),
-    Command("type", "i", "type text into the session", LIVE,
+    Command("ask", "i", "ask the session: it refocuses and answers", LIVE,
+            lambda app: app.ask_question(), live=True),
+    Command("type", "I", "type text into the session, without an answer", LIVE,
             lambda app: app.ask_text(), live=True),
+    Command("next_difference", "right_curly_bracket", "next moment that the runs see otherwise",
+            DIFF, lambda app: app.to_difference(1), diff=True),
+    Command("previous_difference", "left_curly_bracket", "previous one", DIFF,
+            lambda app: app.to_difference(-1), diff=True),
+    Command("leader", "backslash", "let keys be about the other run", DIFF,
+            lambda app: app.swap_leader(), diff=True),
     Command("copy", "c", "copy the sentence, text, node, action list or command", APP,
             lambda app: app.ask_copy()),
     Command("link", "L", "copy the command that opens the inspector here", APP,
@@ -223,6 +246,11 @@ BY_ID: dict[str, Command] = {command.id: command for command in COMMANDS}
 FOOTER: dict[str, str] = {
     "help": "help",
     "quit": "quit",
+    "next_difference": "difference",
+    "leader": "swap",
+    "ask": "ask",
+    "pause_engine": "pause",
+    "knobs": "knobs",
     "play": "play",
     "forward": "step",
     "next_marker": "marker",
@@ -231,10 +259,7 @@ FOOTER: dict[str, str] = {
     "extremes": "worst",
     "search": "find",
     "copy": "copy",
-    "pause_engine": "pause",
     "refocus": "refocus",
-    "knobs": "knobs",
-    "type": "type",
     "next_action": "event",
     "goto": "go to",
     "follow": "follow",

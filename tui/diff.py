@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from megacontext.tui.frame import Frame
 from megacontext.tui.model import F64, I64, RowModel
-from megacontext.tui.palette import Role, level_role
+from megacontext.tui.palette import Role
 from megacontext.tui.render.canvas import BOLD, Canvas
 from megacontext.tui.render.history import LABEL
 from megacontext.tui.render.marks import micros
 
-__all__ = ["Difference", "compare", "draw_difference", "finest"]
+__all__ = ["Apart", "Difference", "compare", "draw_difference", "finest"]
 
 FINER_A, FINER_B, EQUAL, OUTSIDE = ord("▀"), ord("▄"), ord("·"), ord(" ")
+ROLE_A, ROLE_B = int(Role.TITLE), int(Role.OK)
+"""Neither a level's hue nor the heat's: the strip is about the two runs."""
+
+
+@dataclass(frozen=True)
+class Apart:
+    """How the two runs differ as a whole.
+
+    Attributes:
+        text_at: first token whose text differs, None where the common texts are equal.
+        configs: (key, value of A, value of B) of the keys on which the configs differ.
+        ended: letter and tokens of a run that had ended before the present moment.
+    """
+
+    text_at: int | None = None
+    configs: tuple[tuple[str, str, str], ...] = ()
+    ended: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,7 +83,9 @@ def finest(row: RowModel, start: float, stop: float, width: int) -> F64:
     return np.where(share.any(axis=0), share.argmax(axis=0), np.nan)
 
 
-def draw_difference(pair: tuple[Frame, Frame], width: int, height: int) -> Canvas:
+def draw_difference(
+    pair: tuple[Frame, Frame], width: int, height: int, apart: Apart | None = None
+) -> Canvas:
     """A strip of who sees what finer, and the two runs' numbers beside each other."""
     canvas = Canvas(width, height)
     first, second = pair
@@ -78,22 +98,42 @@ def draw_difference(pair: tuple[Frame, Frame], width: int, height: int) -> Canva
     known = np.isfinite(a) & np.isfinite(b)
     a, b = np.nan_to_num(a), np.nan_to_num(b)
     glyphs = np.where(a < b, FINER_A, np.where(a > b, FINER_B, EQUAL))
-    roles = np.where(a < b, level_role(0), np.where(a > b, int(Role.MARKER), int(Role.FAINT)))
+    roles = np.where(a < b, ROLE_A, np.where(a > b, ROLE_B, int(Role.FAINT)))
     canvas.text(0, 0, "A≠B", Role.DIM)
     canvas.cells(LABEL, 0, np.where(known, glyphs, OUTSIDE), roles, n=inner)
+    _apart(canvas, apart or Apart())
     _numbers(canvas, first, second)
     return canvas
+
+
+def _apart(canvas: Canvas, apart: Apart) -> None:
+    """What makes the strip above misleading, then which settings differ, on one line."""
+    x = 0
+    if apart.text_at is not None:
+        said = f"Texts differ from token {apart.text_at:,} on: equal places are not equal text. "
+        x = canvas.text(x, 1, said, Role.ERROR, BOLD)
+    for letter, tokens in apart.ended.items():
+        x = canvas.text(x, 1, f"{letter} ended at token {tokens:,}. ", Role.WARN, BOLD)
+    if not apart.configs and x == 0:
+        canvas.text(x, 1, "Same text, same config.", Role.DIM)
+    for number, (key, a, b) in enumerate(apart.configs):
+        said = f"{key} A {a:.16} B {b:.16}"
+        left = len(apart.configs) - number
+        if x + len(said) + 12 > canvas.width:
+            canvas.text(x, 1, f"+{left} more keys", Role.DIM)
+            break
+        x = canvas.text(x, 1, f"{said} · ", Role.TEXT)
 
 
 def _numbers(canvas: Canvas, first: Frame, second: Frame) -> None:
     assert first.row is not None
     assert second.row is not None
     found = compare(first.row, second.row)
-    x = canvas.text(0, 1, "▀ A finer ", level_role(0))
-    x = canvas.text(x, 1, f"{found.finer_a:.0%}   ", Role.TEXT, BOLD)
-    x = canvas.text(x, 1, "▄ B finer ", Role.MARKER)
-    x = canvas.text(x, 1, f"{found.finer_b:.0%}   ", Role.TEXT, BOLD)
-    canvas.text(x, 1, f"same {found.agreement:.0%} of {found.tokens:,} tokens", Role.DIM)
+    x = canvas.text(0, 2, "▀ A finer ", ROLE_A)
+    x = canvas.text(x, 2, f"{found.finer_a:.0%}   ", Role.TEXT, BOLD)
+    x = canvas.text(x, 2, "▄ B finer ", ROLE_B)
+    x = canvas.text(x, 2, f"{found.finer_b:.0%}   ", Role.TEXT, BOLD)
+    canvas.text(x, 2, f"same {found.agreement:.0%} of {found.tokens:,} tokens", Role.DIM)
     table = [
         ("budget", _used(first.row), _used(second.row)),
         ("NLL", _mean(first.series.nll), _mean(second.series.nll)),
@@ -104,7 +144,7 @@ def _numbers(canvas: Canvas, first: Frame, second: Frame) -> None:
     ]
     columns = max(canvas.width // 34, 1)
     for place, (name, left, right) in enumerate(table):
-        y, at = 2 + place // columns, (place % columns) * 34
+        y, at = 3 + place // columns, (place % columns) * 34
         role = Role.TEXT if left == right else Role.MARKER
         at = canvas.text(at, y, f"{name:<10}", Role.DIM)
         canvas.text(at, y, f"A {left:<9} B {right:<9}", role)

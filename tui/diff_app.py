@@ -7,15 +7,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar
 
-import numpy as np
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Footer
 
 from megacontext.tui.app import InspectorApp
-from megacontext.tui.diff import draw_difference
+from megacontext.tui.comparing import (
+    config_differences,
+    next_difference,
+    same_moment,
+    texts_part_at,
+)
+from megacontext.tui.diff import Apart, draw_difference
 from megacontext.tui.frame import Frame
-from megacontext.tui.model import I64
 from megacontext.tui.palette import Role
 from megacontext.tui.render.canvas import BOLD, Canvas
 from megacontext.tui.session import Session
@@ -34,7 +38,11 @@ from megacontext.tui.widgets import (
     WaterfallPane,
 )
 
-__all__ = ["DiffApp", "DifferencePane", "same_moment"]
+__all__ = ["DiffApp", "DifferencePane"]
+
+
+SEARCH_S = 1.5
+"""Longest look for the next difference."""
 
 
 class DifferencePane(Pane):
@@ -42,17 +50,19 @@ class DifferencePane(Pane):
 
     number = 0
 
-    def __init__(self, leader: str = "A") -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._leader = leader
+        self.leader = "A"
         self.other: Frame | None = None
+        self.apart = Apart()
 
     def headings(self, frame: Frame) -> tuple[str, ...]:
         said = "Difference: who sees which part finer"
-        return (f"{said} · {self._leader} leads: keys and the line below are about it", said)
+        leads = f"{self.leader} leads"
+        return (f"{said} · {leads}: keys and the line below are about it", f"{said} · {leads}")
 
     def cells(self, frame: Frame, width: int, height: int) -> Canvas:
-        return draw_difference((frame, self.other or frame), width, height)
+        return draw_difference((frame, self.other or frame), width, height, self.apart)
 
 
 class _SideTitle(TitleLine):
@@ -96,6 +106,7 @@ class DiffApp(InspectorApp):
     """
 
     TITLE = "mc-tui diff"
+    COMPARES = True
     BOXES: ClassVar = {"left": (1, 2, 3, 4, 5, 6), "right": (1, 2, 3, 4, 5, 6)}
 
     def __init__(
@@ -112,21 +123,71 @@ class DiffApp(InspectorApp):
         super().__init__(longer, clock=clock, ticking=ticking, theme=theme, unhurried=unhurried)
         other = Session(second if longer is first else first, clock, unhurried=unhurried)
         self.sessions = (self.session, other) if longer is first else (other, self.session)
+        self._configs = config_differences(*(each.source.info for each in self.sessions))
+        self._parted: int | None = None
+        self._compared = 0
 
     def compose(self) -> ComposeResult:
         with Horizontal(id="body", classes="diff"):
             yield _Side("left", "A")
             yield _Side("right", "B")
-        yield DifferencePane("A" if self.session is self.sessions[0] else "B")
+        yield DifferencePane()
         yield StoryLine()
         yield Scrubber()
         yield Footer(compact=True, show_command_palette=False)
+
+    @property
+    def leader(self) -> str:
+        """The letter of the run that keys are about."""
+        return "A" if self.session is self.sessions[0] else "B"
+
+    @property
+    def follower(self) -> Session:
+        """The session that is brought to the leader's moment."""
+        return self.sessions[1 if self.leader == "A" else 0]
+
+    def _apart(self) -> Apart:
+        """Where the texts part, looked for once over what both have, and how the configs differ."""
+        common = min(each.source.num_tokens for each in self.sessions)
+        if self._parted is None and common > self._compared:
+            sources = [each.source for each in self.sessions]
+            self._parted = texts_part_at(sources[0], sources[1], self._compared)
+            self._compared = common
+        ended = {
+            letter: each.source.num_tokens
+            for letter, each in zip("AB", self.sessions, strict=True)
+            if each.source.num_tokens < self.session.history
+        }
+        return Apart(self._parted, tuple(self._configs), ended)
+
+    def swap_leader(self) -> None:
+        """Let keys and the story be about the other run, from the same moment on."""
+        before, after = self.session, self.follower
+        after.pinned, after.view = False, before.view
+        self._session, self.source = after, after.source
+        before.pinned = True
+        self.session.notice = f"{self.leader} leads now: keys and this line are about it."
+
+    def to_difference(self, direction: int) -> None:
+        """Go to the nearest moment at which the two runs see the history otherwise than now."""
+        deadline = self.session.clock() + SEARCH_S
+        row, looked_at = next_difference(
+            self.session.source,
+            self.follower.source,
+            self.session.playback.position,
+            direction,
+            lambda: self.session.clock() > deadline,
+        )
+        self.session.play(lambda play: replace(play.seek(looked_at), playing=False))
+        if row is None:
+            what = "later" if direction > 0 else "earlier"
+            self.session.notice = f"No {what} difference up to here; the same key looks further."
 
     def redraw(self) -> None:
         """Bring the other side to the same history, then draw both."""
         if not self.laid_out:
             return
-        follower = self.sessions[1] if self.session is self.sessions[0] else self.sessions[0]
+        follower = self.follower
         self._align(follower)
         before, frame = self._frame, self.session.frame()
         self._frame = frame
@@ -138,7 +199,8 @@ class DiffApp(InspectorApp):
             for pane in base.query(f"#{name} Pane").results(Pane):
                 pane.show(side)
         difference = base.query_one(DifferencePane)
-        difference.other = pair[1]
+        difference.other, difference.leader = pair[1], self.leader
+        difference.apart = self._apart()
         difference.show(pair[0])
         base.query_one(StoryLine).show(frame)
         base.query_one(Scrubber).show(frame)
@@ -158,16 +220,3 @@ class DiffApp(InspectorApp):
         follower.view = replace(self.session.view, window=window)
         follower.pinned = True
         follower.tick()
-
-
-def same_moment(leader: I64, position: int, follower: I64) -> int:
-    """The follower's row at the leader's row ``position``: tokens read first, then the round.
-
-    Where the follower has no row with just as many tokens, its last one with fewer.
-    """
-    if not len(leader):
-        return 0
-    tokens = leader[position]
-    rounds = position - int(np.searchsorted(leader, tokens, "left"))
-    first, stop = (int(np.searchsorted(follower, tokens, side)) for side in ("left", "right"))
-    return min(first + rounds, stop - 1) if first < stop else max(first - 1, 0)

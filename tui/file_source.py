@@ -24,6 +24,7 @@ from megacontext.tui.life import NOTHING, Glimpse
 from megacontext.tui.model import F64, I64, RowModel
 from megacontext.tui.rows import damaged_row, row_model, score_pairs
 from megacontext.tui.source import Control, Scalars
+from megacontext.tui.turns import marker_labels, turn_spans
 from megacontext.tui.view import Node
 
 __all__ = ["FileSource", "run_info"]
@@ -44,6 +45,7 @@ def run_info(meta: TraceMeta, name: str) -> RunInfo:
         w_max=meta.w_max,
         seed=str(meta.seed),
         lens=meta.extra.get("mc.lens", ""),
+        config=meta.config,
     )
     lens = config.get("lens") if isinstance(config, dict) else None
     queries = lens.get("query_tokens") if isinstance(lens, dict) else None
@@ -160,8 +162,9 @@ class FileSource:
             o.heat,
             latency.astype(np.float64),
             o.kv_drift.astype(np.float64),
-            tuple(Marker(row, label) for row, label in sorted(o.markers.items())),
+            tuple(Marker(row, label) for row, label in marker_labels(o.markers).items()),
             _knobs(self.info, o.knobs),
+            turn_spans(o.markers),
         )
 
     @property
@@ -176,6 +179,7 @@ class FileSource:
             growing=growing,
             controllable=listening,
             paused=listening and self.control is not None and self.control.paused,
+            waits=listening and self.control is not None and self.control.waits,
             problem=self._problem,
         )
 

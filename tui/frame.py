@@ -14,6 +14,7 @@ from megacontext.tui.explain import ScoreExplanation
 from megacontext.tui.life import NodeLife
 from megacontext.tui.model import F64, I64, RowModel
 from megacontext.tui.playback import Playback
+from megacontext.tui.turns import Turn
 from megacontext.tui.view import ViewState, Window
 
 __all__ = ["Frame", "Marker", "Run", "RunInfo", "Series", "Status", "TextSpan", "Trail"]
@@ -26,6 +27,7 @@ class RunInfo:
     """What the trace's metadata says about the run.
 
     Attributes:
+        config: the resolved config, YAML.
         keep_newest: newest blocks that are collapsed by choice only at close looks.
         query_tokens: newest tokens that form the lens's query.
         question_tau_expand, question_n_diff: those of close looks; None where they have none.
@@ -45,6 +47,7 @@ class RunInfo:
     query_tokens: int = 32
     question_tau_expand: float | None = None
     question_n_diff: int | None = None
+    config: str = ""
 
     def at(self, trigger: int) -> RunInfo:
         """With the knobs that a refocus of this trigger goes by."""
@@ -69,6 +72,7 @@ class Status:
         growing: rows may still arrive.
         controllable: an engine takes commands.
         paused: the engine is paused.
+        waits: the engine waits for a person's next turn.
         problem: one sentence where something is wrong ("" when nothing is).
     """
 
@@ -77,6 +81,7 @@ class Status:
     controllable: bool = False
     paused: bool = False
     problem: str = ""
+    waits: bool = False
 
 
 @dataclass(frozen=True)
@@ -230,6 +235,7 @@ class Frame:
     first_step: int = 0
     last_step: int = 0
     notice: str = ""
+    turns: tuple[Turn, ...] = ()
     run: Run = field(default_factory=Run)
     log: LogView = field(default_factory=LogView)
     explanation: ScoreExplanation | None = None

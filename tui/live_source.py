@@ -49,13 +49,13 @@ class LiveSource(FileSource):
 
     def refresh(self) -> bool:
         before = self.status()
+        if self.control is None and before.growing:
+            self.control = self._connect()
         if self._reader is None:
             if self._try_open():
                 return True
             self._problem = self.engine.problem() if self.engine else self._problem
             return self.status() != before
-        if self.control is None and before.growing:
-            self.control = self._connect()
         return super().refresh() or self.status() != before
 
     def _try_open(self) -> bool:

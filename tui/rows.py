@@ -12,6 +12,7 @@ from megacontext.traces.row import TraceRow
 from megacontext.traces.state import apply_actions
 from megacontext.tui.explain import Pair
 from megacontext.tui.model import I8, Act, Refused, RowModel, Spans
+from megacontext.tui.turns import marker_label
 from megacontext.tui.view import Node
 
 __all__ = ["PAIRS_COLUMN", "damaged_row", "row_model", "score_pairs"]
@@ -66,7 +67,7 @@ def row_model(row: TraceRow, number: int, block_size: int) -> RowModel:
         delta_nll=math.nan if row.delta_nll is None else row.delta_nll,
         stage_us=(row.us_gist, row.us_lens, row.us_alloc, row.us_kv, row.us_decode, row.us_record),
         scores_dropped=row.scores_dropped,
-        marker=row.marker or "",
+        marker=marker_label(row.marker or ""),
         knobs=row.knobs or "",
         nll=_mean(row.new_nll),
         damaged=problem,

@@ -221,3 +221,31 @@ class Session(Viewing):
         """Go to the first row whose history includes ``token``."""
         place = int(np.searchsorted(self.source.scalars.history, token, "left"))
         self.playback = replace(self.playback.seek(place), playing=False)
+
+    # -- the conversation ---------------------------------------------------------------------
+    def ask(self, question: str) -> None:
+        """Send a question; the view follows what it expands once that has arrived."""
+        if self.source.control is not None:
+            self.source.control.ask(question)
+            self.talk.expect()
+            self.view = replace(self.view, talking=True)
+            self.notice = "Asked: the view follows what the question opens; the answer streams in."
+
+    def _follow_question(self) -> bool:
+        """Show the refocus of the question that was asked here, when its row has arrived."""
+        span = self.talk.arrived()
+        if span is not None:
+            self.show_turn(span.row)
+            self.notice = ""
+        return span is not None
+
+    def show_turn(self, number: int) -> None:
+        """Go to the refocus of a question, and to the finest node that it expanded."""
+        self.playback = replace(self.playback.seek(number), playing=False)
+        self.view = replace(self.view, talking=True)
+        row = self.row
+        expanded = reaction(self.source, row) if row is not None else None
+        if expanded is not None:
+            there, act = expanded
+            self.playback = self.playback.seek(there.number)
+            self.centre(act.node)

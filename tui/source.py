@@ -15,6 +15,7 @@ from megacontext.tui.explain import Pair
 from megacontext.tui.frame import U8, Marker, RunInfo, Status
 from megacontext.tui.life import Glimpse
 from megacontext.tui.model import F64, I64, RowModel
+from megacontext.tui.turns import Exchange, TurnSpan
 from megacontext.tui.view import Node
 
 __all__ = ["Control", "Scalars", "Source"]
@@ -32,6 +33,7 @@ class Scalars:
     drift: F64
     markers: tuple[Marker, ...] = ()
     knobs: tuple[tuple[int, RunInfo], ...] = ()  # (row, settings from there on), by row
+    turns: tuple[TurnSpan, ...] = ()  # questions, by row
 
     @classmethod
     def empty(cls) -> Scalars:
@@ -45,7 +47,20 @@ class Control(Protocol):
 
     @property
     def paused(self) -> bool:
-        """Whether the engine was told to pause."""
+        """Whether the engine is paused, whoever paused it."""
+        ...
+
+    @property
+    def waits(self) -> bool:
+        """Whether the engine waits for a person's next turn."""
+        ...
+
+    def exchange(self) -> Exchange | None:
+        """The latest question to the engine, whoever asked it, with its answer so far."""
+        ...
+
+    def ask(self, text: str) -> None:
+        """Ask a question; the engine refocuses, answers, and goes on as before."""
         ...
 
     def answers(self) -> list[str]:

@@ -95,6 +95,7 @@ class ViewState:
         maximized: 0, or the number (1–6) of the only pane on screen.
         scroll: lines the text pane is scrolled down.
         trail: earlier (window, node, inspecting) for the way back out.
+        talking: the conversation has a pane of its own.
         needle: the text last searched for; its hits are marked in the text pane and on the map.
         as_written: the text pane keeps line breaks and indentation, else it runs lines together.
         log_at, log_top: the chosen line of the action list and the one on top of it, by their
@@ -111,6 +112,7 @@ class ViewState:
     scroll: int = 0
     trail: tuple[tuple[Window, Node | None, bool], ...] = ()
     needle: str = ""
+    talking: bool = False
     as_written: bool = True
     log_at: int | None = None
     log_top: int | None = None
@@ -153,7 +155,7 @@ class ViewState:
             return replace(
                 self, window=window, node=node, inspecting=inspecting, trail=self.trail[:-1]
             )
-        return replace(self, window=Window(), inspecting=False, needle="")
+        return replace(self, window=Window(), inspecting=False, needle="", talking=False)
 
     def reset(self) -> ViewState:
         """All panes, the whole history; the selection stays."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from megacontext.tui.changes import LogView
+from megacontext.tui.conversation import Conversation
 from megacontext.tui.explain import ScoreExplanation, bm25, recorded
 from megacontext.tui.focus import reaction
 from megacontext.tui.frame import Frame, Marker, Run, RunInfo, Series, Trail
@@ -28,6 +29,8 @@ from megacontext.tui.view import Node, ViewState
 
 __all__ = ["MAX_HITS", "Viewing"]
 
+NOTICE_S = 6.0
+"""How long a notice stands before the story goes on."""
 TRAIL_ROWS = 160
 """Rows of the past that a frame carries: more than any waterfall shows."""
 
@@ -77,7 +80,8 @@ class Viewing:
         self.log = ActionLog(source)
         self.view = ViewState()
         self.last_find = ""
-        self.notice = ""
+        self._notice, self._noticed = "", clock()
+        self.talk = Conversation(source)
         self.pinned = False  # another session sets the window, as it is
         self.marks = MarkFile.read(source.path)
         self._scan: LifeScan | None = None
@@ -107,6 +111,15 @@ class Viewing:
         if act is not None and len(voluntary) and voluntary.any():
             self.view = self.view.select(act.node)
 
+    @property
+    def notice(self) -> str:
+        """What the story line says instead of its story, for a few seconds."""
+        return self._notice
+
+    @notice.setter
+    def notice(self, said: str) -> None:
+        self._notice, self._noticed = said, self.clock()
+
     # -- time ---------------------------------------------------------------------------------
     def tick(self) -> bool:
         """Take in new rows, let time pass; True when the screen may look different."""
@@ -116,17 +129,26 @@ class Viewing:
         if self.source.num_rows < self.playback.count:
             self._start_over()
         before = self.playback
-        known, self._problem = self._problem, self.source.status().problem
-        if (before.count == 0 and self.source.num_rows) or self._problem not in ("", known):
+        status = self.source.status()
+        known, self._problem = self._problem, status.problem
+        arrived = before.count == 0 and (self.source.num_rows or status.waits)
+        if arrived or self._problem not in ("", known):
             self.notice = ""  # nothing is waited for any more, and a new problem is said at once
         grown = before.grow(self.source.num_rows)
         self.playback = grown.tick(elapsed, finished=not self.source.status().growing)
         answers = self.source.control.answers() if self.source.control is not None else []
         if answers:
             self.notice = " ".join(answers)
+        if self.row is not None and self._notice and now - self._noticed > NOTICE_S:
+            self.notice, changed = "", True
+        changed = self._follow_question() or self.talk.changed() or changed
         read = self._read_vitals()
         read |= self._explain()
         return self._read_life() or read or changed or bool(answers) or self.playback != before
+
+    def _follow_question(self) -> bool:
+        """Show the refocus of a question that was asked here; True when the view moved."""
+        return False
 
     def _start_over(self) -> None:
         """Another, shorter trace has taken the file's name: show that one from its end."""
@@ -186,6 +208,7 @@ class Viewing:
         """Whether all there is to do is to show rows as they arrive."""
         node, scan, count = self.view.node, self._scan, self.source.num_rows
         read = node is None or (scan is not None and scan.node == node and scan.covers(count))
+        read = read and not self.talk.streaming and not self._notice
         return read and self.playback.following and self.source.status().growing
 
     # -- the frame ----------------------------------------------------------------------------
@@ -232,6 +255,7 @@ class Viewing:
             first_step=int(scalars.step[0]) if count else 0,
             last_step=int(scalars.step[-1]) if count else 0,
             notice=self.notice,
+            turns=self.talk.turns(),
             run=self.run(),
             log=self._log_view(trail),
             hits=self.hits(),

@@ -23,7 +23,8 @@ ANSWER_TOKENS, ANSWER_STOP = 64, "\n"
 
 
 def question_text(text: str, chat: bool = False) -> str:
-    """A typed question as the model reads it; anything but a plain question stays as it is.
+    """A typed line as the model reads it: a plain question in the form of one, another text as a
+    line of its own, and what ends where its answer begins (``…:``) as it is.
 
     Args:
         text: what a person typed.
@@ -32,7 +33,9 @@ def question_text(text: str, chat: bool = False) -> str:
     asked = text.strip()
     if chat:
         return asked
-    return TEMPLATE.format(question=asked) if asked.endswith("?") else text
+    if asked.endswith("?"):
+        return TEMPLATE.format(question=asked)
+    return text if text.endswith(("\n", ":")) else f"{text}\n"
 
 
 def answer_turn(session: Session, text: str, limit: int, stop: str) -> str:

@@ -147,7 +147,8 @@ class ControlSteering(LineSteering):
             if self._questions and not session.answering:
                 question = self._next_question(session)
                 self._through_pause = True
-                answer_turn(session, question, ANSWER_TOKENS, ANSWER_STOP)
+                chat = session.parts.base.tokenizer.chat is not None
+                answer_turn(session, question, ANSWER_TOKENS, "" if chat else ANSWER_STOP)
                 self._through_pause = False
             elif not self._paused or self._through_pause or self._may_step(session):
                 return

@@ -14,9 +14,10 @@ from megacontext.traces.compact import compact
 from megacontext.traces.errors import LockedError, TraceError
 from megacontext.traces.export import export
 from megacontext.traces.files import OS_FILES
+from megacontext.traces.paths import lock_path
 from megacontext.traces.reader import TraceReader
 from megacontext.traces.recover import recover
-from megacontext.traces.writer import TraceWriter, lock_path, stored_scores
+from megacontext.traces.writer import TraceWriter, stored_scores
 
 # ---------------------------------------------------------------- recover
 

@@ -21,6 +21,7 @@ from megacontext.tui.life import Glimpse, glimpse_of
 from megacontext.tui.model import RowModel
 from megacontext.tui.rows import row_model
 from megacontext.tui.source import Scalars
+from megacontext.tui.turns import Exchange, marker_label, turn_spans
 from megacontext.tui.view import Node
 
 BLOCK = 8
@@ -33,6 +34,8 @@ class FakeControl:
     sent: list[tuple[object, ...]] = field(default_factory=list)
     paused: bool = False
 
+    waits: bool = False
+    now: Exchange | None = None
     failures: list[str] = field(default_factory=list)
 
     def answers(self) -> list[str]:
@@ -52,6 +55,12 @@ class FakeControl:
 
     def knob(self, name: str, value: float) -> None:
         self.sent.append(("knob", name, value))
+
+    def exchange(self) -> Exchange | None:
+        return self.now
+
+    def ask(self, text: str) -> None:
+        self.sent.append(("ask", text))
 
     def inject(self, text: str) -> None:
         self.sent.append(("inject", text))
@@ -128,14 +137,16 @@ class FakeSource:
             np.stack([r.heat for r in rows]),
             np.array([r.us_decode for r in rows]),
             np.array([np.nan if r.kv_drift is None else r.kv_drift for r in rows]),
-            tuple(Marker(i, r.marker) for i, r in enumerate(rows) if r.marker),
+            tuple(Marker(i, marker_label(r.marker)) for i, r in enumerate(rows) if r.marker),
+            turns=turn_spans({i: r.marker for i, r in enumerate(rows) if r.marker}),
         )
 
     def status(self) -> Status:
         growing = self.mode != "REPLAY" and not self.problem
         listening = growing and self.control is not None
         paused = bool(listening and self.control and self.control.paused)
-        return Status(self.mode, growing, listening, paused, self.problem)
+        waits = bool(listening and self.control and self.control.waits)
+        return Status(self.mode, growing, listening, paused, self.problem, waits)
 
     def refresh(self) -> bool:
         grown, self._known = self.visible != self._known, self.visible

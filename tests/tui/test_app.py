@@ -285,7 +285,7 @@ async def test_typed_text_goes_to_the_engine(make: Make, fake) -> None:
     source = fake(mode="LIVE", visible=20)
     app = make(source)
     async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.press("i")
+        await pilot.press("I")
         await until(pilot, lambda: isinstance(app.screen, PromptScreen))
         await pilot.press("h", "i", "enter")
         await until(pilot, lambda: bool(source.control.sent))
@@ -405,3 +405,13 @@ async def test_the_picture_moves_with_playback(make: Make, clock) -> None:
         await pilot.pause()
         assert app.shown.playback.position == 40
         assert _text(app, MapPane) != before
+
+
+@pytest.mark.parametrize("size", [(80, 17), (100, 14), (50, 30)])
+async def test_a_pane_alone_is_there_on_the_smallest_terminals_too(make: Make, size) -> None:
+    app = make()
+    async with app.run_test(size=size) as pilot:
+        for key in "234568":
+            await pilot.press(key)
+            shown = [pane for pane in app.panes if pane.has_class("-max") and pane.region.area]
+            assert shown, f"key {key}"

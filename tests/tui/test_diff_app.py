@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from megacontext.tui.app import InspectorApp
-from megacontext.tui.diff_app import DiffApp, DifferencePane, same_moment
+from megacontext.tui.comparing import config_differences, same_moment, texts_part_at
+from megacontext.tui.diff_app import DiffApp, DifferencePane
+from megacontext.tui.frame import RunInfo
 
 
 async def test_the_diff_keeps_both_runs_at_the_same_history(fake, clock) -> None:
@@ -56,3 +60,60 @@ def test_the_diff_aligns_by_tokens_then_by_round() -> None:
     assert places == [0, 1, 2, 2, 2, 4]
     assert same_moment(leader, 0, np.array([15])) == 0
     assert same_moment(np.array([], int), 0, follower) == 0
+
+
+def strip(app: DiffApp) -> str:
+    pane = app.query_one(DifferencePane)
+    return "\n".join(pane.render_line(y).text for y in range(pane.size.height))
+
+
+async def test_runs_of_other_texts_and_configs_are_told_apart(story, clock) -> None:
+    a, b = story(), story(30)
+    b.pieces_by_token[50] = " otherwise"
+    a.info = replace(a.info, config="seed: 0\nlens: {kind: bm25}\nw_max: 96\n")
+    b.info = replace(b.info, config="seed: 0\nlens: {kind: lensnet}\nw_max: 64\n")
+    app = DiffApp(a, b, clock=clock, ticking=False, unhurried=True)
+    async with app.run_test(size=(200, 50)) as pilot:
+        assert "Texts differ from token 50 on" in strip(app)
+        assert "lens.kind A bm25 B lensnet · w_max A 96 B 64" in strip(app)
+        await pilot.press("end")
+        assert "B ended at token 240" in strip(app)
+
+
+async def test_equal_runs_say_so(story, clock) -> None:
+    app = DiffApp(story(), story(), clock=clock, ticking=False, unhurried=True)
+    async with app.run_test(size=(160, 45)) as pilot:
+        await pilot.pause()
+        assert "Same text, same config." in strip(app)
+
+
+async def test_keys_go_to_the_next_difference_and_swap_the_leader(story, clock) -> None:
+    a, b = story(), story()
+    for row in b.raw[20:25]:
+        row.actions = row.actions[:0]
+    app = DiffApp(a, b, clock=clock, ticking=False, unhurried=True)
+    async with app.run_test(size=(160, 45)) as pilot:
+        await pilot.press("home", "right_curly_bracket")
+        assert app.session.playback.position == 20
+        await pilot.press("left_curly_bracket")
+        assert app.session.playback.position == 19
+        await pilot.press("right_curly_bracket", "backslash")
+        assert app.leader == "B"
+        assert app.session.playback.position == 20
+        await pilot.press("right")
+        assert [each.playback.position for each in app.sessions] == [21, 21]
+        assert any("B leads" in str(pane.border_title) for pane in app.panes)
+        await pilot.press("end", "right_curly_bracket")
+        assert "No later difference" in app.session.notice
+
+
+def test_configs_are_compared_key_by_key() -> None:
+    a, b = RunInfo(config="x: {y: 1}\nsource: {a: 1}\n"), RunInfo(config="x: {y: 2, z: 3}\n")
+    assert config_differences(a, b) == [
+        ("x.y", "1", "2"), ("x.z", "–", "3"), ("source.a", "1", "–"),
+    ]  # fmt: skip
+    assert config_differences(RunInfo(config="{"), b) == []
+
+
+def test_texts_part_where_the_first_token_differs(story) -> None:
+    assert texts_part_at(story(), story(20)) is None

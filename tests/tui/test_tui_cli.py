@@ -6,17 +6,22 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from megacontext.traces.errors import ConfigError
+from megacontext.traces.files import is_locked
 from megacontext.traces.made import MadeRun
 from megacontext.traces.meta import TraceMeta
+from megacontext.traces.paths import lock_path
 from megacontext.traces.writer import TraceWriter
 from megacontext.tui.capture import SHOTS
 from megacontext.tui.launch import TerminalError, forget_old_size, is_first_run, pick_theme
-from megacontext.tui.serve import HOST, command_of
+from megacontext.tui.live import Start
+from megacontext.tui.serve import HOST, command_of, serve
 from megacontext.tui.terminal import PseudoTerminal
 
 
@@ -51,6 +56,7 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
         ["serve", "--replay", "missing.arrow"],
         ["serve", "--replay", "a", "--config", "b"],
         ["serve", "--replay", "a", "--port", "0"],
+        ["serve", "--config", "missing.yaml"],
         ["replay", "missing.arrow"],
     ],
 )
@@ -61,6 +67,24 @@ def test_bad_arguments_are_one_sentence_and_exit_code_two(arguments: list[str]) 
     assert done.stderr.count("\n") == 1
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["live", "--config", "a.yaml", "--attach", "b.arrow"], "drop one of them"),
+        (["live"], "give one of them"),
+        (["live", "--what"], "See mc-tui live --help."),
+        (["nonsense"], "See mc-tui --help."),
+        (["serve", "--replay", "x", "--port", "0"], "See mc-tui serve --help."),
+    ],
+)
+def test_a_usage_error_says_what_to_do(arguments: list[str], says: str) -> None:
+    assert says in run(*arguments).stderr
+
+
+def test_the_version_is_the_packages() -> None:
+    assert run("--version").stdout == f"mc-tui {metadata.version('megacontext')}\n"
 
 
 def test_without_a_terminal_it_says_what_else_there_is(small_trace: Path) -> None:
@@ -148,10 +172,42 @@ def test_a_size_left_in_the_environment_does_not_count(monkeypatch: pytest.Monke
 
 def test_serve_runs_this_app_on_this_machine_only(small_trace: Path) -> None:
     assert HOST == "127.0.0.1"
-    command = command_of(small_trace, None, None)
-    assert command[1:4] == ["-m", "megacontext.tui.cli", "replay"]
+    command = command_of(small_trace, None, "mc-light")
+    assert command[1:] == [
+        "-m", "megacontext.tui.cli", "replay", str(small_trace), "--theme", "mc-light",
+    ]  # fmt: skip
     with pytest.raises(ConfigError, match="exactly one"):
-        command_of(None, None, None)
+        serve(replay=None, start=None, attach=None, port=8400, theme="")
+
+
+def test_under_serve_one_engine_runs_for_all_tabs_and_ends_with_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, trace = tmp_path / "run.yaml", tmp_path / "t.arrow"
+    config.write_text("seed: 0\n")
+    script = (
+        "import signal; from pathlib import Path; from megacontext.traces.target import claim\n"
+        f"claim(Path({str(trace)!r}), overwrite=False); signal.pause()"
+    )
+    monkeypatch.setattr(
+        "megacontext.tui.live.engine_command", lambda *_: [sys.executable, "-c", script]
+    )
+    served: list[tuple[list[str], bool]] = []
+
+    class Server:
+        def __init__(self, command: str, **_: object) -> None:
+            self.command = command
+
+        def serve(self) -> None:
+            served.append((self.command.split(), is_locked(lock_path(trace))))
+
+    monkeypatch.setitem(sys.modules, "textual_serve.server", SimpleNamespace(Server=Server))
+    start = Start(config, trace)
+    serve(replay=None, start=start, attach=None, port=8400, theme="dark")
+    ((command, running),) = served
+    assert running, "the engine was there before the first tab"
+    assert command[3:6] == ["live", "--attach", str(trace)], "a tab joins it and starts none"
+    assert not is_locked(lock_path(trace)), "and it ended with the server"
 
 
 @pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")

@@ -23,41 +23,44 @@ SPAN = re.compile(r"\s*@\d+-\d+")
 
 
 def draw_title(frame: Frame, width: int, height: int) -> Canvas:
-    """What is shown: mode, run, where in it, whether it plays, whether it still grows."""
+    """What is shown: its state first, which is never cut; then the run, and where in it."""
     canvas = Canvas(width, height)
     status, row = frame.status, frame.row
     canvas.cells(0, 0, ord(" "), bg=int(Role.SURFACE), n=width)
-    ok = not status.problem
-    x = canvas.text(1, 0, "mc-tui ", Role.DIM, bg=Role.SURFACE)
-    x = canvas.text(x, 0, status.mode, Role.OK if ok else Role.ERROR, BOLD, bg=Role.SURFACE)
-    x = canvas.text(x, 0, f" {frame.info.name} ", Role.TITLE, BOLD, bg=Role.SURFACE)
+    role = Role.ERROR if status.problem else Role.OK
+    x = canvas.text(1, 0, f"{status.mode} ", role, BOLD, bg=Role.SURFACE)
+    for word, colour in _state(frame):
+        x = canvas.text(x, 0, f"{word} ", colour, BOLD, bg=Role.SURFACE)
+    facts = ""
     if row is not None:
         within = f" round {row.round + 1}" if row.round else ""
-        facts = f" step {row.step:,}/{frame.last_step:,}{within}"
-        facts += f"  tok {row.history:,}  {PHASE_WORDS.get(row.phase, '?')}"
-        x = canvas.text(x, 0, facts, Role.TEXT, bg=Role.SURFACE)
-    right = _activity(frame)
-    start = width - len(right) - 1
-    if start > x:
-        role = Role.ERROR if not ok else Role.WARN if status.paused else Role.OK
-        canvas.text(start, 0, right, role, bg=Role.SURFACE)
+        facts = f"step {row.step:,}/{frame.last_step:,}{within}  tok {row.history:,}"
+        facts += f"  {PHASE_WORDS.get(row.phase, '?')}"
+    name = f" {frame.info.name}"
+    free = width - x - 1 - len(facts)  # the place in the run comes before the run's name
+    shown = name if len(name) + 2 <= free else f"{name[: free - 3]}…" if free >= 12 else ""
+    x = canvas.text(x, 0, f"{shown}  " if shown else "", Role.TITLE, BOLD, bg=Role.SURFACE)
+    canvas.text(x, 0, facts, Role.TEXT, bg=Role.SURFACE)
     return canvas
 
 
-def _activity(frame: Frame) -> str:
+def _state(frame: Frame) -> list[tuple[str, int]]:
+    """What the engine and the view are doing, most urgent first."""
     play, status = frame.playback, frame.status
-    parts = []
+    parts: list[tuple[str, int]] = []
     if status.problem:
-        parts.append("✗ DISCONNECTED")
+        parts.append(("✗ DISCONNECTED", int(Role.ERROR)))
     if status.paused:
-        parts.append("ENGINE PAUSED")
+        parts.append(("ENGINE PAUSED", int(Role.WARN)))
+    if status.waits:
+        parts.append(("WAITS FOR YOU", int(Role.WARN)))
     if status.growing:
-        parts.append("● REC")
-    if play.following and not status.problem:
-        parts.append("FOLLOW")
+        parts.append(("● REC", int(Role.OK)))
+    if play.following and status.growing:
+        parts.append(("FOLLOW", int(Role.OK)))
     elif not play.following:
-        parts.append(("▶ " if play.playing else "‖ ") + f"{play.factor:g}×")
-    return "  ".join(parts)
+        parts.append((("▶ " if play.playing else "‖ ") + f"{play.factor:g}×", int(Role.OK)))
+    return parts
 
 
 def draw_story(frame: Frame, width: int, height: int) -> Canvas:
@@ -80,6 +83,8 @@ def story(frame: Frame) -> tuple[str, int]:
     if frame.status.problem and (row is None or newest):  # the title says so everywhere else
         return frame.status.problem, int(Role.ERROR)
     if row is None:
+        if frame.status.waits:
+            return "The engine waits for you: i asks a question, I types text.", int(Role.MARKER)
         if frame.status.growing:
             return "Waiting for the first step.", int(Role.DIM)
         return "This trace has no rows: its run ended before the first step.", int(Role.DIM)
@@ -108,6 +113,8 @@ def _opening(frame: Frame, row: RowModel) -> str:
         return "The run ends here."
     if row.trigger in (Trigger.BLOCK_CLOSED, Trigger.BULK):
         return ""
+    if row.trigger == Trigger.MANUAL:  # what was left at the end of a run
+        return "To record the newest tokens:"
     return f"After {'an' if trigger[0] in 'aeiou' else 'a'} {trigger}:"
 
 

@@ -2,6 +2,7 @@
 
 from megacontext.tui.widgets.actions import ActionsPane
 from megacontext.tui.widgets.budget import BudgetPane
+from megacontext.tui.widgets.conversation import ConversationPane
 from megacontext.tui.widgets.heat import HeatPane
 from megacontext.tui.widgets.inspector import InspectorPane
 from megacontext.tui.widgets.lines import StoryLine, TitleLine
@@ -15,6 +16,7 @@ from megacontext.tui.widgets.waterfall import WaterfallPane
 __all__ = [
     "ActionsPane",
     "BudgetPane",
+    "ConversationPane",
     "HeatPane",
     "InspectorPane",
     "MapPane",

@@ -139,5 +139,6 @@ def text_of_source(config):
 
 def test_only_a_plain_question_is_put_into_the_form_of_one():
     assert question_text(" why? ") == "\nQuestion: why?\nAnswer:"
-    for text in ("The code is 1.\n", "Question: why? Answer:", "go on"):
+    for text in ("The code is 1.\n", "Question: why? Answer:"):
         assert question_text(text) == text
+    assert question_text("The code is 1.") == "The code is 1.\n", "a line, as one typed on stdin"

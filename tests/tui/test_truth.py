@@ -1,0 +1,95 @@
+"""What the title and the story line say is so now, and is never cut."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from megacontext.tui.app import InspectorApp
+from megacontext.tui.frame import Status
+from megacontext.tui.render.bars import draw_title, story
+from megacontext.tui.session import Session
+from megacontext.tui.viewing import NOTICE_S
+
+LIVE = Status("LIVE", growing=True, controllable=True)
+STATES = [
+    (LIVE, ("● REC", "FOLLOW")),
+    (replace(LIVE, paused=True), ("ENGINE PAUSED", "● REC", "FOLLOW")),
+    (replace(LIVE, waits=True), ("WAITS FOR YOU", "● REC", "FOLLOW")),
+    (replace(LIVE, growing=False, problem="It died."), ("✗ DISCONNECTED",)),
+    (Status("FOLLOW", growing=True), ("● REC", "FOLLOW")),
+]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize(("status", "words"), STATES)
+def test_the_state_stands_first_and_is_never_cut(fake, clock, status, words, width) -> None:
+    session = Session(fake(mode="LIVE"), clock, unhurried=True)
+    frame = session.frame()
+    row = replace(frame.row, round=2, history=123_456_789)
+    info = replace(frame.info, name="a-trace-with-a-rather-long-name-20261130-101500.arrow")
+    frame = replace(frame, status=status, row=row, last_step=1_000_000, info=info)
+    (line,) = draw_title(frame, width, 1).lines()
+    assert line.split()[0] == status.mode
+    places = [line.rindex(word) for word in words]
+    assert places == sorted(places)
+    assert "step" in line
+    if width >= 120:
+        assert "a-trace" in line
+
+
+def test_a_replay_at_its_end_follows_nothing(fake, clock) -> None:
+    session = Session(fake(), clock, unhurried=True)
+    session.play(lambda play: play.end())
+    (line,) = draw_title(session.frame(), 80, 1).lines()
+    assert "FOLLOW" not in line
+
+
+def test_a_notice_expires_and_the_story_goes_on(fake, clock) -> None:
+    source = fake(mode="LIVE", visible=20)
+    session = Session(source, clock, unhurried=True)
+    session.notice = "The engine runs again."
+    clock.now += NOTICE_S - 1
+    session.tick()
+    assert story(session.frame())[0] == "The engine runs again."
+    clock.now += 2
+    assert session.tick(), "the screen changes without a key"
+    assert story(session.frame())[0] != "The engine runs again."
+
+
+def test_what_is_waited_for_does_not_expire_before_it_comes(fake, clock) -> None:
+    source = fake(mode="LIVE", visible=0)
+    session = Session(source, clock, unhurried=True)
+    session.notice = "The engine is starting."
+    clock.now += 10 * NOTICE_S
+    session.tick()
+    assert session.notice == "The engine is starting."
+    source.control.waits = True
+    session.tick()
+    assert "waits for you" in story(session.frame())[0]
+    source.control.waits = False
+    source.visible = 1
+    session.tick()
+    assert session.notice == ""
+
+
+async def test_an_engine_that_dies_at_once_ends_the_app_so_that_the_terminal_says_why(
+    fake, clock
+) -> None:
+    source = fake(mode="LIVE", visible=0)
+    app = InspectorApp(source, clock=clock, ticking=True, unhurried=True)
+    async with app.run_test(size=(80, 24)) as pilot:
+        source.problem = "The engine died (exit code 2): error: no such key."
+        app.tick()
+        await pilot.pause()
+    assert app.return_value == "died"
+
+
+async def test_the_second_viewers_first_p_resumes_what_another_paused(fake, clock) -> None:
+    source = fake(mode="LIVE", visible=20)
+    source.control.paused = True
+    app = InspectorApp(source, clock=clock, ticking=False, unhurried=True)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("p")
+        assert source.control.sent == [("resume",)]
