@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from megacontext.traces.reader import TraceReader
 from megacontext.traces.refocuses import Refocus, RefocusFollower
@@ -22,6 +23,7 @@ from megacontext.traces.state import apply_actions, starts_of
 __all__ = ["Series", "metrics_of", "series_of", "time_to_focus"]
 
 _COLUMNS = ("step", "round", "phase", "tail_tokens", "appended_levels", "levels", "actions")
+_PHASE_BEGAN = re.compile(r"(?:^|; )(ingest|decode) @(\d+)")
 _SUMS = ("new_nll", "budget_used", "w_max")
 _FOLLOWED = (
     "step",
@@ -240,11 +242,12 @@ def _damaged_rows(reader: TraceReader, known: np.ndarray) -> int:
 def _nll(reader: TraceReader) -> dict[str, float | None]:
     sums = {Phase.INGEST: 0.0, Phase.DECODE: 0.0}
     counts = {Phase.INGEST: 0, Phase.DECODE: 0}
-    for _, batch in reader.project(["phase", "new_nll"]):
+    for _, batch in reader.project(["phase", "new_nll", "history_tokens", "marker"]):
         if batch is None:
             continue
         flat, offsets = list_values(batch.column("new_nll"), "new_nll")
         phases = np.repeat(batch.column("phase").to_numpy(), np.diff(offsets))
+        _split_rows(batch, offsets, phases)
         for phase in Phase:
             values = flat[phases == phase]
             values = values[~np.isnan(values)].astype(np.float64)
@@ -256,6 +259,23 @@ def _nll(reader: TraceReader) -> dict[str, float | None]:
         mean = sums[phase] / counts[phase] if counts[phase] else None
         figures[f"nll_{phase.name.lower()}"] = mean
     return figures
+
+
+def _split_rows(batch: pa.RecordBatch, offsets: np.ndarray, phases: np.ndarray) -> None:
+    """Correct ``phases`` of a row's tokens where a marker says that its phase began inside it."""
+    stops = batch.column("history_tokens").to_numpy()
+    for row, marker in enumerate(batch.column("marker").to_pylist()):
+        begun = _PHASE_BEGAN.findall(marker) if marker else []
+        if not begun:
+            continue
+        first, last = int(offsets[row]), int(offsets[row + 1])
+        start = int(stops[row]) - (last - first)
+        names = {"ingest": Phase.INGEST, "decode": Phase.DECODE}
+        cuts = [(first + int(at) - start, names[name]) for name, at in begun]
+        other = Phase.INGEST if cuts[0][1] is Phase.DECODE else Phase.DECODE
+        phases[first : max(first, cuts[0][0])] = other
+        for (cut, phase), (stop, _) in zip(cuts, [*cuts[1:], (last, None)], strict=True):
+            phases[max(first, cut) : stop] = phase
 
 
 def _mean(values: np.ndarray) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 import struct
 import zlib
 
@@ -80,7 +81,10 @@ def _markers(reader: TraceReader, height: float) -> str:
     for row, text in sorted(reader.overview().markers.items()):
         x = _LEFT + (row + 0.5) * _WIDTH / rows
         plain = "".join(c if c.isprintable() else "?" for c in text)
-        said, label = html.escape(plain), plain[:_LABEL_CHARACTERS]
+        named = re.sub(r"\s*@\d+-\d+", "", plain)  # the tooltip has the tokens, too
+        cut = len(named) > _LABEL_CHARACTERS
+        said = html.escape(plain)
+        label = named[: _LABEL_CHARACTERS - 1] + "…" if cut else named
         parts.append(
             f'<g><line x1="{x:.1f}" x2="{x:.1f}" y1="18" y2="{height}" class="mark"/>'
             f"<title>row {row}: {said}</title>"

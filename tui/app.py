@@ -188,7 +188,7 @@ class InspectorApp(DeskApp):
         """Which panes are on screen: all, or the maximized one; log, inspector or both."""
         base = self.screen_stack[0]
         chosen = frame.view.maximized
-        both = self.size.height >= 50
+        both = self.session.explaining = self.size.height >= 50
         for pane in base.query("#body Pane").results(Pane):
             visible = pane.number == chosen if chosen else self._fits(pane, frame, both=both)
             pane.set_class(bool(chosen) and visible, "-max")

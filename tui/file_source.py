@@ -15,12 +15,14 @@ import yaml
 from megacontext.traces.errors import MegaContextError, TraceError
 from megacontext.traces.meta import TraceMeta
 from megacontext.traces.reader import TraceReader
+from megacontext.traces.token_index import TokenIndex
 from megacontext.traces.vitals import Vitals, VitalsScan
+from megacontext.tui.explain import Pair
 from megacontext.tui.frame import Marker, RunInfo, Status
 from megacontext.tui.glimpse import Glimpses
 from megacontext.tui.life import NOTHING, Glimpse
 from megacontext.tui.model import F64, I64, RowModel
-from megacontext.tui.rows import damaged_row, row_model
+from megacontext.tui.rows import damaged_row, row_model, score_pairs
 from megacontext.tui.source import Control, Scalars
 from megacontext.tui.view import Node
 
@@ -43,6 +45,10 @@ def run_info(meta: TraceMeta, name: str) -> RunInfo:
         seed=str(meta.seed),
         lens=meta.extra.get("mc.lens", ""),
     )
+    lens = config.get("lens") if isinstance(config, dict) else None
+    queries = lens.get("query_tokens") if isinstance(lens, dict) else None
+    if isinstance(queries, int) and queries > 0:
+        info = replace(info, query_tokens=queries)
     return replace(info, **_focus_of(config))
 
 
@@ -112,6 +118,7 @@ class FileSource:
         self._reader: TraceReader | None = None
         self._glimpses: Glimpses | None = None
         self._vitals: VitalsScan | None = None
+        self._tokens: TokenIndex | None = None
         self._rows: OrderedDict[int, RowModel] = OrderedDict()
         self._scalars = Scalars.empty()
         self._problem = ""
@@ -128,6 +135,7 @@ class FileSource:
         """Start what is read piece by piece from the beginning."""
         self._glimpses = Glimpses(reader, self.info.block_size)
         self._vitals = VitalsScan(reader)
+        self._tokens = TokenIndex(reader)
 
     # -- growing ------------------------------------------------------------------------------
     @property
@@ -249,6 +257,22 @@ class FileSource:
         except TraceError as error:
             self._problem = _unreadable(error)
             return True
+
+    def token_index(self, enough: Callable[[], bool]) -> TokenIndex | None:
+        try:
+            read = self._tokens is not None and self._tokens.advance(enough)
+        except TraceError as error:
+            self._problem = _unreadable(error)
+            return None
+        return self._tokens if read else None
+
+    def recorded_pairs(self, number: int, node: Node) -> tuple[Pair, ...]:
+        if self._reader is None:
+            return ()
+        try:
+            return score_pairs(self._reader, number, node)
+        except TraceError:
+            return ()  # the next refresh or the row itself says what is wrong
 
     def pieces(self, start: int, stop: int) -> tuple[list[str], F64]:
         if stop <= start or self._reader is None:

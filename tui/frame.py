@@ -10,6 +10,7 @@ import numpy as np
 from megacontext.traces.schema import CLOSE_LOOKS, Trigger
 from megacontext.traces.vitals import Vitals
 from megacontext.tui.changes import LogView
+from megacontext.tui.explain import ScoreExplanation
 from megacontext.tui.life import NodeLife
 from megacontext.tui.model import F64, I64, RowModel
 from megacontext.tui.playback import Playback
@@ -25,7 +26,8 @@ class RunInfo:
     """What the trace's metadata says about the run.
 
     Attributes:
-        keep_newest: newest blocks that are folded by choice only at close looks.
+        keep_newest: newest blocks that are collapsed by choice only at close looks.
+        query_tokens: newest tokens that form the lens's query.
         question_tau_expand, question_n_diff: those of close looks; None where they have none.
     """
 
@@ -40,6 +42,7 @@ class RunInfo:
     n_diff: int = 4
     cooldown_steps: int = 2
     keep_newest: int = 0
+    query_tokens: int = 32
     question_tau_expand: float | None = None
     question_n_diff: int | None = None
 
@@ -229,6 +232,7 @@ class Frame:
     notice: str = ""
     run: Run = field(default_factory=Run)
     log: LogView = field(default_factory=LogView)
+    explanation: ScoreExplanation | None = None
     hits: I64 = field(default_factory=lambda: np.empty((0, 2), np.int64))
 
     def step_of(self, number: int) -> int:

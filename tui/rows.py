@@ -7,12 +7,18 @@ import math
 import numpy as np
 
 from megacontext.traces.errors import PlanError
+from megacontext.traces.reader import TraceReader
 from megacontext.traces.row import TraceRow
 from megacontext.traces.state import apply_actions
+from megacontext.tui.explain import Pair
 from megacontext.tui.model import I8, Act, Refused, RowModel, Spans
 from megacontext.tui.view import Node
 
-__all__ = ["damaged_row", "row_model"]
+__all__ = ["PAIRS_COLUMN", "damaged_row", "row_model", "score_pairs"]
+
+PAIRS_COLUMN = "score_pairs"
+"""Optional column, list<struct<level, index, query_token, block_token, weight, label>>: for some
+nodes of the row, which tokens of the query gave rise to their scores."""
 
 
 def _after(row: TraceRow, block_size: int) -> tuple[I8, str]:
@@ -103,4 +109,24 @@ def damaged_row(
         knobs="",
         nll=math.nan,
         damaged=said,
+    )
+
+
+def score_pairs(reader: TraceReader, number: int, node: Node) -> tuple[Pair, ...]:
+    """What row ``number`` says in its optional column of pairs about ``node``; () without one.
+
+    Raises:
+        TraceError: the reader was closed.
+    """
+    if PAIRS_COLUMN not in reader.schema.names:
+        return ()
+    block = reader.block_of(number)
+    first, batch = next(reader.project([PAIRS_COLUMN], block, block + 1))
+    if batch is None:
+        return ()
+    entries = batch.column(0)[number - first].as_py() or []
+    return tuple(
+        Pair(int(e["query_token"]), int(e["block_token"]), float(e["weight"]), str(e["label"]))
+        for e in entries
+        if (e["level"], e["index"]) == (node.level, node.index)
     )

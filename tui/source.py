@@ -9,7 +9,9 @@ from typing import Protocol
 
 import numpy as np
 
+from megacontext.traces.token_index import TokenIndex
 from megacontext.traces.vitals import Vitals
+from megacontext.tui.explain import Pair
 from megacontext.tui.frame import U8, Marker, RunInfo, Status
 from megacontext.tui.life import Glimpse
 from megacontext.tui.model import F64, I64, RowModel
@@ -128,6 +130,14 @@ class Source(Protocol):
 
     def read_vitals(self, enough: Callable[[], bool]) -> bool:
         """Read on until ``enough()``; True when all rows known so far were read."""
+        ...
+
+    def token_index(self, enough: Callable[[], bool]) -> TokenIndex | None:
+        """Token ids by block, read on until ``enough()``; None until all rows were read."""
+        ...
+
+    def recorded_pairs(self, number: int, node: Node) -> tuple[Pair, ...]:
+        """What the lens recorded in row ``number`` about where ``node``'s score comes from."""
         ...
 
     def pieces(self, start: int, stop: int) -> tuple[list[str], F64]:

@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from megacontext.tui.changes import LogView
+from megacontext.tui.explain import ScoreExplanation, bm25, recorded
 from megacontext.tui.focus import reaction
 from megacontext.tui.frame import Frame, Marker, Run, RunInfo, Series, Trail
 from megacontext.tui.life import LifeScan, NodeLife
 from megacontext.tui.log import ActionLog
-from megacontext.tui.model import I64, RowModel
+from megacontext.tui.model import F64, I64, RowModel
 from megacontext.tui.notes import MarkFile
 from megacontext.tui.playback import Playback
 from megacontext.tui.source import Source
@@ -67,6 +68,8 @@ class Viewing:
         self.slices = _Slices(math.inf, math.inf, math.inf, math.inf) if unhurried else _Slices()
         status = source.status()
         self._generation = 0
+        self.explaining = False  # the inspector is on screen beside everything else
+        self._explained: tuple[tuple[int, Node] | None, ScoreExplanation | None] = None, None
         self._hits: I64 = np.empty((0, 2), np.int64)
         self._hits_key: tuple[str, int] = ("", 0)
         self.last_hit = -1
@@ -122,6 +125,7 @@ class Viewing:
         if answers:
             self.notice = " ".join(answers)
         read = self._read_vitals()
+        read |= self._explain()
         return self._read_life() or read or changed or bool(answers) or self.playback != before
 
     def _start_over(self) -> None:
@@ -141,6 +145,29 @@ class Viewing:
         deadline = self.clock() + share
         self.source.read_vitals(lambda: self.clock() > deadline)
         return self.source.vitals().num_rows != before
+
+    def _explain(self) -> bool:
+        """Find out where the selected node's score comes from; True when that is news."""
+        row, node = self.row, self.view.node
+        looking = self.explaining or self.view.inspecting or self.view.maximized == 6
+        if row is None or node is None or not looking or row.damaged:
+            return False
+        key = row.number, node
+        if key == self._explained[0]:
+            return False
+        given = self.source.recorded_pairs(row.number, node)
+        if given:
+            found = recorded(node, given, row.block_size)
+        else:
+            deadline = self.clock() + self.slices.life_s
+            index = self.source.token_index(lambda: self.clock() > deadline)
+            if index is None:
+                return False
+            found = bm25(index, row, node, self.info.query_tokens)
+        tokens = {t for pair in found.pairs for t in (pair.query_token, pair.block_token)}
+        texts = tuple((t, "".join(self.source.pieces(t, t + 1)[0])) for t in sorted(tokens))
+        self._explained = key, replace(found, texts=texts)
+        return True
 
     def _read_life(self) -> bool:
         """Spend this tick's share on the selected node's life; True when something was read."""
@@ -208,6 +235,9 @@ class Viewing:
             run=self.run(),
             log=self._log_view(trail),
             hits=self.hits(),
+            explanation=self._explained[1]
+            if row is not None and self._explained[0] == (row.number, view.node)
+            else None,
         )
 
     def hits(self) -> I64:
@@ -245,12 +275,18 @@ class Viewing:
         if not len(trail):
             return Series()
         run = slice(int(trail.numbers[0]), int(trail.numbers[-1]) + 1)
-        rows, s = trail.rows, self.source.scalars
-        unread = math.nan
+        rows, s, vitals = trail.rows, self.source.scalars, self.source.vitals()
+
+        def lane(name: str) -> F64:
+            """From the vitals where they were read, else from the rows that were."""
+            read = getattr(vitals, name)[run].astype(np.float64)
+            late = [math.nan if r is None else getattr(r, name) for r in rows[len(read) :]]
+            return np.concatenate([read, np.array(late, np.float64)])
+
         return Series(
-            np.array([unread if row is None else row.nll for row in rows]),
-            np.array([unread if row is None else row.swap for row in rows]),
-            np.array([unread if row is None else row.residency for row in rows]),
+            lane("nll"),
+            lane("swap"),
+            lane("residency"),
             s.latency_us[run],
             s.drift[run],
         )

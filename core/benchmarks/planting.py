@@ -20,7 +20,7 @@ from megacontext.traces.errors import ConfigError, SourceError
 __all__ = ["Ask", "Haystack", "Scene", "make_set"]
 
 Rng = np.random.Generator
-_FIRST_GUESS = 4.0  # characters a token
+_SAMPLE = 20_000  # characters that tell how many make a token
 _TRIES = 6
 
 
@@ -42,7 +42,7 @@ class Scene:
 
 
 class Haystack:
-    """Real text, document by document in an order drawn for each history.
+    """Real text, document by document in an order drawn for each history; ``chars`` in all.
 
     Args:
         paths: text files or folders of them; by default the running Python's documentation
@@ -54,7 +54,7 @@ class Haystack:
 
     def __init__(self, paths: Sequence[Path] = ()) -> None:
         self._documents = _documents(tuple(str(path) for path in paths))
-        self._chars = sum(len(text) for text in self._documents)
+        self.chars = sum(len(text) for text in self._documents)
 
     def piece(self, chars: int, rng: Rng) -> str:
         """Whole documents and the beginning of one, ``chars`` characters up to a line end.
@@ -62,9 +62,9 @@ class Haystack:
         Raises:
             SourceError: all documents together are shorter.
         """
-        if chars > self._chars:
+        if chars > self.chars:
             raise SourceError(
-                f"--haystack holds {self._chars:,} characters but {chars:,} are needed; name more "
+                f"--haystack holds {self.chars:,} characters but {chars:,} are needed; name more "
                 "text or ask for a smaller --lengths."
             )
         taken: list[str] = []
@@ -177,8 +177,9 @@ def _plant(
             "tokens; use longer texts or a smaller --shared-haystack."
         )
     texts, places = "", np.zeros(len(lines), np.int64)
-    density = _FIRST_GUESS
     seed = int(rng.integers(2**62))
+    sample = haystack.piece(min(_SAMPLE, haystack.chars), generator(seed, "bench.haystack"))
+    density = len(sample) / _count(tokenizer, sample)
     for attempt in range(_TRIES if length else 0):
         chars = int((length - alone) * density * (1 - 0.01 * attempt))
         texts = haystack.piece(chars, generator(seed, "bench.haystack"))

@@ -118,6 +118,7 @@ class AskJob:
     contenders: tuple[str, ...]
     length: int
     name: str
+    sample: int
     embedder: str
 
     @property
@@ -224,6 +225,8 @@ def run_bench(
     contenders: Sequence[str],
     store_path: Path,
     *,
+    names: Sequence[str] = (),
+    samples: int = 0,
     workers: int = 1,
     embedder: str = "",
     progress: JobProgress = lambda *_: None,
@@ -231,12 +234,23 @@ def run_bench(
     """Every contender on every task of the files; what an earlier run finished is taken from
     ``store_path``, whatever its contenders, lengths or number of workers were.
 
+    Args:
+        names: only these tasks; empty: all.
+        samples: only the first so many of each task and length; 0: all.
+
     Raises:
-        ConfigError: two files that hold the same task and length.
+        ConfigError: two files that hold the same task and length, or none of ``names`` in them.
         MegaContextError: that of a job; finished jobs are kept.
     """
     plain, weights = plain_config(config), fingerprint(config)
     jobs = _jobs(plain, weights, paths, contenders, embedder)
+    jobs = [
+        replace(job, count=min(job.count, samples - job.sample) if samples else job.count)
+        for job in jobs
+        if (not names or job.name in names) and (not samples or job.sample < samples)
+    ]
+    if not jobs:
+        raise ConfigError(f"--tasks: no file holds any of {', '.join(names)}; name others.")
     store = Store(store_path, True, "benchmarks", (BenchResult, Unit, Refused))
     done = {r.unit for results in store.done.values() for r in results if isinstance(r, Unit)}
     left: list[AskJob] = []
@@ -287,6 +301,7 @@ def _jobs(
                     tuple(contenders),
                     task.length,
                     task.name,
+                    task.sample,
                     embedder,
                 )
             )

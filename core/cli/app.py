@@ -31,6 +31,7 @@ COMMANDS = {
     "configs": "megacontext.core.cli.configs:app",
     "models": "megacontext.core.cli.models:app",
     "doctor": "megacontext.core.cli.doctor:app",
+    "lm-eval": "megacontext.core.cli.harness:app",
 }
 """Name to ``module:attribute``; an empty target comes from the entry points."""
 

@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from megacontext.core.cli.progress import quiet_libraries
+from megacontext.core.cli.progress import loading_shown, quiet_libraries
 from megacontext.core.config import Config, load_config
 from megacontext.traces.errors import ConfigError, SourceError
 
@@ -128,7 +128,8 @@ def recall(
     if template is not None and "{question}" not in template:
         raise ConfigError(f"--template is {template!r}; it must hold {{question}}.")
     loaded_tasks = load_tasks(tasks, limit)
-    kit = Kit.load(loaded)
+    with loading_shown(console):
+        kit = Kit.load(loaded)
     for note in kit.notes:
         console.print(f"note: {note}")
     with bar("answers", console) as progress:
@@ -234,7 +235,8 @@ def nll(
             raise ConfigError(f"--contenders: {name!r} takes no part in nll; leave it out.")
     budgets = (loaded.w_max,) if w_max is None else numbers_of(w_max, "--w-max")
     texts = load_texts(text, limit)
-    kit = Kit.load(loaded)
+    with loading_shown(console):
+        kit = Kit.load(loaded)
     for note in kit.notes:
         console.print(f"note: {note}")
     options = NLLOptions(budgets, horizon, pieces, length)

@@ -39,7 +39,9 @@ HAYSTACK = typer.Option(
     [], help="Text file or folder to hide them in; may repeat; default: Python's own texts."
 )
 TASKS = typer.Option(None, help="Names of tasks joined by commas; default: all.")
-SAMPLES = typer.Option(20, min=1, help="Questions of each task and length.")
+SAMPLES = typer.Option(
+    None, min=1, help="Questions of each task and length; default: 20, or all that are loaded."
+)
 SHARED = typer.Option(
     1, "--shared-haystack", min=1, help="Questions about one text; 1: a text for each."
 )
@@ -53,6 +55,7 @@ EMBEDDER = typer.Option("", help="Folder of the embedding model of the contender
 SAVE = typer.Option(None, "--save-tasks", help="Write the tasks to this file and stop.")
 LOAD = typer.Option([], "--load-tasks", help="Take tasks from this file; may repeat.")
 JSON = typer.Option(False, "--json", help="Print one JSON object.")
+_SAMPLES = 20
 _LENGTH = re.compile(r"(\d+)([kKmM]?)")
 
 
@@ -67,7 +70,7 @@ class Plan:
     w_max: int | None
     lengths: str
     tasks: str | None
-    samples: int
+    samples: int | None
     shared: int
     contenders: str | None
     seed: int | None
@@ -78,6 +81,11 @@ class Plan:
     load: list[Path]
     as_json: bool
 
+    @property
+    def number(self) -> int:
+        """Questions of each task and length to make."""
+        return self.samples or _SAMPLES
+
     def loaded(self) -> Config:
         """The config that the options come to."""
         extra = list(self.set_)
@@ -87,6 +95,10 @@ class Plan:
         if self.config is None:
             return parse_config("{}", extra, "the command line")
         return load_config(self.config, extra)
+
+    def names_loaded(self) -> list[str]:
+        """The tasks to take of what was loaded; empty: all."""
+        return [] if self.tasks is None else [name.strip() for name in self.tasks.split(",")]
 
     def names(self, known: Sequence[str]) -> list[str]:
         """The tasks asked for."""
@@ -121,7 +133,7 @@ def ruler(
     w_max: int | None = W_MAX,
     lengths: str = LENGTHS,
     tasks: str | None = TASKS,
-    samples: int = SAMPLES,
+    samples: int | None = SAMPLES,
     shared: int = SHARED,
     contenders: str | None = CONTENDERS,
     seed: int | None = SEED,
@@ -165,7 +177,7 @@ def ruler(
     def generate(tokenizer: Tokenizer, progress: Callable[[int, int], None]) -> list[BenchTask]:
         number = plan.loaded().seed
         return generate_ruler(
-            tokenizer, names, wanted, samples, shared=shared, seed=number, progress=progress
+            tokenizer, names, wanted, plan.number, shared=shared, seed=number, progress=progress
         )
 
     run_plan(plan, "RULER", {"tasks": names, "lengths": wanted}, generate)
@@ -182,7 +194,7 @@ def _own_set(name: str, title: str, example: str) -> Callable[..., None]:
         lengths: str = OWN_LENGTHS,
         haystack: list[Path] = HAYSTACK,
         tasks: str | None = TASKS,
-        samples: int = SAMPLES,
+        samples: int | None = SAMPLES,
         shared: int = SHARED,
         contenders: str | None = CONTENDERS,
         seed: int | None = SEED,
@@ -227,7 +239,7 @@ def _own_set(name: str, title: str, example: str) -> Callable[..., None]:
                 tokenizer,
                 Haystack(haystack),
                 wanted,
-                samples,
+                plan.number,
                 shared=shared,
                 seed=number,
                 progress=progress,
@@ -286,7 +298,7 @@ def _save(
     with evaluate.bar("tasks", console) as progress:
         tasks = generate(tokenizer_of(loaded), lambda done, total: progress(done, total))
     about = {"benchmark": plan.benchmark, "model": loaded.model.path, "seed": loaded.seed}
-    sizes = {"samples": plan.samples, "shared_haystack": plan.shared}
+    sizes = {"samples": plan.number, "shared_haystack": plan.shared}
     write_bench(path, tasks, about | sizes | what)
 
 
@@ -301,7 +313,7 @@ def _generated(
     """The file of these tasks, made where an earlier run has not left it."""
     from megacontext.core.evaluation.making import tokenizer_of
 
-    given = [tokenizer_of(loaded).to_str(), plan.samples, plan.shared, loaded.seed, what]
+    given = [tokenizer_of(loaded).to_str(), plan.number, plan.shared, loaded.seed, what]
     name = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:12]
     path = out / f"tasks-{name}.jsonl.xz"
     if not path.is_file():
@@ -327,6 +339,8 @@ def _ask(
             paths,
             names,
             out / "results.jsonl",
+            names=plan.names_loaded(),
+            samples=plan.samples or 0,
             workers=workers,
             embedder=plan.embedder,
             progress=lambda done, total, now: progress(done, total, now or plan.benchmark),

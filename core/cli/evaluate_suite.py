@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from megacontext.core.cli import evaluate
-from megacontext.core.cli.progress import quiet_libraries
+from megacontext.core.cli.progress import loading_shown, quiet_libraries
 from megacontext.traces.errors import ConfigError, MegaContextError, StorageError
 
 if TYPE_CHECKING:
@@ -77,7 +77,8 @@ def suite(
         options = replace(options, contenders=tuple(k.strip() for k in contenders.split(",")))
     if only is not None:
         options = replace(options, sections=tuple(k.strip() for k in only.split(",")))
-    kit = Kit.load(loaded)
+    with loading_shown(console):
+        kit = Kit.load(loaded)
     for note in kit.notes:
         console.print(f"note: {note}")
     workers = workers_for(loaded, jobs)

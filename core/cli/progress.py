@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from rich.console import Console
 from rich.progress import (
@@ -11,8 +12,11 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    SpinnerColumn,
     Task,
+    TaskID,
     TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.text import Text
@@ -25,8 +29,9 @@ from megacontext.core.config.sources import (
     SourceConfig,
     StdinSource,
 )
+from megacontext.core.stages import reporting
 
-__all__ = ["expected_tokens", "quiet_libraries", "token_progress"]
+__all__ = ["expected_tokens", "loading_shown", "quiet_libraries", "token_progress"]
 
 
 class _Rate(ProgressColumn):
@@ -69,4 +74,21 @@ def token_progress(source: SourceConfig, console: Console) -> Iterator[Callable[
     hidden = not console.is_terminal or console.quiet or isinstance(source, PromptSource)
     with Progress(*columns, console=console, disable=hidden) as bar:
         task = bar.add_task("history", total=expected_tokens(source))
-        yield lambda n_tokens: bar.update(task, completed=n_tokens)
+        show = partial(_show_stage, bar, task)
+        with reporting(show):
+            yield lambda n_tokens: bar.update(task, completed=n_tokens)
+
+
+def _show_stage(bar: Progress, task: TaskID, text: str) -> None:
+    bar.update(task, description=text or "history")
+
+
+@contextmanager
+def loading_shown(console: Console) -> Iterator[None]:
+    """A line that says what is loading, on a terminal; gone when it is done."""
+    hidden = not console.is_terminal or console.quiet
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=hidden, transient=True) as bar:
+        task = bar.add_task("loading", total=None)
+        with reporting(lambda text: bar.update(task, description=text or "loading")):
+            yield

@@ -62,6 +62,10 @@ class Seat(Protocol):
         """A question whose answer is measured next."""
         ...
 
+    def judge(self, tokens: U32) -> tuple[F32, bool]:
+        """NLL of the next tokens in nats, and whether each was the likeliest."""
+        ...
+
     def measure(self, tokens: U32) -> F32:
         """NLL of the next tokens in nats."""
         ...

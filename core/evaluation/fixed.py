@@ -128,6 +128,18 @@ class FixedSeat:
         self.read(prompt)
         self._heard = self._tokenizer.decode(prompt)
 
+    def judge(self, tokens: U32) -> tuple[F32, bool]:
+        """NLL F32[t] in nats of the next tokens, and whether each was the likeliest."""
+        self._build(len(tokens), self._heard or "")
+        found, greedy = [], True
+        for token in tokens:
+            assert self._window.last is not None
+            logits = self._window.last.logits[-1:]
+            greedy &= int(logits[-1].argmax()) == int(token)
+            found.append(token_nll(logits, np.array([token], np.uint32)))
+            self._window.append([token])
+        return np.concatenate(found), greedy
+
     def measure(self, tokens: U32) -> F32:
         """NLL F32[t] in nats of the next tokens; the window slides at every block."""
         found: list[F32] = []

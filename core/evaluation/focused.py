@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -120,7 +121,13 @@ class _SeatSession(Session):
             window.held = False
             self.warm_up()
 
-    def decode(self, limit: int, stop: str = "", prefix: str = "") -> str:
+    def decode(
+        self,
+        limit: int,
+        stop: str = "",
+        prefix: str = "",
+        on_token: Callable[[str, float], None] = lambda text, nll: None,
+    ) -> str:
         self.release()
         if len(self.gold):
             context = self.parts.focus.working_context
@@ -128,7 +135,7 @@ class _SeatSession(Session):
                 is_raw(context, self.gold[i : i + 1]) for i in range(len(self.gold))
             )
             self.gold_raw = all(self.spans_raw)
-        return super().decode(limit, stop, prefix)
+        return super().decode(limit, stop, prefix, on_token)
 
 
 class FocusedSeat:
@@ -169,7 +176,9 @@ class FocusedSeat:
         count = parts.tree.n_tokens
         if int(parts.tree.tokens(count - 1, count)[0]) == parts.base.tokenizer.eos_id:
             return ""
+        self._session.answering = True  # what the question opened stays open
         self._session.run([Decode(limit, stop)])
+        self._session.answering = False
         return self._session.outcome.decoded[-1]
 
     def _evidence(self) -> Evidence | None:
@@ -190,6 +199,17 @@ class FocusedSeat:
     def hear(self, prompt: U32) -> None:
         """A question with its refocuses; the answer is measured next."""
         self.ask(prompt, 0, "")
+
+    def judge(self, tokens: U32) -> tuple[F32, bool]:
+        """NLL F32[t] in nats of the next tokens, and whether each was the likeliest."""
+        self._session.release()
+        self._ledger.nll.clear()
+        greedy = True
+        for token in tokens:
+            last = self._session.parts.window.last
+            greedy &= last is not None and int(last.logits[-1].argmax()) == int(token)
+            self._session.run([Ingest(np.array([token], np.uint32))])
+        return np.concatenate(self._ledger.nll), greedy
 
     def measure(self, tokens: U32) -> F32:
         """NLL F32[t] in nats of the next tokens, read as a session reads them."""

@@ -44,9 +44,9 @@ class _TimedSession(Session):
 
     seconds = 0.0
 
-    def refocus(self, trigger: Trigger) -> int:
+    def refocus(self, trigger: Trigger, question_tokens: int = 0) -> int:
         began = _now(self.parts.base.device)
-        step = super().refocus(trigger)
+        step = super().refocus(trigger, question_tokens)
         self.seconds += _now(self.parts.base.device) - began
         return step
 

@@ -140,7 +140,7 @@ def _plain_text(path: Path) -> str | None:
     try:
         with open_text(path) as file:
             text = file.read()
-    except (OSError, UnicodeDecodeError, lzma.LZMAError):
+    except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError):
         return None  # refused with its reason where the lines are read
     return text if text.strip() and not text.lstrip().startswith("{") else None
 
@@ -154,7 +154,7 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     yield where, _object(line, where)
     except UnicodeDecodeError as error:
         raise SourceError(f"{path} is not UTF-8 text; save it as UTF-8.") from error
-    except (OSError, lzma.LZMAError) as error:
+    except (OSError, EOFError, lzma.LZMAError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise SourceError(f"{path} cannot be read ({why}); name a JSON-lines file.") from error
 

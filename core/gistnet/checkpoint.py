@@ -23,12 +23,13 @@ _FORMAT = 1
 def base_fingerprint(embedding: Tensor) -> str:
     """Eight hex digits that name a base model by its input embeddings [vocab, dim].
 
-    At most 4,096 rows spread over the vocabulary are hashed as float32, so that the same weights
-    give the same digits in bfloat16 and float32 and a large vocabulary costs no second.
+    At most 4,096 rows spread over the vocabulary are hashed, rounded to bfloat16, so that the same
+    weights give the same digits in bfloat16 and float32, whichever they are saved in, and a large
+    vocabulary costs no second.
     """
     rows, dim = embedding.shape
     step = -(-rows // 4096)
-    sample = embedding.detach()[::step].to("cpu", torch.float32).contiguous()
+    sample = embedding.detach()[::step].to("cpu", torch.bfloat16).float().contiguous()
     digest = hashlib.sha256(f"{rows}x{dim}".encode())
     digest.update(sample.numpy().tobytes())
     return digest.hexdigest()[:8]

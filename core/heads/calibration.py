@@ -41,7 +41,7 @@ class HeadsCalibration:
     scale: F32
     chunk: int = 512
     left: int = 256
-    margin: float = 0.5
+    margin: float = 0.3
     min_mass: float = 0.0
     max_blocks: int = 8
     metrics: dict[str, float] = field(default_factory=dict)

@@ -28,17 +28,49 @@ __all__ = ["Adapter", "merge_adapter", "read_adapter", "write_adapter"]
 
 _PREFIX, _DOWN, _UP = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 _CONFIG, _WEIGHTS, _FACTS = "adapter_config.json", "adapter_model.safetensors", "megacontext.json"
-# Settings of peft that change what the two matrices mean, and the value under which they do not.
+# Settings of peft under which an adapter is W + scale * B A, and the values under which it is so.
+# Some ways to begin (pissa, olora, ...) take A and B out of the base's own weights.
 _PLAIN: dict[str, tuple[object, ...]] = {
     "peft_type": ("LORA",),
     "bias": ("none", None),
-    "use_dora": (False, None),
-    "fan_in_fan_out": (False, None),
-    "modules_to_save": ([], None),
-    "rank_pattern": ({}, None),
-    "alpha_pattern": ({}, None),
-    "layer_replication": ([], None),
+    "init_lora_weights": (True, False, "gaussian", "orthogonal", "eva", None),
 }
+# Settings that say where the matrices are or how they were trained, whatever their value.
+_NEUTRAL = {
+    "auto_mapping",
+    "base_model_name_or_path",
+    "exclude_modules",
+    "inference_mode",
+    "layers_pattern",
+    "layers_to_transform",
+    "lora_alpha",
+    "lora_dropout",
+    "megatron_core",
+    "peft_version",
+    "r",
+    "revision",
+    "runtime_config",
+    "eva_config",
+    "target_modules",
+    "task_type",
+    "use_rslora",
+    "qalora_group_size",
+}
+
+
+def _unplain(config: Mapping[str, object]) -> str | None:
+    """The first setting under which the adapter is more than W + scale * B A; None if plain.
+
+    A setting that is not known must be off: a later version of peft may mean anything by it.
+    """
+    for key, value in config.items():
+        if key in _PLAIN:
+            plain = any(value is allowed or value == allowed for allowed in _PLAIN[key])
+            if not plain or (key == "init_lora_weights" and value == 1 and value is not True):
+                return key
+        elif key not in _NEUTRAL and value not in (None, False, [], {}, ""):
+            return key
+    return None
 
 
 @dataclass(frozen=True)
@@ -72,12 +104,12 @@ def read_adapter(folder: Path) -> Adapter:
             f"{where} holds no readable LoRA adapter ({error}); give a folder written by "
             "`megacontext train lora` or by peft."
         ) from error
-    for key, allowed in _PLAIN.items():
-        if config.get(key, allowed[-1]) not in allowed:
-            raise ModelError(
-                f"{where} has {key} {config.get(key)!r}, which cannot be merged here; merge it "
-                "with peft and give the merged model as model.path."
-            )
+    key = _unplain(config)
+    if key is not None:
+        raise ModelError(
+            f"{where} has {key} {config[key]!r}, which cannot be merged here; merge it "
+            "with peft and give the merged model as model.path."
+        )
     scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
     return Adapter(str(folder), _pairs(weights, where), scale, str(base))
 

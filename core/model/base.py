@@ -19,6 +19,7 @@ from megacontext.core.model.adapter import merge_adapter, read_adapter
 from megacontext.core.model.files import ModelFiles, resolve_model
 from megacontext.core.model.local import LocalLayers, WindowBound, local_layers, window_bound
 from megacontext.core.model.tokenizer import TextRules, Tokenizer
+from megacontext.core.stages import stage
 from megacontext.traces.errors import ModelError
 
 __all__ = ["BaseModel", "Forward"]
@@ -89,19 +90,23 @@ class BaseModel:
         """
         target = loading.pick_device(device)
         kind = loading.pick_dtype(dtype, target)
+        stage(f"{path_or_id}: finding its files")
         files = resolve_model(path_or_id)
         config = loading.load_config(files)
         text = config.get_text_config()
         loading.check_window(path_or_id, window_bound(config), needed_window)
         hf_tokenizer = loading.load_tokenizer(files)
         loading.check_tokenizer(path_or_id, loading.text_tokens(hf_tokenizer), int(text.vocab_size))
-        loading.check_memory(path_or_id, config, kind, target, loading.available_bytes(target))
+        loading.check_memory(files, config, kind, target, loading.available_bytes(target))
+        stage(f"{path_or_id}: reading its weights")
         module = loading.load_module(files, config, kind, target)
         if adapter is not None:
             merge_adapter(module, read_adapter(Path(adapter)))
         tokenizer = Tokenizer(hf_tokenizer, rules, loading.end_ids(module))
         base = cls(module, tokenizer, path_or_id)
+        stage(f"{path_or_id}: checking that a window gives its own logits")
         base._check_parity(files, needed_window)
+        stage("")
         return base
 
     def _check_parity(self, files: ModelFiles, needed_window: int | None) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import re
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
@@ -35,23 +34,6 @@ __all__ = [
 ]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# What transformers, safetensors, tokenizers and gguf raise for files that they cannot read.
-_FOREIGN = (
-    OSError,
-    ValueError,
-    KeyError,
-    IndexError,
-    TypeError,
-    AttributeError,
-    ImportError,
-    RuntimeError,
-    NotImplementedError,
-    AssertionError,
-    MemoryError,
-    OverflowError,
-    struct.error,
-    SafetensorError,
-)
 _COMPUTED = ("inv_freq", ".attn.bias", ".attn.masked_bias", "position_ids", ".attention.bias")
 _UNSUPPORTED_GGUF = re.compile(r"architecture '?([\w.-]+)'? (?:is )?not (?:yet )?supported")
 # Vocabularies are padded for the hardware; more than this is another model's tokenizer.
@@ -107,7 +89,13 @@ def load_tokenizer(files: ModelFiles) -> Any:
         ModelError: no tokenizer files.
     """
     with _readable(files, "tokenizer"):
-        return AutoTokenizer.from_pretrained(files.source, **files.arguments())
+        tokenizer = AutoTokenizer.from_pretrained(files.source, **files.arguments())
+        stated = Path(files.source) / "tokenizer_config.json"
+        if files.local and not files.gguf and stated.is_file():
+            # Some tokenizer classes of transformers pass over this setting.
+            config = json.loads(stated.read_text(encoding="utf8"))
+            tokenizer.init_kwargs["add_bos_token"] = bool(config.get("add_bos_token"))
+    return tokenizer
 
 
 def load_module(
@@ -173,7 +161,7 @@ def _readable(files: ModelFiles, what: str) -> Iterator[None]:
     """Turns what the libraries raise for unreadable files into one sentence."""
     try:
         yield
-    except _FOREIGN as error:
+    except Exception as error:  # each of the libraries has its own, down to bare ones
         raise _unreadable(files, what, error) from error
 
 
@@ -205,7 +193,10 @@ def _no_other_bars() -> Iterator[None]:
     """Keeps transformers' GGUF reader, which draws a bar whatever its setting, from doing so."""
     from transformers import modeling_gguf_pytorch_utils as reader
 
-    before = reader.tqdm
+    before = vars(reader).get("tqdm")
+    if before is None:  # a version that draws none
+        yield
+        return
     reader.tqdm = partial(before, disable=True)
     try:
         yield
@@ -267,18 +258,18 @@ def available_bytes(device: torch.device) -> int | None:
 
 
 def check_memory(
-    name: str, config: Any, dtype: torch.dtype, device: torch.device, available: int | None
+    files: ModelFiles, config: Any, dtype: torch.dtype, device: torch.device, available: int | None
 ) -> None:
     """Refuse a model whose weights alone do not fit ``available`` bytes."""
     if available is None:
         return
-    with torch.device("meta"):
+    with _readable(files, "configuration"), torch.device("meta"):
         skeleton = AutoModelForCausalLM.from_config(config)
     parameters = sum(p.numel() for p in skeleton.parameters())
     needed = parameters * dtype.itemsize
     if needed > available:
         smaller = "" if dtype.itemsize == 2 else "dtype bfloat16, "
         raise ModelError(
-            f"model '{name}' needs {needed / 2**30:.1f} GiB on {device.type} but "
+            f"model '{files.name}' needs {needed / 2**30:.1f} GiB on {device.type} but "
             f"{available / 2**30:.1f} GiB are free, use {smaller}a smaller model or another device"
         )

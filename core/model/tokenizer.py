@@ -163,8 +163,9 @@ class Tokenizer:
             )
         if bos is None or self.rules.bos == "off":
             return ()
-        own = list(self.hf("a")["input_ids"])
-        return (int(bos),) if self.rules.bos == "on" or own[:1] == [bos] else ()
+        own = list(self.hf("a")["input_ids"])[:1] == [bos]
+        own = own or bool(self.hf.init_kwargs.get("add_bos_token"))
+        return (int(bos),) if self.rules.bos == "on" or own else ()
 
     # -- tokens to text -------------------------------------------------------------------------
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from megacontext.core.config import TraceConfig
 from megacontext.core.model.base import BaseModel
+from megacontext.traces.errors import ModelError
 
-__all__ = ["DeltaNLL", "full_history_nll", "token_nll"]
+__all__ = ["DeltaNLL", "check_nll", "full_history_nll", "token_nll"]
 
 
 def token_nll(logits_TV: Tensor, tokens: np.ndarray) -> np.ndarray:
@@ -20,6 +21,23 @@ def token_nll(logits_TV: Tensor, tokens: np.ndarray) -> np.ndarray:
     loss = torch.nn.functional.cross_entropy(logits_TV.float(), target, reduction="none")
     nll: np.ndarray = loss.cpu().numpy().astype(np.float32)
     return nll
+
+
+def check_nll(base: BaseModel, nll: np.ndarray, position: int) -> None:
+    """Refuse NaN, which means "not measured" in a trace.
+
+    Args:
+        nll: float32 [t] of the tokens from ``position`` on.
+
+    Raises:
+        ModelError: the model's logits are not finite.
+    """
+    if np.isnan(nll).any():
+        raise ModelError(
+            f"model '{base.name}' gives logits that are not finite (NaN) at token {position}; its "
+            f"weights are damaged or {str(base.dtype).removeprefix('torch.')} is too small for "
+            "it, set model.dtype to float32."
+        )
 
 
 @torch.no_grad()

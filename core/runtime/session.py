@@ -16,7 +16,7 @@ from megacontext.core.runtime.aside import second_core
 from megacontext.core.runtime.asking import answer_turn
 from megacontext.core.runtime.echoes import Echoes
 from megacontext.core.runtime.judge import is_right
-from megacontext.core.runtime.nll import DeltaNLL, token_nll
+from megacontext.core.runtime.nll import DeltaNLL, check_nll, token_nll
 from megacontext.core.runtime.observer import Observer
 from megacontext.core.runtime.parts import Parts
 from megacontext.core.runtime.recorder import TimedRound
@@ -185,7 +185,7 @@ class Session:
             asked: they are somebody's question or turn, behind which a refocus comes anyway; what
                 it sounds like is not what it is about, so its echoes open nothing.
         """
-        self.phase = Phase.INGEST
+        self._enter(Phase.INGEST)
         block_size = self.config.block_size
         at = 0
         while at < len(tokens):
@@ -206,6 +206,13 @@ class Session:
             elif trigger is not None:
                 self.refocus(trigger)
 
+    def _enter(self, phase: Phase) -> None:
+        """A row has one phase, that at its end; a marker says where it began inside the row."""
+        if phase is not self.phase and self._since_refocus:
+            n_tokens = self.parts.focus.working_context.n_tokens
+            self.recorder.marker(f"{phase.name.lower()} @{n_tokens}")
+        self.phase = phase
+
     def decode(
         self,
         limit: int,
@@ -221,7 +228,7 @@ class Session:
         Returns:
             ``prefix`` and the decoded text, up to ``stop``.
         """
-        self.phase = Phase.DECODE
+        self._enter(Phase.DECODE)
         text = prefix
         for _ in range(limit):
             self.steering.serve(self)
@@ -286,6 +293,7 @@ class Session:
             nll[0] = token_nll(before.logits[-1:], tokens[:1])[0]
         if len(tokens) > 1:
             nll[1:] = token_nll(forward.logits[:-1], tokens[1:])
+        check_nll(parts.base, nll[int(before is None) :], parts.focus.working_context.n_tokens)
         ingested = time.perf_counter()
         start = parts.focus.working_context.n_tokens
         self._grow_tree(tokens, gist)

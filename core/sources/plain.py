@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import os
 import sys
 from collections.abc import Iterator
 from json import JSONDecodeError, loads
@@ -36,6 +37,11 @@ def header(name: str) -> str:
     return f"# ==== {name} ====\n"
 
 
+def printable(name: str) -> str:
+    """A file name as text; bytes of it that are no UTF-8 read as U+FFFD."""
+    return os.fsencode(name).decode("utf-8", errors="replace")
+
+
 def text_texts(source: TextSource) -> Iterator[str]:
     """The pieces of one UTF-8 file, cut at line ends."""
     path = Path(source.path)
@@ -57,7 +63,7 @@ def folder_texts(source: FolderSource) -> Iterator[str]:
             f"source.pattern {source.pattern!r} matches no file in {root}; widen the pattern."
         )
     for path in paths:
-        name = path.relative_to(root).as_posix()
+        name = printable(path.relative_to(root).as_posix())
         try:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
@@ -78,7 +84,7 @@ def corpus_texts(source: CorpusSource) -> Iterator[str]:
                 if number == source.document:
                     yield from _pieces(io.StringIO(_text_of(line, path, number)), str(path), "")
                     return
-    except (OSError, lzma.LZMAError) as error:
+    except (OSError, EOFError, lzma.LZMAError) as error:
         raise _unreadable("source.path", path, error) from error
     except UnicodeDecodeError as error:
         raise SourceError(f"{path} is not UTF-8 text; convert it to UTF-8.") from error

@@ -16,7 +16,9 @@ from torch.nn import functional
 
 from megacontext.core.gistnet.module import GistNet
 from megacontext.core.model.base import BaseModel
+from megacontext.core.training.head import HeadMath
 from megacontext.core.training.llama import Llama, LlamaShape, load_hf_state
+from megacontext.traces.errors import ModelError
 
 __all__ = ["FrozenBase", "block_inputs", "divergence", "llama_hidden", "plain_llama"]
 
@@ -34,7 +36,7 @@ class FrozenBase:
         self.base = base
         self.embedding: Tensor = base.embedding_matrix
         self._body: Any = base.module.base_model
-        self._head: Tensor = base.module.get_output_embeddings().weight
+        self._head = HeadMath.of(base)
         self._compiled = compiled
         self._llama: Llama | None = None
         if self.embedding.is_cuda:
@@ -43,6 +45,26 @@ class FrozenBase:
                 self._llama = plain_llama(base)
         if self._llama is not None:
             self._llama.compile_layers()
+        self._check_logits()
+
+    @torch.no_grad()
+    def _check_logits(self) -> None:
+        """Logits from here must be the model's own.
+
+        Raises:
+            ModelError: its head does more than is known here.
+        """
+        first = self.base.vocab_size // 2
+        ids = torch.arange(first, first + min(16, self.base.vocab_size - first))[None]
+        own = self.module(input_ids=ids.to(self.device), use_cache=False).logits.float()
+        here = self.logits(self.hidden(self.embed(ids.to(self.device))))
+        far = float(divergence(own, here).mean())
+        if not far < (1e-4 if self.embedding.dtype == torch.float32 else 5e-2):
+            raise ModelError(
+                f"model '{self.base.name}' ({type(self.module).__name__}) cannot be trained for: "
+                f"its logits are not those of its last hidden states and its head ({far:.2g} nats "
+                "apart); choose another base model."
+            )
 
     @property
     def device(self) -> torch.device:
@@ -75,7 +97,7 @@ class FrozenBase:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """float32 logits [..., V]."""
-        return functional.linear(hidden, self._head).float()
+        return self._head.logits(hidden)
 
     def logits_at(self, x_RLD: Tensor, where_RS: Tensor) -> Tensor:
         """Logits [R, S, V] of the entries ``where_RS`` of each row."""

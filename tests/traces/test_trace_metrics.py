@@ -242,3 +242,13 @@ def test_a_damaged_batch_is_counted_and_measures_nothing(tmp_path, share):
     assert np.isnan(overview.delta_nll[overview.damaged]).all()
     left = drift[~overview.damaged]
     assert figures["kv_drift_mean"] == pytest.approx(left[~np.isnan(left)].mean())
+
+
+def test_a_row_with_two_phases_counts_each_token_in_its_own(run):
+    made = run([0])  # 4 tokens of history, K of them new with each row
+    made.row(nll=[1.0, 1.0, 8.0, 8.0], phase=1, marker="a fact; decode @2")
+    made.row(nll=[8.0, 3.0, 3.0, 9.0], phase=1, marker="ingest @5; decode @7")
+    with run.read() as reader:
+        figures = metrics_of(reader)
+        assert figures["nll_ingest"] == pytest.approx((1 + 1 + 3 + 3) / 4)
+        assert figures["nll_decode"] == pytest.approx((8 + 8 + 8 + 9) / 4)

@@ -13,7 +13,9 @@ import pytest
 from megacontext.traces.made import MadeRun, make_small_trace
 from megacontext.traces.row import ACTION_DTYPE, REJECTED_DTYPE, TraceRow, heat_of
 from megacontext.traces.state import apply_actions, cost_of
+from megacontext.traces.token_index import TokenIndex
 from megacontext.traces.vitals import CHANGE_DTYPE, Vitals
+from megacontext.tui.explain import Pair
 from megacontext.tui.frame import Marker, RunInfo, Status
 from megacontext.tui.life import Glimpse, glimpse_of
 from megacontext.tui.model import RowModel
@@ -97,6 +99,7 @@ class FakeSource:
         self.mode = mode
         self.problem = ""
         self.path: Path | None = None
+        self.pairs: dict[tuple[int, Node], tuple[Pair, ...]] = {}
         self.control: FakeControl | None = FakeControl() if mode == "LIVE" else None
         self.info = RunInfo(name="made.arrow", block_size=BLOCK, w_max=160)
         self.pieces_by_token = [text for row in self.raw for text in row.new_text]
@@ -167,6 +170,12 @@ class FakeSource:
             found.append(hit)
             at = hit[1]
         return np.array(found, np.int64).reshape(-1, 2)
+
+    def token_index(self, enough: Callable[[], bool]) -> TokenIndex | None:
+        return None
+
+    def recorded_pairs(self, number: int, node: Node) -> tuple[Pair, ...]:
+        return self.pairs.get((number, node), ())
 
     def pieces(self, start: int, stop: int) -> tuple[list[str], np.ndarray]:
         stop = max(start, min(stop, self.num_tokens))

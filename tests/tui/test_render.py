@@ -166,7 +166,7 @@ def test_the_inspector_explains_a_refusal_in_a_sentence(session: Session) -> Non
     )
     node = row.refused[0].node
     said = why(row, node, session.source.info)
-    assert said.startswith("Not opened although it scored")
+    assert said.startswith("Not expanded although it scored")
     assert said.endswith(".")
 
 
@@ -175,7 +175,7 @@ def test_the_inspector_tells_a_hidden_node_from_a_closed_one(session: Session) -
     assert row is not None
     coarse = next(i for i, level in enumerate(row.before.levels) if level == 2)
     inside = Node(1, row.before.node(coarse).index * 8)
-    assert "has to open first" in why(row, inside, session.source.info)
+    assert "has to be expanded first" in why(row, inside, session.source.info)
     future = Node(1, row.history // 8 + 5)
     assert "Not closed yet" in why(row, future, session.source.info)
 
@@ -267,12 +267,12 @@ def test_small_formats() -> None:
         "+.82",
         "−.41",
         "+1.0",
-        "+.00",
+        "0.00",
         " nan",
     ]
     assert [micros(us) for us in (0, 940, 12_000, 1_200_000)] == ["0", "940µs", "12ms", "1.2s"]
     assert spark([0, 1, 2, 3, 4, 5, 6], 7) == "▁▂▃▄▅▆▇"  # no full block: lines stay apart
-    assert spark([float("nan"), 1.0], 5) == " ▄"
+    assert spark([float("nan"), 1.0], 5) == " ▇"
     assert spark([], 5) == ""
 
 

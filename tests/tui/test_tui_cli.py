@@ -176,7 +176,7 @@ def test_a_real_terminal_shows_the_run_and_obeys_keys(small_trace: Path, tmp_pat
         screen = _see(tmux, "Inspector: the life of")
         assert "in this step" in screen
         tmux("resize-window", "-x", "20", "-y", "5")
-        _see(tmux, "LOD0", but_not="Inspector")
+        _see(tmux, "raw", but_not="Inspector")
         tmux("resize-window", "-x", "100", "-y", "30")
         screen = _see(tmux, "Inspector: the life of")
         assert {len(line) for line in screen.splitlines()} >= {100}

@@ -10,7 +10,7 @@ from megacontext.tui.frame import Frame, Marker
 from megacontext.tui.model import Act, RowModel
 from megacontext.tui.palette import Role
 from megacontext.tui.render.canvas import BOLD, Canvas
-from megacontext.tui.render.marks import PHASE_WORDS, TRIGGER_WORDS, compact, signed
+from megacontext.tui.render.marks import PHASE_WORDS, REASON_WORDS, TRIGGER_WORDS, compact, signed
 from megacontext.tui.render.overview import row_of, time_axis
 
 __all__ = ["draw_scrubber", "draw_story", "draw_title", "row_at", "story"]
@@ -85,7 +85,7 @@ def story(frame: Frame) -> tuple[str, int]:
         return "This trace has no rows: its run ended before the first step.", int(Role.DIM)
     if row.damaged:
         return row.damaged, int(Role.ERROR)
-    parts = [*_notes(frame, row), _opening(row)]
+    parts = [*_notes(frame, row), _opening(frame, row)]
     chosen = [act for act in row.actions if act.node == frame.view.node]
     act = chosen[-1] if chosen else row.latest_action()
     parts.append(_quiet(row) if act is None else _what(frame, row, act))
@@ -99,10 +99,13 @@ def _notes(frame: Frame, row: RowModel) -> list[str]:
     return [f"◆ {m.label}." for m in frame.markers if m.mine and m.row == row.number]
 
 
-def _opening(row: RowModel) -> str:
+def _opening(frame: Frame, row: RowModel) -> str:
     trigger = TRIGGER_WORDS.get(row.trigger, "?")
     if row.marker:
         return f"▲ {row.marker}."
+    play = frame.playback
+    if row.trigger == Trigger.MANUAL and play.position == play.last and not frame.status.growing:
+        return "The run ends here."
     if row.trigger in (Trigger.BLOCK_CLOSED, Trigger.BULK):
         return ""
     return f"After {'an' if trigger[0] in 'aeiou' else 'a'} {trigger}:"
@@ -111,7 +114,9 @@ def _opening(row: RowModel) -> str:
 def _quiet(row: RowModel) -> str:
     if row.refused:
         best = row.refused[0]
-        return f"Nothing moved; the best candidate was {best.node} at {signed(best.score)}."
+        because = REASON_WORDS.get(best.reason, "?")
+        said = f"the best candidate was {best.node} at {signed(best.score)}"
+        return f"Nothing moved; {said}, refused: {because}."
     return "Nothing moved: no score passed its threshold."
 
 
@@ -122,19 +127,24 @@ def _what(frame: Frame, row: RowModel, act: Act) -> str:
         detail = "raw tokens" if act.node.level == 1 else f"L{act.node.level - 1} gists"
         bar = frame.info.at(row.trigger).tau_expand
         text = (
-            f"The lens gave {what} {act.node} {signed(act.score)} (opens above {signed(bar)}):"
+            f"The lens gave {what} {act.node} {signed(act.score)} (expands above {signed(bar)}):"
             f" its gist became {row.block_size} {detail}."
         )
     elif act.reason in (Reason.HEADROOM, Reason.BUDGET_CUT, Reason.FORCED_OVERRIDE):
-        text = f"Room was needed: {what} {act.node} ({signed(act.score)}) was folded into its gist."
+        text = (
+            f"Room was needed: {what} {act.node} ({signed(act.score)}) was collapsed into its gist."
+        )
     else:
-        text = f"The lens gave {what} {act.node} {signed(act.score)}: it was folded into one gist."
-    opened = sum(a.kind == 0 for a in row.actions)
-    folded = len(row.actions) - opened
-    more_opened, more_folded = opened - (act.kind == 0), folded - (act.kind == 1)
-    rest = [f"{more_opened} more opened"] if more_opened and act.kind == 0 else []
-    rest += [f"{more_opened} opened"] if more_opened and act.kind == 1 else []
-    rest += [f"{more_folded} folded for room"] if more_folded else []
+        text = (
+            f"The lens gave {what} {act.node} {signed(act.score)}: it was collapsed into one gist."
+        )
+    expanded = sum(a.kind == 0 for a in row.actions)
+    collapsed = len(row.actions) - expanded
+    more_expanded = expanded - (act.kind == 0)
+    more_collapsed = collapsed - (act.kind == 1)
+    rest = [f"{more_expanded} more expanded"] if more_expanded and act.kind == 0 else []
+    rest += [f"{more_expanded} expanded"] if more_expanded and act.kind == 1 else []
+    rest += [f"{more_collapsed} collapsed for room"] if more_collapsed else []
     return text + (f" {', '.join(rest)}." if rest else "")
 
 

@@ -227,13 +227,19 @@ def scale_words(frame: Frame) -> str:
     return "this step's range" if frame.view.scale_per_step else "fixed scale"
 
 
-def scale_legend(frame: Frame) -> str:
+def scale_legend(frame: Frame, *, texture: bool = False) -> str:
     """The ramp as content markup: every colour that fills the screen, with its score."""
     low, high = score_scale(frame)
     stops = ((0.0, "cold"), (0.5, "zero"), (0.75, "mild"), (1.0, "hot"))
     fixed = ("−1", "0", "+.5", "+1") if (low, high) == (-1.0, 1.0) else None
     scores = fixed or [signed(low + share * (high - low)) for share, _ in stops]
-    parts = [f"[$mc-{name}]█[/]{score}" for (_, name), score in zip(stops, scores, strict=True)]
+    shades = [
+        chr(int(shade_glyphs(np.array([2 * s - 1]))[0])) if texture else "█" for s, _ in stops
+    ]
+    parts = [
+        f"[$mc-{name}]{glyph}[/]{score}"
+        for (_, name), score, glyph in zip(stops, scores, shades, strict=True)
+    ]
     return " ".join(parts)
 
 
@@ -369,6 +375,6 @@ def _waterfall_marks(canvas: Canvas, frame: Frame, first: int, per_line: int, li
     scored = (under >= Role.SCORE) & (under < Role.SCORE + RAMP)
     bright = scored & (under >= Role.SCORE + BRIGHT)
     halves = per_line == 2  # whole cells carry a glyph of their own, which the sign replaces
-    roles = np.where(bright & halves, int(Role.BASE), SIGN_ROLES[kind])
-    ground = np.where(scored & halves, under, int(Role.BASE))
+    roles = SIGN_ROLES[kind]  # on a bright cell the sign stands on the plain ground
+    ground = np.where(scored & ~bright & halves, under, int(Role.BASE))
     canvas.scatter(x, y, SIGNS[kind], roles, ground, BOLD)

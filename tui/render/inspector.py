@@ -1,4 +1,4 @@
-"""The inspector: one node's whole life, and in words why it is open or is not."""
+"""The inspector: one node's whole life, and in words why it is expanded or is not."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ BECAUSE: dict[int, str] = {
     Reason.POLICY: "the learned policy chose it",
 }
 BY_KIND: dict[int, tuple[str, str]] = {
-    Reason.SCORE: ("above tau_expand = {up:.2f}", "below −tau_collapse = {down:.2f}"),
+    Reason.SCORE: ("above tau_expand = {up:.2f}", "below minus tau_collapse, {down}"),
     Reason.PAIR: ("a swap, {other} was collapsed to pay for it", "a swap, it pays for {other}"),
 }
-"""Where opening and folding need different words."""
+"""Where expanding and collapsing need different words."""
 NOT_BECAUSE: dict[int, str] = {
-    Reason.BUDGET: "the budget was full and nothing else could be folded",
+    Reason.BUDGET: "the budget was full and nothing else could be collapsed",
     Reason.COOLDOWN: "it changed less than cooldown_steps = {cooldown} refocuses ago",
     Reason.N_DIFF: "n_diff = {n_diff} better actions came first in this round",
     Reason.PROTECTED: "it lies among the protected newest blocks",
     Reason.ILLEGAL: "it has no children or no complete group of siblings in the frontier",
-    Reason.NOT_REARMED: "it was opened before and its score has not been below the threshold since",
-    Reason.GAIN: "no other node was cheap enough to fold in exchange",
+    Reason.NOT_REARMED: "it was expanded before and has not scored below the threshold since",
+    Reason.GAIN: "no other node was cheap enough to collapse in exchange",
 }
 
 
@@ -49,15 +49,17 @@ def why(row: RowModel, node: Node, info: RunInfo) -> str:
     info = info.at(row.trigger)
     for act in row.actions:
         if act.node == node:
-            done = "Opened" if act.kind == 0 else "Folded"
+            done = "Expanded" if act.kind == 0 else "Collapsed"
             because = BECAUSE.get(act.reason, REASON_WORDS.get(act.reason, "?"))
             because = BY_KIND.get(act.reason, (because, because))[act.kind]
             other = " and ".join(map(str, row.partners(act))) or "another span"
-            because = because.format(up=info.tau_expand, down=-info.tau_collapse, other=other)
+            because = because.format(
+                up=info.tau_expand, down=signed(-info.tau_collapse), other=other
+            )
             return f"{done} in this step at {signed(act.score)}: {because}."
     for refused in row.refused:
         if refused.node == node:
-            wish = "opened" if refused.kind == 0 else "folded"
+            wish = "expanded" if refused.kind == 0 else "collapsed"
             because = NOT_BECAUSE.get(refused.reason, REASON_WORDS.get(refused.reason, "?"))
             if refused.reason == Reason.PROTECTED and info.keep_newest:
                 because = "it lies among the protected or the keep_newest = {keep} newest blocks"
@@ -71,14 +73,16 @@ def why(row: RowModel, node: Node, info: RunInfo) -> str:
         return "Not closed yet: its tokens lie in the tail or in the future."
     if state == "inside":
         outer = row.before.node(place)
-        return f"Hidden inside {outer} ({signed(row.score_of(outer))}), which has to open first."
+        got = signed(row.score_of(outer))
+        return f"Hidden inside {outer} ({got}), which has to be expanded first."
     if state == "open":
-        return "Open: the model sees finer parts of it."
+        return "Expanded: the model sees finer parts of it."
     if math.isnan(score):
         return "No score was recorded for it in this row."
     if state == "raw":
         if score > -info.tau_collapse:
-            return f"Stays raw: {signed(score)} is above −tau_collapse = {-info.tau_collapse:.2f}."
+            bar = signed(-info.tau_collapse)
+            return f"Stays raw: {signed(score)} is not below {bar}, minus tau_collapse."
         return f"Stays raw at {signed(score)}; not among the recorded candidates."
     if score <= info.tau_expand:
         return f"Stays a gist: {signed(score)} is not above tau_expand = {info.tau_expand:.2f}."
@@ -104,6 +108,7 @@ def draw_inspector(frame: Frame, width: int, height: int) -> Canvas:
     life = frame.life.upto(row.number)
     y = draw_life(canvas, y, life)
     y = _summary(canvas, y, life)
+    y = _explanation(canvas, y, frame)
     _events(canvas, y, life)
     return canvas
 
@@ -118,7 +123,7 @@ def _paragraph(canvas: Canvas, y: int, text: str, role: int) -> int:
 
 
 def _summary(canvas: Canvas, y: int, life: NodeLife) -> int:
-    words = {"expand": "opened", "collapse": "folded", "refused": "refused"}
+    words = {"expand": "expanded", "collapse": "collapsed", "refused": "refused"}
     counts = {what: sum(e.what == what for e in life.events) for what in words}
     known = life.scores[np.isfinite(life.scores)]
     parts = [f"{words[what]} {n}×" for what, n in counts.items() if n]
@@ -126,6 +131,40 @@ def _summary(canvas: Canvas, y: int, life: NodeLife) -> int:
         parts.append(f"best {signed(float(known.max()))}")
     said = " · ".join(parts) or "nothing happened to it so far"
     return _paragraph(canvas, y, ("" if life.complete else "reading … ") + said, int(Role.DIM))
+
+
+PAIRS_FROM = 6
+"""Lines left in the pane from which on they are shared with where the score comes from."""
+
+
+def _explanation(canvas: Canvas, y: int, frame: Frame) -> int:
+    """Which tokens of the query met which tokens of the block, strongest first."""
+    told, left = frame.explanation, canvas.height - y
+    if told is None or left < PAIRS_FROM:
+        return y
+    if not told.pairs:
+        return _paragraph(canvas, y, "No token of the query stands in it.", int(Role.DIM))
+    about = "" if told.block == told.node else f" (in {told.block})"
+    y = _paragraph(canvas, y, f"What the query met{about}: {told.method}", int(Role.DIM))
+    high = max(pair.weight for pair in told.pairs)
+    for pair in told.pairs[: max((canvas.height - y) // 2, 1)]:
+        query, block = (_shown(told.text(t)) for t in (pair.query_token, pair.block_token))
+        words = query if query == block else f"{query} → {block}"
+        label = "" if pair.label == "bm25" else f" {pair.label}"
+        bar = "▇" * max(round(BAR * pair.weight / max(high, 1e-9)), 1)
+        x = canvas.text(0, y, f"{bar:<{BAR}} ", Role.MARKER)
+        x = canvas.text(x, y, f"{pair.weight:5.2f} ", Role.TEXT)
+        canvas.text(x, y, words + label, Role.TEXT)
+        y += 1
+    return y
+
+
+BAR = 8
+
+
+def _shown(text: str) -> str:
+    """A token's text with its spaces made visible."""
+    return text.replace(" ", "␣") or "?"
 
 
 def _events(canvas: Canvas, y: int, life: NodeLife) -> None:

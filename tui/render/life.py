@@ -68,7 +68,12 @@ def draw_life(canvas: Canvas, y: int, life: NodeLife) -> int:
 
 def _legend(canvas: Canvas, y: int) -> int:
     x = 0
-    for state, word in (("raw", "raw"), ("gist", "gist"), ("inside", "hidden"), ("open", "open")):
+    for state, word in (
+        ("raw", "raw"),
+        ("gist", "gist"),
+        ("inside", "hidden"),
+        ("open", "expanded"),
+    ):
         place = STATES.index(state)
         x = canvas.text(x, y, chr(GLYPH[place]), int(ROLE[place]))
         x = canvas.text(x, y, f" {word}  ", Role.CONTEXT)

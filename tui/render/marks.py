@@ -64,7 +64,8 @@ def shade_glyphs(
 ) -> np.ndarray[Any, Any]:
     """A glyph per score for terminals with few colours: the denser, the higher."""
     share = (np.nan_to_num(scores) - low) / max(high - low, 1e-9)
-    return SHADES[np.digitize(share, SHADE_FROM)]
+    glyphs: np.ndarray[Any, Any] = SHADES[np.digitize(share, SHADE_FROM)]
+    return glyphs
 
 
 def compact(number: float) -> str:
@@ -86,6 +87,8 @@ def signed(score: float) -> str:
     if math.isnan(score):
         return " nan"
     body = f"{abs(score):.2f}"
+    if body == "0.00":
+        return body
     return ("−" if score < 0 else "+") + (body[1:] if body.startswith("0") else body[:3])
 
 
@@ -98,17 +101,16 @@ def micros(us: float) -> str:
     return f"{us / 1e3:.3g}ms" if us < 1e6 else f"{us / 1e6:.3g}s"
 
 
-def spark(values: Sequence[float] | np.ndarray[Any, Any], width: int) -> str:
-    """The last ``width`` values as bars from their lowest to their highest; NaN is a blank."""
+def spark(
+    values: Sequence[float] | np.ndarray[Any, Any], width: int, high: float | None = None
+) -> str:
+    """The last ``width`` values as bars from 0 to their highest, or to ``high``; NaN is a blank."""
     shown = np.asarray(values, np.float64)[-width:] if width > 0 else np.empty(0)
     known = shown[np.isfinite(shown)]
     if not len(known):
         return " " * len(shown)
-    low, high = float(known.min()), float(known.max())
-    low = min(low, 0.0) if low > 0 and low < 0.5 * high else low
-    steps = (
-        (shown - low) / (high - low) * (len(LOW_LEVELS) - 1)
-        if high > low
-        else np.where(np.isfinite(shown), 3.0, np.nan)
-    )
+    low = min(float(known.min()), 0.0)
+    top = max(float(known.max()), low) if high is None else high
+    steps = (shown - low) / max(top - low, 1e-12) * (len(LOW_LEVELS) - 1)
+    steps = np.clip(steps, 0, len(LOW_LEVELS) - 1) if top > low else shown * 0.0
     return "".join(LOW_LEVELS[round(float(s))] if math.isfinite(s) else " " for s in steps)

@@ -50,13 +50,19 @@ def draw_budget(frame: Frame, width: int, height: int) -> Canvas:
     columns = 2 if width >= 44 and height - 2 < len(lines) else 1
     cell = width // columns
     label = 10 if cell >= 36 else 6
+    edge = int(width >= 36)  # as far from the edge as everything else
     for place, line in enumerate(lines):
         y, x = 2 + place // columns, (place % columns) * cell
         if y >= height:
             break
         canvas.text(x, y, line.name if label > 6 else line.short, Role.DIM)
-        canvas.text(x + label, y, spark(line.values, max(cell - label - 7, 4)), Role.CONTEXT)
-        canvas.text(x + cell - len(line.now) - (columns > 1), y, line.now, Role.TEXT)
+        canvas.text(
+            x + label,
+            y,
+            spark(line.values, max(cell - label - 7 - edge, 4), line.high),
+            Role.CONTEXT,
+        )
+        canvas.text(x + cell - len(line.now) - max(columns > 1, edge), y, line.now, Role.TEXT)
     _stages(canvas, 2 - (-len(lines) // columns), row)
     return canvas
 
@@ -93,6 +99,7 @@ class _Line(NamedTuple):
     short: str
     values: F64
     now: str
+    high: float | None = None
 
 
 def _spark_lines(frame: Frame, row: RowModel) -> list[_Line]:
@@ -101,7 +108,9 @@ def _spark_lines(frame: Frame, row: RowModel) -> list[_Line]:
     return [
         _Line("NLL", "NLL", series.nll, _last(series.nll, "{:.2f}")),
         _Line("swap rate", "swap", series.swap, _last(series.swap * 100, "{:.0f}%")),
-        _Line("residency", "resid", series.residency, _last(series.residency * 100, "{:.0f}%")),
+        _Line(
+            "residency", "resid", series.residency, _last(series.residency * 100, "{:.0f}%"), 1.0
+        ),
         _Line("step time", "time", series.latency_us, micros(sum(row.stage_us))),
         _Line("KV drift", "drift", drift, _last(drift, "{:.0e}")),
     ]

@@ -19,7 +19,7 @@ __all__ = ["draw_text", "text_titles"]
 SEEN = {
     "raw": "raw: the model reads every token",
     "gist": "one gist: the model sees one vector for all of this",
-    "open": "open: the model sees its parts",
+    "open": "expanded: the model sees its parts",
     "inside": "coarse: only a larger gist covers this",
     "tail": "in the tail: raw until its block is complete",
     "newest": "select a span to see how the model sees it",

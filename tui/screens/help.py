@@ -1,4 +1,4 @@
-"""Help: the idea in one screen, then what each pane shows, then every key."""
+"""Help: every key, then the idea, then what each pane shows."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ CONCEPTS: tuple[tuple[str, str], ...] = (
     (
         "What the model sees",
         "At any moment the model sees all of the history, but at mixed detail: some blocks raw,"
-        " token by token (LOD0, cyan ▀), most as gists (LOD1, violet ▄), far ones as gists of"
-        " gists (LOD2+, slate █). The newest, incomplete block is the tail: always raw. Together"
-        " they may take w_max entries: a raw block takes K, a gist takes 1.",
+        " token by token (raw, cyan ▀), most as gists (L1, violet ▄), far ones as gists of"
+        " gists (L2 and up, slate █). The newest, incomplete block is the tail: always raw."
+        " Together they may take w_max entries: a raw block takes K, a gist takes 1.",
     ),
     (
         "Why something moves",
         "Each time a block is full, the lens scores every span from −1 to 1: above 0 look closer,"
-        " below 0 it may be coarser. The allocator then opens (+) the best gists and folds (−) the"
-        " least useful spans, never over the budget. That is one refocus, one step here; it may"
-        " take several rounds. A swap folds one span to pay for another; a forced fold (headroom)"
-        " makes room for the next block whatever the lens says.",
+        " below 0 it may be coarser. The allocator then expands (+) the best gists and collapses"
+        " (−) the least useful spans, never over the budget. That is one refocus, one step here;"
+        " it may take several rounds. A swap collapses one span to pay for another; a forced"
+        " collapse (headroom) makes room for the next block whatever the lens says.",
     ),
     (
         "Why something does not move",
         "Candidates that were turned down stand in the action log with ✗ and a reason: budget (no"
         " room), cooldown (changed too recently), n_diff (enough actions for one round), protected"
         " (newest blocks), illegal (its parts or siblings are not there), not re-armed (it was"
-        " open before and nothing new spoke for it), no gain (nothing cheap enough to fold). The"
-        " inspector spells it out: select a block and press enter.",
+        " expanded before and nothing new spoke for it), no gain (nothing cheap enough to"
+        " collapse). The inspector spells it out: select a block and press enter.",
     ),
     (
         "The panes",
@@ -65,32 +65,33 @@ CONCEPTS: tuple[tuple[str, str], ...] = (
     ),
     (
         "A question, in three keys",
-        "] goes to the next marker, f to what it led to, enter closer: the block that opened, and"
+        "] goes to the next marker, f to what it led to, enter closer: the block that expanded, and"
         " why. , and . walk along what else happened to it; esc leads back out.",
     ),
 )
 
 
 def help_text() -> Text:
-    """Concepts and the command table as one text."""
-    text = Text()
-    for title, body in CONCEPTS:
-        text.append(f"{title}\n", "bold")
-        text.append(f"{body}\n\n")
-    group = ""
+    """The command table and the concepts as one text."""
+    text, group = Text(), ""
     for command in COMMANDS:
         if command.group != group:
             group = command.group
             text.append(f"{group}\n", "bold")
         text.append(f"  {key_label(command.key):<9}", "bold")
         text.append(f"{command.help}\n")
+    text.append("  tab      ", "bold")
+    text.append("to the next pane: arrows walk in it, esc lets go\n")
     text.append("  ctrl+p   ", "bold")
-    text.append("command palette: every command, and the themes\n\n")
+    text.append("command palette: every command, and the themes\n")
     text.append("Mouse\n", "bold")
     text.append(
-        "  click a span to select it, drag to pan, wheel to zoom; drag the scrubber;"
-        " click a line of the action log\n"
+        "  click a span or a name to select it, the waterfall, the overview or the scrubber for a"
+        " time; drag to pan, wheel to zoom or scroll\n\n"
     )
+    for title, body in CONCEPTS:
+        text.append(f"{title}\n", "bold")
+        text.append(f"{body}\n\n")
     return text
 
 
@@ -110,5 +111,5 @@ class HelpScreen(ModalScreen[None]):
     def on_mount(self) -> None:
         box = self.query_one("#help")
         box.border_title = "Help"
-        box.border_subtitle = "↑↓ scroll, all keys at the end · esc close"
+        box.border_subtitle = "↑↓ scroll, keys, then what it all means · esc close"
         box.focus()

@@ -16,9 +16,10 @@ LINES: tuple[tuple[str, str], ...] = (
     ("The picture", "a long text from left (old) to right (new). Cyan ▀: the model reads every"
      " word. Violet ▄ and slate █: it sees a summary."),
     ("Time", "runs down in the waterfall. Bright: the lens wants a closer look there."),
-    ("Why", "the sentence at the bottom says what this step opened (+) or folded (−), and why."),
-    ("Try", "] next marker, f what it led to, enter closer: the block that a question opened."
-     " space plays, esc goes back, ? explains everything."),
+    ("Why", "the sentence at the bottom says what this step expanded (+) or collapsed (−), and"
+     " why."),
+    ("Try", "enter: closer to what the first question expanded, and why. ] next marker, e worst"
+     " moments. space plays, esc goes back, ? explains everything."),
 )  # fmt: skip
 
 

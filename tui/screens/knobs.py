@@ -14,8 +14,8 @@ from textual.widgets import Input, Label
 __all__ = ["KNOBS", "KnobsScreen"]
 
 KNOBS: dict[str, str] = {
-    "tau_expand": "a gist scoring above this opens",
-    "tau_collapse": "a span scoring below minus this folds",
+    "tau_expand": "a gist scoring above this expands",
+    "tau_collapse": "a span scoring below minus this collapses",
     "n_diff": "voluntary actions per round, at most",
     "w_max": "entries in the working context, at most",
 }

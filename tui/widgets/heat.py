@@ -15,7 +15,7 @@ class HeatPane(HistoryPane):
     needs_texture = True
 
     def headings(self, frame: Frame) -> tuple[str, ...]:
-        what, legend = scale_words(frame), scale_legend(frame)
+        what, legend = scale_words(frame), scale_legend(frame, texture=self.texture)
         return (
             f"Heat: what the lens wants now, {what} · {legend} look closer",
             f"Heat: scores now, {what} · {legend}",

@@ -21,6 +21,10 @@ class TimePane(Pane):
             super().__init__()
             self.row = row
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._pressed = -1
+
     def row_at(self, event: events.MouseEvent) -> int | None:
         """The row under the pointer."""
         raise NotImplementedError
@@ -32,10 +36,12 @@ class TimePane(Pane):
 
     def on_mouse_down(self, event: events.MouseDown) -> None:
         self.capture_mouse()
+        self._pressed = int(event.screen_x)
         self._seek(event)
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
-        if event.button:
+        if event.button and int(event.screen_x) != self._pressed:
+            self._pressed = -1  # dragging, also back over where it began
             self._seek(event)
 
     def on_mouse_up(self, event: events.MouseUp) -> None:

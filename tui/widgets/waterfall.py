@@ -19,7 +19,7 @@ class WaterfallPane(HistoryPane):
     def headings(self, frame: Frame) -> tuple[str, ...]:
         what = "level of detail" if frame.view.show_detail else scale_words(frame)
         signs = "[$success]+[/] expanded [$mc-fold]−[/] collapsed"
-        ramp = "" if frame.view.show_detail else f" · {scale_legend(frame)}"
+        ramp = "" if frame.view.show_detail else f" · {scale_legend(frame, texture=self.texture)}"
         return (
             f"Waterfall: scores, time ↓, newest at the bottom, {what}{ramp} · {signs}"
             if ramp

@@ -122,6 +122,7 @@ def test_workers_and_threads_are_plain():
 def test_the_fingerprint_is_of_contents(tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
+    (folder / "config.json").write_text("{}")
     (folder / "weights").write_bytes(b"1")
     config = parse_config(f"model: {{path: {folder}}}")
     before = fingerprint(config)

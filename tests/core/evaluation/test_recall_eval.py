@@ -123,7 +123,7 @@ def test_block_picks():
 
 def test_bm25_keeps_the_newest_blocks_and_fills_with_newer_ones(kit):
     text = "aaaa bbb" * 10 + "zulu one" + "aaaa bbb" * 5
-    pick = best_blocks(kit.history(text), recent=2)
+    pick = best_blocks(kit.history(text).search.scores, recent=2)
     assert pick(16, 4, "zulu").tolist() == [10, 13, 14, 15]
     assert pick(16, 16, "zulu").tolist() == list(range(16))
     assert pick(16, 1, "zulu").tolist() == [15]

@@ -75,8 +75,9 @@ def test_a_lens_remembers_nothing_of_another_history(trained, task):
     assert (among[0].text, among[0].gold_raw) == (alone[0].text, alone[0].gold_raw)
     assert (among[2].text, among[2].gold_raw) == (alone[0].text, alone[0].gold_raw)
     for kit in (trained, Kit.load(parse_config(f"{_untrained(trained)}\nlens: {{kind: bm25}}"))):
-        assert kit.fresh_lens() is not kit.fresh_lens()
-        assert kit.fresh_lens() is not kit.lens
+        history = kit.history(task.history)
+        assert kit.fresh_lens(history) is not kit.fresh_lens(history)
+        assert kit.fresh_lens(history) is not kit.lens
 
 
 def _untrained(kit):

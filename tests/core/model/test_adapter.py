@@ -78,6 +78,11 @@ def test_logits_are_those_of_peft(model_folder: Path, adapter: Path) -> None:
         ({"peft_type": "IA3"}, "has peft_type 'IA3'"),
         ({"modules_to_save": ["lm_head"]}, "has modules_to_save"),
         ({"r": "many"}, "holds no readable LoRA adapter"),
+        ({"init_lora_weights": "pissa"}, "has init_lora_weights 'pissa'"),
+        ({"init_lora_weights": "pissa_niter_16"}, "has init_lora_weights 'pissa_niter_16'"),
+        ({"init_lora_weights": "olora"}, "has init_lora_weights 'olora'"),
+        ({"alora_invocation_tokens": [5, 7]}, r"has alora_invocation_tokens \[5, 7\]"),
+        ({"a_setting_of_next_year": True}, "has a_setting_of_next_year True"),
     ],
 )
 def test_adapters_that_are_not_plain_lora_are_refused(
@@ -86,6 +91,19 @@ def test_adapters_that_are_not_plain_lora_are_refused(
     _edit(adapter, **change)
     with pytest.raises(ModelError, match=message):
         read_adapter(adapter)
+
+
+def test_settings_that_change_nothing_are_taken(adapter: Path) -> None:
+    before = read_adapter(adapter)
+    _edit(
+        adapter,
+        init_lora_weights="gaussian",
+        lora_bias=False,
+        loftq_config={},
+        trainable_token_indices=None,
+        revision="main",
+    )
+    assert read_adapter(adapter).pairs.keys() == before.pairs.keys()
 
 
 def test_missing_and_torn_adapters_are_refused_with_their_path(

@@ -1,4 +1,6 @@
 import json
+import lzma
+import os
 
 import numpy as np
 import pytest
@@ -6,6 +8,23 @@ import pytest
 from megacontext.core.config import parse_config
 from megacontext.core.sources import Decode, Ingest, Mark, Plant, Question, open_source
 from megacontext.traces.errors import SourceError
+
+
+@pytest.mark.parametrize("kept", [0, 0.5])
+def test_a_truncated_xz_is_named(tmp_path, kept):
+    whole = lzma.compress(b'{"text": "abc"}\n' * 4000)
+    path = tmp_path / "t.jsonl.xz"
+    path.write_bytes(whole[: int(len(whole) * kept)])
+    with pytest.raises(SourceError, match=r"t\.jsonl\.xz"):
+        events(f"{{kind: corpus, path: {path}, document: 3999}}")
+
+
+def test_a_file_name_that_is_not_utf8_is_announced_with_a_replacement(tmp_path):
+    with open(os.path.join(os.fsencode(tmp_path), b"caf\xe9.txt"), "w") as file:  # noqa: PTH118, PTH123
+        file.write("abc")
+    found = events(f"{{kind: folder, path: {tmp_path}, pattern: '*.txt'}}")
+    tokens = np.concatenate([e.tokens for e in found if isinstance(e, Ingest)])
+    assert bytes(tokens.astype(np.uint8)).decode() == "# ==== caf\ufffd.txt ====\nabc\n\n"
 
 
 class Bytes:

@@ -365,3 +365,24 @@ def test_a_gist_for_one_block_does_not_pass_for_two(place, spec, gister):
         with pytest.raises(ValueError, match="1 gists made, 2 blocks closed"):
             tree.append(random_tokens(8), made)
         assert tree.n_tokens == 0
+
+
+def test_a_tree_in_memory_goes_back_and_on_as_if_nothing_had_been(spec, tmp_path):
+    gister, history = HashGister(), random_tokens(277)
+    tree, fresh = Tree.create(spec, gister), Tree.create(spec, gister)
+    tree.append(history[:200])
+    tree.commit()
+    tree.append(random_tokens(150, seed=1))
+    tree.forget(200)
+    assert (tree.n_tokens, tree.committed_tokens, tree.n_nodes(2)) == (200, 200, 200 // 16)
+    tree.append(history[200:])
+    fresh.append(history)
+    assert np.array_equal(tree.tokens(0, 277), fresh.tokens(0, 277))
+    for level in (1, 2, 3):
+        count = fresh.n_nodes(level)
+        assert tree.n_nodes(level) == count
+        assert np.array_equal(tree.gists(level, 0, count), fresh.gists(level, 0, count))
+    with Tree.create(spec, gister, tmp_path / "disk") as stored:
+        stored.append(history)
+        with pytest.raises(StorageError, match="lies on disk"):
+            stored.forget(10)

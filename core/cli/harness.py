@@ -1,0 +1,38 @@
+"""``megacontext lm-eval``: lm-evaluation-harness with the model ``megacontext`` registered."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from megacontext.traces.errors import ConfigError
+
+__all__ = ["app"]
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=True,
+)
+def lm_eval(context: typer.Context) -> None:
+    """Run lm-evaluation-harness on the focus; all options are the harness's own.
+
+    Example: megacontext lm-eval --model_args pretrained=smollm2,w_max=2048 --tasks lambada_openai
+    """
+    try:
+        from lm_eval.__main__ import cli_evaluate
+    except ImportError:
+        raise ConfigError(
+            'lm-evaluation-harness is not installed; run: pip install "megacontext[lm-eval]".'
+        ) from None
+    from megacontext.core.benchmarks import harness  # noqa: F401  # registers the model
+
+    given = list(context.args)
+    if "--model" not in given and not any(a.startswith("--model=") for a in given):
+        at = 1 if given[:1] == ["run"] else 0
+        given[at:at] = ["--model", "megacontext"]
+    sys.argv = ["lm_eval", *given]
+    cli_evaluate()

@@ -1,0 +1,73 @@
+"""How often each token stands in which block of a run: what BM25 needs, read in slices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from megacontext.traces.reader import TraceReader
+from megacontext.traces.row import list_values
+
+__all__ = ["TokenIndex"]
+
+GROUP = 64
+"""Batches read at a time."""
+_SHIFT = 32
+
+
+class TokenIndex:
+    """Token ids by position and, per id, the blocks that hold it."""
+
+    def __init__(self, reader: TraceReader) -> None:
+        self._reader, self._block_size = reader, reader.meta.block_size
+        self._batches = 0
+        self._tokens = np.full(0, -1, np.int64)
+        self._pairs: np.ndarray | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether all rows that the reader knows were read."""
+        return self._batches >= self._reader.num_batches
+
+    def advance(self, enough: Callable[[], bool]) -> bool:
+        """Read until ``enough()``, at least one group; True when all are read."""
+        while not self.complete:
+            stop = min(self._batches + GROUP, self._reader.num_batches)
+            names = ("history_tokens", "new_tokens")
+            for _, batch in self._reader.project(names, self._batches, stop):
+                if batch is not None:
+                    flat, offsets = list_values(batch.column("new_tokens"), "new_tokens")
+                    stops = batch.column("history_tokens").to_numpy().astype(np.int64)
+                    self._put(flat, offsets.astype(np.int64), stops)
+            self._batches, self._pairs = stop, None
+            if enough():
+                break
+        return self.complete
+
+    def _put(self, flat: np.ndarray, offsets: np.ndarray, stops: np.ndarray) -> None:
+        last = int(stops[-1]) if len(stops) else 0
+        if last > len(self._tokens):
+            grown = np.full(max(last, 2 * len(self._tokens)), -1, np.int64)
+            grown[: len(self._tokens)] = self._tokens
+            self._tokens = grown
+        counts = np.diff(offsets)
+        within = np.arange(counts.sum()) - np.repeat(offsets[:-1] - offsets[0], counts)
+        self._tokens[np.repeat(stops - counts, counts) + within] = flat[offsets[0] : offsets[-1]]
+
+    def tokens(self, start: int, stop: int) -> np.ndarray:
+        """I64[stop - start]: ids at positions [start, stop), -1 where none was recorded."""
+        known: np.ndarray = self._tokens[max(start, 0) : max(stop, 0)]
+        return known
+
+    def holding(self, tokens: np.ndarray, blocks: int) -> np.ndarray:
+        """I64[t]: how many of the first ``blocks`` blocks hold each of ``tokens``."""
+        if self._pairs is None:  # (id, block) pairs, sorted
+            places = np.flatnonzero(self._tokens >= 0)
+            keys = (self._tokens[places] << _SHIFT) + places // self._block_size
+            self._pairs = np.unique(keys)
+        low = tokens.astype(np.int64) << _SHIFT
+        count: np.ndarray = np.searchsorted(self._pairs, low + blocks) - np.searchsorted(
+            self._pairs, low
+        )
+        return count
