@@ -23,6 +23,7 @@ from megacontext.core.config import load_config
 from megacontext.core.data.prepare import DataConfig
 from megacontext.core.training.config import load as load_training
 from megacontext.traces.errors import MegaContextError
+from megacontext.traces.packaged import find_config
 
 _TRAINERS = {
     "base": "megacontext.core.training.base:BaseConfig",
@@ -131,7 +132,9 @@ def wrong_config(words: list[str], written: set[str]) -> str | None:
         return None
     settings = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
     try:
-        _load(words[1], words[2], ROOT / name, settings)
+        packaged = find_config(Path(name))  # a packaged config's name, as a user writes it
+        path = packaged if packaged.is_absolute() else ROOT / name
+        _load(words[1], words[2], path, settings)
     except MegaContextError as error:
         return f"refused: {error}"
     return None

@@ -93,7 +93,8 @@ def test_a_run_that_is_told_to_stop_closes_its_trace_and_says_how_it_goes_on(con
     said, errors = process.communicate(timeout=60)
     assert (process.returncode, said) == (130, "")
     *_, told, last = errors.splitlines()
-    assert told == f"{out} is whole up to here; the same command with --resume goes on."
+    again = f"the same command with --out {out} --resume goes on."
+    assert told == f"{out} is whole up to here; {again}"
     assert last == "stopped"
     with TraceReader.open(out) as reader:
         assert reader.finished
