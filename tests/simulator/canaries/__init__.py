@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from canaries.edits import CHOICES, COMMITS, RECOVERIES, TRACES
 from canaries.focus_bugs import (
     _free_running,
     a_splice_loses_an_entry,
@@ -121,3 +122,7 @@ CANARIES = [
     Canary("trace CRC not checked", trace_crc_not_checked, disk=True, record=True, slow=True),
     Canary("trace lock ignored", trace_lock_ignored, disk=True, record=True),
 ]
+CANARIES += [Canary(name, plant) for name, plant in CHOICES.items()]
+CANARIES += [Canary(name, plant, disk=True) for name, plant in COMMITS.items()]
+CANARIES += [Canary(name, plant, disk=True) for name, plant in RECOVERIES.items()]
+CANARIES += [Canary(name, plant, record=True) for name, plant in TRACES.items()]
