@@ -189,7 +189,7 @@ def draw_config(seed: int) -> WorldConfig:
     def choose(options: list[str]) -> str:
         return options[int(rng.integers(len(options)))]
 
-    disk = bool(rng.random() < 0.4)
+    disk = bool(rng.random() < 0.3)
     stormy = disk and bool(rng.random() < 0.6)
     bits = [1, 2, 3, 4, 5, 6, 8]
     size = 1 << int(rng.choice(bits, p=[0.15, 0.3, 0.3, 0.14, 0.08, 0.02, 0.01]))
@@ -211,11 +211,11 @@ def draw_config(seed: int) -> WorldConfig:
     )
     if not faults:
         features.pop("fault", None)
-    taus = np.array([0.0, 0.1, 0.2, 0.2, 0.2, 0.5])
+    taus = np.array([0.0, 0.125, 0.2, 0.2, 0.25, 0.25, 0.5])  # eighths are scores exactly
     return WorldConfig(
         seed=seed,
         stream=choose([name for name in STREAMS if name != "recorded"]),
-        lens=choose(list(LENSES)),
+        lens=choose([*LENSES, "lattice", "lattice"]),
         allocator=choose(["greedy", *POLICIES]),
         block_size=size,
         max_levels=max_levels,
@@ -233,6 +233,6 @@ def draw_config(seed: int) -> WorldConfig:
         reopen=bool(rng.random() < 0.8),
         keep_newest=int(rng.integers(1, 12)) if rng.random() < 0.4 else 0,
         question_tau=float(rng.choice(taus)) if rng.random() < 0.3 else None,
-        left_context=int(rng.integers(1, 2 * size + 1)) if rng.random() < 0.3 else 0,
+        left_context=int(rng.integers(1, min(2 * size, 64) + 1)) if rng.random() < 0.3 else 0,
         dtype=choose(["fp16", "fp16", "bf16", "fp32"]),
     )

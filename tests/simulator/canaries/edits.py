@@ -65,9 +65,6 @@ CHOICES = {
     "the second payer pays": edit(
         _W, name="swap", old="payer = self.next\n", new="payer = self.next + 1\n"
     ),
-    "a broken group pays": edit(
-        _W, name="intact", old="and not any(low <= at < high for at in self.expanded)", new=""
-    ),
     "collapses at the threshold": edit(
         greedy.Greedy,
         name="propose",
@@ -99,9 +96,6 @@ CHOICES = {
     ),
     "expansions alone": edit(greedy.Greedy, name="propose", old="payers[low])", new="payers[:0])"),
     "re-armed by half the evidence": edit(Memory, name="rearm", old="NEW_EVIDENCE", new="0.05"),
-    "re-armed by more than the evidence": edit(
-        Memory, name="rearm", old="< np.float32(NEW_EVIDENCE)", new="<= np.float32(NEW_EVIDENCE)"
-    ),
     "re-armed at the threshold": edit(Memory, name="rearm", old="scores >= np", new="scores > np"),
     "never re-armed": edit(Memory, name="rearm", old="if self._any_disarmed", new="if False"),
     "disarmed at another score": edit(
@@ -216,7 +210,10 @@ RECOVERIES = {
         new="self._handle.datasync()",
     ),
     "a damaged header stays": edit(
-        CtxFile, name="settle", old="if self.fell_back", new="if False and self.fell_back"
+        CtxFile,
+        name="settle",
+        old="if self.fell_back is not None or self.damaged_slots:",
+        new="if False:",
     ),
     "nothing is trimmed": edit(CtxFile, name="trim", old="self.count <= count", new="True"),
     "the older header serves": edit(
