@@ -13,9 +13,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	@if [ -t 0 ] && [ -t 1 ]; then \
-	  $(BIN)/mc-tui live --config configs/demo.yaml --out runs/demo.arrow; \
+	  $(BIN)/mc-tui live --config configs/demo.yaml --out runs/demo.arrow --overwrite; \
 	else \
-	  $(BIN)/megacontext run --config configs/demo.yaml --out runs/demo.arrow; \
+	  $(BIN)/megacontext run --config configs/demo.yaml --out runs/demo.arrow --overwrite; \
 	fi
 
 test: $(STAMP)

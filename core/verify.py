@@ -219,6 +219,10 @@ def _rerun(reader: TraceReader, report: Report) -> _Rerun | None:
     if reader.meta.scores != "f16":
         report.notes.append(f"{why}the trace keeps {reader.meta.scores} scores, not exact ones.")
         return None
+    if "mc.allocator" in reader.meta.extra:
+        name = reader.meta.extra["mc.allocator"]
+        report.notes.append(f"{why}it was an object of the program that ran it, {name}.")
+        return None
     steps = reader.overview().step
     if len(steps) and steps[0] > 0:
         report.notes.append(f"{why}the trace starts at step {steps[0]}, cooldowns are unknown.")

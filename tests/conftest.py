@@ -5,9 +5,13 @@ device is. ``HYPOTHESIS_PROFILE=dev`` draws new random examples, the default ``c
 """
 
 import os
+import tempfile
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# No test reads or writes the user's cache.
+os.environ["MEGACONTEXT_CACHE"] = tempfile.mkdtemp(prefix="megacontext-cache-")
 
 settings.register_profile(
     "ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]

@@ -82,8 +82,13 @@ class BatchFile:
             raise
         self._size = 0
 
+    @property
+    def published(self) -> bool:
+        """Whether the file has its name."""
+        return self._temporary is None
+
     def publish(self) -> None:
-        """Give the file its name, replacing what had it."""
+        """Give the file its name, replacing what had it; idempotent."""
         if self._temporary is not None:
             self._files.rename(self._temporary, self.path)
             self._temporary = None

@@ -36,6 +36,7 @@ __all__ = ["COMMANDS", "Command", "ControlClient", "ControlError", "ControlServe
 
 _MAX_CLIENTS = 16
 _MAX_WAITING = 256  # commands that the session has not polled yet
+_MAX_EVENTS = 4096  # that a client has not looked at
 _MAX_UNREAD_BYTES = 4 << 20  # towards one client; then it is dropped
 
 
@@ -135,10 +136,10 @@ class ControlServer:
         except queue.Empty:
             return commands
 
-    def broadcast(self, **status: Any) -> None:
-        """Send a status event to every client."""
+    def broadcast(self, event: str = "status", **fields: Any) -> None:
+        """Send an event to every client."""
         for client in list(self._clients):
-            self._send(client, {"event": "status"} | status)
+            self._send(client, {"event": event} | fields)
 
     def close(self) -> None:
         """Stop listening, remove the socket and let every client know; idempotent."""
@@ -293,7 +294,7 @@ class ControlClient:
         self._trace = trace
         self._timeout_s = timeout_s
         self._received = bytearray()
-        self._events: deque[dict[str, Any]] = deque(maxlen=256)
+        self._events: deque[dict[str, Any]] = deque(maxlen=_MAX_EVENTS)
         self._number = 0
         self.status: dict[str, Any] = {}
 
@@ -347,7 +348,7 @@ class ControlClient:
         return {key: value for key, value in message.items() if key not in ("v", "id", "ok")}
 
     def events(self) -> list[dict[str, Any]]:
-        """Status events that arrived, without waiting.
+        """Events that arrived, without waiting, oldest first.
 
         Raises:
             ControlError: the engine is gone.
@@ -361,6 +362,10 @@ class ControlClient:
             return found
         except OSError as error:
             raise self._gone() from error
+
+    def fileno(self) -> int:
+        """The connection, for a selector that waits for events."""
+        return self._socket.fileno()
 
     def close(self) -> None:
         self._socket.close()
@@ -379,6 +384,7 @@ class ControlClient:
     def _note(self, message: dict[str, Any]) -> None:
         if message.get("event") == "status":
             self.status = message
+        if "event" in message:
             self._events.append(message)
 
     def _next(self, deadline: float) -> dict[str, Any]:

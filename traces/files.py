@@ -18,7 +18,16 @@ from numpy.typing import DTypeLike
 
 from megacontext.traces.errors import LockedError
 
-__all__ = ["OS_FILES", "FileHandle", "FileLayer", "Lock", "OsFiles", "is_locked"]
+__all__ = [
+    "OS_FILES",
+    "FileHandle",
+    "FileLayer",
+    "Lock",
+    "OsFiles",
+    "is_locked",
+    "lock_path",
+    "real_path",
+]
 
 
 class Lock(Protocol):
@@ -184,6 +193,17 @@ class OsFiles:
 
 
 OS_FILES = OsFiles()
+
+
+def real_path(path: Path) -> Path:
+    """``path``, or what it points at where it is a symbolic link: a link is never replaced."""
+    return path.resolve() if path.is_symlink() else path
+
+
+def lock_path(path: Path) -> Path:
+    """Where the writer of the trace at ``path`` holds its lock."""
+    path = real_path(path)
+    return path.with_name(path.name + ".lock")
 
 
 def is_locked(path: Path) -> bool:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from megacontext.traces.batchfile import DATA_START
 from megacontext.traces.errors import TraceError
-from megacontext.traces.files import OS_FILES, FileHandle, FileLayer, is_locked
+from megacontext.traces.files import OS_FILES, FileHandle, FileLayer, is_locked, lock_path
 from megacontext.traces.messages import Block, data_end, read_schema, scan
 from megacontext.traces.meta import TraceMeta
 from megacontext.traces.overview import OVERVIEW_COLUMNS, Overview, OverviewBuilder
@@ -151,7 +151,7 @@ class TraceReader:
 
     def being_written(self) -> bool:
         """Whether a live process holds the trace's writer lock (real files only)."""
-        return not self.finished and is_locked(self.path.with_name(self.path.name + ".lock"))
+        return not self.finished and is_locked(lock_path(self.path))
 
     def refresh(self) -> int:
         """Look for more; the number of new rows (of all rows if another file took the name).
@@ -334,6 +334,10 @@ class TraceReader:
             self._overview_blocks = self.num_batches
             return self._overview.overview()
 
+    def first_row(self, block: int) -> int:
+        """Number of the first row of batch ``block``; of the batch after the last: num_rows."""
+        return int(self._starts[block])
+
     def block_of(self, row: int) -> int:
         """Number of the batch that holds ``row``."""
         return int(np.searchsorted(self._starts, row, side="right")) - 1
@@ -356,6 +360,10 @@ class TraceReader:
             ignore_case: compare ASCII letters without case.
         """
         return self._text.find(text, start_token, backward=backward, ignore_case=ignore_case)
+
+    def find_all(self, text: str, limit: int, *, ignore_case: bool = False) -> np.ndarray:
+        """I64[hits, 2]: token spans of the first ``limit`` occurrences that do not overlap."""
+        return self._text.find_all(text, limit, ignore_case=ignore_case)
 
     def text_of(self, start_token: int, stop_token: int) -> list[str]:
         """The pieces of tokens [start_token, stop_token), one each; "" where none was recorded."""

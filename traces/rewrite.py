@@ -10,8 +10,7 @@ import pyarrow as pa
 
 from megacontext.traces.batchfile import BatchFile
 from megacontext.traces.errors import LockedError, TraceError
-from megacontext.traces.files import OS_FILES
-from megacontext.traces.writer import lock_path
+from megacontext.traces.files import OS_FILES, lock_path
 
 __all__ = ["rewriting"]
 

@@ -65,6 +65,7 @@ class Trigger(IntEnum):
     BUDGET_CUT = 5
     BULK = 6
     ECHO = 7
+    REPLY = 8
 
 
 CLOSE_LOOKS = frozenset({Trigger.QUESTION, Trigger.TURN_END, Trigger.SURPRISAL})

@@ -38,6 +38,13 @@ def _tokens_of(batch: pa.RecordBatch, lists: pa.ListArray) -> np.ndarray:
     return tokens
 
 
+def _places(batches: list[pa.RecordBatch]) -> tuple[np.ndarray, np.ndarray]:
+    """Where each token's text ends in the joined text of ``batches``, and the tokens."""
+    texts = [batch.column("new_text").flatten() for batch in batches]
+    stops = np.cumsum(np.concatenate([pc.binary_length(text).to_numpy() for text in texts]))
+    return stops, np.concatenate([_tokens_of(b, b.column("new_text")) for b in batches])
+
+
 class TextIndex:
     """Looks text up in one reader."""
 
@@ -65,10 +72,32 @@ class TextIndex:
                 return span
         return None
 
-    def _find_in(
-        self, group: tuple[int, int], needle: bytes, start: int, backward: bool, ignore_case: bool
-    ) -> tuple[int, int] | None:
-        """A match that starts in batches ``group``; what it needs of later ones is read along."""
+    def find_all(self, text: str, limit: int, *, ignore_case: bool) -> np.ndarray:
+        """See :meth:`TraceReader.find_all`."""
+        needle = _folded(text.encode(errors="replace"), ignore_case)
+        last = self._reader.num_batches
+        hits: list[tuple[int, int]] = []
+        if not needle:
+            return np.empty((0, 2), np.int64)
+        for first in range(0, last, _GROUP):
+            group = first, min(first + _GROUP, last)
+            batches, data = self._joined(group, needle, ignore_case)
+            at = data.find(needle)
+            if at < 0:
+                continue
+            stops, tokens = _places(batches)
+            while at >= 0 and len(hits) < limit:
+                low, high = np.searchsorted(stops, [at, at + len(needle) - 1], side="right")
+                span = int(tokens[low]), int(tokens[high]) + 1
+                if span[1] - span[0] == high - low + 1:  # else rows are missing in between
+                    hits.append(span)
+                at = data.find(needle, at + len(needle))
+        return np.array(hits, np.int64).reshape(-1, 2)
+
+    def _joined(
+        self, group: tuple[int, int], needle: bytes, ignore_case: bool
+    ) -> tuple[list[pa.RecordBatch], bytes]:
+        """Batches ``group``, their text, and what a match needs of the text of later ones."""
         batches, data, own = [], b"", 0
         for block, batch in self._text_batches(*group):
             if block >= group[1] and len(data) - own >= len(needle) - 1:
@@ -76,13 +105,17 @@ class TextIndex:
             batches.append(batch)
             data += _text_bytes(batch.column("new_text").flatten())
             own = len(data) if block < group[1] else own
-        data = _folded(data[: own + len(needle) - 1], ignore_case)
+        return batches, _folded(data[: own + len(needle) - 1], ignore_case)
+
+    def _find_in(
+        self, group: tuple[int, int], needle: bytes, start: int, backward: bool, ignore_case: bool
+    ) -> tuple[int, int] | None:
+        """A match that starts in batches ``group``; what it needs of later ones is read along."""
+        batches, data = self._joined(group, needle, ignore_case)
         at = data.find(needle)
         if at < 0:
             return None
-        texts = [batch.column("new_text").flatten() for batch in batches]
-        stops = np.cumsum(np.concatenate([pc.binary_length(text).to_numpy() for text in texts]))
-        tokens = np.concatenate([_tokens_of(b, b.column("new_text")) for b in batches])
+        stops, tokens = _places(batches)
         best: tuple[int, int] | None = None
         while at >= 0:
             first = int(np.searchsorted(stops, at, side="right"))

@@ -12,7 +12,7 @@ import numpy as np
 from megacontext.traces.metrics import metrics_of, series_of
 from megacontext.traces.reader import TraceReader
 
-__all__ = ["html_timeline", "svg_timeline"]
+__all__ = ["html_timeline", "png", "svg_timeline"]
 
 _WIDTH, _HEAT, _STRIP, _LEFT = 1_000, 256, 60, 90
 _STOPS = np.array([[13, 17, 23], [23, 60, 72], [31, 138, 138], [255, 183, 77]], float)
@@ -28,7 +28,7 @@ def _ramp(values: np.ndarray) -> np.ndarray:
     return colours
 
 
-def _png(pixels: np.ndarray) -> bytes:
+def png(pixels: np.ndarray) -> bytes:
     """An RGB image U8[h, w, 3] as PNG (ISO/IEC 15948)."""
     height, width, _ = pixels.shape
 
@@ -100,7 +100,7 @@ def svg_timeline(reader: TraceReader) -> str:
     if overview.num_rows:
         series = series_of(reader)
         heat = _binned(overview.heat, min(overview.num_rows, _WIDTH), np.maximum)
-        picture = base64.b64encode(_png(_ramp(heat.T))).decode()
+        picture = base64.b64encode(png(_ramp(heat.T))).decode()
         strips = (
             (overview.budget_used / np.maximum(overview.w_max, 1), "budget", "#4dd0e1"),
             (series.swap_rate, "swap rate", "#b39ddb"),

@@ -1,7 +1,9 @@
 """Lines on the control socket: one JSON object each, with a version, limited in size.
 
 Client to engine: ``{"v": 1, "id": 3, "command": "set", "key": "w_max", "value": 512}``.
-Engine to client: ``{"v": 1, "id": 3, "ok": true, …}`` or ``{"v": 1, "event": "status", …}``.
+Engine to client: ``{"v": 1, "id": 3, "ok": true, …}`` or an event:
+``{"v": 1, "event": "status", …}``, and of a reply as it is decoded ``asked`` (text), ``token``
+(text, nll) and ``answered`` (text).
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from megacontext.traces.errors import MegaContextError
+from megacontext.traces.files import real_path
 
 __all__ = [
     "COMMANDS",
@@ -27,7 +30,7 @@ __all__ = [
 
 WIRE_VERSION = 1
 LIMIT_BYTES = 1 << 20  # of one line
-COMMANDS = frozenset({"pause", "resume", "step", "set", "text", "marker", "stop", "status"})
+COMMANDS = frozenset({"pause", "resume", "step", "set", "text", "ask", "marker", "stop", "status"})
 _SOCKET_PATH_BYTES = 100  # sun_path has 108 bytes on Linux, 104 elsewhere
 
 
@@ -42,6 +45,7 @@ def socket_path(trace: Path) -> Path:
 
     A socket, or, where its path is too long for one, a file that holds the socket's real path.
     """
+    trace = real_path(trace)
     return trace.with_name(trace.name + ".sock")
 
 

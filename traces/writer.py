@@ -14,24 +14,21 @@ import numpy as np
 
 from megacontext.traces.batchfile import BatchFile
 from megacontext.traces.errors import LockedError, TraceError
-from megacontext.traces.files import OS_FILES, FileLayer, Lock
+from megacontext.traces.files import OS_FILES, FileLayer, Lock, lock_path, real_path
 from megacontext.traces.meta import SCORE_MODES
 from megacontext.traces.row import BatchColumns, TraceRow, batch_of, heat_of
 from megacontext.traces.schema import schema
 
-__all__ = ["TraceWriter", "lock_path", "stored_scores"]
+__all__ = ["SCORES_PER_ROW", "TraceWriter", "stored_scores"]
 
 _FLUSH_BYTES = 16 << 20  # a batch of bulk-ingest rows is cut here, far below Arrow's 2^31 limit
-_TOP_K = 256
+SCORES_PER_ROW = 256
 _FIELDS = tuple(TraceRow.__dataclass_fields__)
 
 
-def lock_path(path: Path) -> Path:
-    """Where the writer of the trace at ``path`` holds its lock."""
-    return path.with_name(path.name + ".lock")
-
-
-def stored_scores(scores: np.ndarray | None, mode: str, top_k: int = _TOP_K) -> np.ndarray | None:
+def stored_scores(
+    scores: np.ndarray | None, mode: str, top_k: int = SCORES_PER_ROW
+) -> np.ndarray | None:
     """What ``mode`` keeps of F16[n] ``scores``, as F16[n].
 
     ``u8``: ``rint((s + 1) * 127.5) / 127.5 - 1``; ``topk``: the ``top_k`` values of largest size
@@ -62,8 +59,9 @@ class _Flush:
 class TraceWriter:
     """Appends rows to the trace at ``path``; a context manager.
 
-    An existing file at ``path`` stays until the new one has its schema on disk, then it is
-    replaced by rename. ``<path>.lock`` keeps a second writer out.
+    A new file has its name as soon as its schema is on disk. An existing file at ``path`` stays
+    until the new one has rows, then it is replaced by rename: a run that dies before does not cost
+    it. ``<path>.lock`` keeps a second writer out.
 
     Args:
         path: the trace; its folder is made where missing.
@@ -78,6 +76,7 @@ class TraceWriter:
         prefix: copy the whole batches of this (cut) trace first; the swap is atomic. It may be
             ``path`` itself.
         prefix_rows: copy only this many rows of ``prefix``.
+        lock: the lock at ``lock_path(path)``, if the caller holds it, who also releases it.
 
     Raises:
         TraceError: ``path`` cannot be written or an argument is out of range.
@@ -90,7 +89,7 @@ class TraceWriter:
         meta: dict[str, str],
         *,
         scores: str = "f16",
-        top_k: int = _TOP_K,
+        top_k: int = SCORES_PER_ROW,
         flush_rows: int = 8,
         flush_ms: float = 250,
         queue_rows: int = 256,
@@ -98,9 +97,10 @@ class TraceWriter:
         threaded: bool = True,
         prefix: Path | None = None,
         prefix_rows: int | None = None,
+        lock: Lock | None = None,
     ) -> None:
         _check_options(meta, scores, flush_rows, queue_rows)
-        self.path = Path(path)
+        self.path = real_path(Path(path))
         self.rows_written = 0
         self.scores_dropped = 0
         self.error: BaseException | None = None
@@ -111,14 +111,15 @@ class TraceWriter:
         self._pending: list[TraceRow] = []
         self._pending_bytes = 0
         self._closed = False
-        self._lock = self._take_lock()
+        self._lock = self._take_lock() if lock is None else None
         try:
             said = f"topk:{top_k}" if scores == "topk" else scores
             self._file = BatchFile(self.path, schema(meta | {"mc.scores": said}), files)
             try:
                 if prefix is not None:
                     self._copy_prefix(Path(prefix), prefix_rows)
-                self._file.publish()
+                if self.rows_written or not files.exists(self.path):
+                    self._file.publish()
             except BaseException:
                 self._file.abandon()
                 raise
@@ -184,8 +185,11 @@ class TraceWriter:
                 pass
         self._raise_error()
 
-    def close(self) -> None:
+    def close(self, *, keep_empty: bool = True) -> None:
         """Write what is pending and the footer, reach the disk, release the lock; idempotent.
+
+        Args:
+            keep_empty: a trace without rows may still replace an existing file.
 
         Raises:
             TraceError: a write failed; whole batches before it stay readable.
@@ -198,12 +202,13 @@ class TraceWriter:
             self._thread.join()
         try:
             self._write_pending()
-            if self.error is None:
+            whole = self.error is None and (keep_empty or self._file.published)
+            if whole:
                 try:
                     self._file.finish()
                 except OSError as error:
                     self.error = error
-            if self.error is not None:
+            if not whole or self.error is not None:
                 self._file.abandon()
         finally:
             self._release()
@@ -219,7 +224,7 @@ class TraceWriter:
         trace: TracebackType | None,
     ) -> None:
         try:
-            self.close()
+            self.close(keep_empty=error is None)
         except TraceError as late:
             if error is None:
                 raise
@@ -243,6 +248,8 @@ class TraceWriter:
             ) from error
 
     def _release(self) -> None:
+        if self._lock is None:
+            return
         # Unlinked while still held: whoever opened the old lock file sees that it lost its name.
         try:
             self._files.unlink(lock_path(self.path))
@@ -317,6 +324,7 @@ class TraceWriter:
                     row.heat = heat_of(row.scores, row.levels, self._block_size, row.history_tokens)
                 row.scores = stored_scores(row.scores, self._scores, self._top_k)
             self._file.append(batch_of(rows, self._file.schema))
+            self._file.publish()
         except Exception as error:  # raised from the next put, flush or close
             self.error = error
             return

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
-from pathlib import Path
 from typing import ClassVar
 
 from textual import on
-from textual.app import App, ComposeResult, SystemCommand
+from textual.app import ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.events import DeliveryComplete, DeliveryFailed
@@ -18,6 +16,7 @@ from textual.widget import Widget
 from textual.widgets import Footer
 
 from megacontext.tui.commands import BY_ID, COMMANDS, FOOTER, Command, key_label
+from megacontext.tui.desk import DeskApp
 from megacontext.tui.frame import Frame
 from megacontext.tui.goto import GOTO_HELP, go_to
 from megacontext.tui.pace import Pace
@@ -31,6 +30,7 @@ from megacontext.tui.widgets import (
     HeatPane,
     InspectorPane,
     MapPane,
+    OverviewPane,
     Pane,
     Scrubber,
     StoryLine,
@@ -38,6 +38,7 @@ from megacontext.tui.widgets import (
     TitleLine,
     WaterfallPane,
 )
+from megacontext.tui.widgets.scrubber import TimePane
 from megacontext.tui.widgets.shared import HistoryPane
 
 __all__ = ["InspectorApp"]
@@ -45,11 +46,17 @@ __all__ = ["InspectorApp"]
 TICKS_PER_S = 10
 
 
+class BaseScreen(Screen[None]):
+    """The panes' screen. No pane has the focus until one is asked for: arrows are time then."""
+
+    AUTO_FOCUS = ""
+
+
 def _footer_rank(command: Command) -> int:
     return list(FOOTER).index(command.id) if command.id in FOOTER else len(FOOTER)
 
 
-class InspectorApp(App[str]):
+class InspectorApp(DeskApp):
     """The inspector on one source. Returns "stop", "detach" or "" when it ends.
 
     Args:
@@ -101,6 +108,9 @@ class InspectorApp(App[str]):
         self._pace = Pace()
         self._frame: Frame | None = None
 
+    def get_default_screen(self) -> Screen[None]:
+        return BaseScreen(id="_default")
+
     @property
     def session(self) -> Session:
         """The viewer's state."""
@@ -120,6 +130,7 @@ class InspectorApp(App[str]):
                 yield ActionsPane()
                 yield InspectorPane()
         yield StoryLine()
+        yield OverviewPane()
         yield Scrubber()
         yield Footer(compact=True, show_command_palette=False)
 
@@ -158,7 +169,7 @@ class InspectorApp(App[str]):
         if not self.laid_out:
             return
         changed = self.session.tick()
-        if changed or not self.shown.trail.complete:
+        if changed or not (self.shown.trail.complete and self.shown.log.complete):
             self.redraw()
 
     def redraw(self) -> None:
@@ -167,13 +178,13 @@ class InspectorApp(App[str]):
             return
         before = self._frame
         frame = self._frame = self.session.frame()
-        self._arrange(frame)
+        self._arrange(frame, before)
         for pane in self.panes:
             pane.show(frame)
         if before is None or before.status != frame.status:
             self.refresh_bindings()
 
-    def _arrange(self, frame: Frame) -> None:
+    def _arrange(self, frame: Frame, before: Frame | None) -> None:
         """Which panes are on screen: all, or the maximized one; log, inspector or both."""
         base = self.screen_stack[0]
         chosen = frame.view.maximized
@@ -182,6 +193,12 @@ class InspectorApp(App[str]):
             visible = pane.number == chosen if chosen else self._fits(pane, frame, both=both)
             pane.set_class(bool(chosen) and visible, "-max")
             _display(pane, visible)
+        base.query(MapPane).set_class(not frame.view.window.whole, "-zoomed")
+        for overview in base.query(OverviewPane):
+            overview.set_class(chosen == overview.number, "-max")
+        if before is not None and before.view.maximized != chosen:
+            shown = [p for p in base.query(Pane) if p.number and p.number == chosen and p.can_focus]
+            base.set_focus(shown[0] if shown else None)
         for name, numbers in self.BOXES.items():
             box = base.query_one(f"#{name}")
             _display(box, not chosen or chosen in numbers)
@@ -216,6 +233,8 @@ class InspectorApp(App[str]):
                 run = self._runner(command.id)
                 title = f"{command.group}: {command.help}"
                 yield SystemCommand(title, f"key {key_label(command.key)}", run)
+        for name, run in self.get_find_commands():
+            yield SystemCommand(f"Find: {name}", "also under the key e", run)
         yield SystemCommand("Theme", "choose a theme", self.action_change_theme)
 
     def _runner(self, name: str) -> Callable[[], None]:
@@ -226,6 +245,9 @@ class InspectorApp(App[str]):
         self.action_run("quit")
 
     def back_out(self) -> None:
+        if self.screen.focused is not None and self.session.view.log_at is None:
+            self.screen.set_focus(None)  # arrows are time again
+            return
         self.session.look(lambda view: view.back())
 
     def show_help(self) -> None:
@@ -234,13 +256,6 @@ class InspectorApp(App[str]):
     def next_theme(self) -> None:
         place = THEME_NAMES.index(self.theme) if self.theme in THEME_NAMES else -1
         self.theme = THEME_NAMES[(place + 1) % len(THEME_NAMES)]
-
-    def export(self) -> None:
-        """Save the screen as SVG (in a browser: download it)."""
-        stem = Path(self.source.info.name).stem or "mc-tui"
-        row = self.session.row
-        name = f"{stem}-step{row.step if row else 0}.svg"
-        self.deliver_screenshot(filename=name, path=str(Path.cwd()))
 
     @on(DeliveryComplete)
     def export_done(self, event: DeliveryComplete) -> None:
@@ -255,14 +270,6 @@ class InspectorApp(App[str]):
         self.redraw()
 
     # -- prompts ------------------------------------------------------------------------------
-    def _ask(self, screen: PromptScreen, then: Callable[[str], object]) -> None:
-        def answered(said: str | None) -> None:
-            if said:
-                then(said)
-            self.redraw()
-
-        self.push_screen(screen, answered)
-
     def ask_search(self) -> None:
         self._ask(
             PromptScreen(
@@ -354,6 +361,8 @@ class InspectorApp(App[str]):
 
     # -- mouse --------------------------------------------------------------------------------
     def on_history_pane_picked(self, message: HistoryPane.Picked) -> None:
+        if message.row is not None:
+            self.session.seek(message.row)
         self.session.select_at(message.token)
         self.redraw()
 
@@ -369,12 +378,7 @@ class InspectorApp(App[str]):
         self.session.scroll_text(message.lines)
         self.redraw()
 
-    def on_actions_pane_picked(self, message: ActionsPane.Picked) -> None:
-        self.session.play(lambda p: replace(p.seek(message.row), playing=False))
-        self.session.centre(message.node)
-        self.redraw()
-
-    def on_scrubber_sought(self, message: Scrubber.Sought) -> None:
+    def on_time_pane_sought(self, message: TimePane.Sought) -> None:
         self.session.play(lambda p: p.seek(message.row))
         self.redraw()
 

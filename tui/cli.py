@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Protocol, cast
 
@@ -12,25 +13,60 @@ from megacontext.traces.errors import ConfigError, MegaContextError
 
 __all__ = ["app", "main"]
 
+MANUAL = "\n\n".join(
+    (
+        "[bold]Exit status.[/bold] 0: left by its user. 1: the engine died, or a file is damaged. "
+        "2: an argument or a file is refused; the sentence names it. 130: ctrl+c.",
+        "[bold]Environment.[/bold] COLORTERM, TERM, NO_COLOR: what the terminal can show. "
+        "XDG_STATE_HOME: where the first start is remembered.",
+        "[bold]Files.[/bold] runs/NAME.arrow: the trace; beside it, while a session runs, .lock, "
+        ".sock and .log.",
+        "[bold]See also.[/bold] `megacontext --help`; the keys are listed under `?` in the app.",
+    )
+)
+
 app = typer.Typer(
     name="mc-tui",
     help="Watch a model's working context move: live, or from a trace.\n\n"
     "Example: mc-tui replay runs/demo.arrow",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+    epilog=MANUAL,
     pretty_exceptions_enable=False,
 )
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")]
 ThemeName = Annotated[
     str, typer.Option("--theme", help="dark, light or ansi; by default what the terminal can do.")
 ]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"mc-tui {version('megacontext')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version_: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Watch a model's working context move: live, or from a trace.
+
+    Example: mc-tui live --config demo
+    """
+
+
 Trace = Annotated[Path, typer.Argument(help="The trace (*.arrow).", show_default=False)]
 
 
 @app.command()
 def live(
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="The run's YAML config.")
+        Path | None,
+        typer.Option("--config", "-c", help="The run's YAML config, or a packaged one: demo."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Trace to write; default runs/<config>.arrow.")
@@ -68,18 +104,21 @@ def replay(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Also show rows as they arrive.")
     ] = False,
+    at: Annotated[
+        str, typer.Option("--at", help="Open there: STEP[.ROUND][:NODE]; L in the app copies it.")
+    ] = "",
     theme: ThemeName = "",
     debug: Debug = False,
 ) -> None:
     """Open a trace: finished, cut by a crash, or still growing.
 
-    Example: mc-tui replay runs/demo.arrow
+    Example: mc-tui replay runs/demo.arrow --at 1773.3:L1@47
     """
     from megacontext.tui.file_source import FileSource
     from megacontext.tui.launch import require_terminal, show
 
     require_terminal()
-    show(FileSource(trace, mode="FOLLOW" if follow else "REPLAY"), theme=theme)
+    show(FileSource(trace, mode="FOLLOW" if follow else "REPLAY"), theme=theme, at=at)
 
 
 @app.command()

@@ -23,6 +23,12 @@ class Viewer(Protocol):
 
     def search_again(self, direction: int) -> None: ...
 
+    def ask_find(self) -> None: ...
+
+    def find_again(self, direction: int) -> None: ...
+
+    def ask_filter(self) -> None: ...
+
     def ask_goto(self) -> None: ...
 
     def ask_text(self) -> None: ...
@@ -35,7 +41,13 @@ class Viewer(Protocol):
 
     def engine_refocus(self) -> None: ...
 
-    def export(self) -> None: ...
+    def ask_mark(self) -> None: ...
+
+    def ask_copy(self) -> None: ...
+
+    def copy(self, what: str) -> None: ...
+
+    def ask_export(self) -> None: ...
 
     def next_theme(self) -> None: ...
 
@@ -66,6 +78,8 @@ class Command:
 
 
 _KEY_LABELS = {
+    "up": "↑",
+    "down": "↓",
     "left": "←",
     "right": "→",
     "shift+left": "⇧←",
@@ -77,6 +91,8 @@ _KEY_LABELS = {
     "less_than_sign": "<",
     "greater_than_sign": ">",
     "slash": "/",
+    "semicolon": ";",
+    "colon": ":",
     "question_mark": "?",
     "escape": "esc",
 }
@@ -129,13 +145,23 @@ COMMANDS: tuple[Command, ...] = (
             lambda app: app.session.to_marker(-1)),
     Command("next_marker", "right_square_bracket", "next marker", FIND,
             lambda app: app.session.to_marker(1)),
-    Command("mark", "m", "set a marker here", FIND, lambda app: app.session.set_marker()),
+    Command("mark", "m", "mark this step, with a name or a note", FIND,
+            lambda app: app.ask_mark()),
+    Command("unmark", "M", "remove your mark on this step", FIND,
+            lambda app: app.session.remove_marker()),
     Command("focus", "f", "centre on the latest action", FIND,
             lambda app: app.session.focus_latest()),
     Command("search", "slash", "find text in the history", FIND,
             lambda app: app.ask_search()),
     Command("search_next", "n", "next hit", FIND, lambda app: app.search_again(1)),
     Command("search_previous", "N", "previous hit", FIND, lambda app: app.search_again(-1)),
+    Command("extremes", "e", "worst moments and next events: highest NLL, swap rate, …", FIND,
+            lambda app: app.ask_find()),
+    Command("find_next", "semicolon", "the next of those", FIND, lambda app: app.find_again(1)),
+    Command("find_previous", "colon", "the previous of those", FIND,
+            lambda app: app.find_again(-1)),
+    Command("filter", "F", "filter the action list: kind, reason, node, text", FIND,
+            lambda app: app.ask_filter()),
     Command("goto", "g", "go to a step, token, time or node", FIND,
             lambda app: app.ask_goto()),
     Command("zoom_in", "w", "zoom in", LOOK, lambda app: app.session.zoom(0.5)),
@@ -146,6 +172,10 @@ COMMANDS: tuple[Command, ...] = (
             lambda app: app.session.select_neighbour(-1)),
     Command("select_next", "l", "select the node to the right", LOOK,
             lambda app: app.session.select_neighbour(1)),
+    Command("parent", "up", "select the gist above the selected node", LOOK,
+            lambda app: app.session.select_parent()),
+    Command("child", "down", "select the node below the selected gist", LOOK,
+            lambda app: app.session.select_child()),
     Command("drill", "enter", "drill in: onto the node, then its life", LOOK,
             lambda app: app.session.drill()),
     Command("back_out", "escape", "back out", LOOK, lambda app: app.back_out()),
@@ -153,6 +183,8 @@ COMMANDS: tuple[Command, ...] = (
             _look(lambda v: replace(v, scale_per_step=not v.scale_per_step))),
     Command("detail", "v", "waterfall: scores or level of detail", LOOK,
             _look(lambda v: replace(v, show_detail=not v.show_detail))),
+    Command("breaks", "b", "text: line breaks as written, or run together", LOOK,
+            _look(lambda v: replace(v, as_written=not v.as_written))),
     Command("text_down", "pagedown", "scroll the text down", LOOK,
             lambda app: app.session.scroll_text(3)),
     Command("text_up", "pageup", "scroll the text up", LOOK,
@@ -163,6 +195,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("pane_text", "4", "only the text", PANES, _maximize(4)),
     Command("pane_actions", "5", "only the action log", PANES, _maximize(5)),
     Command("pane_inspector", "6", "only the inspector", PANES, _maximize(6)),
+    Command("pane_overview", "7", "only the run's overview", PANES, _maximize(7)),
     Command("reset", "0", "all panes, whole history", PANES,
             _look(ViewState.reset)),
     Command("pause_engine", "p", "pause or resume the engine", LIVE,
@@ -173,7 +206,12 @@ COMMANDS: tuple[Command, ...] = (
             lambda app: app.ask_knobs(), live=True),
     Command("type", "i", "type text into the session", LIVE,
             lambda app: app.ask_text(), live=True),
-    Command("export", "x", "save the screen as SVG", APP, lambda app: app.export()),
+    Command("copy", "c", "copy the sentence, text, node, action list or command", APP,
+            lambda app: app.ask_copy()),
+    Command("link", "L", "copy the command that opens the inspector here", APP,
+            lambda app: app.copy("l")),
+    Command("export", "x", "save the screen (SVG) or the run (PNG, CSV, Parquet)", APP,
+            lambda app: app.ask_export()),
     Command("theme", "T", "next theme: dark, light, ANSI", APP, lambda app: app.next_theme()),
     Command("help", "question_mark", "what everything means, and all keys", APP,
             lambda app: app.show_help()),
@@ -190,7 +228,9 @@ FOOTER: dict[str, str] = {
     "next_marker": "marker",
     "focus": "focus",
     "drill": "drill",
+    "extremes": "worst",
     "search": "find",
+    "copy": "copy",
     "pause_engine": "pause",
     "refocus": "refocus",
     "knobs": "knobs",

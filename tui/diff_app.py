@@ -132,7 +132,7 @@ class DiffApp(InspectorApp):
         self._frame = frame
         other = follower.frame()
         pair = (frame, other) if self.session is self.sessions[0] else (other, frame)
-        self._arrange(frame)
+        self._arrange(frame, before)
         base = self.screen_stack[0]
         for name, side in zip(("left", "right"), pair, strict=True):
             for pane in base.query(f"#{name} Pane").results(Pane):

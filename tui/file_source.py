@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import yaml
 from megacontext.traces.errors import MegaContextError, TraceError
 from megacontext.traces.meta import TraceMeta
 from megacontext.traces.reader import TraceReader
+from megacontext.traces.vitals import Vitals, VitalsScan
 from megacontext.tui.frame import Marker, RunInfo, Status
 from megacontext.tui.glimpse import Glimpses
 from megacontext.tui.life import NOTHING, Glimpse
@@ -110,6 +111,7 @@ class FileSource:
         self._mode = mode
         self._reader: TraceReader | None = None
         self._glimpses: Glimpses | None = None
+        self._vitals: VitalsScan | None = None
         self._rows: OrderedDict[int, RowModel] = OrderedDict()
         self._scalars = Scalars.empty()
         self._problem = ""
@@ -119,8 +121,13 @@ class FileSource:
     def _open(self) -> None:
         self._reader = TraceReader.open(self.path)
         self.info = run_info(self._reader.meta, self.path.name)
-        self._glimpses = Glimpses(self._reader, self.info.block_size)
+        self._index(self._reader)
         self._take_overview(self._reader)
+
+    def _index(self, reader: TraceReader) -> None:
+        """Start what is read piece by piece from the beginning."""
+        self._glimpses = Glimpses(reader, self.info.block_size)
+        self._vitals = VitalsScan(reader)
 
     # -- growing ------------------------------------------------------------------------------
     @property
@@ -176,7 +183,7 @@ class FileSource:
         if self._reader.generation != generation:
             self._rows.clear()
             self.info = run_info(self._reader.meta, self.path.name)
-            self._glimpses = Glimpses(self._reader, self.info.block_size)
+            self._index(self._reader)
         replaced = self._reader.generation != generation
         if grown or replaced:
             self._take_overview(self._reader)
@@ -231,6 +238,18 @@ class FileSource:
         except TraceError:
             return np.empty(0, np.int64)  # the next refresh says what is wrong
 
+    def vitals(self) -> Vitals:
+        return Vitals.empty() if self._vitals is None else self._vitals.vitals()
+
+    def read_vitals(self, enough: Callable[[], bool]) -> bool:
+        if self._vitals is None:
+            return True
+        try:
+            return self._vitals.advance(enough)
+        except TraceError as error:
+            self._problem = _unreadable(error)
+            return True
+
     def pieces(self, start: int, stop: int) -> tuple[list[str], F64]:
         if stop <= start or self._reader is None:
             return [], np.empty(0)
@@ -255,6 +274,15 @@ class FileSource:
         except TraceError as error:
             self._problem = _unreadable(error)
             return None
+
+    def find_all(self, text: str, limit: int) -> I64:
+        if self._reader is None:
+            return np.empty((0, 2), np.int64)
+        try:
+            return self._reader.find_all(text, limit, ignore_case=True)
+        except TraceError as error:
+            self._problem = _unreadable(error)
+            return np.empty((0, 2), np.int64)
 
     def close(self) -> None:
         if self._reader is not None:

@@ -8,12 +8,14 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from megacontext.traces.schema import CLOSE_LOOKS, Trigger
+from megacontext.traces.vitals import Vitals
+from megacontext.tui.changes import LogView
 from megacontext.tui.life import NodeLife
 from megacontext.tui.model import F64, I64, RowModel
 from megacontext.tui.playback import Playback
 from megacontext.tui.view import ViewState, Window
 
-__all__ = ["Frame", "Marker", "RunInfo", "Series", "Status", "TextSpan", "Trail"]
+__all__ = ["Frame", "Marker", "Run", "RunInfo", "Series", "Status", "TextSpan", "Trail"]
 
 U8: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -92,6 +94,36 @@ class Series:
     residency: F64 = field(default_factory=lambda: np.empty(0))
     latency_us: F64 = field(default_factory=lambda: np.empty(0))
     drift: F64 = field(default_factory=lambda: np.empty(0))
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """All rows known so far, one value per row.
+
+    ``generation`` tells runs apart that took each other's name.
+    """
+
+    steps: I64 = field(default_factory=lambda: np.empty(0, np.int64))
+    history: I64 = field(default_factory=lambda: np.empty(0, np.int64))
+    heat: U8 = field(default_factory=lambda: np.empty((0, 256), np.uint8))
+    latency_us: F64 = field(default_factory=lambda: np.empty(0))
+    drift: F64 = field(default_factory=lambda: np.empty(0))
+    vitals: Vitals = field(default_factory=Vitals.empty)
+    generation: int = 0
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.steps)
+
+    def lane(self, name: str) -> F64:
+        """ "nll", "swap", "residency", "latency" or "drift"; NaN where it is not known."""
+        if name == "latency":
+            return self.latency_us
+        if name == "drift":
+            return self.drift
+        known = getattr(self.vitals, name)[: self.num_rows].astype(np.float64)
+        gap = self.num_rows - len(known)
+        return np.concatenate([known, np.full(gap, np.nan)]) if gap else known
 
 
 @dataclass(frozen=True)
@@ -195,9 +227,14 @@ class Frame:
     first_step: int = 0
     last_step: int = 0
     notice: str = ""
+    run: Run = field(default_factory=Run)
+    log: LogView = field(default_factory=LogView)
+    hits: I64 = field(default_factory=lambda: np.empty((0, 2), np.int64))
 
     def step_of(self, number: int) -> int:
-        """The refocus step of a row of the trail (the row's own number where unknown)."""
-        place = number - int(self.trail.numbers[0]) if len(self.trail) else -1
-        row = self.trail.rows[place] if 0 <= place < len(self.trail) else None
-        return row.step if row is not None else number
+        """The refocus step of row ``number``."""
+        return int(self.run.steps[number]) if 0 <= number < self.run.num_rows else number
+
+    def first_row_of(self, step: int) -> int:
+        """The first row of a refocus step, its round 0."""
+        return int(np.searchsorted(self.run.steps, step, "left"))

@@ -10,9 +10,11 @@ from megacontext.tui.playback import Playback
 from megacontext.tui.session import Session
 from megacontext.tui.view import Node
 
-__all__ = ["GOTO_HELP", "go_to"]
+__all__ = ["GOTO_HELP", "go_to", "parse_place"]
 
-GOTO_HELP = "step 812 · token t291840 · time 90s or 2m (since the start) · node L1@9120"
+GOTO_HELP = (
+    "step 812 or 1773.3:L1@47 · token t291840 · time 90s or 2m (since the start) · node L1@9120"
+)
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _NODE = re.compile(r"[lL](\d{1,2})@(\d{1,15})")
 _TOKEN = re.compile(r"(?:t|tok|token)\s*(\d{1,18})")
@@ -20,9 +22,26 @@ _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*([smh])")
 _STEP = re.compile(r"(?:step\s*)?(\d{1,12})")
 
 
+_PLACE = re.compile(r"([0-9]{1,12})(?:\.([1-9][0-9]{0,3}))?(?::[lL]([0-9]{1,2})@([0-9]{1,15}))?")
+
+
+def parse_place(text: str) -> tuple[int, int, Node | None] | None:
+    """(step, round from 1, node) of ``STEP[.ROUND][:NODE]``; None where ``text`` is no place."""
+    match = _PLACE.fullmatch(text.strip())
+    if match is None:
+        return None
+    step, within, level, index = match.groups()
+    node = Node(int(level), int(index)) if level else None
+    return int(step), int(within or 1), node
+
+
 def go_to(session: Session, text: str) -> None:
     """Go where ``text`` says; ``session.notice`` tells where that is, or what was wrong."""
     said = text.strip().replace(",", "").replace("_", "")
+    place = parse_place(said)
+    if place is not None and (place[1] > 1 or place[2] is not None):
+        session.notice = _place(session, *place)
+        return
     for pattern, action in ((_NODE, _node), (_TOKEN, _token), (_TIME, _time), (_STEP, _step)):
         match = pattern.fullmatch(said)
         if match:
@@ -43,6 +62,14 @@ def _step(session: Session, digits: str) -> str:
     _row(session, int(np.searchsorted(steps, wanted, "left")))
     at = int(steps[session.playback.position])
     return f"Step {at:,}." if at == wanted else f"There is no step {wanted:,}; this is step {at:,}."
+
+
+def _place(session: Session, step: int, within: int, node: Node | None) -> str:
+    rows = np.flatnonzero(session.source.scalars.step == step)
+    if not 0 < within <= len(rows):
+        return f"There is no step {step:,} with a round {within}."
+    _row(session, int(rows[within - 1]))
+    return _node(session, str(node.level), str(node.index)) if node else f"Step {step:,}."
 
 
 def _token(session: Session, digits: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from megacontext.traces.errors import MegaContextError
 from megacontext.tui.app import InspectorApp
 from megacontext.tui.diff_app import DiffApp
+from megacontext.tui.share import open_at
 from megacontext.tui.source import Source
 from megacontext.tui.themes import THEME_NAMES
 
@@ -77,14 +78,26 @@ def is_first_run() -> bool:
     return True
 
 
-def show(source: Source, *, theme: str = "", notice: str = "") -> str:
-    """Run the app on ``source`` until it is left; returns what :class:`InspectorApp` returns."""
+def show(source: Source, *, theme: str = "", notice: str = "", at: str = "") -> str:
+    """Run the app on ``source`` until it is left; returns what :class:`InspectorApp` returns.
+
+    Args:
+        source: closed at the end.
+        theme: one of the themes' names; by default what the terminal can do.
+        notice: what the story line says first.
+        at: where to open, ``STEP[.ROUND][:NODE]``.
+
+    Raises:
+        ConfigError: ``at`` is no place in this run.
+    """
     require_terminal()
     forget_old_size()
     name = pick_theme(theme)
     gc.freeze()  # what imports left behind need not be looked at by every later collection
     try:
-        inspector = InspectorApp(source, theme=name, notice=notice, hint=is_first_run())
+        inspector = InspectorApp(source, theme=name, notice=notice, hint=not at and is_first_run())
+        if at:
+            open_at(inspector.session, at)
         return inspector.run() or ""
     finally:
         source.close()

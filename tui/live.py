@@ -7,6 +7,7 @@ from pathlib import Path
 
 from megacontext.traces.control import ControlClient, ControlError, socket_path
 from megacontext.traces.errors import ConfigError
+from megacontext.traces.packaged import config_hint, find_config
 from megacontext.tui.engine import EngineControl, EngineError, EngineProcess, engine_command
 from megacontext.tui.launch import require_terminal, show
 from megacontext.tui.live_source import LiveSource, identity
@@ -39,8 +40,9 @@ def start_and_watch(config: Path, out: Path | None, overrides: list[str], *, the
         EngineError: the engine cannot be started, or died while it was watched.
     """
     require_terminal()
+    config = find_config(config)
     if not config.is_file():
-        raise ConfigError(f"--config {config} is no file; give a YAML such as configs/demo.yaml.")
+        raise ConfigError(f"--config {config} is no file; {config_hint(config)}")
     trace = out or Path("runs") / f"{config.stem}.arrow"
     stale = identity(trace)
     engine = EngineProcess(engine_command(config, trace, overrides), trace)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from megacontext.traces.schema import Reason
 from megacontext.traces.state import spans_of
 from megacontext.tui.view import Node
 
-__all__ = ["STAGES", "Act", "Columns", "Refused", "RowModel", "Spans"]
+__all__ = ["STAGES", "Act", "Columns", "Refused", "RowModel", "Spans", "partners"]
 
 I8: TypeAlias = np.ndarray[Any, np.dtype[np.int8]]
 I64: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
@@ -39,6 +41,29 @@ class Refused(NamedTuple):
     node: Node
     score: float
     reason: int
+
+
+def partners(acts: Sequence[tuple[int, Node, int]], node: Node, kind: int) -> tuple[Node, ...]:
+    """The other half of a swap: what ``node``'s action pays for, or what paid for it.
+
+    Args:
+        acts: (kind, node, reason) of a row's actions in their order; collapses come before the
+            expansion that they pay for.
+        node, kind: the action of reason ``PAIR`` whose other half is wanted.
+    """
+    paid: list[Node] = []
+    for other_kind, other, reason in acts:
+        if reason != Reason.PAIR:
+            continue
+        if other_kind == 1:
+            paid.append(other)
+            continue
+        if kind == 0 and other == node:
+            return tuple(paid)
+        if kind == 1 and node in paid:
+            return (other,)
+        paid = []
+    return ()
 
 
 @dataclass(frozen=True)
@@ -186,6 +211,10 @@ class RowModel:
         if self.scores is None or state not in ("raw", "gist") or place >= len(self.scores):
             return float("nan")
         return float(self.scores[place])
+
+    def partners(self, act: Act) -> tuple[Node, ...]:
+        """The other half of a swap that ``act`` is part of."""
+        return partners([(a.kind, a.node, a.reason) for a in self.actions], act.node, act.kind)
 
     def latest_action(self) -> Act | None:
         """The action a person wants to see: the best expansion, else the last action."""

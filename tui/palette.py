@@ -59,6 +59,7 @@ class Role(IntEnum):
     OK = auto()
     TAIL = auto()
     SURFACE = auto()
+    GROUND = auto()
     L0 = 20
     L1 = 24
     L2 = 28

@@ -1,237 +1,25 @@
-"""The viewer's state and what its commands do to it; knows sources, not widgets.
+"""What commands do to the viewer's state; knows sources, not widgets.
 
-``Session.frame()`` builds the immutable frame that all panes draw. Nothing here depends on
-Textual, so every command can be tested without a terminal.
+Nothing here depends on Textual, so every command can be tested without a terminal.
 """
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from megacontext.tui.focus import latest, neighbour, reaction
-from megacontext.tui.frame import Frame, Marker, RunInfo, Series, TextSpan, Trail
-from megacontext.tui.life import LifeScan, NodeLife
-from megacontext.tui.model import RowModel
 from megacontext.tui.playback import Playback
-from megacontext.tui.source import Source
 from megacontext.tui.view import Node, ViewState
+from megacontext.tui.viewing import MAX_HITS, Viewing
 
 __all__ = ["Session"]
 
-TRAIL_ROWS = 160
-"""Rows of the past that a frame carries: more than any waterfall shows."""
-CONTEXT_BEFORE, CONTEXT_AFTER = 12, 192
-TEXT_TOKENS = 1024
-"""Tokens of text that a frame carries at most."""
 
-
-@dataclass(frozen=True)
-class _Slices:
-    """Time that one frame or tick may spend on reading, seconds."""
-
-    frame_s: float = 0.005
-    life_s: float = 0.02
-
-
-class Session:
-    """One viewer on one source.
-
-    Args:
-        source: where rows come from.
-        clock: seconds, for playback and for reading no longer than a frame allows.
-        unhurried: read everything a frame wants at once (tests, exports, comparisons).
-    """
-
-    def __init__(
-        self,
-        source: Source,
-        clock: Callable[[], float] = time.monotonic,
-        *,
-        unhurried: bool = False,
-    ) -> None:
-        self.source = source
-        self.clock = clock
-        self.slices = _Slices(math.inf, math.inf) if unhurried else _Slices()
-        status = source.status()
-        play = Playback().grow(source.num_rows)
-        self.playback = play.end() if status.growing else play.seek(self._opening_row())
-        self.view = ViewState()
-        self.notice = ""
-        self.pinned = False  # another session sets the window, as it is
-        self.mine: list[Marker] = []
-        self._scan: LifeScan | None = None
-        self._problem = ""
-        self._ticked = clock()
-
-    def _opening_row(self) -> int:
-        """Where a finished run opens: on the last marker before its first question, else at 0."""
-        before = 0
-        for marker in self.source.scalars.markers:
-            if marker.label.lower().startswith("question"):
-                return before
-            before = marker.row
-        return 0
-
-    # -- time ---------------------------------------------------------------------------------
-    def tick(self) -> bool:
-        """Take in new rows, let time pass; True when the screen may look different."""
-        now = self.clock()
-        elapsed, self._ticked = now - self._ticked, now
-        changed = self.source.refresh()
-        if self.source.num_rows < self.playback.count:
-            self._start_over()
-        before = self.playback
-        known, self._problem = self._problem, self.source.status().problem
-        if (before.count == 0 and self.source.num_rows) or self._problem not in ("", known):
-            self.notice = ""  # nothing is waited for any more, and a new problem is said at once
-        grown = before.grow(self.source.num_rows)
-        self.playback = grown.tick(elapsed, finished=not self.source.status().growing)
-        answers = self.source.control.answers() if self.source.control is not None else []
-        if answers:
-            self.notice = " ".join(answers)
-        return self._read_life() or changed or bool(answers) or self.playback != before
-
-    def _start_over(self) -> None:
-        """Another, shorter trace has taken the file's name: show that one from its end."""
-        self.playback = Playback(speed=self.playback.speed).grow(self.source.num_rows).end()
-        self.view, self._scan, self.mine = ViewState(), None, []
-        self.notice = "Another run has taken this trace's name; this is its newest step."
-
-    def _read_life(self) -> bool:
-        """Spend this tick's share on the selected node's life; True when something was read."""
-        node, count = self.view.node, self.source.num_rows
-        if node is None or not count:
-            return False
-        if self._scan is None or self._scan.node != node:
-            self._scan = LifeScan(node, self.playback.position, self.source.look)
-        known = self._scan.known
-        deadline = self.clock() + self.slices.life_s
-        self._scan.advance(count, lambda: self.clock() > deadline)
-        return self._scan.known != known
-
-    @property
-    def only_follows(self) -> bool:
-        """Whether all there is to do is to show rows as they arrive."""
-        node, scan, count = self.view.node, self._scan, self.source.num_rows
-        read = node is None or (scan is not None and scan.node == node and scan.covers(count))
-        return read and self.playback.following and self.source.status().growing
-
-    # -- the frame ----------------------------------------------------------------------------
-    @property
-    def row(self) -> RowModel | None:
-        """The row on screen."""
-        return self.source.row(self.playback.position) if self.source.num_rows else None
-
-    @property
-    def info(self) -> RunInfo:
-        """The run's settings as they were in force at the row on screen."""
-        changes = [info for row, info in self.source.scalars.knobs if row <= self.playback.position]
-        return changes[-1] if changes else self.source.info
-
-    @property
-    def history(self) -> int:
-        row = self.row
-        return row.history if row else 0
-
-    @property
-    def markers(self) -> tuple[Marker, ...]:
-        """Recorded markers and a person's own, by row."""
-        return tuple(sorted([*self.source.scalars.markers, *self.mine], key=lambda m: m.row))
-
-    def frame(self) -> Frame:
-        """The frame of this moment. ``frame().trail.complete`` is False while rows are unread."""
-        row, scalars = self.row, self.source.scalars
-        view = self.view
-        if not self.pinned:
-            view = self.view = replace(view, window=view.window.fit(row.history if row else 0))
-        count = len(scalars.step)
-        trail = self._trail()
-        return Frame(
-            row=row,
-            view=view,
-            playback=self.playback,
-            status=self.source.status(),
-            info=self.info,
-            series=self._series(trail),
-            trail=trail,
-            markers=self.markers,
-            text=self._text(row),
-            life=self._life(),
-            first_step=int(scalars.step[0]) if count else 0,
-            last_step=int(scalars.step[-1]) if count else 0,
-            notice=self.notice,
-        )
-
-    def _life(self) -> NodeLife | None:
-        if self._scan is None or self._scan.node != self.view.node:
-            return None
-        return self._scan.life(self.source.num_rows)
-
-    def _series(self, trail: Trail) -> Series:
-        if not len(trail):
-            return Series()
-        run = slice(int(trail.numbers[0]), int(trail.numbers[-1]) + 1)
-        rows, s = trail.rows, self.source.scalars
-        unread = math.nan
-        return Series(
-            np.array([unread if row is None else row.nll for row in rows]),
-            np.array([unread if row is None else row.swap for row in rows]),
-            np.array([unread if row is None else row.residency for row in rows]),
-            s.latency_us[run],
-            s.drift[run],
-        )
-
-    def _trail(self) -> Trail:
-        stop = min(self.playback.position + 1, self.source.num_rows)
-        first = max(stop - TRAIL_ROWS, 0)
-        # A view that follows draws less often: it has to catch up with all that came meanwhile.
-        following = self.playback.following
-        deadline = self.clock() + (self.slices.life_s if following else self.slices.frame_s)
-        rows: list[RowModel | None] = []
-        for number in range(stop - 1, first - 1, -1):
-            late = self.clock() > deadline
-            rows.append(self.source.cached(number) if late else self.source.row(number))
-        rows.reverse()
-        s = self.source.scalars
-        return Trail(
-            np.arange(first, stop, dtype=np.int64),
-            s.history[first:stop],
-            s.heat[first:stop],
-            tuple(rows),
-            complete=all(row is not None for row in rows),
-        )
-
-    def _text(self, row: RowModel | None) -> TextSpan | None:
-        if row is None:
-            return None
-        node = self.view.node
-        if node is None:
-            start = max(row.history - TEXT_TOKENS // 4, 0)
-            pieces, nll = self.source.pieces(start, row.history)
-            return TextSpan(start, row.history, tuple(pieces), nll, "the newest tokens", "newest")
-        start, stop = node.span(row.block_size)
-        pieces, nll = self.source.pieces(start, min(stop, start + TEXT_TOKENS, row.history))
-        state, _ = row.after.state(node)
-        if state == "absent" and start < row.history:
-            state = "tail"
-        before, _ = self.source.pieces(max(start - CONTEXT_BEFORE, 0), start)
-        after, _ = self.source.pieces(stop, min(stop + CONTEXT_AFTER, row.history))
-        return TextSpan(
-            start,
-            stop,
-            tuple(pieces),
-            nll,
-            str(node),
-            state,
-            row.score_of(node),
-            before="".join(before),
-            after="".join(after),
-        )
+class Session(Viewing):
+    """One viewer on one source, and all that a person can do with it."""
 
     # -- commands -----------------------------------------------------------------------------
     def play(self, change: Callable[[Playback], Playback]) -> None:
@@ -269,11 +57,42 @@ class Session:
         row = self.row
         if row is None or not len(row.after.levels):
             return
+        if direction == 0 and self.view.node is not None:
+            return
         node, place = self.view.node, len(row.after.levels) - 1
         if node is not None:
             _, here = row.after.state(node)
             place = min(max((here if here >= 0 else place) + direction, 0), place)
         self._select_and_show(row.after.node(place))
+
+    def select_parent(self) -> None:
+        """Select the gist that covers the selected node, or that hides it."""
+        row, node = self.row, self.view.node
+        if row is None or node is None:
+            self.select_neighbour(0)
+            return
+        parent = node.parent(row.block_size)
+        if parent.span(row.block_size)[1] > row.history:
+            self.notice = f"{node} has no complete gist above it yet."
+            return
+        self._below = node
+        self._select_and_show(parent)
+
+    def select_child(self) -> None:
+        """Select the child that was come from, else the one with the highest score."""
+        row, node = self.row, self.view.node
+        if row is None or node is None:
+            self.select_neighbour(0)
+            return
+        if node.level == 1:
+            self.notice = f"{node} is a block: below it are its raw tokens (pane 4)."
+            return
+        size = row.block_size
+        below = self._below
+        if below is None or below.parent(size) != node:
+            children = [Node(node.level - 1, node.index * size + i) for i in range(size)]
+            below = max(children, key=lambda child: np.nan_to_num(row.score_of(child), nan=-2.0))
+        self._select_and_show(below)
 
     def _select_and_show(self, node: Node) -> None:
         row = self.row
@@ -343,40 +162,60 @@ class Session:
         lines = lines if self.view.node is not None else -lines
         self.view = replace(self.view, scroll=max(self.view.scroll + lines, 0))
 
-    def set_marker(self) -> None:
-        """Mark this row; where an engine listens, the mark goes into its trace too."""
+    def set_marker(self, name: str = "") -> None:
+        """Mark the present row, or rename its mark; with an engine the mark goes into its trace.
+
+        What follows a colon in ``name`` is a note: the story line shows it on that row.
+        """
         row = self.row
         if row is None:
             return
         if self.source.control is not None:
-            self.source.control.marker("mark")
+            self.source.control.marker(name or "mark")
             self.notice = "Mark sent; it appears with the next row."
             return
-        here = Marker(row.number, f"mark {len(self.mine) + 1}", mine=True)
-        self.mine = [m for m in self.mine if m.row != row.number] or []
-        self.mine.append(here)
-        self.notice = f"Marked step {row.step:,}."
+        known = self.marks.at(row.number)
+        name = name or (known.label if known else self.marks.unused_name())
+        self.marks.put(row.number, row.step, name)
+        self.notice = self.marks.problem or f"Marked step {row.step:,}; M removes the mark."
+
+    def remove_marker(self) -> None:
+        """Take a person's own mark on the present row away."""
+        if self.marks.remove(self.playback.position):
+            self.notice = self.marks.problem or "Mark removed."
+        else:
+            self.notice = "No mark of yours on this step; recorded markers stay."
 
     def search(self, text: str, direction: int = 1) -> None:
-        """Find ``text`` from the selection on, wrapping, and select the block that holds it."""
+        """Find ``text`` from the last hit on, wrapping, and select the block that holds it."""
+        again = text == self.view.needle and self.view.node is not None
         self.view = replace(self.view, needle=text)
         row = self.row
         if row is None or not text:
             return
-        node = self.view.node
-        here = node.span(row.block_size) if node else (0, 0)
-        if direction > 0:
-            hit = self.source.find(text, here[1] if node else 0) or self.source.find(text, 0)
-        else:
-            last = self.source.num_tokens
-            hit = self.source.rfind(text, here[0]) or self.source.rfind(text, last)
-        if hit is None:
+        hits = self.hits()
+        if not len(hits):
             self.notice = f"{text!r} does not occur in the history."
             return
-        if hit[0] >= row.history:
-            self.seek_token(hit[1])
-        self.centre(Node(1, hit[0] // row.block_size))
-        self.notice = f"{text!r} found at token {hit[0]:,}."
+
+        # Hits within one block are walked one by one: from the last hit, not from its block.
+        node = self.view.node
+        here = node.span(row.block_size) if node else (0, 0)
+        last = self.last_hit if again and here[0] <= self.last_hit < here[1] else None
+        if direction > 0:
+            after = last if last is not None else here[1] - 1 if node else -1
+            place = int(np.searchsorted(hits[:, 0], after, "right")) % len(hits)
+        else:
+            before = last if last is not None else here[0]
+            place = int(np.searchsorted(hits[:, 0], before, "left")) - 1
+        hit = int(hits[place, 0])
+        if hit >= row.history:
+            self.seek_token(int(hits[place, 1]))
+        self.last_hit = hit
+        self.centre(Node(1, hit // row.block_size))
+        count = f"{len(hits):,}" + ("" if len(hits) < MAX_HITS else " or more")
+        number = place % len(hits) + 1
+        self.notice = f"{text!r}: hit {number:,} of {count}, at token {hit:,}."
 
     def seek_token(self, token: int) -> None:
         """Go to the first row whose history includes ``token``."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from megacontext.traces.vitals import Vitals
 from megacontext.tui.frame import U8, Marker, RunInfo, Status
 from megacontext.tui.life import Glimpse
 from megacontext.tui.model import F64, I64, RowModel
@@ -81,6 +84,11 @@ class Source(Protocol):
     control: Control | None
 
     @property
+    def path(self) -> Path | None:
+        """The trace's file, None where there is none."""
+        ...
+
+    @property
     def num_rows(self) -> int: ...
 
     @property
@@ -114,6 +122,14 @@ class Source(Protocol):
         the rows."""
         ...
 
+    def vitals(self) -> Vitals:
+        """What the rows were like, as far as :meth:`read_vitals` has come."""
+        ...
+
+    def read_vitals(self, enough: Callable[[], bool]) -> bool:
+        """Read on until ``enough()``; True when all rows known so far were read."""
+        ...
+
     def pieces(self, start: int, stop: int) -> tuple[list[str], F64]:
         """Text and NLL (nats) of tokens [start, stop), as far as they were recorded."""
         ...
@@ -124,6 +140,10 @@ class Source(Protocol):
 
     def rfind(self, text: str, stop: int) -> tuple[int, int] | None:
         """Tokens [a, b) of the last occurrence before token ``stop``."""
+        ...
+
+    def find_all(self, text: str, limit: int) -> I64:
+        """Tokens [a, b) of the first ``limit`` occurrences, I64[hits, 2]; case-insensitive."""
         ...
 
     def close(self) -> None: ...

@@ -95,7 +95,11 @@ class ViewState:
         maximized: 0, or the number (1–6) of the only pane on screen.
         scroll: lines the text pane is scrolled down.
         trail: earlier (window, node, inspecting) for the way back out.
-        needle: the text last searched for; its hits are marked in the text pane.
+        needle: the text last searched for; its hits are marked in the text pane and on the map.
+        as_written: the text pane keeps line breaks and indentation, else it runs lines together.
+        log_at, log_top: the chosen line of the action list and the one on top of it, by their
+            places among all changes; None where the list follows the present row.
+        log_filter: words that the list's lines must match.
     """
 
     window: Window = Window()
@@ -107,6 +111,14 @@ class ViewState:
     scroll: int = 0
     trail: tuple[tuple[Window, Node | None, bool], ...] = ()
     needle: str = ""
+    as_written: bool = True
+    log_at: int | None = None
+    log_top: int | None = None
+    log_filter: str = ""
+
+    def at_line(self, at: int, top: int) -> ViewState:
+        """With line ``at`` of the action list chosen and ``top`` on top."""
+        return replace(self, log_at=at, log_top=top)
 
     def select(self, node: Node | None) -> ViewState:
         return replace(self, node=node, scroll=0 if node != self.node else self.scroll)
@@ -134,6 +146,8 @@ class ViewState:
         """Undo the last drill-in; from the outermost view: everything, nothing maximized."""
         if self.maximized:
             return replace(self, maximized=0)
+        if self.log_at is not None or self.log_filter:
+            return replace(self, log_at=None, log_top=None, log_filter="")
         if self.trail:
             window, node, inspecting = self.trail[-1]
             return replace(

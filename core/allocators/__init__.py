@@ -11,6 +11,7 @@ from megacontext.core.allocators.optimal import Optimal
 from megacontext.core.allocators.policy import MlpPolicy
 from megacontext.core.allocators.slot import Slot
 from megacontext.core.allocators.stochastic_greedy import StochasticGreedy
+from megacontext.core.config import AllocatorConfig, allocator_options
 from megacontext.core.focus.view import Allocator, AllocatorView, Decision
 from megacontext.traces.errors import ConfigError
 
@@ -26,6 +27,7 @@ __all__ = [
     "Policy",
     "Slot",
     "StochasticGreedy",
+    "allocator_config",
     "make_allocator",
 ]
 
@@ -53,3 +55,18 @@ def make_allocator(kind: str, options: Mapping[str, Any] | None = None) -> Alloc
         return ALLOCATORS[kind](**dict(options or {}))
     except TypeError as error:
         raise ConfigError(f"allocator options for {kind}: {error}.") from error
+
+
+def allocator_config(allocator: Allocator) -> AllocatorConfig | None:
+    """The config that gives an equal allocator; None for one that no config gives."""
+    match allocator:
+        case StochasticGreedy(temperature=temperature, top_k=top_k):
+            config = AllocatorConfig(allocator.name, temperature=temperature, top_k=top_k)
+        case Slot(temperature=temperature):
+            config = AllocatorConfig(allocator.name, temperature=temperature)
+        case Greedy() | Optimal():
+            config = AllocatorConfig(allocator.name)
+        case _:
+            return None
+    again = make_allocator(config.kind, allocator_options(config))
+    return config if again == allocator else None

@@ -14,6 +14,7 @@ import yaml
 from megacontext.core.config import Config, dump_config, load_config, parse_config
 from megacontext.core.config.yamls import parse_mapping
 from megacontext.traces.errors import ConfigError, MegaContextError
+from megacontext.traces.packaged import config_hint, find_config
 
 __all__ = ["Job", "Plan", "load_plan"]
 
@@ -54,6 +55,7 @@ def load_plan(path: Path, out: Path | None = None) -> Plan:
     Raises:
         ConfigError: the file cannot be read or a job's config is refused; the job is named.
     """
+    path = find_config(path)
     raw = _read(path)
     for key in raw:
         if key not in _KEYS:
@@ -103,7 +105,9 @@ def _read(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise ConfigError(f"Batch file {path} cannot be read ({why}); check the path.") from error
+        raise ConfigError(
+            f"Batch file {path} cannot be read ({why}); {config_hint(path)}"
+        ) from error
     return parse_mapping(text, f"Batch file {path}")
 
 

@@ -44,19 +44,25 @@ def run_batch(
     engine: str = "local",
     workers: int = 1,
     progress: Progress = lambda done, total: None,
+    *,
+    overwrite: bool = False,
 ) -> BatchReport:
     """Run the jobs whose traces are not finished; failures are listed, not fatal.
 
     The table is written after every job, so a killed batch leaves what it has.
 
+    Args:
+        overwrite: a trace that lies at a job's name and is of another config is replaced.
+
     Raises:
-        ConfigError: an unknown engine, or one whose package is missing.
+        ConfigError: an unknown engine, or one whose package is missing; or such a trace is there
+            and is not to be replaced.
         StorageError: ``out`` cannot be written, or another batch is writing there.
     """
     if engine not in ENGINES:
         raise ConfigError(f"--engine is {engine!r}; use one of {', '.join(ENGINES)}.")
     with _alone(plan.out):
-        return _run(plan, engine, workers, progress)
+        return _run(plan, engine, workers, progress, overwrite)
 
 
 @contextmanager
@@ -76,12 +82,17 @@ def _alone(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _run(plan: Plan, engine: str, workers: int, progress: Progress) -> BatchReport:
+def _run(plan: Plan, engine: str, workers: int, progress: Progress, overwrite: bool) -> BatchReport:
     done: dict[str, dict[str, Any]] = {}
     failed: dict[str, str] = {}
     for job in plan.jobs:
         if is_finished(job):
             done[job.name] = _metrics(job)
+        elif job.trace.exists() and not overwrite:
+            raise ConfigError(
+                f"job {job.name}: {job.trace} is the trace of another config or model; name another"
+                " --out, or run the job again in its place with --overwrite."
+            )
     resumed, target = len(done), plan.out / "metrics.parquet"
     waiting = {job.name: job for job in plan.jobs if job.name not in done}
     progress(resumed, len(plan.jobs))

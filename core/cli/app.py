@@ -5,18 +5,20 @@ from __future__ import annotations
 import importlib
 import signal
 import sys
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
+from megacontext.core.cli.manual import MANUAL
 from megacontext.traces.errors import MegaContextError
 
 __all__ = ["app", "guard", "main"]
 
 COMMANDS = {
     "run": "megacontext.core.cli.run:app",
+    "chat": "megacontext.core.cli.chat:app",
     "trace": "megacontext.core.cli.trace:app",
     "tree": "megacontext.core.cli.tree:app",
     "sim": "",
@@ -25,6 +27,9 @@ COMMANDS = {
     "eval": "megacontext.core.cli.evaluate:app",
     "batch": "megacontext.core.cli.batch:app",
     "bench": "megacontext.core.cli.bench:app",
+    "calibrate": "megacontext.core.cli.calibrate:app",
+    "configs": "megacontext.core.cli.configs:app",
+    "models": "megacontext.core.cli.models:app",
     "doctor": "megacontext.core.cli.doctor:app",
 }
 """Name to ``module:attribute``; an empty target comes from the entry points."""
@@ -61,15 +66,25 @@ class _LazyGroup(TyperGroup):
 app = typer.Typer(
     cls=_LazyGroup,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
     pretty_exceptions_enable=False,
+    epilog=MANUAL,
     help="Run, measure and train virtualized context for language models.\n\n"
-    "Example: megacontext run --config configs/demo.yaml",
+    "Example: megacontext run --config demo",
 )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"megacontext {version('megacontext')}")
+        raise typer.Exit
 
 
 @app.callback()
 def _root(
+    version_: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Print the version."
+    ),
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
 ) -> None:
     """Run, measure and train virtualized context for language models."""

@@ -35,6 +35,9 @@ def batch(
     workers: int = typer.Option(0, min=0, help="Processes; 0: as many as cores."),
     engine: str = typer.Option("local", help="local, or ray (extra)."),
     out: Path | None = typer.Option(None, help="Folder of traces and table; default: the file's."),
+    overwrite: bool = typer.Option(
+        False, "--overwrite", help="Replace traces of other configs that have a job's name."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ) -> None:
     """Run many sessions in worker processes; a killed batch goes on where it was.
@@ -47,7 +50,9 @@ def batch(
     plan = load_plan(config, out)
     console = Console(stderr=True, quiet=as_json)
     with bar("jobs", console) as progress:
-        report = run_batch(plan, engine, workers or os.cpu_count() or 1, progress)
+        report = run_batch(
+            plan, engine, workers or os.cpu_count() or 1, progress, overwrite=overwrite
+        )
     if as_json:
         figures = {
             "out": str(plan.out),

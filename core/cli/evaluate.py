@@ -101,7 +101,9 @@ def recall(
     contenders: str | None = typer.Option(None, help="Names joined by commas."),
     mode: str = _MODE,
     template: str | None = typer.Option(
-        None, help=r"Prompt with {question}; default '\nQuestion: {question}\nAnswer:'."
+        None,
+        help=r"Prompt with {question}; default: the model's chat template, or "
+        r"'\nQuestion: {question}\nAnswer:'.",
     ),
     out: Path | None = _OUT,
     as_json: bool = _JSON,
@@ -120,7 +122,7 @@ def recall(
         summarize_recall,
     )
     from megacontext.core.evaluation.tables import recall_table, write_results
-    from megacontext.core.evaluation.tasks import TEMPLATE, load_tasks
+    from megacontext.core.evaluation.tasks import load_tasks
 
     stream, names = _stream(mode), names_of(contenders, RECALL_CONTENDERS)
     if template is not None and "{question}" not in template:
@@ -135,7 +137,7 @@ def recall(
             loaded_tasks,
             names,
             stream=stream,
-            template=template or TEMPLATE,
+            template=template,
             progress=progress,
         )
     figures = summarize_recall(results)
@@ -260,13 +262,17 @@ def show(figures: Mapping[str, Any], table: list[dict[str, str]], as_json: bool)
 
 def _register() -> None:
     # The larger evaluations have a file of their own, which uses what stands above.
-    from megacontext.core.cli import evaluate_suite
+    from megacontext.core.cli import evaluate_benchmarks, evaluate_suite
 
     for command in (
         evaluate_suite.suite,
         evaluate_suite.ablate,
         evaluate_suite.report,
         evaluate_suite.questions,
+        evaluate_benchmarks.ruler,
+        evaluate_benchmarks.worlds,
+        evaluate_benchmarks.needles,
+        evaluate_benchmarks.facts,
     ):
         app.command()(command)
 

@@ -18,11 +18,14 @@ class Legal:
     choices: tuple[str, ...] | None = None
     power_of_two: bool = False
     help: str = ""
+    numbered: str = ""
+    """The choice that may carry a number from 1, as in ``topk:64``."""
 
     def describe(self) -> str:
         """The legal values in words, for an error message."""
         if self.choices is not None:
-            return "one of " + ", ".join(self.choices)
+            also = f"; or {self.numbered}:N with N from 1" if self.numbered else ""
+            return "one of " + ", ".join(self.choices) + also
         words = "a power of two" if self.power_of_two else "a value"
         if self.low is not None and self.high is not None:
             return f"{words} from {_number(self.low)} to {_number(self.high)}"
@@ -33,6 +36,9 @@ class Legal:
     def admits(self, value: object) -> bool:
         """Whether ``value`` (already of the right type) is legal."""
         if self.choices is not None:
+            choice, colon, number = str(value).partition(":")
+            if colon and choice == self.numbered:
+                return number.isdecimal() and int(number) >= 1
             return value in self.choices
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             if isinstance(value, float) and not math.isfinite(value):
@@ -58,9 +64,10 @@ def option(
     high: float | None = None,
     choices: tuple[str, ...] | None = None,
     power_of_two: bool = False,
+    numbered: str = "",
 ) -> Any:
     """A dataclass field with a default, a help line and a legal range."""
-    legal = Legal(low, high, choices, power_of_two, help)
+    legal = Legal(low, high, choices, power_of_two, help, numbered)
     if isinstance(default, (list, dict)):
         return dataclasses.field(
             default_factory=lambda: type(default)(default), metadata={"legal": legal}

@@ -13,11 +13,12 @@ from typing import Any, Literal, TypeVar
 import yaml
 
 from megacontext.core.config.fields import legal_of
-from megacontext.core.config.recorded import as_recorded, focus_as_recorded
+from megacontext.core.config.recorded import as_recorded, focus_as_recorded, lens_as_overridden
 from megacontext.core.config.schema import Config, FocusConfig
 from megacontext.core.config.yamls import parse_mapping
 from megacontext.core.utf8 import check_utf8
 from megacontext.traces.errors import BudgetError, ConfigError
+from megacontext.traces.packaged import config_hint, find_config
 
 __all__ = [
     "build",
@@ -37,14 +38,20 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> Config:
     """The config in a YAML file, or in the metadata of a trace (``*.arrow``).
 
     Args:
-        path: the file.
+        path: the file, or the name of a packaged config (``demo``).
         overrides: ``key.path=value`` settings, applied in order; values are YAML.
 
     Raises:
         ConfigError: one sentence with the key path, the value and the legal range.
     """
+    path = find_config(path)
     recorded = path.suffix == ".arrow"
     text = _config_of_trace(path) if recorded else _read(path)
+    if not parse_mapping(text, str(path)):
+        raise ConfigError(
+            f"Config {path} is empty or holds only comments; set a key in it, or start from a "
+            "packaged config: `megacontext configs copy text`."
+        )
     return parse_config(text, overrides, where=str(path), recorded=recorded)
 
 
@@ -64,8 +71,11 @@ def parse_config(
     raw = parse_mapping(text, where)
     if recorded:
         raw = as_recorded(raw)
+    overrides = list(overrides)
     for setting in overrides:
         _override(raw, setting)
+    if recorded:
+        raw = lens_as_overridden(raw, overrides)
     config = build(Config, raw, "")
     _check(config)
     return config
@@ -120,7 +130,7 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise ConfigError(f"Config {path} does not exist; check the path.") from error
+        raise ConfigError(f"Config {path} does not exist; {config_hint(path)}") from error
     except IsADirectoryError as error:
         raise ConfigError(f"Config {path} is a folder; name a YAML file in it.") from error
     except UnicodeDecodeError as error:

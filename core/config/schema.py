@@ -28,13 +28,28 @@ __all__ = [
 class ModelConfig:
     """The frozen base model."""
 
-    path: str = option("demo", "'demo' (bundled), a local model folder, or a hub id")
+    path: str = option(
+        "demo", "'demo' (bundled), 'smollm2' (extra), a model folder, a .gguf file, or a hub id"
+    )
     dtype: str = option(
         "auto",
         "auto: bfloat16 on a GPU, float32 on a CPU",
         choices=("auto", "float32", "bfloat16"),
     )
     adapter: str | None = option(None, "LoRA adapter folder, merged into the weights")
+    chat: str = option(
+        "auto",
+        "render questions and turns with the chat template; auto: if there is one (not demo's)",
+        choices=("auto", "on", "off"),
+    )
+    bos: str = option(
+        "auto",
+        "begin a history with the model's first token; auto: if its tokenizer does",
+        choices=("auto", "on", "off"),
+    )
+    special_tokens: bool = option(
+        False, "a special token's name in a text gives that token, not its letters"
+    )
 
 
 @dataclass(frozen=True)
@@ -54,8 +69,9 @@ class GistConfig:
 
     kind: str = option(
         "auto",
-        "auto: gistnet where path names one or the bundle has one for the model, else token",
-        choices=("auto", "gistnet", "token", "mean"),
+        "auto: gistnet where path names one or the bundle has one for the model, else none: what "
+        "is collapsed is not seen",
+        choices=("auto", "gistnet", "none", "token", "mean"),
     )
     path: str | None = option(None, "GistNet checkpoint folder (kind gistnet or auto)")
     products: str = option(
@@ -72,10 +88,11 @@ class LensConfig:
     kind: str = option(
         "auto",
         "auto: lensnet where path names one, or the bundle's with its GistNet; else similarity "
-        "with trained keys, else bm25",
+        "with trained keys; else heads, or bm25 for a model whose heads find nothing",
         choices=(
             "auto",
             "lensnet",
+            "heads",
             "similarity",
             "bm25",
             "attention",
@@ -84,8 +101,16 @@ class LensConfig:
             "oracle",
         ),
     )
-    path: str | None = option(None, "LensNet checkpoint folder (kind lensnet or auto)")
-    query_tokens: int = option(32, "newest tokens that form the query", low=1, high=1024)
+    path: str | None = option(
+        None, "LensNet checkpoint folder, or heads: a calibration; none: the cached one"
+    )
+    query_tokens: int = option(
+        32,
+        "newest tokens that form the query of similarity, bm25 and attention; LensNet reads as "
+        "many as it was trained on",
+        low=1,
+        high=1024,
+    )
 
 
 @dataclass(frozen=True)
@@ -198,7 +223,13 @@ class SamplingConfig:
 class TraceConfig:
     """What the trace keeps."""
 
-    scores: str = option("f16", "how scores are stored", choices=("f16", "u8", "topk", "none"))
+    scores: str = option(
+        "f16",
+        "how scores are stored: exactly, in 256 steps, the 256 (or topk:N) of largest size, or "
+        "not at all",
+        choices=("f16", "u8", "topk", "none"),
+        numbered="topk",
+    )
     flush_rows: int = option(8, "rows in a batch", low=1, high=1024)
     flush_ms: int = option(250, "longest wait of a row", low=1, high=60_000)
     queue_rows: int = option(1024, "rows that wait for the writer before scores drop", low=1)

@@ -37,7 +37,6 @@ class DataConfig:
 
     Attributes:
         stride: tokens from a slice's start to the next one's; below ``slice_tokens`` they overlap.
-        horizon: tokens behind a context that later stages may score, recorded for them.
         shard_chars: characters of text per file.
         recall: synthetic recall text beside the sources; none if not given.
         teacher: a base model whose predictions on all slices are kept; none if not given.
@@ -49,7 +48,6 @@ class DataConfig:
     block_size: int = 32
     slice_tokens: int = 4096
     stride: int = 4096
-    horizon: int = 64
     shard_chars: int = 6_000_000
     recall: RecallText | None = None
     teacher: Teacher | None = None
@@ -126,7 +124,6 @@ def prepare(
         config.block_size,
         config.slice_tokens,
         config.stride,
-        config.horizon,
     )
     if config.recall is not None:
         config.recall.window(layout)  # refused before the text is read

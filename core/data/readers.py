@@ -74,7 +74,9 @@ def read(source: Source) -> Iterator[Document]:
         yield from _joined(root.name, root, source)
     elif source.kind == "stdlib":
         root = Path(sysconfig.get_paths()["stdlib"])
-        yield from _joined("stdlib", root, source, skip=("site-packages", "dist-packages"))
+        yield from _joined(
+            "stdlib", root, source, skip=("site-packages", "dist-packages"), strict=False
+        )
     else:
         for name in source.names:
             yield from _package(name, source)
@@ -157,7 +159,7 @@ def _joined(
         except SourceError:
             if strict:
                 raise
-            continue  # test data of an installed package is not the user's to convert
+            continue  # not the user's to convert: Python's own files and installed packages
         part = f"# ==== {name}/{relative.as_posix()} ====\n{text.rstrip()}\n\n"
         if size + len(part) > source.max_chars:
             break

@@ -34,6 +34,7 @@ from megacontext.core.evaluation.suite import Suite
 from megacontext.core.evaluation.tasks import Text
 from megacontext.core.evaluation.work import RESULTS, NLLJob, RecallJob, Sources
 from megacontext.traces.errors import ConfigError
+from megacontext.traces.packaged import find_config
 
 __all__ = ["AblationSizes", "Plan", "load_plan", "run_ablations"]
 
@@ -89,6 +90,7 @@ def load_plan(path: Path) -> Plan:
     Raises:
         ConfigError: not such a file, or a variant with an illegal setting, by its name.
     """
+    path = find_config(path)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

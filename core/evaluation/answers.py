@@ -14,7 +14,7 @@ import numpy as np
 from megacontext.core.evaluation.contenders import sample_config, take_seat
 from megacontext.core.evaluation.kit import Kit, token_spans
 from megacontext.core.evaluation.nll import Piece
-from megacontext.core.evaluation.tasks import RecallTask, prompt_of
+from megacontext.core.evaluation.tasks import RecallTask, answer_ids, prompt_ids
 from megacontext.core.runtime.nll import full_history_nll
 
 __all__ = ["RECALL_TEXT", "evaluate_answers"]
@@ -37,11 +37,12 @@ def evaluate_answers(
         document: what the pieces are of, for intervals by document.
         first: number of the first task; contenders that draw, draw by it.
     """
-    encode = kit.base.tokenizer.encode
+    tokenizer = kit.base.tokenizer
     asked: list[tuple[Piece, RecallTask, np.ndarray, np.ndarray]] = []
     for number, task in enumerate(tasks, first):
         history = kit.history(task.history)
-        prompt, answer = encode(prompt_of(task.question)), encode(" " + task.answer)
+        prompt = prompt_ids(tokenizer, task.question)
+        answer = answer_ids(tokenizer, task.answer)
         whole = np.concatenate([history.tokens, prompt, answer])
         if len(whole) > kit.base.window:
             continue

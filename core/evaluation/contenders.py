@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Protocol
 
+import numpy as np
+
 from megacontext.core.config import Config, EchoConfig
 from megacontext.core.evaluation.fixed import (
     FixedSeat,
@@ -21,22 +23,24 @@ from megacontext.core.lenses import Lens, make_lens
 from megacontext.core.tree.spec import U32
 from megacontext.traces.errors import ConfigError
 
-__all__ = ["CONTENDERS", "Seat", "check_names", "sample_config", "take_seat"]
+__all__ = ["CONTENDERS", "FOCUSED", "Seat", "check_names", "sample_config", "take_seat"]
 
 CONTENDERS = {
     "ours": "the configured gists, lens, echoes and allocator",
     "recency": "sliding window: the first block and the newest raw blocks",
     "random": "ours with random scores, without echoes",
     "bm25": "raw blocks that BM25 finds, the newest blocks, no gists",
+    "dense": "raw blocks that a sentence-embedding model finds, the newest blocks, no gists",
     "oracle": "ours with a lens that knows where the answer is, without echoes",
+    "oracle_neighbours": "oracle, which also opens the blocks before and after",
     "gists": "gists without a lens",
     "echo": "gists without a lens, and what the newest tokens echo",
     "mean": "ours with mean-pooled gists in the window",
     "delete": "the newest raw blocks",
     "full": "the whole history in the window, while it fits the trained window",
 }
-_FOCUSED = ("ours", "random", "oracle", "gists", "echo", "mean")
-_DEAF = ("random", "oracle", "gists")  # controls of the lens alone
+FOCUSED = ("ours", "random", "oracle", "oracle_neighbours", "gists", "echo", "mean")
+_DEAF = ("random", "oracle", "oracle_neighbours", "gists")  # controls of the lens alone
 
 
 class Seat(Protocol):
@@ -46,8 +50,12 @@ class Seat(Protocol):
         """More history."""
         ...
 
-    def ask(self, prompt: U32, limit: int, stop: str) -> Asked:
-        """A greedy answer to the prompt."""
+    def ask(self, prompt: U32, limit: int, stop: str, room: int = 0) -> Asked:
+        """A greedy answer of up to ``limit`` tokens; ``room``: what it may come to with more."""
+        ...
+
+    def more(self, limit: int, stop: str) -> str:
+        """The answer goes on; empty where it has ended."""
         ...
 
     def hear(self, prompt: U32) -> None:
@@ -96,17 +104,18 @@ def take_seat(
         follow: build the window at once for every lens, so that it follows the refocuses by the
             session's own edits.
     """
-    if name not in _FOCUSED:
+    if name not in FOCUSED:
         w_max = kit.base.window if name == "full" else config.w_max
         window = kit.kept_window(name, w_max, history)
         query, tokens = config.lens.query_tokens, history.tokens[:read]
-        pick = _pick(name, config, history)
+        pick = _pick(name, kit, config, history)
         return FixedSeat(window, kit.base.tokenizer, config.block_size, tokens, pick, query, gold)
     if name in _DEAF:
         config = replace(config, triggers=replace(config.triggers, echo=EchoConfig()))
-    parts = kit.parts(config, history, 0 if stream else read, _lens(name, kit, gold))
+    parts = kit.parts(config, history, 0 if stream else read, _lens(name, kit, gold, history))
     if name == "mean":
         assert isinstance(parts.window, HeldWindow)
+        parts.window.hide_gists = False
         tree = kit.tree(history.mean_gister, history.tokens[: 0 if stream else read])
         parts.window.gists = OtherGists(tree)
     sees_model = name in ("ours", "mean") and kit.lens_reads_model
@@ -121,23 +130,34 @@ def sample_config(config: Config, number: int) -> Config:
     return replace(config, seed=config.seed + number)
 
 
-def _pick(name: str, config: Config, history: History) -> Pick:
+def _pick(name: str, kit: Kit, config: Config, history: History) -> Pick:
     match name:
         case "recency":
             return sink_and_newest
         case "bm25":
-            return best_blocks(history, config.focus.protected_blocks)
+            return best_blocks(history.search.scores, config.focus.protected_blocks)
+        case "dense":
+            return best_blocks(kit.dense_search(history), config.focus.protected_blocks)
         case _:
             return newest_blocks
 
 
-def _lens(name: str, kit: Kit, gold: I64) -> Lens:
+def _with_neighbours(gold: I64, size: int, tokens: int) -> I64:
+    """Spans over the blocks of ``gold``, the ones before and the ones after."""
+    first, last = gold[:, 0] // size - 1, -(-gold[:, 1] // size) + 1
+    return np.stack([np.maximum(first, 0) * size, np.minimum(last * size, tokens)], axis=1)
+
+
+def _lens(name: str, kit: Kit, gold: I64, history: History) -> Lens:
     match name:
         case "random":
             return make_lens("random")
         case "oracle":
             return GoldLens(gold)
+        case "oracle_neighbours":
+            size, tokens = kit.config.block_size, len(history.tokens)
+            return GoldLens(_with_neighbours(gold, size, tokens))
         case "gists" | "echo":
             return StillLens()
         case _:
-            return kit.fresh_lens()
+            return kit.fresh_lens(history)

@@ -8,7 +8,6 @@ import numpy as np
 
 from megacontext.core.evaluation.focused import Asked
 from megacontext.core.evaluation.held import HeldWindow
-from megacontext.core.evaluation.kit import History
 from megacontext.core.focus.actions import F32, I64
 from megacontext.core.model.layout import Layout
 from megacontext.core.model.tokenizer import Tokenizer
@@ -34,12 +33,16 @@ def sink_and_newest(blocks: int, fit: int, query: str) -> I64:
     return kept
 
 
-def best_blocks(history: History, recent: int) -> Pick:
-    """BM25 picks blocks; the ``recent`` newest stay, and newer ones fill what is left."""
+def best_blocks(search: Callable[[str], np.ndarray], recent: int) -> Pick:
+    """A search picks blocks; the ``recent`` newest stay, and newer ones fill what is left.
+
+    Args:
+        search: F64[blocks] by the text of a query, of the history alone.
+    """
 
     def pick(blocks: int, fit: int, query: str) -> I64:
         kept = np.zeros(blocks, bool)
-        scores = history.search.scores(query)[:blocks]
+        scores = search(query)[:blocks]
         # The search knows the history alone; what came behind it, as the question, stays too.
         newest = max(min(recent, fit), min(blocks - len(scores), fit))
         kept[blocks - newest :] = True
@@ -90,26 +93,35 @@ class FixedSeat:
         self._known = len(tokens)
         self._blocks = np.empty(0, np.int64)
         self._heard: str | None = None
+        self._stream = tokenizer.stream()
+        self._ended = False
 
     def read(self, tokens: U32) -> None:
         """More history."""
         self._tokens = np.concatenate([self._tokens, tokens])
 
-    def ask(self, prompt: U32, limit: int, stop: str) -> Asked:
-        """A greedy answer."""
+    def ask(self, prompt: U32, limit: int, stop: str, room: int = 0) -> Asked:
+        """A greedy answer; ``room`` leaves that many entries for it, if more than ``limit``."""
         self.read(prompt)
-        self._build(limit, self._tokenizer.decode(prompt))
-        window, stream = self._window, self._tokenizer.stream()
-        text = ""
-        for _ in range(limit):
-            assert window.last is not None
-            token = int(window.last.logits[-1].argmax())
-            window.append([token])
-            text += stream.push([token])[0]
-            if token == self._tokenizer.eos_id or (stop and stop in text):
-                break
+        self._build(max(limit, room), self._tokenizer.decode(prompt))
+        self._stream = self._tokenizer.stream()
+        self._ended = False
         gold_raw = self._gold_raw() if len(self._gold) else None
-        return Asked(text.partition(stop)[0] if stop else text, gold_raw, None)
+        return Asked(self.more(limit, stop), gold_raw, None)
+
+    def more(self, limit: int, stop: str) -> str:
+        """The answer goes on, within what the first ``ask`` left free; empty where it has ended."""
+        text = ""
+        for _ in range(0 if self._ended else limit):
+            assert self._window.last is not None
+            token = int(self._window.last.logits[-1].argmax())
+            self._window.append([token])
+            ended, piece = token in self._tokenizer.end_ids, self._stream.push([token])[0]
+            text += "" if ended else piece
+            self._ended = ended or bool(stop and stop in text)
+            if self._ended:
+                break
+        return text.partition(stop)[0] if stop else text
 
     def hear(self, prompt: U32) -> None:
         """A question, which stays the query from here on; the answer is measured next."""

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from megacontext.core.evaluation.evidence import Evidence, ScoresBlocks, evidence_of
 from megacontext.core.evaluation.held import HeldWindow
-from megacontext.core.focus import WorkingContext
+from megacontext.core.focus import RoundResult, WorkingContext
 from megacontext.core.focus.actions import F32, I64
 from megacontext.core.lenses import Observation, Oracle
 from megacontext.core.lenses.blocks import recency_prior
@@ -15,9 +16,10 @@ from megacontext.core.model.window import SyncStats
 from megacontext.core.runtime.parts import Parts
 from megacontext.core.runtime.recorder import Recorder, TimedRound
 from megacontext.core.runtime.session import Session
-from megacontext.core.sources import Ingest, Question
+from megacontext.core.runtime.triggers import limits_for
+from megacontext.core.sources import Decode, Ingest, Question
 from megacontext.core.tree.spec import U32
-from megacontext.traces.schema import Phase
+from megacontext.traces.schema import Phase, Trigger
 
 __all__ = ["Asked", "FocusedSeat", "GoldLens", "Ledger", "StillLens", "is_raw"]
 
@@ -25,11 +27,13 @@ __all__ = ["Asked", "FocusedSeat", "GoldLens", "Ledger", "StillLens", "is_raw"]
 @dataclass(frozen=True)
 class Asked:
     """An answer: its text, whether all gold was raw when decoding began (None: gold unknown),
-    and how many refocuses after the question's first token that took (None: it never was)."""
+    how many refocuses after the question's first token that took (None: it never was), and what
+    the question's rounds say about the gold (None: gold unknown, or nothing focuses)."""
 
     text: str
     gold_raw: bool | None
     refocuses: int | None
+    evidence: Evidence | None = None
 
 
 @dataclass
@@ -76,12 +80,14 @@ class Ledger(Recorder):
         self._context = context
         self._gold = gold
         self.nll: list[F32] = []
+        self.rounds: list[list[RoundResult]] = []
         self.refocuses = 0
         self.reached: int | None = None
 
     def watch(self) -> None:
-        """A question begins."""
+        """A question begins; ``rounds`` are those of its refocuses."""
         self.refocuses = 0
+        self.rounds = []
         self.reached = 0 if len(self._gold) and is_raw(self._context, self._gold) else None
 
     def tokens(
@@ -95,6 +101,8 @@ class Ledger(Recorder):
 
     def refocus(self, rounds: list[TimedRound], sync: SyncStats, phase: Phase) -> None:
         self.refocuses += 1
+        if len(self._gold):
+            self.rounds.append([timed.result for timed in rounds])
         if self.reached is None and len(self._gold) and is_raw(self._context, self._gold):
             self.reached = self.refocuses
 
@@ -104,6 +112,7 @@ class _SeatSession(Session):
 
     gold_raw: bool | None = None
     gold: I64 = np.empty((0, 2), np.int64)
+    spans_raw: tuple[bool, ...] = ()
 
     def release(self) -> None:
         window = self.parts.window
@@ -114,7 +123,11 @@ class _SeatSession(Session):
     def decode(self, limit: int, stop: str = "", prefix: str = "") -> str:
         self.release()
         if len(self.gold):
-            self.gold_raw = is_raw(self.parts.focus.working_context, self.gold)
+            context = self.parts.focus.working_context
+            self.spans_raw = tuple(
+                is_raw(context, self.gold[i : i + 1]) for i in range(len(self.gold))
+            )
+            self.gold_raw = all(self.spans_raw)
         return super().decode(limit, stop, prefix)
 
 
@@ -139,15 +152,40 @@ class FocusedSeat:
         """More history, with the refocuses of a session."""
         self._session.run([Ingest(tokens)])
 
-    def ask(self, prompt: U32, limit: int, stop: str) -> Asked:
-        """The question's refocuses, then a greedy answer."""
+    def ask(self, prompt: U32, limit: int, stop: str, room: int = 0) -> Asked:
+        """The question's refocuses, then a greedy answer; the budget makes room by itself."""
         lens = self._session.parts.lens
         if isinstance(lens, GoldLens):
             lens.asked = True
         self._ledger.watch()
         outcome = self._session.run([Question(prompt, "", "", limit, stop)])
         reached = self._ledger.reached if self._session.gold_raw else None
-        return Asked(outcome.answers[-1].text, self._session.gold_raw, reached)
+        text = outcome.answers[-1].text
+        return Asked(text, self._session.gold_raw, reached, self._evidence())
+
+    def more(self, limit: int, stop: str) -> str:
+        """The answer goes on; empty where it has ended."""
+        parts = self._session.parts
+        count = parts.tree.n_tokens
+        if int(parts.tree.tokens(count - 1, count)[0]) == parts.base.tokenizer.eos_id:
+            return ""
+        self._session.run([Decode(limit, stop)])
+        return self._session.outcome.decoded[-1]
+
+    def _evidence(self) -> Evidence | None:
+        session = self._session
+        if session.gold_raw is None:
+            return None
+        config = session.config
+        lens = session.parts.lens
+        return evidence_of(
+            self._ledger.rounds,
+            session.gold,
+            session.spans_raw,
+            limits_for(config.focus, Trigger.QUESTION).tau_expand,
+            config.block_size,
+            lens.block_scores() if isinstance(lens, ScoresBlocks) else None,
+        )
 
     def hear(self, prompt: U32) -> None:
         """A question with its refocuses; the answer is measured next."""

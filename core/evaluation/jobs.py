@@ -22,6 +22,7 @@ from typing import IO, Any, Protocol
 
 from megacontext.core.config import Config, dump_config, parse_config
 from megacontext.core.evaluation.kit import Kit
+from megacontext.core.model.files import resolve_model
 from megacontext.core.runtime.bundle import DEMO, bundle_folder
 from megacontext.traces.errors import ConfigError, MegaContextError, ModelError, StorageError
 
@@ -89,10 +90,11 @@ def fingerprint(config: Config) -> str:
     digest = hashlib.sha256()
     bundled = config.model.path == DEMO
     given = [config.gist.path, config.lens.path, config.model.adapter]
-    given += [] if bundled else [config.model.path]
-    folders = ([bundle_folder()] if bundled else []) + [Path(p) for p in given if p]
-    for folder in folders:
-        for file in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".md"):
+    own = [bundle_folder()] if bundled else resolve_model(config.model.path).paths
+    for path in [*own, *(Path(p) for p in given if p)]:
+        folder = path if path.is_dir() else path.parent
+        files = path.rglob("*") if path.is_dir() else [path]
+        for file in sorted(p for p in files if p.is_file() and p.suffix != ".md"):
             stat = file.stat()
             digest.update(f"{file.relative_to(folder)} {stat.st_size}\n".encode())
             digest.update(file.read_bytes() if bundled else str(stat.st_mtime_ns).encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -11,11 +12,15 @@ import numpy as np
 from megacontext.core.allocators import make_allocator
 from megacontext.core.config import Config, allocator_options, dump_config, parse_config
 from megacontext.core.evaluation.bm25 import BlockSearch
+from megacontext.core.evaluation.dense import find_embedder, load_embedder
 from megacontext.core.evaluation.held import HeldWindow
 from megacontext.core.evaluation.memo import MemoGister
 from megacontext.core.focus import Focus, WorkingContext
 from megacontext.core.focus.actions import I64
 from megacontext.core.gistnet.mean import MeanGister
+from megacontext.core.heads.history_keys import HistoryKeys
+from megacontext.core.heads.lens import HeadsLens
+from megacontext.core.heads.store import KeyStore
 from megacontext.core.lenses import Lens, make_lens
 from megacontext.core.model import BaseModel, Sampler
 from megacontext.core.model.tokenizer import Tokenizer
@@ -29,6 +34,7 @@ from megacontext.traces.schema import Trigger
 __all__ = ["History", "Kit", "token_spans"]
 
 _HISTORIES = 16
+_REMEMBERED = 4_000_000  # tokens of all histories that are remembered, beside the newest
 
 
 def token_spans(offsets: I64, spans: tuple[tuple[int, int], ...]) -> I64:
@@ -52,14 +58,21 @@ class History:
     tokenizer: Tokenizer
     gister: Gister
     mean_gister: Gister
+    tree: Tree | None = None
+    vectors: np.ndarray | None = None
+    keys: HistoryKeys | None = None
 
     @cached_property
     def search(self) -> BlockSearch:
         """BM25 over the complete blocks."""
+        return BlockSearch(self.block_texts())
+
+    def block_texts(self) -> list[str]:
+        """What the complete blocks say."""
         size = self.block_size
         whole = len(self.tokens) // size
         blocks = self.tokens[: whole * size].reshape(whole, size).tolist()
-        return BlockSearch([self.tokenizer.decode(block) for block in blocks])
+        return [self.tokenizer.decode(block) for block in blocks]
 
 
 @dataclass
@@ -69,6 +82,7 @@ class Kit:
     Attributes:
         config: the resolved config, greedy sampling, tree in memory.
         notes: sentences a user should see.
+        embedder: folder of the embedding model for dense retrieval; empty: the installed one.
     """
 
     config: Config
@@ -77,6 +91,7 @@ class Kit:
     lens: Lens
     pieces: list[str]
     notes: list[str]
+    embedder: str = ""
     _window: HeldWindow | None = None
     _kept: HeldWindow | None = None
     _kept_for: tuple[str, int, History] | None = None
@@ -108,8 +123,8 @@ class Kit:
         """
         if w_max > self.base.window:
             raise ModelError(
-                f"w_max is {w_max} but model '{self.base.name}' was trained on "
-                f"{self.base.window} positions; use at most {self.base.window}."
+                f"w_max is {w_max} but model '{self.base.name}' {self.base.bound.why}; use at most "
+                f"{self.base.window}."
             )
         return parse_config(dump_config(self.config), [f"w_max={w_max}"])
 
@@ -118,6 +133,7 @@ class Kit:
         if self._window is None or self._window.cache.slots < w_max:
             self._window = self._made(w_max, self.config.kv.mode)
         self._window.start_over(w_max)
+        self._window.hide_gists = self.config.gist.kind == "none"
         return self._window
 
     def kept_window(self, owner: str, w_max: int, history: History) -> HeldWindow:
@@ -144,25 +160,34 @@ class Kit:
             kv.positions,
             refresh_every=kv.refresh_every,
             refresh_chunk=kv.refresh_chunk,
+            hide_gists=self.config.gist.kind == "none",
         )
 
     def history(self, text: str) -> History:
         """The history of ``text``; the newest few are kept with their gists."""
         found = self._histories.pop(text, None)
         if found is None:
-            hf = self.base.tokenizer.hf
-            if not getattr(hf, "is_fast", False):
-                raise ModelError(
-                    f"the tokenizer of model '{self.base.name}' gives no character offsets; use "
-                    "a model with a tokenizer.json."
-                )
-            made = hf(text, add_special_tokens=False, return_offsets_mapping=True)
-            offsets = np.array(made["offset_mapping"], np.int64).reshape(-1, 2)
-            found = self.history_of(np.array(made["input_ids"], np.uint32), offsets)
+            found = self.history_of(*self.base.tokenizer.encode_spans(text))
         self._histories[text] = found
-        if len(self._histories) > _HISTORIES:
+        while len(self._histories) > 1 and (
+            len(self._histories) > _HISTORIES
+            or sum(len(known.tokens) for known in self._histories.values()) > _REMEMBERED
+        ):
             self._histories.popitem(last=False)
         return found
+
+    def dense_search(self, history: History) -> Callable[[str], np.ndarray]:
+        """Cosine similarity of every complete block to a query, F32[blocks].
+
+        Raises:
+            ConfigError: no embedding model is installed.
+            ModelError: it cannot be loaded.
+        """
+        model = load_embedder(find_embedder(self.embedder), str(self.base.embedding_matrix.device))
+        if history.vectors is None:
+            history.vectors = model.encode(history.block_texts())
+        vectors = history.vectors
+        return lambda query: vectors @ model.encode([query])[0]
 
     def history_of(self, tokens: U32, offsets: I64 | None = None) -> History:
         """A history of tokens alone."""
@@ -189,7 +214,7 @@ class Kit:
         net = getattr(self.lens, "net", None)
         return self.lens.name == "attention" or bool(net is not None and net.config.hidden_states)
 
-    def fresh_lens(self) -> Lens:
+    def fresh_lens(self, history: History) -> Lens:
         """The configured lens with nothing remembered of another history."""
         if self.config.lens.kind == "lensnet":
             from megacontext.core.gistnet.gister import NetGister
@@ -198,7 +223,31 @@ class Kit:
             assert isinstance(self.lens, NetLens)
             assert isinstance(self.gister, NetGister)
             return NetLens(self.lens.net, self.gister)
+        if isinstance(self.lens, HeadsLens):
+            return HeadsLens(self.history_keys(history))
         return make_lens(self.config.lens.kind, lens_options(self.config, self.gister))
+
+    def history_keys(self, history: History) -> HistoryKeys:
+        """The keys of ``history``, encoded once however often it is asked about."""
+        assert isinstance(self.lens, HeadsLens)
+        if history.keys is None:
+            encoder = self.lens.encoder
+            history.keys = HistoryKeys(encoder, KeyStore(encoder))
+        return history.keys
+
+    def tree_over(self, history: History, read: int) -> Tree:
+        """A tree over the first ``read`` tokens of ``history``.
+
+        There is one for a whole history, made once; what was appended to it since is forgotten,
+        so the one handed out before is void.
+        """
+        if read < len(history.tokens) or not read:
+            return self.tree(history.gister, history.tokens[:read])
+        if history.tree is None:
+            history.tree = self.tree(history.gister, history.tokens)
+        else:
+            history.tree.forget(read)
+        return history.tree
 
     def tree(self, gister: Gister, tokens: U32) -> Tree:
         """A tree in memory over ``tokens``."""
@@ -238,7 +287,7 @@ class Kit:
             config=config,
             base=self.base,
             gister=history.gister,
-            tree=self.tree(history.gister, history.tokens[:read]),
+            tree=self.tree_over(history, read),
             focus=focus,
             lens=lens,
             window=self.window(config.w_max),

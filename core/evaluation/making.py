@@ -22,6 +22,7 @@ from megacontext.core.data.scenes import Ask, Scene
 from megacontext.core.evaluation.haystack import boundaries, haystack
 from megacontext.core.evaluation.tasks import RecallTask, Text
 from megacontext.core.model import loading
+from megacontext.core.model.files import resolve_model
 from megacontext.core.rng import generator
 from megacontext.core.runtime.bundle import DEMO, bundle_folder
 from megacontext.traces.errors import ConfigError, ModelError, SourceError
@@ -112,8 +113,7 @@ def tokenizer_of(config: Config) -> Tokenizer:
         ModelError: no readable tokenizer, or one that is not of the fast kind.
     """
     path = str(bundle_folder() / "base") if config.model.path == DEMO else config.model.path
-    source, local = loading.find_model(path)
-    hf = loading.load_tokenizer(source, local=local)
+    hf = loading.load_tokenizer(resolve_model(path))
     if not getattr(hf, "is_fast", False):
         raise ModelError(f"model.path {path!r} has no tokenizer.json; use a model that has one.")
     backend: Tokenizer = hf.backend_tokenizer

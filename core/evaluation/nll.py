@@ -164,7 +164,7 @@ def _means(nll: np.ndarray, horizon: int) -> list[float]:
 
 def _pieces(kit: Kit, text: Text, length: int, count: int) -> list[tuple[int, np.ndarray]]:
     """(start, tokens U32[length]) of up to ``count`` pieces of a text."""
-    tokens = kit.base.tokenizer.encode(text.text)
+    tokens = kit.base.tokenizer.encode_history(text.text)
     fit = min(count, len(tokens) // length)
     if fit == 0:
         return []

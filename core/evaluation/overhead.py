@@ -56,11 +56,11 @@ def overhead_of(config: Config, cycles: int) -> Overhead:
     kit = Kit.load(config)
     (code, *_) = library_texts()
     size, length = config.block_size, _TIMES * config.w_max
-    tokens = kit.base.tokenizer.encode(code.text[: 8 * length])[:length]
+    tokens = kit.base.tokenizer.encode_history(code.text[: 8 * length])[:length]
     whole_blocks = kit.history_of(tokens[: len(tokens) // size * size])
     # Greedy text repeats itself: remembered gists would cost nothing.
     history = replace(whole_blocks, gister=kit.gister)
-    parts = kit.parts(kit.config, history, len(history.tokens), kit.fresh_lens())
+    parts = kit.parts(kit.config, history, len(history.tokens), kit.fresh_lens(history))
     context = parts.focus.working_context
     ledger = Ledger(context, np.empty((0, 2), np.int64))
     session = _TimedSession(parts, ledger)

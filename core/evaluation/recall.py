@@ -11,7 +11,6 @@ window before the question and follows it by the session's own edits.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -23,13 +22,12 @@ from megacontext.core.evaluation.contenders import sample_config, take_seat
 from megacontext.core.evaluation.focused import Asked
 from megacontext.core.evaluation.kit import Kit, token_spans
 from megacontext.core.evaluation.statistics import wilson
-from megacontext.core.evaluation.tasks import TEMPLATE, RecallTask, prompt_of
+from megacontext.core.evaluation.tasks import RecallTask, answer_ids, prompt_ids
+from megacontext.core.runtime.judge import is_right
 
 __all__ = ["RECALL_CONTENDERS", "Result", "evaluate_recall", "is_right", "summarize_recall"]
 
 RECALL_CONTENDERS = ["ours", "recency", "random", "bm25", "oracle", "gists", "full"]
-_SPACE = re.compile(r"\s+")
-_QUOTES = "\"'`“”‘’"
 
 
 @dataclass(frozen=True)
@@ -46,34 +44,6 @@ class Result:
     refocuses: int | None
 
 
-def _normalized(text: str) -> str:
-    return _SPACE.sub(" ", text).strip().lstrip(_QUOTES).casefold()
-
-
-def is_right(text: str, answer: str, kind: str = "") -> bool:
-    """Whether ``text`` starts with ``answer``; case, white space and opening quotes aside.
-
-    A longer word or number that merely starts with the answer is wrong. Of kind ``multi_value``
-    the answer is a list joined by commas: its n values may come in any order, but the first n
-    different values of the text must be these (what a decoder repeats behind them is not judged).
-    """
-    said, wanted = _normalized(text), _normalized(answer)
-    wanted = wanted.rstrip(_QUOTES + ".") or wanted
-    if kind == "multi_value":
-        values = set(_items(wanted))
-        return set(_items(said)[: len(values)]) == values
-    if not said.startswith(wanted):
-        return False
-    rest = said[len(wanted) :]
-    return not (wanted[-1:].isalnum() and rest[:1].isalnum())
-
-
-def _items(text: str) -> list[str]:
-    """The different values of a list, in order."""
-    found = (item.strip(_QUOTES + ". ") for item in text.replace(" and ", ",").split(","))
-    return list(dict.fromkeys(item for item in found if item))
-
-
 def evaluate_recall(
     kit: Kit,
     tasks: Sequence[RecallTask],
@@ -81,7 +51,7 @@ def evaluate_recall(
     *,
     stream: bool = False,
     follow: bool = False,
-    template: str = TEMPLATE,
+    template: str | None = None,
     first: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Result]:
@@ -91,6 +61,7 @@ def evaluate_recall(
 
     Args:
         follow: the window follows the question's refocuses by the session's own edits.
+        template: see :func:`.tasks.prompt_ids`.
         first: number of the first task; contenders that draw, draw by it.
 
     Raises:
@@ -127,7 +98,7 @@ def _ask(
     task: RecallTask,
     name: str,
     number: int,
-    template: str,
+    template: str | None,
     *,
     stream: bool,
     follow: bool,
@@ -135,9 +106,9 @@ def _ask(
     """The contender's answer, or None where it cannot take part."""
     history = kit.history(task.history)
     gold = token_spans(history.offsets, task.gold)
-    encode = kit.base.tokenizer.encode
-    prompt = encode(prompt_of(task.question, template))
-    limit = max(16, len(encode(" " + task.answer)) + 6)
+    tokenizer = kit.base.tokenizer
+    prompt = prompt_ids(tokenizer, task.question, template)
+    limit = max(16, len(answer_ids(tokenizer, task.answer)) + 6)
     read = len(history.tokens)
     if name == "oracle" and not len(gold):
         return None

@@ -39,7 +39,7 @@ def evaluate_single(
     read = blocks * size
     found: list[Piece] = []
     for number, text in enumerate(texts, first):
-        tokens = kit.base.tokenizer.encode(text.text)
+        tokens = kit.base.tokenizer.encode_history(text.text)
         fit = min(pieces, len(tokens) // (read + horizon))
         for at in range(fit):
             rng = generator(kit.config.seed, "eval.single", number, at)

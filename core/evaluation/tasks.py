@@ -9,11 +9,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from megacontext.core.model.tokenizer import Tokenizer
 from megacontext.core.sources.plain import open_text
+from megacontext.core.tree.spec import U32
 from megacontext.core.utf8 import check_utf8
 from megacontext.traces.errors import SourceError
 
-__all__ = ["RecallTask", "Text", "load_tasks", "load_texts", "prompt_of", "write_tasks"]
+__all__ = [
+    "RecallTask",
+    "Text",
+    "answer_ids",
+    "load_tasks",
+    "load_texts",
+    "prompt_ids",
+    "prompt_of",
+    "write_tasks",
+]
 
 TEMPLATE = "\nQuestion: {question}\nAnswer:"
 Span = tuple[int, int]
@@ -54,6 +65,22 @@ def prompt_of(question: str, template: str = TEMPLATE) -> str:
     A question with a line break in it brings its own prompt and is taken as it is.
     """
     return question if "\n" in question else template.replace("{question}", question)
+
+
+def prompt_ids(tokenizer: Tokenizer, question: str, template: str | None = None) -> U32:
+    """What the model reads, as tokens.
+
+    A ``template`` is taken as it stands; without one the question is a user's turn in the model's
+    chat format, or stands in :data:`TEMPLATE` where it has none.
+    """
+    if template is None and tokenizer.chat is not None:
+        return tokenizer.turn(question)
+    return tokenizer.encode(prompt_of(question, template or TEMPLATE))
+
+
+def answer_ids(tokenizer: Tokenizer, answer: str) -> U32:
+    """The answer as it follows :func:`prompt_ids` without a template."""
+    return tokenizer.encode(answer if tokenizer.chat is not None else " " + answer)
 
 
 def load_tasks(path: Path, limit: int | None = None) -> list[RecallTask]:

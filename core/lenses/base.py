@@ -40,6 +40,7 @@ class Observation:
         n_tokens: length of the history, tail included.
         tree: index keys, gists and tokens; None where there are no models.
         query_tokens: U32[q], the newest tokens, or a question's.
+        question_tokens: how many of the newest tokens are a question or turn that is asked now.
         query_hidden: torch [q, d], the base model's last hidden states of the newest tokens.
         attention: F32[n], the base model's attention mass on each frontier entry.
         surprisal: F32[n_tokens], nats per token, NaN where unknown.
@@ -57,6 +58,7 @@ class Observation:
     round: int = 0
     seed: int = 0
     query_tokens: U32 = field(default_factory=_no_tokens)
+    question_tokens: int = 0
     query_hidden: Any | None = None
     attention: F32 | None = None
     surprisal: F32 | None = None

@@ -17,6 +17,7 @@ from transformers import AttentionInterface
 from megacontext.core.model.base import BaseModel
 from megacontext.core.model.runner import HFRunner
 from megacontext.core.model.slotted_cache import SlottedCache
+from megacontext.traces.errors import ModelError
 
 __all__ = ["column_mass"]
 
@@ -42,6 +43,11 @@ def column_mass(
     finally:
         base.config._attn_implementation = before
         cache.restore(saved)
+    if not masses:
+        raise ModelError(
+            f"lens.kind is attention but model '{base.name}' ({type(base.module).__name__}) "
+            "computes its attention in a way that gives no weights, use another lens"
+        )
     found: NDArray[np.float32] = torch.stack(masses).cpu().numpy()
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,10 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
+from transformers import DynamicCache
 
 from megacontext.core.model import loading
 from megacontext.core.model.adapter import merge_adapter, read_adapter
-from megacontext.core.model.tokenizer import Tokenizer
+from megacontext.core.model.files import ModelFiles, resolve_model
+from megacontext.core.model.local import LocalLayers, WindowBound, local_layers, window_bound
+from megacontext.core.model.tokenizer import TextRules, Tokenizer
 from megacontext.traces.errors import ModelError
 
 __all__ = ["BaseModel", "Forward"]
@@ -50,6 +54,8 @@ class BaseModel:
             )
         self._embedding = embedding
         self._head = head
+        self.local: LocalLayers | None = local_layers(module.config)
+        self.splice_refusal: str | None = None  # a clause, where cached keys must not be moved
 
     @classmethod
     def load(
@@ -60,15 +66,17 @@ class BaseModel:
         dtype: str = "auto",
         needed_window: int | None = None,
         adapter: str | None = None,
+        rules: TextRules | None = None,
     ) -> Self:
-        """Load a local folder or a hub id.
+        """Load a local folder, a GGUF file, an installed package or a hub id.
 
         Args:
-            path_or_id: folder written by ``save_pretrained``, or ``owner/name`` on the hub.
+            path_or_id: see :func:`megacontext.core.model.files.resolve_model`.
             device: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.
             dtype: ``auto`` (bfloat16 on a GPU, float32 on a CPU), ``float32`` or ``bfloat16``.
             needed_window: rows that the model must hold, W_max.
             adapter: folder of a LoRA adapter to merge into the weights.
+            rules: how text becomes tokens.
 
         Raises:
             ModelError: missing or unreadable files, another model's tokenizer, no decoder-only
@@ -77,17 +85,34 @@ class BaseModel:
         """
         target = loading.pick_device(device)
         kind = loading.pick_dtype(dtype, target)
-        source, local = loading.find_model(path_or_id)
-        config = loading.load_config(source, local=local)
+        files = resolve_model(path_or_id)
+        config = loading.load_config(files)
         text = config.get_text_config()
-        loading.check_window(path_or_id, loading.trained_window(config), needed_window)
-        tokenizer = Tokenizer(loading.load_tokenizer(source, local=local))
-        loading.check_tokenizer(path_or_id, len(tokenizer), int(text.vocab_size))
+        loading.check_window(path_or_id, window_bound(config), needed_window)
+        hf_tokenizer = loading.load_tokenizer(files)
+        loading.check_tokenizer(path_or_id, loading.text_tokens(hf_tokenizer), int(text.vocab_size))
         loading.check_memory(path_or_id, config, kind, target, loading.available_bytes(target))
-        module = loading.load_module(source, config, kind, target, local=local)
+        module = loading.load_module(files, config, kind, target)
         if adapter is not None:
             merge_adapter(module, read_adapter(Path(adapter)))
-        return cls(module, tokenizer, path_or_id)
+        tokenizer = Tokenizer(hf_tokenizer, rules, loading.end_ids(module))
+        base = cls(module, tokenizer, path_or_id)
+        base._check_parity(files, needed_window)
+        return base
+
+    def _check_parity(self, files: ModelFiles, needed_window: int | None) -> None:
+        """Refuse an architecture that a working context does not hold; see :mod:`.parity`."""
+        if files.bundled:
+            return
+        from megacontext.core.model.verdicts import parity_of  # it checks a BaseModel
+
+        verdict = parity_of(self, files, needed_window)
+        if verdict.refusal is not None:
+            raise ModelError(
+                f"model '{self.name}' ({type(self.module).__name__}) is not supported: "
+                f"{verdict.refusal}; choose another model"
+            )
+        self.splice_refusal = verdict.splice
 
     @classmethod
     def from_module(
@@ -119,16 +144,48 @@ class BaseModel:
 
     @property
     def window(self) -> int:
-        """Positions the model was trained on."""
-        return loading.trained_window(self.module.config)
+        """Positions that the model can be given."""
+        return self.bound.rows
+
+    @property
+    def bound(self) -> WindowBound:
+        """The window and why it ends there."""
+        return window_bound(self.module.config)
 
     @property
     def kv_shape(self) -> tuple[int, int, int]:
-        """(layers, key/value heads, head dimension) of the model's cache."""
-        heads = int(self.config.num_attention_heads)
-        kv_heads = int(getattr(self.config, "num_key_value_heads", None) or heads)
-        dim = int(getattr(self.config, "head_dim", None) or self.config.hidden_size // heads)
-        return int(self.config.num_hidden_layers), kv_heads, dim
+        """(layers, key/value heads, head dimension of the keys) of the model's cache."""
+        return self._kv_widths[:3]
+
+    @property
+    def value_dim(self) -> int:
+        """Head dimension of the values in the cache; mostly that of the keys."""
+        return self._kv_widths[3]
+
+    @cached_property
+    def _kv_widths(self) -> tuple[int, int, int, int]:
+        """What the layers write into a cache: a config may say something else.
+
+        Raises:
+            ModelError: a layer that caches nothing, or layers that differ.
+        """
+        cache = DynamicCache()
+        rows = self.embed(np.zeros(2, np.int64))
+        mask = torch.ones(2, 2, dtype=torch.bool, device=self.device).tril()
+        self.forward_rows(rows, torch.arange(2, device=self.device), mask, cache, keep=1)
+        widths = {
+            (layer.keys.shape[1], layer.keys.shape[3], layer.values.shape[3])
+            for layer in cache.layers
+            if getattr(layer, "keys", None) is not None and layer.keys.ndim == 4
+        }
+        if len(widths) != 1 or any(getattr(layer, "keys", None) is None for layer in cache.layers):
+            kinds = ", ".join(f"{h} heads of {k} and {v}" for h, k, v in sorted(widths))
+            raise ModelError(
+                f"model '{self.name}' is not supported: its layers cache keys and values of "
+                f"different shapes ({kinds or 'none'}); choose a model whose layers are alike"
+            )
+        ((heads, key_dim, value_dim),) = widths
+        return len(cache.layers), heads, key_dim, value_dim
 
     @property
     def device(self) -> torch.device:
@@ -140,8 +197,22 @@ class BaseModel:
 
     @property
     def embedding_matrix(self) -> Tensor:
-        """Token embeddings [V, d], frozen."""
-        return self._embedding.weight
+        """Input embeddings [V, d] of all tokens, frozen: what :meth:`embed` gives.
+
+        A new tensor where the embedding module scales its weights.
+        """
+        weight, scale = self._embedding.weight, self._embedding_scale
+        return weight if scale == 1.0 else weight * scale
+
+    @cached_property
+    def _embedding_scale(self) -> float:
+        """What the embedding module multiplies its weights by."""
+        if type(self._embedding) is nn.Embedding:
+            return 1.0
+        rows = self._embedding.weight[: min(64, self.vocab_size)].detach().float()
+        given = self.embed(np.arange(len(rows))).float()
+        scale = float((given * rows).sum() / rows.square().sum().clamp_min(1e-30))
+        return 1.0 if abs(scale - 1.0) < 1e-3 else scale
 
     @torch.no_grad()
     def embed(self, tokens: ArrayLike) -> Tensor:
@@ -152,14 +223,20 @@ class BaseModel:
 
     @torch.no_grad()
     def forward_rows(
-        self, x: Tensor, positions: Tensor, mask: Tensor, cache: Any | None, keep: int
+        self,
+        x: Tensor,
+        positions: Tensor,
+        mask: Tensor | dict[str, Tensor],
+        cache: Any | None,
+        keep: int,
     ) -> Forward:
         """One forward over rows of one sequence.
 
         Args:
             x: input embeddings [r, d].
             positions: I64[r].
-            mask: bool [r, columns], True where a row sees a column of the cache (or of ``x``).
+            mask: bool [r, columns], True where a row sees a column of the cache (or of ``x``);
+                by layer type where these differ.
             cache: a transformers ``Cache``, or None.
             keep: how many of the last rows get logits, >= 1.
         """
@@ -171,7 +248,7 @@ class BaseModel:
             out = self.module(
                 inputs_embeds=x[None],
                 position_ids=positions[None],
-                attention_mask=mask[None, None],
+                attention_mask=self._model_mask(mask),
                 past_key_values=cache,
                 use_cache=cache is not None,
                 logits_to_keep=keep,
@@ -179,3 +256,17 @@ class BaseModel:
         finally:
             hook.remove()
         return Forward(out.logits[0].float(), hidden[0][0])
+
+    def _model_mask(self, mask: Tensor | dict[str, Tensor]) -> Any:
+        """The mask [1, 1, r, columns] as the model's attention reads it.
+
+        SDPA takes booleans. Eager attention adds its mask to the scores, where a boolean one would
+        silently mask nothing.
+        """
+        if isinstance(mask, dict):
+            return {kind: self._model_mask(part) for kind, part in mask.items()}
+        if self.config._attn_implementation != "eager":
+            return mask[None, None]
+        lowest = torch.finfo(self.dtype).min
+        added = torch.zeros(mask.shape, dtype=self.dtype, device=mask.device)
+        return added.masked_fill_(~mask, lowest)[None, None]

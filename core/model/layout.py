@@ -32,9 +32,10 @@ class Layout:
     n_tokens: int
     block_size: int
 
-    def entry_costs(self) -> NDArray[np.int64]:
-        """Rows of each frontier entry, I64[n]."""
-        return np.where(np.asarray(self.levels) == 0, self.block_size, 1).astype(np.int64)
+    def entry_costs(self, gist_rows: int = 1) -> NDArray[np.int64]:
+        """Rows of each frontier entry, I64[n]; a gist has ``gist_rows``."""
+        raw = np.asarray(self.levels) == 0
+        return np.where(raw, self.block_size, gist_rows).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -73,11 +74,11 @@ def token_rows(start: int, stop: int) -> Rows:
     return Rows(tokens, tokens, np.ones_like(tokens))
 
 
-def layout_rows(layout: Layout) -> Rows:
-    """All rows of ``layout`` in window order, tail included."""
+def layout_rows(layout: Layout, hide_gists: bool = False) -> Rows:
+    """All rows of ``layout`` in window order, tail included; gists have none if hidden."""
     levels = np.asarray(layout.levels, dtype=np.int64)
     index = np.asarray(layout.index, dtype=np.int64)
-    costs = layout.entry_costs()
+    costs = layout.entry_costs(0 if hide_gists else 1)
     entry = np.repeat(np.arange(len(levels)), costs)
     offset = np.arange(len(entry)) - np.repeat(np.cumsum(costs) - costs, costs)
     level, node = levels[entry], index[entry]

@@ -67,6 +67,8 @@ def unsupported(base: BaseModel) -> str | None:
         return "its linear layers have biases"
     if getattr(config, "pretraining_tp", 1) != 1:
         return "it is split for tensor parallelism"
+    if base.local is not None:
+        return f"it has {base.local.describe()}"
     linears = [m for m in base.module.get_decoder().layers.modules() if hasattr(m, "in_features")]
     if any(type(linear) is not nn.Linear for linear in linears):
         return "its linear layers are wrapped or quantized"

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import re
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
+from megacontext.core.model.files import ModelFiles
+from megacontext.core.model.local import WindowBound
 from megacontext.traces.errors import ModelError
 
 __all__ = [
@@ -18,19 +25,39 @@ __all__ = [
     "check_memory",
     "check_tokenizer",
     "check_window",
-    "find_model",
+    "end_ids",
     "load_config",
     "load_module",
     "load_tokenizer",
     "pick_device",
     "pick_dtype",
-    "trained_window",
+    "text_tokens",
 ]
 
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# What transformers, safetensors, tokenizers and gguf raise for files that they cannot read.
+_FOREIGN = (
+    OSError,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    ImportError,
+    RuntimeError,
+    NotImplementedError,
+    AssertionError,
+    MemoryError,
+    OverflowError,
+    struct.error,
+    SafetensorError,
+)
+_COMPUTED = ("inv_freq", ".attn.bias", ".attn.masked_bias", "position_ids", ".attention.bias")
+_UNSUPPORTED_GGUF = re.compile(r"architecture '?([\w.-]+)'? (?:is )?not (?:yet )?supported")
 # Vocabularies are padded for the hardware; more than this is another model's tokenizer.
 _MAX_PADDING = 1024
+# Some models keep a fraction of their rows for tokens to come.
+_MAX_SPARE = 1 / 4
 
 
 def pick_device(device: str) -> torch.device:
@@ -57,126 +84,173 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
     return _DTYPES[dtype]
 
 
-def find_model(name: str) -> tuple[str, bool]:
-    """(what transformers loads, whether it is a local folder).
-
-    Raises:
-        ModelError: a path that does not exist, or a folder without ``config.json``.
-    """
-    path = Path(name).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ModelError(
-                f"model.path '{name}' is no model folder (no config.json in it), give a folder "
-                "written by save_pretrained or a hub id"
-            )
-        return str(path), True
-    looks_local = name.startswith((".", "/", "~")) or path.exists()
-    if looks_local or not _HUB_ID.fullmatch(name):
-        raise ModelError(f"model.path '{name}' does not exist, give a model folder or a hub id")
-    return name, False
-
-
-def load_config(name: str, *, local: bool) -> Any:
+def load_config(files: ModelFiles) -> Any:
     """The model's configuration.
 
     Raises:
         ModelError: unreadable, unknown architecture, not reachable, or no decoder-only model.
     """
-    try:
-        config = AutoConfig.from_pretrained(name, local_files_only=local)
-    except (OSError, ValueError, KeyError) as error:
-        raise _unreadable(name, local, "configuration", error) from error
+    with _readable(files, "configuration"):
+        config = AutoConfig.from_pretrained(files.source, **files.arguments())
     if config.is_encoder_decoder or type(config) not in AutoModelForCausalLM._model_mapping:
         raise ModelError(
-            f"model.path '{name}' holds a '{config.model_type}' model, which is no decoder-only "
-            "language model, choose one that AutoModelForCausalLM loads"
+            f"model.path '{files.name}' holds a '{config.model_type}' model, which is no "
+            "decoder-only language model, choose one that AutoModelForCausalLM loads"
         )
     return config
 
 
-def load_tokenizer(name: str, *, local: bool) -> Any:
+def load_tokenizer(files: ModelFiles) -> Any:
     """The model's tokenizer.
 
     Raises:
         ModelError: no tokenizer files.
     """
-    try:
-        return AutoTokenizer.from_pretrained(name, local_files_only=local)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise _unreadable(name, local, "tokenizer", error) from error
+    with _readable(files, "tokenizer"):
+        return AutoTokenizer.from_pretrained(files.source, **files.arguments())
 
 
 def load_module(
-    name: str, config: Any, dtype: torch.dtype, device: torch.device, *, local: bool
+    files: ModelFiles, config: Any, dtype: torch.dtype, device: torch.device
 ) -> torch.nn.Module:
-    """The model with its weights, on ``device``.
+    """The model with its weights, on ``device``; those of a GGUF file dequantized.
 
     Raises:
         ModelError: weights missing, incomplete or damaged.
     """
+    arguments = files.arguments()
+    # Later versions of transformers keep GGUF weights quantized unless told otherwise.
+    gguf_config = getattr(transformers, "GgufConfig", None)
+    if files.gguf and gguf_config is not None:
+        arguments["quantization_config"] = gguf_config(dequantize=True)
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        module, found = AutoModelForCausalLM.from_pretrained(
-            name,
-            config=config,
-            dtype=dtype,
-            local_files_only=local,
-            attn_implementation="sdpa",
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise _unreadable(name, local, "weights", error) from error
+        with _readable(files, "weights"), _no_other_bars():
+            module, found = AutoModelForCausalLM.from_pretrained(
+                files.source,
+                config=config,
+                dtype=dtype,
+                attn_implementation=attention_kind(config),
+                output_loading_info=True,
+                **arguments,
+            )
     finally:
         if bars:
             logging.enable_progress_bar()
-    missing = sorted(found["missing_keys"])
+    _check_keys(files.name, module, found)
+    placed: torch.nn.Module = module.to(device)
+    return placed
+
+
+def attention_kind(config: Any) -> str:
+    """``sdpa``, or ``eager`` for a model without it."""
+    kind = AutoModelForCausalLM._model_mapping[type(config)]
+    kind = kind[0] if isinstance(kind, tuple) else kind
+    return "sdpa" if getattr(kind, "_supports_sdpa", False) else "eager"
+
+
+def _check_keys(name: str, module: Any, found: dict[str, Any]) -> None:
+    """Refuse weights that are missing, have no place in the model, or another shape."""
+    missing, unexpected = sorted(found["missing_keys"]), sorted(found["unexpected_keys"])
+    # Buffers of older versions, which this one computes, are no weights.
+    unexpected = [key for key in unexpected if not key.endswith(_COMPUTED)]
     if missing:
         raise ModelError(
             f"model.path '{name}' lacks {len(missing)} weights, '{missing[0]}' among them, "
             "save the whole model again"
         )
-    placed: torch.nn.Module = module.to(device)
-    return placed
+    if unexpected:
+        raise ModelError(
+            f"model.path '{name}' holds {len(unexpected)} weights that a "
+            f"{type(module).__name__} does not use, '{unexpected[0]}' among them, correct "
+            "model_type in config.json"
+        )
 
 
-def _unreadable(name: str, local: bool, what: str, error: BaseException) -> ModelError:
-    first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-    if local:
-        return ModelError(f"model.path '{name}': its {what} cannot be read ({first_line})")
+@contextmanager
+def _readable(files: ModelFiles, what: str) -> Iterator[None]:
+    """Turns what the libraries raise for unreadable files into one sentence."""
+    try:
+        yield
+    except _FOREIGN as error:
+        raise _unreadable(files, what, error) from error
+
+
+def _unreadable(files: ModelFiles, what: str, error: BaseException) -> ModelError:
+    text = " ".join(str(error).split()) or repr(error)
+    first = text if len(text) <= 200 else text[:197] + "..."
+    where = f"model.path '{files.name}'"
+    if files.gguf:
+        kind = _UNSUPPORTED_GGUF.search(text)
+        if kind is not None:
+            return ModelError(
+                f"{where} is a GGUF file of kind '{kind[1]}', which transformers "
+                f"{transformers.__version__} does not read; give the model's folder or hub id"
+            )
+        return ModelError(
+            f"{where}: its {what} cannot be read from the GGUF file ({first}); "
+            "download or convert it again"
+        )
+    if files.local:
+        return ModelError(f"{where}: its {what} cannot be read ({first}); check its files")
     return ModelError(
-        f"model.path '{name}' is neither a folder here nor available from the hub (offline or "
+        f"{where} is neither a folder here nor available from the hub (offline or "
         "unknown), download the model and give its folder"
     )
 
 
-def trained_window(config: Any) -> int:
-    """Positions that the model was trained on; the sliding window where layers have one."""
-    text = config.get_text_config()
-    window = int(getattr(text, "max_position_embeddings", None) or 2048)
-    layer_types = getattr(text, "layer_types", None) or []
-    sliding = getattr(text, "sliding_window", None)
-    slides = "sliding_attention" in layer_types if layer_types else sliding is not None
-    return min(window, int(sliding)) if slides and sliding else window
+@contextmanager
+def _no_other_bars() -> Iterator[None]:
+    """Keeps transformers' GGUF reader, which draws a bar whatever its setting, from doing so."""
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    before = reader.tqdm
+    reader.tqdm = partial(before, disable=True)
+    try:
+        yield
+    finally:
+        reader.tqdm = before
 
 
-def check_window(name: str, window: int, needed: int | None) -> None:
-    """Refuse a model whose trained window cannot hold ``needed`` rows."""
-    if needed is not None and needed > window:
+def check_window(name: str, bound: WindowBound, needed: int | None) -> None:
+    """Refuse a model whose window cannot hold ``needed`` rows."""
+    if needed is not None and needed > bound.rows:
         raise ModelError(
-            f"w_max is {needed} but model '{name}' was trained on {window} positions, "
-            f"set w_max to at most {window} or choose a model with a longer window"
+            f"w_max is {needed} but model '{name}' {bound.why}, set w_max to at most {bound.rows} "
+            "or choose a model with a longer window"
         )
 
 
+def end_ids(module: Any) -> list[int]:
+    """The tokens that end a text by the model's configuration and generation configuration."""
+    found: list[int] = []
+    for config in (module.config.get_text_config(), getattr(module, "generation_config", None)):
+        value = getattr(config, "eos_token_id", None)
+        found += value if isinstance(value, list) else [] if value is None else [value]
+    return sorted({int(token) for token in found})
+
+
 def check_tokenizer(name: str, tokenizer_size: int, vocab_size: int) -> None:
-    """Refuse another model's tokenizer."""
-    if tokenizer_size > vocab_size or vocab_size - tokenizer_size > _MAX_PADDING:
+    """Refuse another model's tokenizer; spare rows of the model are no reason."""
+    spare = max(_MAX_PADDING, int(vocab_size * _MAX_SPARE))
+    if tokenizer_size > vocab_size or vocab_size - tokenizer_size > spare:
         raise ModelError(
             f"the tokenizer in model.path '{name}' has {tokenizer_size} tokens but the model has "
             f"{vocab_size}, put the model's own tokenizer into the folder"
         )
+
+
+def text_tokens(tokenizer: Any) -> int:
+    """Size of a tokenizer without special entries at its end, such as an image's mark.
+
+    Text never makes those, so they need no row in the model.
+    """
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    size = max(tokenizer.get_vocab().values(), default=-1) + 1
+    while size - 1 in special:
+        size -= 1
+    return size
 
 
 def available_bytes(device: torch.device) -> int | None:

@@ -30,7 +30,7 @@ __all__ = [
 
 _PROBE_POSITIONS = (0, 1, 37, 509)  # the last turns slow dimensions, yet is exact in float32
 _TOLERANCE = {True: 1e-4, False: 2e-2}  # relative, by whether the model is in float32
-_CHANGING = ("dynamic", "longrope")
+_CHANGING = ("dynamic",)  # longrope changes beyond the window only
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def probe_rotary(base: BaseModel) -> RotaryLayers:
     generator = torch.Generator().manual_seed(0)
     row = torch.randn(base.dim, generator=generator).to(base.device, base.dtype)
     row = row * base.embedding_matrix.float().std().to(base.dtype)
-    count = len(_PROBE_POSITIONS)
+    count, tolerance = len(_PROBE_POSITIONS), _TOLERANCE[base.dtype == torch.float32]
     positions = torch.tensor(_PROBE_POSITIONS, device=base.device).clamp(max=base.window - 1)
     mask = torch.eye(count, dtype=torch.bool, device=base.device)
     cache = DynamicCache()
@@ -120,12 +120,14 @@ def probe_rotary(base: BaseModel) -> RotaryLayers:
     rotated: list[int] = []
     used: Tensor | None = None
     for number, layer in enumerate(cache.layers):
-        keys = layer.keys[0].float()
+        keys, values = layer.keys[0].float(), layer.values[0].float()
         still = _error(keys, keys[:, :1].expand_as(keys))
         moved, matching = _best_match(keys, positions, candidates)
-        if min(still, moved) > _TOLERANCE[base.dtype == torch.float32]:
+        if min(still, moved) > tolerance:
             reason = f"layer {number} does not rotate its keys by position"
             return RotaryLayers((), none, reason)
+        if _error(values, values[:, :1].expand_as(values)) > tolerance:
+            return RotaryLayers((), none, f"what layer {number} caches as values has positions")
         # Where slow dimensions dominate, rotated keys hardly move: the better account is the
         # true one, however well the other fits.
         if still <= moved or matching is None:
@@ -167,4 +169,4 @@ def _best_match(
 
 
 def _error(a: Tensor, b: Tensor) -> float:
-    return float((a - b).norm() / b.norm())
+    return float((a - b).norm() / b.norm().clamp_min(1e-30))

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from megacontext.core.model.base import BaseModel, Forward
+from megacontext.core.model.local import row_masks
 from megacontext.core.model.slotted_cache import SlottedCache, visible
 
 __all__ = ["HFRunner", "RowRunner"]
@@ -62,7 +63,8 @@ class HFRunner:
         cache.born(slots, positions)
         cache.orders[at] = order.int()
         cache.write_slots = at
-        mask = visible(cache.orders[: cache.columns], order)
+        columns = cache.orders[: cache.columns]
+        mask = row_masks(self.base.local, visible(columns, order), columns, order)
         places = torch.from_numpy(positions).to(cache.device)
         return self.base.forward_rows(cache.inputs[at], places, mask, cache, keep)
 

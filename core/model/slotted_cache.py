@@ -97,7 +97,7 @@ class SlottedCache(Cache):  # type: ignore[misc]  # transformers is untyped here
         stored = self.attended + _TILE
         kind: dict[str, Any] = {"device": base.device, "dtype": base.dtype}
         self.keys = torch.zeros(layers, heads, stored, dim, **kind)
-        self.values = torch.zeros_like(self.keys)
+        self.values = torch.zeros(layers, heads, stored, base.value_dim, **kind)
         self.birth = torch.zeros(len(rotary.layers), heads, stored, dim, **kind)
         self.inputs = torch.zeros(stored, base.dim, **kind)
         self.orders = torch.full((stored,), DEAD, dtype=torch.int32, device=base.device)

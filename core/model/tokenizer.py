@@ -2,27 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import tokenizers
 from numpy.typing import NDArray
 
-__all__ = ["PieceStream", "Tokenizer"]
+from megacontext.core.model.chat import ChatFormat, chat_format
+from megacontext.traces.errors import ModelError
+
+__all__ = ["PieceStream", "TextRules", "Tokenizer"]
 
 _UNFINISHED = "\ufffd"
 
 
-class Tokenizer:
-    """A Hugging Face tokenizer without special tokens added or cleaned up.
+@dataclass(frozen=True)
+class TextRules:
+    """How text becomes tokens.
 
-    ``hf`` is the wrapped tokenizer; ``eos_id`` is the end-of-sequence id or None.
+    Attributes:
+        special_tokens: a special token's name in a text gives that token; else ordinary tokens.
+        bos: whether a history begins with the beginning-of-sequence token: ``auto`` (where the
+            tokenizer puts it before a text by itself), ``on`` or ``off``.
+        chat: whether questions and turns are rendered with the model's chat template: ``auto``
+            (where it has one), ``on`` or ``off``.
     """
 
-    def __init__(self, hf: Any) -> None:
+    special_tokens: bool = False
+    bos: str = "auto"
+    chat: str = "auto"
+
+
+class Tokenizer:
+    """A Hugging Face tokenizer whose texts may come in pieces.
+
+    Nothing is added to a piece: no special token and no leading space, which some tokenizers put
+    before every string. ``hf`` is the wrapped tokenizer.
+
+    Args:
+        rules: see :class:`TextRules`.
+        end_ids: tokens that end a reply beside the tokenizer's own end-of-sequence token.
+
+    Raises:
+        ModelError: ``bos`` or ``chat`` is on but the model has none.
+    """
+
+    def __init__(
+        self, hf: Any, rules: TextRules | None = None, end_ids: Iterable[int] = ()
+    ) -> None:
         self.hf = hf
+        self.rules = rules or TextRules()
         # A history is longer than any window: silence the length warning.
         hf.model_max_length = int(1e30)
+        self._backend, self._anchor = _without_prefix(hf)
+        self.chat = self._chat()
+        self.start_ids = self._start()
+        self.end_ids = frozenset(end_ids)
+        self.end_ids |= {self.eos_id} if self.eos_id is not None else set()
+        if self.chat is not None and self.chat.close:
+            closing = next(iter(self._encode(self.chat.close, special=True)), None)
+            token = hf.added_tokens_decoder.get(closing)
+            if closing is not None and token is not None and token.special:
+                self.end_ids |= {closing}
 
     def __len__(self) -> int:
         return len(self.hf)
@@ -32,17 +76,107 @@ class Tokenizer:
         value = self.hf.eos_token_id
         return None if value is None else int(value)
 
+    # -- text to tokens -------------------------------------------------------------------------
+
     def encode(self, text: str) -> NDArray[np.uint32]:
-        """Token ids of ``text``, U32[t]; no special tokens."""
-        return np.asarray(self.hf.encode(text, add_special_tokens=False), dtype=np.uint32)
+        """Token ids of a piece of text, U32[t]."""
+        return np.asarray(self._encode(text, self.rules.special_tokens), dtype=np.uint32)
+
+    def encode_history(self, text: str) -> NDArray[np.uint32]:
+        """Token ids of a whole history, U32[t]: with the token that begins a sequence, if any."""
+        start = np.asarray(self.start_ids, dtype=np.uint32)
+        return np.concatenate([start, self.encode(text)])
+
+    def encode_spans(self, text: str) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        """:meth:`encode_history` and the character span of each token, I64[t, 2].
+
+        Raises:
+            ModelError: the tokenizer gives no character offsets.
+        """
+        if self._backend is None:
+            raise ModelError(
+                f"the tokenizer {type(self.hf).__name__} gives no character offsets; use a model "
+                "with a tokenizer.json."
+            )
+        self._backend.encode_special_tokens = not self.rules.special_tokens
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        start = self.start_ids
+        ids = np.asarray([*start, *encoding.ids], dtype=np.uint32)
+        spans = [*((0, 0) for _ in start), *encoding.offsets]
+        return ids, np.asarray(spans, dtype=np.int64).reshape(-1, 2)
+
+    def turn(self, text: str, reply_end: int | None = None) -> NDArray[np.uint32]:
+        """Token ids of a user's question or turn, up to where the reply begins, U32[t].
+
+        With a chat format the text stands inside a user turn; without one it is taken as it is.
+
+        Args:
+            text: what the user says.
+            reply_end: the last token of the model's reply just before this turn, if there is one;
+                the format's end of a reply is completed.
+        """
+        if self.chat is None:
+            return self.encode(text)
+        close = list(self._encode(self.chat.close, special=True)) if reply_end is not None else []
+        if reply_end in close:
+            close = close[close.index(reply_end) + 1 :]
+        before, inside, after = self.chat.around(text)
+        return np.asarray(
+            [
+                *close,
+                *self._encode(before, special=True),
+                *self._encode(inside, self.rules.special_tokens),
+                *self._encode(after, special=True),
+            ],
+            dtype=np.uint32,
+        )
+
+    def _encode(self, text: str, special: bool) -> Sequence[int]:
+        if not text:
+            return []
+        if self._backend is not None:
+            self._backend.encode_special_tokens = not special
+            ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+            return ids
+        slow: list[int] = self.hf.encode(
+            text, add_special_tokens=False, split_special_tokens=not special
+        )
+        return slow
+
+    def _chat(self) -> ChatFormat | None:
+        if self.rules.chat == "off":
+            return None
+        found = chat_format(self.hf)
+        if found is None and self.rules.chat == "on":
+            raise ModelError(
+                "model.chat is on but the tokenizer has no usable chat template; set it to auto "
+                "or off"
+            )
+        return found
+
+    def _start(self) -> tuple[int, ...]:
+        bos = self.hf.bos_token_id
+        if self.rules.bos == "on" and bos is None:
+            raise ModelError(
+                "model.bos is on but the tokenizer has no beginning-of-sequence token; set it to "
+                "auto or off"
+            )
+        if bos is None or self.rules.bos == "off":
+            return ()
+        own = list(self.hf("a")["input_ids"])
+        return (int(bos),) if self.rules.bos == "on" or own[:1] == [bos] else ()
+
+    # -- tokens to text -------------------------------------------------------------------------
 
     def decode(self, ids: Sequence[int] | NDArray[np.integer[Any]]) -> str:
         """Text of ``ids``, special tokens included."""
-        return str(
-            self.hf.decode([int(i) for i in ids], clean_up_tokenization_spaces=False)
-            if len(ids)
-            else ""
-        )
+        if not len(ids):
+            return ""
+        text = self._decode([*self._anchor, *(int(i) for i in ids)])
+        return text[len(self._decode(self._anchor)) :] if self._anchor else text
+
+    def _decode(self, ids: list[int]) -> str:
+        return str(self.hf.decode(ids, clean_up_tokenization_spaces=False))
 
     def pieces(self, ids: Sequence[int] | NDArray[np.integer[Any]]) -> list[str]:
         """One text per token whose concatenation is ``decode(ids)``.
@@ -59,6 +193,56 @@ class Tokenizer:
     def stream(self) -> PieceStream:
         """A stream of pieces over several calls, e.g. one per block."""
         return PieceStream(self)
+
+
+def _without_prefix(hf: Any) -> tuple[tokenizers.Tokenizer | None, list[int]]:
+    """(backend that puts no space before a string, tokens that stand before a decoded string).
+
+    Decoders of such tokenizers take one leading space away, so there something has to stand
+    before. A tokenizer of the slow kind has no backend and stays as it is.
+    """
+    if not getattr(hf, "is_fast", False):
+        return None, []
+    backend: tokenizers.Tokenizer = hf.backend_tokenizer
+    state = json.loads(backend.to_str()) if _may_prefix(backend) else {}
+    changed = [_drop_prefix(state, part) for part in ("normalizer", "pre_tokenizer")]
+    anchor: list[int] = []
+    if any(changed):
+        anchor = backend.encode("a", add_special_tokens=False).ids
+        backend = tokenizers.Tokenizer.from_str(json.dumps(state))
+    backend.no_truncation()
+    backend.no_padding()
+    return backend, anchor
+
+
+def _may_prefix(backend: tokenizers.Tokenizer) -> bool:
+    """Whether a string gains something in front; cheap, since a vocabulary may be large."""
+    parts = (backend.normalizer, backend.pre_tokenizer)
+    return any(word in str(part) for part in parts for word in ("Prepend", "Metaspace", "prefix"))
+
+
+def _drop_prefix(state: dict[str, Any], part: str) -> bool:
+    """Take what puts a space before a string out of ``state[part]``; True if there was any."""
+    value = state.get(part)
+    if not isinstance(value, dict):
+        return False
+    match value.get("type"):
+        case "Prepend":
+            state[part] = None
+            return True
+        case "Metaspace" if value.get("prepend_scheme") != "never":
+            value["prepend_scheme"] = "never"
+            return True
+        case "ByteLevel" if value.get("add_prefix_space"):
+            value["add_prefix_space"] = False
+            return True
+        case "Sequence":
+            inner = value["normalizers" if part == "normalizer" else "pretokenizers"]
+            slots = [{part: one} for one in inner]
+            changed = [_drop_prefix(slot, part) for slot in slots]
+            inner[:] = [slot[part] for slot in slots if slot[part] is not None]
+            return any(changed)
+    return False
 
 
 class PieceStream:

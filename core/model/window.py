@@ -90,6 +90,7 @@ class KVWindow:
         refresh_every: start a refresh every so many appended tokens, 0 for never (splice).
         refresh_chunk: rows refreshed before each append.
         runner: how rows are computed; see :mod:`megacontext.core.model.decoder`.
+        hide_gists: gists get no rows, so the model does not see what is collapsed.
 
     Raises:
         ModelError: w_max beyond the trained window, or positions that the model cannot take.
@@ -107,6 +108,7 @@ class KVWindow:
         refresh_every: int = 0,
         refresh_chunk: int = 256,
         runner: RunnerKind = "auto",
+        hide_gists: bool = False,
     ) -> None:
         if mode not in ("exact", "splice"):
             raise ModelError(f"kv.mode is '{mode}', use exact or splice")
@@ -114,12 +116,13 @@ class KVWindow:
             raise ModelError(f"positions is '{positions}', use {', '.join(POSITION_MODES)}")
         if w_max > base.window:
             raise ModelError(
-                f"w_max is {w_max} but model '{base.name}' was trained on {base.window} positions, "
+                f"w_max is {w_max} but model '{base.name}' {base.bound.why}, "
                 f"set w_max to at most {base.window}"
             )
         self.base = base
         self.w_max = w_max
         self.positions = positions
+        self.hide_gists = hide_gists
         rotary = probe_rotary(base)
         self.notes = _notes(base, mode, rotary)
         self.mode = KVMode.SPLICE if mode == "splice" and not self.notes else KVMode.EXACT
@@ -228,7 +231,7 @@ class KVWindow:
         Raises:
             PlanError: the layout exceeds w_max; nothing was changed.
         """
-        rows = layout_rows(layout)
+        rows = layout_rows(layout, self.hide_gists)
         if len(rows) > self.w_max:
             raise PlanError(f"a layout of {len(rows)} rows exceeds w_max {self.w_max}, collapse")
         if layout.n_tokens < self.n_tokens:
@@ -328,9 +331,11 @@ class KVWindow:
             np.arange(len(self) - count, len(self)),
             self._table.positions[-count:].copy(),
         )
-        costs = layout.entry_costs()
+        costs = layout.entry_costs(0 if self.hide_gists else 1)
         rows = columns[:, self._table.slots[: int(costs.sum())]]
-        return np.add.reduceat(rows, np.cumsum(costs) - costs, axis=1).astype(np.float32)
+        stops = np.cumsum(costs)
+        total = np.pad(np.cumsum(rows, axis=1, dtype=np.float64), ((0, 0), (1, 0)))
+        return (total[:, stops] - total[:, stops - costs]).astype(np.float32)
 
     def describe(self) -> str:
         """One line on how the window works, for ``megacontext doctor`` and the run's log."""
@@ -407,9 +412,9 @@ def _first_change(table: RowTable, rows: Rows, positions: NDArray[np.int64]) -> 
 
 
 def _notes(base: BaseModel, mode: str, rotary: RotaryLayers) -> list[str]:
-    if mode == "splice" and rotary.reason is not None:
+    reason = rotary.reason or base.splice_refusal
+    if mode == "splice" and reason is not None:
         return [
-            f"model '{base.name}' runs in kv mode exact: {rotary.reason}, so cached keys cannot "
-            "be moved"
+            f"model '{base.name}' runs in kv mode exact: {reason}, so cached keys cannot be moved"
         ]
     return []

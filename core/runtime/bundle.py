@@ -43,12 +43,12 @@ def resolve_kinds(config: Config) -> Config:
         )
     gist, lens = config.gist, config.lens
     if gist.kind == "auto":
-        gist = replace(gist, kind="gistnet" if gist.path or "gistnet" in bundled else "token")
+        gist = replace(gist, kind="gistnet" if gist.path or "gistnet" in bundled else "none")
     if lens.kind == "auto":
         if lens.path:
-            lens = replace(lens, kind="lensnet")
+            lens = replace(lens, kind="heads" if lens.path.endswith(".json") else "lensnet")
         elif gist.kind != "gistnet":
-            lens = replace(lens, kind="bm25")
+            lens = replace(lens, kind="bm25" if config.model.path == DEMO else "heads")
         else:  # its keys are trained to be found
             fits = "lensnet" in bundled and not gist.path
             lens = replace(lens, kind="lensnet" if fits else "similarity")

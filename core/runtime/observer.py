@@ -29,6 +29,7 @@ class Observer:
         self._nll = np.full(1024, np.nan, np.float32)
         self._facts: dict[str, tuple[int, int]] = {}
         self._wanted: tuple[int, int] | None = None
+        self._question_tokens = 0
         self._mass: tuple[np.ndarray, np.ndarray] | None = None
 
     def warm_up(self, nll: np.ndarray) -> None:
@@ -80,6 +81,10 @@ class Observer:
         """A fact that questions may be about."""
         self._facts[name] = (start, stop)
 
+    def ask(self, question_tokens: int) -> None:
+        """The newest so many tokens are a question that is asked now; 0: nothing is asked."""
+        self._question_tokens = question_tokens
+
     def want(self, about: str | None) -> None:
         """The fact that matters from now on (ground truth for the ``oracle`` lens), or none."""
         self._wanted = None if about is None else self._facts.get(about)
@@ -108,6 +113,7 @@ class Observer:
             round=number,
             seed=parts.config.seed,
             query_tokens=self._query,
+            question_tokens=self._question_tokens,
             query_hidden=self._hidden,
             attention=self._attention(),
             surprisal=self._nll[: context.n_tokens],

@@ -5,26 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from megacontext.core.allocators import make_allocator
+from megacontext.core.allocators import Allocator, allocator_config, make_allocator
 from megacontext.core.config import Config, allocator_options
 from megacontext.core.focus import Focus, WorkingContext
 from megacontext.core.gistnet.mean import MeanGister
 from megacontext.core.gistnet.token import TokenGister
-from megacontext.core.lenses import Lens, make_lens
+from megacontext.core.heads.build import head_encoder, keys_of_tree
+from megacontext.core.heads.lens import HeadsLens
+from megacontext.core.lenses import LENSES, Lens, make_lens
 from megacontext.core.model import BaseModel, KVWindow, Sampler
+from megacontext.core.model.tokenizer import TextRules
 from megacontext.core.runtime.bundle import DEMO, bundle_folder, bundle_parts, resolve_kinds
 from megacontext.core.runtime.triggers import limits_for
 from megacontext.core.tree import Gister, Progress, Tree, TreeSpec
+from megacontext.core.tree.gisters import NullGister
 from megacontext.traces.errors import ModelError, StorageError
 from megacontext.traces.schema import Trigger
 
-__all__ = ["Parts", "build_parts", "load_base", "make_gister", "tokenizer_id"]
+__all__ = ["Parts", "build_parts", "load_base", "make_gister", "text_rules", "tokenizer_id"]
 
 
 _UNTRAINED_GISTS = {
@@ -47,38 +51,81 @@ class Parts:
     sampler: Sampler
     pieces: list[str]
     notes: list[str]
+    foreign_allocator: bool = False  # an object that no config names
 
     def close(self) -> None:
         """Release the tree's files and lock."""
+        if isinstance(self.lens, HeadsLens):
+            self.lens.keys.close()
         self.tree.close()
 
 
-def build_parts(config: Config, progress: Progress | None = None) -> Parts:
+def build_parts(
+    config: Config,
+    progress: Progress | None = None,
+    *,
+    lens: Lens | None = None,
+    allocator: Allocator | None = None,
+    calibrating: Progress = lambda done, total: None,
+) -> Parts:
     """Load the model, open or make the tree, and put a focus and a window over it.
 
     Args:
         config: a checked config.
         progress: told about lagging tree levels being rebuilt: (nodes done, nodes in all).
+        lens: an object in place of the configured lens.
+        allocator: an object in place of the configured allocator.
+        calibrating: told while a model's heads are calibrated for the first time: (done, total).
 
     Raises:
         ModelError: the model, GistNet or LensNet cannot serve this config.
         StorageError: the tree is damaged, foreign or in use.
     """
+    if lens is not None and lens.name in LENSES:
+        config = replace(config, lens=replace(config.lens, kind=lens.name, path=None))
+    any_lens = config.lens.kind == "auto"
     config = resolve_kinds(config)
-    notes = _untrained(config)
+    notes = _untrained(config) if lens is None else [f"the lens is an object: {lens.name}"]
+    foreign = False
+    if allocator is not None:
+        known = allocator_config(allocator)
+        config = replace(config, allocator=known or config.allocator)
+        foreign = known is None
+        notes += [f"the allocator is an object: {allocator.name}"] if foreign else []
     # Two OpenMP programs on the same cores wait for each other: leave room for the inspector.
     torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 2) // 2))
     base = load_base(config)
+    encoder = None
+    if config.lens.kind == "heads" and lens is None:
+        try:
+            encoder = head_encoder(base, config.lens.path, calibrating)
+        except ModelError as error:
+            if not any_lens:
+                raise
+            config = replace(config, lens=replace(config.lens, kind="bm25"))
+            notes.append(f"the lens is bm25: {error}")
     gister = make_gister(config, base)
     tree = _tree(config, base, gister, progress)
     try:
-        return _over(config, base, gister, tree, notes)
+        if encoder is not None:
+            lens = HeadsLens(keys_of_tree(encoder, tree))
+        parts = _over(config, base, gister, tree, notes, lens, allocator)
+        parts.foreign_allocator = foreign
+        return parts
     except BaseException:
         tree.close()
         raise
 
 
-def _over(config: Config, base: BaseModel, gister: Gister, tree: Tree, notes: list[str]) -> Parts:
+def _over(
+    config: Config,
+    base: BaseModel,
+    gister: Gister,
+    tree: Tree,
+    notes: list[str],
+    lens: Lens | None,
+    allocator: Allocator | None,
+) -> Parts:
     context = WorkingContext(
         config.block_size, config.tree.max_levels, config.w_max, config.focus.protected_blocks
     )
@@ -86,7 +133,7 @@ def _over(config: Config, base: BaseModel, gister: Gister, tree: Tree, notes: li
         context.cold_start(tree.n_tokens)
     focus = Focus(
         context,
-        make_allocator(config.allocator.kind, allocator_options(config.allocator)),
+        allocator or make_allocator(config.allocator.kind, allocator_options(config.allocator)),
         limits_for(config.focus, Trigger.BLOCK_CLOSED),
         config.seed,
     )
@@ -99,6 +146,7 @@ def _over(config: Config, base: BaseModel, gister: Gister, tree: Tree, notes: li
         drift_bound=config.kv.drift_bound,
         refresh_every=config.kv.refresh_every,
         refresh_chunk=config.kv.refresh_chunk,
+        hide_gists=config.gist.kind == "none",
     )
     return Parts(
         config=config,
@@ -106,7 +154,7 @@ def _over(config: Config, base: BaseModel, gister: Gister, tree: Tree, notes: li
         gister=gister,
         tree=tree,
         focus=focus,
-        lens=_lens(config, gister),
+        lens=lens or _lens(config, gister),
         window=window,
         sampler=Sampler(
             config.sampling.temperature, config.sampling.top_k, config.sampling.top_p, config.seed
@@ -132,7 +180,9 @@ def _untrained(config: Config) -> list[str]:
     notes = []
     if config.gist.kind in _UNTRAINED_GISTS:
         notes.append(f"gists are untrained: {_UNTRAINED_GISTS[config.gist.kind]}")
-    if config.lens.kind != "lensnet":
+    if config.gist.kind == "none":
+        notes.append("there are no gists: what is collapsed is not seen")
+    if config.lens.kind not in ("lensnet", "heads"):
         notes.append(f"the lens is untrained: {config.lens.kind}")
     return notes
 
@@ -149,7 +199,15 @@ def load_base(config: Config) -> BaseModel:
         dtype=config.model.dtype,
         needed_window=config.w_max,
         adapter=config.model.adapter,
+        rules=text_rules(config),
     )
+
+
+def text_rules(config: Config) -> TextRules:
+    """How the config's model turns text into tokens; the bundled model has no chat format."""
+    model = config.model
+    chat = "off" if model.path == DEMO and model.chat == "auto" else model.chat
+    return TextRules(model.special_tokens, model.bos, chat)
 
 
 def make_gister(config: Config, base: BaseModel) -> Gister:
@@ -158,6 +216,8 @@ def make_gister(config: Config, base: BaseModel) -> Gister:
     Raises:
         ModelError: a checkpoint that is missing or of another base model.
     """
+    if config.gist.kind == "none":
+        return NullGister(checkpoint_id="none")
     untrained = {"mean": MeanGister, "token": TokenGister}.get(config.gist.kind)
     if untrained is not None:
         return untrained(base.embedding_matrix.detach().float().cpu().numpy(), seed=config.seed)

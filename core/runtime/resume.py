@@ -23,6 +23,7 @@ from megacontext.traces.schema import Trigger
 __all__ = ["Resumed", "restore"]
 
 _TYPED = re.compile(r"typed @(\d+)-(\d+)")
+_ASKED = re.compile(r"asked @(\d+)-(\d+)")
 
 _FREE = (
     *WHERE_AND_HOW,
@@ -80,12 +81,7 @@ def restore(parts: Parts, trace: Path) -> Resumed:
             parts.tree.commit()
         limits, focus = _recorded_limits(parts.config.focus, rows)
         parts.focus.rebuild(rows, lambda row: limits[row.step, row.round])
-        typed = [
-            (int(a) - began, int(b) - began)
-            for row in rows
-            if row.marker
-            for a, b in _TYPED.findall(row.marker)
-        ]
+        typed = [(a - began, b - began) for a, b in _typed(rows)]
     keep = np.ones(len(tokens), bool)
     for start, stop in typed:
         keep[max(start, 0) : max(stop, 0)] = False
@@ -93,6 +89,26 @@ def restore(parts: Parts, trace: Path) -> Resumed:
     asked_at = asked[-1] if asked else None
     places = began + np.flatnonzero(keep)
     return Resumed(len(rows), focus, asked_at, tokens[keep], places, nll)
+
+
+def _typed(rows: list[TraceRow]) -> list[tuple[int, int]]:
+    """Tokens [a, b) of each text that did not come from the source: typed, or a reply to it.
+
+    A reply that was cut off has no marker of its own; it goes to the end of the trace.
+    """
+    spans: list[tuple[int, int]] = []
+    unanswered: tuple[int, int] | None = None
+    for row in rows:
+        marker = row.marker or ""
+        spans += [(int(a), int(b)) for a, b in _TYPED.findall(marker)]
+        asked = [(int(a), int(b)) for a, b in _ASKED.findall(marker)]
+        if asked and asked[-1] in spans:  # a script's own question is no typed text
+            unanswered = asked[-1]
+        if "answered @" in marker:
+            unanswered = None
+    if unanswered is not None:
+        spans.append((unanswered[1], rows[-1].history_tokens))
+    return spans
 
 
 def _recorded_limits(

@@ -96,8 +96,9 @@ class Rewind:
         text, used = event.prefix, 0
         while used < event.limit and len(self._left):
             token, self._left = int(self._left[0]), self._left[1:]
-            text, used = text + stream.push([token])[0], used + 1
-            if token == self._tokenizer.eos_id or (event.stop and event.stop in text):
+            ended, piece = token in self._tokenizer.end_ids, stream.push([token])[0]
+            text, used = text + ("" if ended else piece), used + 1
+            if ended or (event.stop and event.stop in text):
                 used = event.limit
         if used < event.limit:
             left = event.limit - used

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
 
+import numpy as np
+
 from megacontext.core.config import Config, dump_config
 from megacontext.core.runtime.bundle import weights_id
 from megacontext.core.runtime.parts import Parts, build_parts
@@ -18,13 +20,14 @@ from megacontext.core.runtime.resume import Resumed, restore
 from megacontext.core.runtime.rewind import Rewind
 from megacontext.core.runtime.session import Outcome, Session
 from megacontext.core.runtime.steering import ControlSteering, LineSteering, Steering
-from megacontext.core.sources import Event, open_source
+from megacontext.core.sources import Event, Ingest, open_source
 from megacontext.traces.control import ControlServer
 from megacontext.traces.errors import TraceError
 from megacontext.traces.meta import TraceMeta
-from megacontext.traces.writer import TraceWriter
+from megacontext.traces.target import Claim, claim
+from megacontext.traces.writer import SCORES_PER_ROW, TraceWriter
 
-__all__ = ["RunResult", "run"]
+__all__ = ["RunResult", "metadata", "run", "trace_writer"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ def run(
     out: Path,
     *,
     resume: bool = False,
+    overwrite: bool = True,
     control: bool = True,
     read_stdin: bool = True,
     progress: Callable[[int], None] = lambda n_tokens: None,
@@ -54,6 +58,7 @@ def run(
         config: the checked config.
         out: the trace.
         resume: go on with the interrupted run recorded at ``out``.
+        overwrite: an existing trace at ``out`` is replaced, once this run has rows.
         control: serve a control socket beside the trace.
         read_stdin: a prompt source takes its turns from standard input, too.
         progress: called with N after every refocus.
@@ -63,46 +68,50 @@ def run(
     if resume and not out.exists():
         raise TraceError(f"trace {out} does not exist; there is nothing to resume, drop --resume.")
     began = time.monotonic()
-    parts = build_parts(config)
-    try:
-        if parts.tree.n_tokens and not resume:
-            parts.notes.append(
-                f"the tree holds {parts.tree.n_tokens:,} tokens already and this run goes on "
-                "behind them; for a new history name another --tree"
+    with claim(out, overwrite=overwrite, resume=resume) as taken:
+        parts = build_parts(config)
+        try:
+            if parts.tree.n_tokens and not resume:
+                parts.notes.append(
+                    f"the tree holds {parts.tree.n_tokens:,} tokens already and this run goes on "
+                    "behind them; for a new history name another --tree"
+                )
+            on_notes(parts.notes)
+            restored = restore(parts, taken.path) if resume else Resumed()
+            # A source that cannot be read must not cost the trace that lies at ``out``.
+            events = open_source(config.source, parts.base.tokenizer)
+            first = [*_opening(parts, restored, resume), *islice(events, 1)]
+            events = chain(first, events)
+            outcome = _drive(
+                parts, events, taken, restored, control, read_stdin, progress, on_ready
             )
-        on_notes(parts.notes)
-        restored = restore(parts, out) if resume else Resumed()
-        # A source that cannot be read must not cost the trace that lies at ``out``.
-        events = open_source(config.source, parts.base.tokenizer)
-        events = chain(list(islice(events, 1)), events)
-        outcome = _drive(parts, events, out, restored, control, read_stdin, progress, on_ready)
-    finally:
-        parts.close()
+        finally:
+            parts.close()
     return RunResult(outcome, out, time.monotonic() - began, tuple(parts.notes))
+
+
+def _opening(parts: Parts, restored: Resumed, resume: bool) -> list[Event]:
+    """The token that begins a sequence, in front of a history that begins with this run."""
+    ids = np.asarray(parts.base.tokenizer.start_ids, np.uint32)
+    begins = not parts.tree.n_tokens
+    if resume and len(restored.source_history):
+        begins = np.array_equal(restored.source_history[: len(ids)], ids)
+    return [Ingest(ids)] if len(ids) and begins else []
 
 
 def _drive(
     parts: Parts,
     events: Iterator[Event],
-    out: Path,
+    taken: Claim,
     restored: Resumed,
     control: bool,
     read_stdin: bool,
     progress: Callable[[int], None],
     on_ready: Callable[[], None],
 ) -> Outcome:
-    writer = TraceWriter(
-        out,
-        metadata(parts),
-        scores=parts.config.trace.scores,
-        flush_rows=parts.config.trace.flush_rows,
-        flush_ms=parts.config.trace.flush_ms,
-        queue_rows=parts.config.trace.queue_rows,
-        prefix=out if restored.rows else None,
-        prefix_rows=restored.rows or None,
-    )
+    writer = trace_writer(parts, taken, restored.rows)
     with writer:
-        server = ControlServer(out) if control else None
+        server = ControlServer(taken.path) if control else None
         try:
             steering: Steering = (
                 ControlSteering(server, read_stdin=read_stdin) if server else LineSteering()
@@ -121,6 +130,24 @@ def _drive(
         finally:
             if server is not None:
                 server.close()
+
+
+def trace_writer(parts: Parts, taken: Claim, rows: int = 0) -> TraceWriter:
+    """A writer of the claimed trace, which keeps the first ``rows`` rows that are there."""
+    trace = parts.config.trace
+    mode, _, top_k = trace.scores.partition(":")
+    return TraceWriter(
+        taken.path,
+        metadata(parts),
+        scores=mode,
+        flush_rows=trace.flush_rows,
+        flush_ms=trace.flush_ms,
+        queue_rows=trace.queue_rows,
+        top_k=int(top_k or SCORES_PER_ROW),
+        prefix=taken.path if rows else None,
+        prefix_rows=rows or None,
+        lock=taken.lock,
+    )
 
 
 def metadata(parts: Parts) -> dict[str, str]:
@@ -142,6 +169,7 @@ def metadata(parts: Parts) -> dict[str, str]:
             "mc.lens": parts.lens.name,
             "mc.notes": "\n".join(parts.notes),
         }
+        | ({"mc.allocator": parts.focus.allocator.name} if parts.foreign_allocator else {})
         | ({"mc.weights": bundled} if bundled else {}),
     ).to_metadata()
 

@@ -13,11 +13,14 @@ import numpy as np
 from megacontext.core.config import Config, FocusConfig
 from megacontext.core.model.layout import Layout
 from megacontext.core.runtime.aside import second_core
+from megacontext.core.runtime.asking import answer_turn
 from megacontext.core.runtime.echoes import Echoes
+from megacontext.core.runtime.judge import is_right
 from megacontext.core.runtime.nll import DeltaNLL, token_nll
 from megacontext.core.runtime.observer import Observer
 from megacontext.core.runtime.parts import Parts
-from megacontext.core.runtime.recorder import Recorder, TimedRound
+from megacontext.core.runtime.recorder import TimedRound
+from megacontext.core.runtime.sinks import TraceSink
 from megacontext.core.runtime.steering import LineSteering, Steering, Stop
 from megacontext.core.runtime.triggers import ASKED, QuestionMarks, limits_for
 from megacontext.core.sources import AwaitTurn, Decode, Event, Ingest, Mark, Plant, Question
@@ -39,9 +42,7 @@ class Answer:
     @property
     def right(self) -> bool | None:
         """Whether the text starts with what was expected; None if nobody said."""
-        if not self.expected:
-            return None
-        return self.text.strip().startswith(self.expected.strip())
+        return is_right(self.text, self.expected) if self.expected.strip() else None
 
 
 @dataclass
@@ -67,7 +68,7 @@ class Session:
     def __init__(
         self,
         parts: Parts,
-        recorder: Recorder,
+        recorder: TraceSink,
         steering: Steering | None = None,
         progress: Callable[[int], None] = lambda n_tokens: None,
     ) -> None:
@@ -76,7 +77,7 @@ class Session:
         self.focus_config: FocusConfig = parts.config.focus
         self.recorder = recorder
         self.outcome = Outcome()
-        self._steering = steering or LineSteering()
+        self.steering = steering or LineSteering()
         self._progress = progress
         self._marks = QuestionMarks(parts.pieces, parts.config.triggers)
         self._echoes = Echoes(
@@ -84,13 +85,15 @@ class Session:
         )
         self._delta = DeltaNLL(parts.base, parts.tree.tokens, parts.config.trace)
         self._text = parts.base.tokenizer.stream()
-        self._phase = Phase.INGEST
+        self.phase = Phase.INGEST
         self._since_refocus = 0
         self.asked_at: int | None = None
         self._observer = Observer(parts)
         self._aside = second_core(parts.base)
         self.step = -1
         self.awaits_turn = False
+        self.answering = False
+        self.replied = False  # a turn was answered before
 
     def plant(self, name: str, start: int, stop: int) -> None:
         """Say where a fact lies that questions may be about."""
@@ -142,13 +145,18 @@ class Session:
                 self._turn(limit, stop)
 
     def _ask(self, question: Question) -> None:
+        start = self.parts.focus.working_context.n_tokens
         self.ingest(question.tokens[:-1], asked=True)
         self.recorder.marker(f"question about {question.about}" if question.about else "question")
-        self._take(question.tokens[-1:])
+        self.recorder.marker(f"asked @{start}-{start + len(question.tokens)}")
+        self.take(question.tokens[-1:])
         self._observer.want(question.about)
-        self.refocus(Trigger.QUESTION)
+        self.refocus(Trigger.QUESTION, len(question.tokens))
         about = question.about or "?"
+        asked, self.answering = start + len(question.tokens), True
         self._decode_event(Decode(question.limit, question.stop, about, question.answer))
+        self.answering = False
+        self.recorder.marker(f"answered @{asked}-{self.parts.focus.working_context.n_tokens}")
 
     def _decode_event(self, event: Decode) -> None:
         self._observer.want(event.about or None)
@@ -161,15 +169,12 @@ class Session:
 
     def _turn(self, limit: int, stop: str) -> None:
         self.awaits_turn = True
-        text = self._steering.next_turn(self)
+        text = self.steering.next_turn(self)
         self.awaits_turn = False
-        tokens = self.parts.base.tokenizer.encode(text)
-        if not len(tokens):
-            return
-        self.ingest(tokens, asked=True)
-        if self.config.triggers.turn_end:
-            self.refocus(Trigger.TURN_END)
-        self._steering.reply(self.decode(limit, stop))
+        reply = answer_turn(self, text, limit, stop)
+        if reply:
+            self.outcome.decoded.append(reply)
+        self.steering.reply(reply)
 
     # -- tokens ---------------------------------------------------------------------------
 
@@ -180,11 +185,11 @@ class Session:
             asked: they are somebody's question or turn, behind which a refocus comes anyway; what
                 it sounds like is not what it is about, so its echoes open nothing.
         """
-        self._phase = Phase.INGEST
+        self.phase = Phase.INGEST
         block_size = self.config.block_size
         at = 0
         while at < len(tokens):
-            self._steering.serve(self)
+            self.steering.serve(self)
             room = block_size - self.parts.focus.working_context.tail_tokens
             chunk = tokens[at : at + room]
             trigger = None
@@ -195,33 +200,45 @@ class Session:
             if heard is not None and (heard < len(chunk) or trigger is None):
                 chunk, trigger = chunk[:heard], Trigger.ECHO
             at += len(chunk)
-            self._take(chunk)
+            self.take(chunk)
             if self.parts.focus.working_context.tail_tokens == 0:
                 self.refocus(Trigger.BLOCK_CLOSED)
             elif trigger is not None:
                 self.refocus(trigger)
 
-    def decode(self, limit: int, stop: str = "", prefix: str = "") -> str:
+    def decode(
+        self,
+        limit: int,
+        stop: str = "",
+        prefix: str = "",
+        on_token: Callable[[str, float], None] = lambda text, nll: None,
+    ) -> str:
         """Decode up to ``limit`` tokens; ends early at ``stop`` or the end-of-text token.
+
+        Args:
+            on_token: given the text and the NLL (nats) of each token as it comes.
 
         Returns:
             ``prefix`` and the decoded text, up to ``stop``.
         """
-        self._phase = Phase.DECODE
+        self.phase = Phase.DECODE
         text = prefix
         for _ in range(limit):
-            self._steering.serve(self)
+            self.steering.serve(self)
             token = np.array([self._pick()], np.uint32)
             heard = self._hear(token)
-            nll, piece = self._take(token)
+            nll, piece = self.take(token)
+            ended = int(token[0]) in self.parts.base.tokenizer.end_ids
+            piece = "" if ended else piece
             text += piece
+            on_token(piece, nll)
             if self.parts.focus.working_context.tail_tokens == 0:
                 self.refocus(Trigger.BLOCK_CLOSED)
             elif heard is not None:
                 self.refocus(Trigger.ECHO)
             elif self._is_surprise(nll):
                 self.refocus(Trigger.SURPRISAL)
-            if token[0] == self.parts.base.tokenizer.eos_id or (stop and stop in text):
+            if ended or (stop and stop in text):
                 break
         return text.partition(stop)[0] if stop else text
 
@@ -253,7 +270,7 @@ class Session:
         triggers = self.config.triggers
         return 0 < triggers.surprisal < nll and self._since_refocus >= triggers.min_gap
 
-    def _take(self, tokens: np.ndarray) -> tuple[float, str]:
+    def take(self, tokens: np.ndarray) -> tuple[float, str]:
         """Model, tree and working context take tokens that fit the tail's block.
 
         Returns:
@@ -318,8 +335,11 @@ class Session:
 
     # -- focus ----------------------------------------------------------------------------
 
-    def refocus(self, trigger: Trigger) -> int:
+    def refocus(self, trigger: Trigger, question_tokens: int = 0) -> int:
         """Score and allocate until nothing changes, bring the window along, record.
+
+        Args:
+            question_tokens: how many of the newest tokens are the question behind it.
 
         Returns:
             The refocus number.
@@ -331,6 +351,7 @@ class Session:
         self.step = step = focus.begin(trigger, limits)
         rounds: list[TimedRound] = []
         self._observer.begin(self._layout())
+        self._observer.ask(question_tokens)
         for number in count():
             began = time.perf_counter()
             scores = parts.lens.score(self._observer.observe(step, number))
@@ -350,7 +371,7 @@ class Session:
         measured = self._delta.at_refocus(focus.working_context.n_tokens)
         if measured is not None:
             self.recorder.delta_nll(measured)
-        self.recorder.refocus(rounds, sync, self._phase)
+        self.recorder.refocus(rounds, sync, self.phase)
         self._since_refocus = 0
         self._progress(focus.working_context.n_tokens)
         return step
@@ -372,8 +393,8 @@ class Session:
         self.focus_config = focus
         self.recorder.knobs(focus, self.parts.focus.working_context.w_max)
 
-    def set_w_max(self, w_max: int) -> None:
-        """A new budget; a smaller one collapses at once.
+    def set_w_max(self, w_max: int, marker: str = "") -> None:
+        """A new budget; a smaller one collapses at once. ``marker``, if any, goes on its row.
 
         Raises:
             ConfigError: beyond the rows the run started with, or too small for the history.
@@ -387,14 +408,6 @@ class Session:
         self.config = replace(self.config, w_max=w_max)
         self.parts.focus.set_w_max(w_max)
         self.recorder.knobs(self.focus_config, w_max)
+        if marker:
+            self.recorder.marker(marker)
         self.refocus(Trigger.BUDGET_CUT)
-
-    def inject(self, text: str) -> None:
-        """A person's text, taken in now; a turn ends with it."""
-        tokens = self.parts.base.tokenizer.encode(text)
-        start = self.parts.focus.working_context.n_tokens
-        self.recorder.marker(f"typed @{start}-{start + len(tokens)}")
-        phase = self._phase
-        self.ingest(tokens, asked=True)
-        self._phase = phase
-        self.refocus(Trigger.TURN_END)

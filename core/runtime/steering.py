@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import io
+import math
 import queue
 import sys
 import threading
+from collections import deque
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from megacontext.core.config import build
 from megacontext.core.config.fields import legal_of
 from megacontext.core.config.schema import Config, FocusConfig
+from megacontext.core.runtime.asking import (
+    ANSWER_STOP,
+    ANSWER_TOKENS,
+    answer_turn,
+    inject,
+    question_text,
+)
 from megacontext.core.utf8 import check_utf8
 from megacontext.traces.control import Command, ControlServer
 from megacontext.traces.errors import ConfigError, MegaContextError
@@ -19,7 +28,7 @@ from megacontext.traces.errors import ConfigError, MegaContextError
 if TYPE_CHECKING:
     from megacontext.core.runtime.session import Session
 
-__all__ = ["ControlSteering", "LineSteering", "Steering", "Stop"]
+__all__ = ["ControlSteering", "LineSteering", "NullSteering", "Steering", "Stop"]
 
 
 class Stop(Exception):  # noqa: N818 - a request, not an error
@@ -41,12 +50,46 @@ class Steering(Protocol):
         """Show a decoded reply to whoever wrote the turn."""
         ...
 
+    def asked(self, text: str) -> None:
+        """A person's turn is being taken in; its reply follows token by token."""
+        ...
+
+    def token(self, text: str, nll: float) -> None:
+        """The next token of a reply: its text, and its NLL in nats."""
+        ...
+
+    def answered(self, text: str) -> None:
+        """The reply is complete and in the trace."""
+        ...
+
 
 def _stdin() -> TextIO:
     """Standard input, in which a byte that is no UTF-8 reads as U+FFFD and ends no conversation."""
     if isinstance(sys.stdin, io.TextIOWrapper) and sys.stdin.errors != "replace":
         sys.stdin.reconfigure(encoding="utf-8", errors="replace")
     return sys.stdin
+
+
+class NullSteering:
+    """Nobody steers: no commands, no turns, and replies go nowhere."""
+
+    def serve(self, session: Session) -> None:
+        """Nothing can be asked."""
+
+    def next_turn(self, session: Session) -> str:
+        raise Stop
+
+    def reply(self, text: str) -> None:
+        """Nobody wrote the turn."""
+
+    def asked(self, text: str) -> None:
+        """Nobody watches."""
+
+    def token(self, text: str, nll: float) -> None:
+        """Nobody watches."""
+
+    def answered(self, text: str) -> None:
+        """Nobody watches."""
 
 
 class LineSteering:
@@ -66,32 +109,65 @@ class LineSteering:
     def reply(self, text: str) -> None:
         print(text.strip(), flush=True)
 
+    def asked(self, text: str) -> None:
+        """Whoever typed the line knows it."""
+
+    def token(self, text: str, nll: float) -> None:
+        """The reply is printed as a whole."""
+
+    def answered(self, text: str) -> None:
+        """:meth:`reply` prints it."""
+
 
 class ControlSteering(LineSteering):
-    """Commands from a control socket; turns come from there or from standard input."""
+    """Commands from a control socket; turns come from there or from standard input.
+
+    Every client learns of pauses, questions and the tokens of replies as they come.
+    """
 
     _POLL_S = 0.05
 
     def __init__(self, server: ControlServer, *, read_stdin: bool) -> None:
         self._server = server
         self._paused = False
+        self._through_pause = False  # an answer that was asked for while paused
         self._steps = 0
         self._last_step = -1
         self._turns: queue.Queue[str | None] = queue.Queue()
+        self._questions: deque[str] = deque()
         self._read_stdin = read_stdin
         self._reader: threading.Thread | None = None
+        self._known_state: tuple[bool, bool] = (False, False)
 
     def serve(self, session: Session) -> None:
         self._carry_out(session, wait=False)
-        while self._paused and not self._may_step(session):
-            self._carry_out(session, wait=True)
+        while True:
+            self._publish(session)
+            if self._questions and not session.answering:
+                question = self._next_question(session)
+                self._through_pause = True
+                answer_turn(session, question, ANSWER_TOKENS, ANSWER_STOP)
+                self._through_pause = False
+            elif not self._paused or self._through_pause or self._may_step(session):
+                return
+            else:
+                self._carry_out(session, wait=True)
+
+    def _next_question(self, session: Session) -> str:
+        chat = session.parts.base.tokenizer.chat is not None
+        return question_text(self._questions.popleft(), chat)
 
     def next_turn(self, session: Session) -> str:
+        self._through_pause = False
         if self._read_stdin and self._reader is None:
             self._reader = threading.Thread(target=self._read_lines, daemon=True)
             self._reader.start()
         while True:
+            self._publish(session)
             self._carry_out(session, wait=True)
+            if self._questions:
+                self._through_pause = True
+                return self._next_question(session)
             try:
                 turn = self._turns.get_nowait()
             except queue.Empty:
@@ -99,6 +175,22 @@ class ControlSteering(LineSteering):
             if turn is None:
                 raise Stop
             return turn
+
+    def asked(self, text: str) -> None:
+        self._server.broadcast("asked", text=text)
+
+    def token(self, text: str, nll: float) -> None:
+        self._server.broadcast("token", text=text, nll=nll if math.isfinite(nll) else None)
+
+    def answered(self, text: str) -> None:
+        self._server.broadcast("answered", text=text)
+
+    def _publish(self, session: Session) -> None:
+        """Every viewer learns that the session pauses, runs, or waits for a person."""
+        state = (self._paused, session.awaits_turn)
+        if state != self._known_state:
+            self._known_state = state
+            self._server.broadcast("status", **self._status(session))
 
     def _read_lines(self) -> None:
         for line in _stdin():
@@ -125,7 +217,7 @@ class ControlSteering(LineSteering):
     def _do(self, command: Command, session: Session) -> dict[str, Any]:
         match command.name:
             case "pause":
-                self._paused = True
+                self._paused, self._through_pause = True, False
             case "resume":
                 self._paused, self._steps = False, 0
             case "step":
@@ -135,14 +227,16 @@ class ControlSteering(LineSteering):
                 set_knob(session, command.fields.get("key"), command.fields.get("value"))
             case "text":
                 self._text(session, command.fields.get("text"))
+            case "ask":
+                self._questions.append(_text_of(command.fields.get("text"), "text"))
             case "marker":
                 session.recorder.marker(_text_of(command.fields.get("text"), "marker"))
             case "stop" | "status":
                 pass
             case _:
                 raise ConfigError(
-                    f"command is {command.name!r}; use pause, resume, step, set, text, marker, "
-                    "status or stop."
+                    f"command is {command.name!r}; use pause, resume, step, set, text, ask, "
+                    "marker, status or stop."
                 )
         return self._status(session)
 
@@ -151,7 +245,7 @@ class ControlSteering(LineSteering):
         if session.awaits_turn:
             self._turns.put(typed)
         else:
-            session.inject(typed)
+            inject(session, typed)
 
     def _status(self, session: Session) -> dict[str, Any]:
         context = session.parts.focus.working_context
@@ -185,14 +279,35 @@ def set_knob(session: Session, key: object, value: object) -> None:
             or not legal_of(field).admits(value)
         ):
             raise ConfigError(f"w_max is {value!r}; it must be {legal_of(field).describe()}.")
-        session.set_w_max(value)
+        before = session.config.w_max
+        session.set_w_max(value, _change("w_max", before, value))
         return
     section, _, name = str(key).partition(".")
     if section != "focus" or not name:
         raise ConfigError(f"{key!r} cannot change in a running session; use w_max or focus.*.")
     if name == "protected_blocks":
         raise ConfigError("focus.protected_blocks is fixed for a run; restart with --set.")
-    session.set_focus(_with(session.focus_config, name, value))
+    earlier, focus = session.focus_config, _with(session.focus_config, name, value)
+    session.set_focus(focus)
+    change = _change(name, _value_of(earlier, name), _value_of(focus, name))
+    if change:
+        session.recorder.marker(change)
+
+
+def _change(name: str, before: object, now: object) -> str:
+    """A knob's marker, with its value before and after; "" where it did not change."""
+    if before == now:
+        return ""
+    written = [f"{v:,}" if type(v) is int else f"{v:g}" if type(v) is float else str(v)
+               for v in (before, now)]  # fmt: skip
+    return f"{name} {written[0]} → {written[1]}"
+
+
+def _value_of(focus: FocusConfig, name: str) -> object:
+    node: Any = asdict(focus)
+    for part in name.split("."):
+        node = node[part]
+    return node
 
 
 def _with(focus: FocusConfig, name: str, value: object) -> FocusConfig:

@@ -29,6 +29,7 @@ class Summary:
     bad_scores: int
     stopped: bool
     answers: list[dict[str, Any]]
+    decoded: list[str]
     metrics: dict[str, Any]
 
 
@@ -48,12 +49,17 @@ def summarize(path: Path, outcome: Outcome, seconds: float) -> Summary:
         bad_scores=outcome.bad_scores,
         stopped=outcome.stopped,
         answers=[asdict(a) | {"right": a.right} for a in outcome.answers],
+        decoded=list(outcome.decoded),
         metrics=metrics,
     )
 
 
-def print_summary(summary: Summary, console: Console) -> None:
-    """The summary as a table."""
+def print_summary(summary: Summary, console: Console, *, decoded: bool = True) -> None:
+    """The summary as a table, behind it what was decoded.
+
+    Args:
+        decoded: show the decoded text; a conversation has shown its replies already.
+    """
     table = Table(box=None, show_header=False, title="Run", title_justify="left")
     m = summary.metrics
     rows = [
@@ -82,6 +88,15 @@ def print_summary(summary: Summary, console: Console) -> None:
             said = [escape(answer[key].strip()) for key in ("about", "expected", "text")]
             answers.add_row(said[0], said[1], mark + said[2])
         console.print(answers)
+    if decoded:
+        for text in summary.decoded:
+            console.print("\nDecoded", style="italic")
+            console.print(escape(_printable(text.strip("\n"))), highlight=False)
+
+
+def _printable(text: str) -> str:
+    """Decoded text may hold terminal escapes."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
 
 
 def _nats(value: float | None) -> str:

@@ -18,7 +18,11 @@ class Tokenizer(Protocol):
     """What sources need of a tokenizer."""
 
     def encode(self, text: str) -> Tokens:
-        """Token ids of ``text``, no special tokens added; uint32 [n]."""
+        """Token ids of a piece of text, nothing added; uint32 [n]."""
+        ...
+
+    def turn(self, text: str) -> Tokens:
+        """Token ids of a question or turn up to where the reply begins; uint32 [n]."""
         ...
 
 

@@ -65,7 +65,7 @@ def script_events(
                 yield Plant(name, tokenizer.encode(literal))
             case QuestionSegment():
                 yield Question(
-                    tokenizer.encode(segment.text),
+                    tokenizer.turn(segment.text),
                     segment.about,
                     segment.answer,
                     segment.tokens,

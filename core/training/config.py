@@ -17,6 +17,7 @@ import yaml
 
 from megacontext.core.config.yamls import parse_mapping
 from megacontext.traces.errors import ConfigError
+from megacontext.traces.packaged import config_hint, find_config
 
 __all__ = [
     "Budget",
@@ -99,15 +100,26 @@ def load(kind: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
     Raises:
         ConfigError: unreadable file, unknown key, wrong type or impossible value.
     """
+    path = find_config(path)
     try:
         text = path.read_text(encoding="utf8")
     except OSError as error:
         raise ConfigError(
-            f"--config: {path} cannot be read ({error.strerror}); name a YAML file."
+            f"--config: {path} cannot be read ({error.strerror}); {config_hint(path)}"
         ) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"--config: {path} is not UTF-8 text; name a YAML file.") from error
-    return parse(kind, apply_overrides(parse_mapping(text, f"--config: {path}"), overrides))
+    raw = apply_overrides(parse_mapping(text, f"--config: {path}"), overrides)
+    return parse(kind, _with_bundle(raw))
+
+
+def _with_bundle(raw: dict[str, Any]) -> dict[str, Any]:
+    """``demo`` as the bundled tokenizer, base model, GistNet or LensNet, wherever it lies."""
+    from megacontext.core.runtime.bundle import DEMO, bundle_folder
+
+    parts = {"tokenizer": "base", "base": "base", "gistnet": "gistnet", "lensnet": "lensnet"}
+    bundled = {key: str(bundle_folder() / part) for key, part in parts.items()}
+    return {k: bundled[k] if k in bundled and v == DEMO else v for k, v in raw.items()}
 
 
 def apply_overrides(raw: Any, overrides: Sequence[str]) -> Any:

@@ -11,12 +11,13 @@ from megacontext.core.tree.spec import F32
 
 __all__ = ["CODES", "STORED", "decode_vectors", "encode_vectors", "from_bf16", "to_bf16"]
 
-CODES: dict[str, int] = {"uint32": 0, "fp16": 1, "bf16": 2, "fp32": 3}
+CODES: dict[str, int] = {"uint32": 0, "fp16": 1, "bf16": 2, "fp32": 3, "int8": 4}
 STORED: dict[str, np.dtype[Any]] = {
     "uint32": np.dtype("<u4"),
     "fp16": np.dtype("<f2"),
     "bf16": np.dtype("<u2"),
     "fp32": np.dtype("<f4"),
+    "int8": np.dtype("i1"),
 }
 
 

@@ -35,6 +35,7 @@ class Kind(IntEnum):
     TOKENS = 0
     GISTS = 1
     KEYS = 2
+    HEADS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Header:
 
     Attributes:
         dim: values in a row (1 for tokens).
-        dtype_code: 0 uint32, 1 fp16, 2 bf16, 3 fp32.
+        dtype_code: 0 uint32, 1 fp16, 2 bf16, 3 fp32, 4 int8.
         generation: 0 for LOD0; for gists and keys the manifest's generation, raised by regist.
         sequence: raised by every commit; the slot is ``sequence & 1``.
         count: rows committed.

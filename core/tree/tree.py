@@ -164,6 +164,11 @@ class Tree:
         """Tokens that survive a crash."""
         return self._committed
 
+    @property
+    def folder_path(self) -> Path | None:
+        """Where it lies on disk; None for a tree in memory."""
+        return None if self._folder is None else self._folder.path
+
     def n_nodes(self, level: int) -> int:
         """Complete nodes of ``level`` (>= 1); a tree has none above its max_levels."""
         if level > len(self._levels):
@@ -211,6 +216,16 @@ class Tree:
                 raise self._stop("append to", error) from error
             raise
         self._n_tokens = rows.count
+
+    def forget(self, n_tokens: int) -> None:
+        """Go back to the first ``n_tokens`` of the history. A tree on disk cannot."""
+        if self._folder is not None:
+            raise StorageError(f"{self._where} lies on disk, where nothing is forgotten.")
+        self._tokens.rollback((n_tokens, 0, 0))
+        for level in self._levels:
+            nodes = node_count(level.number, n_tokens, self.spec.block_size)
+            level.rollback(((nodes, 0, 0), (nodes, 0, 0)))
+        self._n_tokens = self._committed = n_tokens
 
     def tokens(self, start: int, stop: int) -> U32:
         """Token ids [start, stop): uint32 [stop - start], read-only, not copied."""

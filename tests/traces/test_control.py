@@ -88,7 +88,7 @@ def test_a_refusal_is_the_engines_own_sentence(trace, engine):
 
 
 def test_an_unknown_command_is_refused_by_name(trace, engine):
-    said = r"command is 'explode'; use one of marker, pause"
+    said = r"command is 'explode'; use one of ask, marker, pause"
     with ControlClient.connect(trace) as client, pytest.raises(ControlError, match=said):
         client.send("explode")
     assert engine.seen == []

@@ -183,12 +183,43 @@ def test_a_second_writer_is_refused(tmp_path, meta):
     TraceWriter(path, meta).close()
 
 
-def test_an_older_trace_stays_until_the_new_one_has_its_schema(write, meta):
+def test_an_older_trace_stays_until_the_new_one_has_rows(write, meta, arbitrary_row):
     path = write(5)
-    with TraceReader.open(path) as old, TraceWriter(path, meta):
-        assert old.row(4).step == 4  # an open reader keeps the old file
+    with TraceReader.open(path) as old, TraceWriter(path, meta) as writer:
+        with TraceReader.open(path) as still:
+            assert still.num_rows == 5
+        writer.put(arbitrary_row(0))
+        writer.flush()
         with TraceReader.open(path) as new:
-            assert new.num_rows == 0
+            assert new.num_rows == 1
+        assert old.row(4).step == 4  # an open reader keeps the old file
+
+
+def test_a_run_that_dies_before_its_first_row_does_not_cost_the_older_trace(write, meta):
+    path = write(5)
+    with pytest.raises(ZeroDivisionError), TraceWriter(path, meta):
+        raise ZeroDivisionError
+    with TraceReader.open(path) as old:
+        assert old.num_rows == 5
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    with TraceWriter(path, meta):
+        pass
+    with TraceReader.open(path) as empty:
+        assert (empty.num_rows, empty.finished) == (0, True)
+
+
+def test_a_link_is_followed_and_stays_a_link(tmp_path, meta, arbitrary_row):
+    (tmp_path / "big").mkdir()
+    link = tmp_path / "run.arrow"
+    link.symlink_to(tmp_path / "big" / "real.arrow")
+    with TraceWriter(link, meta) as writer:
+        writer.put(arbitrary_row(0))
+        writer.flush()
+        with TraceReader.open(link) as growing:
+            assert growing.being_written()
+    assert link.is_symlink()
+    with TraceReader.open(tmp_path / "big" / "real.arrow") as real:
+        assert real.num_rows == 1
 
 
 def test_a_row_after_close_is_refused(tmp_path, meta, arbitrary_row):

@@ -13,6 +13,7 @@ import pytest
 from megacontext.traces.made import MadeRun, make_small_trace
 from megacontext.traces.row import ACTION_DTYPE, REJECTED_DTYPE, TraceRow, heat_of
 from megacontext.traces.state import apply_actions, cost_of
+from megacontext.traces.vitals import CHANGE_DTYPE, Vitals
 from megacontext.tui.frame import Marker, RunInfo, Status
 from megacontext.tui.life import Glimpse, glimpse_of
 from megacontext.tui.model import RowModel
@@ -63,6 +64,25 @@ class FakeControl:
         self.sent.append(("detach",))
 
 
+def vitals_of(rows: list[RowModel]) -> Vitals:
+    """The definition, row by row."""
+    changes = []
+    for row in rows:
+        acts = [(row.number, a.kind, *dataclasses.astuple(a.node), a.score, a.reason, a.forced, 1)
+                for a in row.actions]  # fmt: skip
+        acts += [(row.number, r.kind, *dataclasses.astuple(r.node), r.score, r.reason, 0, 0)
+                 for r in row.refused]  # fmt: skip
+        changes += acts[::-1]
+    return Vitals(
+        np.array([row.nll for row in rows], np.float32),
+        np.array([row.swap for row in rows], np.float32),
+        np.array([row.residency for row in rows], np.float32),
+        np.array([sum(not a.forced for a in row.actions) for row in rows], np.int32),
+        np.array([len(row.refused) for row in rows], np.int32),
+        np.array(changes, CHANGE_DTYPE),
+    )
+
+
 class FakeSource:
     """Rows from a list, of which ``visible`` have arrived."""
 
@@ -76,6 +96,7 @@ class FakeSource:
         self.visible = len(self.raw) if visible is None else visible
         self.mode = mode
         self.problem = ""
+        self.path: Path | None = None
         self.control: FakeControl | None = FakeControl() if mode == "LIVE" else None
         self.info = RunInfo(name="made.arrow", block_size=BLOCK, w_max=160)
         self.pieces_by_token = [text for row in self.raw for text in row.new_text]
@@ -133,6 +154,19 @@ class FakeSource:
         return np.array(
             [n for n in rows if any(act.node == node for act in self.row(n).actions)], np.int64
         )
+
+    def vitals(self) -> Vitals:
+        return vitals_of([self.row(n) for n in range(self.visible)])
+
+    def read_vitals(self, enough: Callable[[], bool]) -> bool:
+        return True
+
+    def find_all(self, text: str, limit: int) -> np.ndarray:
+        found, at = [], 0
+        while text and len(found) < limit and (hit := self.find(text, at)) is not None:
+            found.append(hit)
+            at = hit[1]
+        return np.array(found, np.int64).reshape(-1, 2)
 
     def pieces(self, start: int, stop: int) -> tuple[list[str], np.ndarray]:
         stop = max(start, min(stop, self.num_tokens))

@@ -50,6 +50,7 @@ def canvases(frame: Frame) -> list[Canvas]:
 
 def seen(source: FileSource, clock, position: int) -> list[Canvas]:
     session = Session(source, clock, unhurried=True)
+    session.look(lambda view: view.select(None))
     session.play(lambda play: play.grow(source.num_rows).seek(position))
     session.focus_latest()
     session.play(lambda play: play.seek(position))

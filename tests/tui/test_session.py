@@ -17,11 +17,20 @@ def session(fake, clock) -> Session:
     return Session(fake(), clock, unhurried=True)
 
 
-def test_a_finished_run_opens_on_the_marker_before_its_first_question(session: Session) -> None:
-    session.to_marker(1)
-    row = session.row
-    assert row is not None
-    assert row.marker == "question"
+def test_a_finished_run_opens_on_what_its_first_question_led_to(story, clock) -> None:
+    session = Session(story(), clock, unhurried=True)
+    assert session.playback.position == 36
+    assert session.view.node == Node(1, 5)
+
+
+def test_a_run_without_a_question_opens_where_most_moved(fake, clock) -> None:
+    def unmarked(row) -> None:
+        row.marker = None
+
+    session = Session(fake(change=unmarked), clock, unhurried=True)
+    voluntary = session.source.vitals().voluntary
+    assert session.playback.position == int(voluntary.argmax()) > 0
+    assert session.view.node is not None
 
 
 def test_three_keys_lead_from_the_start_to_the_opened_block(session: Session) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
 
 from megacontext.traces.schema import Reason, Trigger
-from megacontext.tui.frame import Frame
+from megacontext.tui.frame import Frame, Marker
 from megacontext.tui.model import Act, RowModel
 from megacontext.tui.palette import Role
 from megacontext.tui.render.canvas import BOLD, Canvas
 from megacontext.tui.render.marks import PHASE_WORDS, TRIGGER_WORDS, compact, signed
+from megacontext.tui.render.overview import row_of, time_axis
 
 __all__ = ["draw_scrubber", "draw_story", "draw_title", "row_at", "story"]
 
@@ -85,13 +85,18 @@ def story(frame: Frame) -> tuple[str, int]:
         return "This trace has no rows: its run ended before the first step.", int(Role.DIM)
     if row.damaged:
         return row.damaged, int(Role.ERROR)
-    parts = [_opening(row)]
+    parts = [*_notes(frame, row), _opening(row)]
     chosen = [act for act in row.actions if act.node == frame.view.node]
     act = chosen[-1] if chosen else row.latest_action()
     parts.append(_quiet(row) if act is None else _what(frame, row, act))
     if row.bad_scores:
         parts.append(f"{row.bad_scores:,} scores were no numbers and count as 0.")
     return " ".join(p for p in parts if p), int(Role.TEXT)
+
+
+def _notes(frame: Frame, row: RowModel) -> list[str]:
+    """A person's own notes on this row."""
+    return [f"◆ {m.label}." for m in frame.markers if m.mine and m.row == row.number]
 
 
 def _opening(row: RowModel) -> str:
@@ -133,42 +138,56 @@ def _what(frame: Frame, row: RowModel, act: Act) -> str:
     return text + (f" {', '.join(rest)}." if rest else "")
 
 
-def row_at(frame: Frame, x: int, width: int) -> int:
-    """The row that a click on cell ``x`` of the scrubber means."""
-    inner = max(width - 2, 1)
-    share = min(max((x - 1) / max(inner - 1, 1), 0.0), 1.0)
-    return round(share * frame.playback.last)
+def row_at(frame: Frame, x: int, width: int, y: int | None = None) -> int:
+    """The row that cell ``x`` of the scrubber means.
+
+    With ``y``, a line of it, a marker's sign or its name there means that marker's row.
+    """
+    row = row_of(x, width, frame.playback.last)
+    if y is None:
+        return row
+    if y > 0:
+        for left, name, marker in _named(frame, width):
+            if left <= x < left + len(name):
+                return marker.row
+    near = [m.row for m in frame.markers if abs(_cell(frame, width, m.row) - x) <= (y == 0)]
+    return min(near, key=lambda r: (abs(_cell(frame, width, r) - x), abs(r - row)), default=row)
+
+
+def _cell(frame: Frame, width: int, row: int) -> int:
+    """The cell that shows ``row``."""
+    left, inner = time_axis(width)
+    return left + math.floor(min(row / max(frame.playback.last, 1), 1.0) * (inner - 1))
 
 
 def draw_scrubber(frame: Frame, width: int, height: int) -> Canvas:
     """The run as a line: played part, markers, and the present row."""
     canvas = Canvas(width, height)
-    inner = width - 2
+    left, inner = time_axis(width)
     if inner < 3 or height < 1:
         return canvas
-    last = max(frame.playback.last, 1)
-
-    def cell(row: int) -> int:
-        return 1 + math.floor(min(row / last, 1.0) * (inner - 1))
-
-    here = cell(frame.playback.position)
-    canvas.cells(1, 0, ord("─"), int(Role.FAINT), n=inner)
-    canvas.cells(1, 0, ord("━"), int(Role.DIM), n=here)
+    here = _cell(frame, width, frame.playback.position)
+    canvas.cells(left, 0, ord("─"), int(Role.FAINT), n=inner)
+    canvas.cells(left, 0, ord("━"), int(Role.DIM), n=here - left + 1)
     for marker in frame.markers:
-        canvas.text(cell(marker.row), 0, "◆" if marker.mine else "▲", Role.MARKER, BOLD)
+        x = _cell(frame, width, marker.row)
+        canvas.text(x, 0, "◆" if marker.mine else "▲", Role.MARKER, BOLD)
     canvas.text(here, 0, "●", Role.CURSOR, BOLD)
     if height > 1:
-        _marker_names(canvas, frame, cell)
+        for x, name, marker in _named(frame, width):
+            shown = BOLD if marker.row == frame.playback.position else 0
+            canvas.text(x, 1, name, Role.MARKER, shown)
     return canvas
 
 
-def _marker_names(canvas: Canvas, frame: Frame, cell: Callable[[int], int]) -> None:
-    """Names under the marks as far as there is room: first of those around the present row."""
-    here, taken = frame.playback.position, [False] * (canvas.width + 2)
+def _named(frame: Frame, width: int) -> list[tuple[int, str, Marker]]:
+    """(cell, name, marker) of the names for which there is room, nearest to the present first."""
+    here, taken = frame.playback.position, [False] * (width + 2)
+    shown = []
     for marker in sorted(frame.markers, key=lambda m: (abs(m.row - here), m.row)):
         name = SPAN.sub("", marker.label).strip()[:NAME]
-        x = max(min(cell(marker.row), canvas.width - len(name) - 1), 1)
+        x = max(min(_cell(frame, width, marker.row), width - len(name) - 1), 1)
         if name and not any(taken[x - 1 : x + len(name) + 1]):
-            shown = BOLD if marker.row == here else 0
-            canvas.text(x, 1, name, Role.MARKER, shown)
-            taken[x - 1 : x + len(name) + 1] = [True] * (len(name) + 2)
+            shown.append((x, name, marker))
+            taken[x - 1 : x + len(name) + 2] = [True] * (len(name) + 3)
+    return shown

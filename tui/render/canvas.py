@@ -24,15 +24,25 @@ __all__ = ["BOLD", "REVERSE", "UNDERLINE", "Canvas", "clean", "width_of"]
 
 BOLD, REVERSE, UNDERLINE = 1, 2, 4
 Ints: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]] | int"
-_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Mn", "Me", "Mc"})
+_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_MARKS = frozenset({"Mn", "Me", "Mc"})
+_SELECTORS = ((0xFE00, 0xFE0F), (0xE0100, 0xE01EF))
+"""Variation selectors: marks that make a character wider in some terminals."""
+MAX_MARKS = 3
+"""Combining marks that one cell may carry."""
+_CLUSTER = 0x100000
+"""From here on a glyph is no character (these are for private use) but a place in _CLUSTERS."""
+_CLUSTERS: list[str] = []
+_CLUSTER_OF: dict[str, int] = {}
+MAX_CLUSTERS = 0xFFFF
 _REPLACED = {"\n": "⏎", "\t": "→", "\r": "␍"}
 
 
 def clean(text: str) -> str:
     """``text`` with every character that could move the cursor or change a colour replaced.
 
-    Newline and tab become visible signs; other control, format, combining and unassigned
-    characters become ``·``. The result has the same number of characters.
+    Newline and tab become visible signs; other control, format and unassigned characters become
+    ``·``, combining marks stay. The result has the same number of characters.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -44,13 +54,45 @@ def _clean_one(ch: str) -> str:
     category = unicodedata.category(ch)
     if category == "Zs":
         return " "
-    return _REPLACED.get(ch) or ("·" if category in _UNSAFE else ch)
+    selects = any(low <= ord(ch) <= high for low, high in _SELECTORS)
+    return _REPLACED.get(ch) or ("·" if category in _UNSAFE or selects else ch)
+
+
+@lru_cache(maxsize=4096)
+def is_mark(ch: str) -> bool:
+    """Whether ``ch`` is drawn onto the character before it."""
+    marks = not ch.isascii() and unicodedata.category(ch) in _MARKS
+    return marks and get_character_cell_size(ch) == 0 and clean(ch) == ch
+
+
+def _with_mark(glyph: int, mark: str) -> int:
+    """The glyph of a cell that holds ``glyph`` and is to carry ``mark`` as well."""
+    before = _CLUSTERS[glyph - _CLUSTER] if glyph >= _CLUSTER else chr(glyph)
+    cluster = before + mark
+    if glyph < 32 or len(cluster) > 1 + MAX_MARKS:
+        return glyph
+    if cluster not in _CLUSTER_OF:
+        if len(_CLUSTERS) >= MAX_CLUSTERS:
+            return glyph
+        _CLUSTER_OF[cluster] = _CLUSTER + len(_CLUSTERS)
+        _CLUSTERS.append(cluster)
+    return _CLUSTER_OF[cluster]
+
+
+def _glyphs_text(codes: np.ndarray[Any, Any]) -> str:
+    """The text of glyphs; the right halves of wide characters are NUL."""
+    text = codes.astype("<u4").tobytes().decode("utf-32-le")
+    if not len(codes) or int(codes.max()) < _CLUSTER:
+        return text
+    return "".join(_CLUSTERS[ord(c) - _CLUSTER] if ord(c) >= _CLUSTER else c for c in text)
 
 
 @lru_cache(maxsize=4096)
 def width_of(ch: str) -> int:
-    """Cells that one cleaned character takes (1 or 2)."""
-    return 1 if ch.isascii() else max(get_character_cell_size(ch), 1)
+    """Cells that one cleaned character takes: 1 or 2, 0 for a combining mark."""
+    if ch.isascii():
+        return 1
+    return 0 if is_mark(ch) else max(get_character_cell_size(ch), 1)
 
 
 class Canvas:
@@ -75,6 +117,9 @@ class Canvas:
             return self._run(x, y, text[: self.width - x], fg, flags, bg)
         for ch in text:
             wide = width_of(ch)
+            if not wide:
+                self._carry(x, y, ch)
+                continue
             if x + wide > self.width:
                 break
             if x >= 0:
@@ -83,6 +128,14 @@ class Canvas:
                     self._put(x + 1, y, 0, fg, flags, bg)
             x += wide
         return x
+
+    def _carry(self, x: int, y: int, mark: str) -> None:
+        """Put a combining mark onto the character that ends before cell ``x``."""
+        place = x - 1
+        if 0 < place < self.width and self.glyph[y, place] == 0:
+            place -= 1
+        if 0 <= place < self.width:
+            self.glyph[y, place] = _with_mark(int(self.glyph[y, place]), mark)
 
     def _run(self, x: int, y: int, text: str, fg: int, flags: int, bg: int | None) -> int:
         """Write single-width characters that fit."""
@@ -133,7 +186,7 @@ class Canvas:
 
     def lines(self) -> list[str]:
         """The glyphs alone, for tests and text exports."""
-        return ["".join(chr(c) for c in row if c) for row in self.glyph]
+        return [_glyphs_text(row).replace("\0", "") for row in self.glyph]
 
     def same(self, other: Canvas | None) -> bool:
         """Whether every cell equals ``other``'s."""
@@ -163,11 +216,14 @@ def _strip_of(glyphs: bytes, styles: bytes, palette: Palette) -> Strip:
     style = np.frombuffer(styles, np.uint32)
     starts = np.flatnonzero(style[1:] != style[:-1]) + 1
     bounds = [0, *starts.tolist(), len(style)]
-    text = np.frombuffer(glyphs, np.uint32).astype("<u4").tobytes().decode("utf-32-le")
+    codes = np.frombuffer(glyphs, np.uint32)
+    text = codes.astype("<u4").tobytes().decode("utf-32-le")
     wide = "\0" in text
+    clustered = int(codes.max()) >= _CLUSTER
     segments, known = [], palette.styles
     for (left, right), key in zip(pairwise(bounds), style[bounds[:-1]].tolist(), strict=True):
-        part = text[left:right].replace("\0", "") if wide else text[left:right]
+        part = _glyphs_text(codes[left:right]) if clustered else text[left:right]
+        part = part.replace("\0", "") if wide else part
         segments.append(Segment(part, known.get(key) or palette.style(key)))
     return Strip(segments, len(style))
 

@@ -11,19 +11,28 @@ from megacontext.tui.model import F64, Columns, RowModel
 from megacontext.tui.palette import LEVEL_SHADES, RAMP, Role, level_role, score_role
 from megacontext.tui.render.bars import story
 from megacontext.tui.render.canvas import BOLD, Canvas
-from megacontext.tui.render.marks import KIND_ROLE, KIND_SIGN, compact
+from megacontext.tui.render.marks import KIND_ROLE, KIND_SIGN, compact, shade_glyphs, signed
 
-__all__ = ["LABEL", "draw_heat", "draw_map", "draw_waterfall", "token_at"]
+__all__ = [
+    "LABEL",
+    "draw_heat",
+    "draw_map",
+    "draw_waterfall",
+    "row_under",
+    "scale_legend",
+    "scale_words",
+    "token_at",
+]
 
-LABEL = 5
+LABEL = 6
 """Cells left of the shared x axis, for the tracks' names."""
+MINIMAP_FROM = 5
+"""Lines of a map from which on it shows, when zoomed, where in the history it is."""
 GLYPH = (ord("▀"), ord("▄"), ord("█"), ord("█"))
 SIGNS = np.array([ord(KIND_SIGN[0]), ord(KIND_SIGN[1])], np.int64)
 SIGN_ROLES = np.array([KIND_ROLE[0], KIND_ROLE[1]], np.int64)
 BRIGHT = 10
 """Step of the score ramp from which on a coloured sign would not be seen."""
-SHADES = np.array([ord(c) for c in " ░▒▓█"], np.int64)
-SHADE_FROM = (0.35, 0.55, 0.7, 0.85)
 UPPER, FULL = ord("▀"), ord("█")
 
 
@@ -50,24 +59,28 @@ def draw_map(frame: Frame, width: int, height: int) -> Canvas:
         return canvas
     window = frame.view.window
     columns = row.after.columns(window.start, window.stop, inner, None)
-    plan = _map_lines(height, int(row.after.levels.max(initial=0)))
+    zoomed = not window.whole and height >= MINIMAP_FROM
+    plan = _map_lines(height - zoomed, int(row.after.levels.max(initial=0)))
+    if zoomed:
+        _minimap(canvas, height - 1, frame, row)
     for y, line in enumerate(plan):
         if isinstance(line, tuple):
             _track(canvas, y, line, columns, named=line not in plan[:y])
         elif line == "marks":
+            _hit_marks(canvas, y, frame)
             _action_marks(canvas, y, frame, row)
         else:
             _axis(canvas, y, frame)
-    if "LOD0" in {p[0] for p in plan if isinstance(p, tuple)}:
-        _tail(canvas, frame, row, next(i for i, p in enumerate(plan) if p == ("LOD0", 0, 0)))
+    if "raw" in {p[0] for p in plan if isinstance(p, tuple)}:
+        _tail(canvas, frame, row, next(i for i, p in enumerate(plan) if p == ("raw", 0, 0)))
     return canvas
 
 
 def _map_lines(height: int, top: int) -> list[str | tuple[str, int, int]]:
     """What each line of the map shows: (name, lowest level, highest level) or a name."""
-    tracks = [("LOD2" if top <= 2 else "LOD2+", 2, 3), ("LOD1", 1, 1), ("LOD0", 0, 0)]
+    tracks = [("L2" if top <= 2 else "≥L2", 2, 3), ("L1", 1, 1), ("raw", 0, 0)]
     if height >= 7 and top >= 3:
-        tracks = [("LOD3+", 3, 3), ("LOD2", 2, 2), *tracks[1:]]
+        tracks = [("≥L3", 3, 3), ("L2", 2, 2), *tracks[1:]]
     if height < 3:
         tracks = tracks[-max(height, 0) :]
     lines: list[str | tuple[str, int, int]] = list(tracks)
@@ -101,7 +114,7 @@ def _track(
 
 
 def _tail(canvas: Canvas, frame: Frame, row: RowModel, y: int) -> None:
-    """The raw tokens after the frontier, at the LOD0 track's right end."""
+    """The raw tokens after the frontier, at the raw track's right end."""
     inner = canvas.width - LABEL
     left = column_of(frame, float(row.after.bounds[-1]), inner)
     right = column_of(frame, float(row.history) - 1e-6, inner)
@@ -122,26 +135,63 @@ def _action_marks(canvas: Canvas, y: int, frame: Frame, row: RowModel) -> None:
 
 
 def _axis(canvas: Canvas, y: int, frame: Frame) -> None:
-    """Token numbers, and a bracket under the selected node."""
+    """Token numbers, and a bracket with its name under the selected node; none over another."""
     window, inner = frame.view.window, canvas.width - LABEL
+    taken = _selection(canvas, y, frame)
     ticks = max(inner // 16, 1)
     for tick in range(ticks + 1):
         token = window.start + window.span * tick / ticks
         label = compact(token) if window.span > 4000 else f"{token:,.0f}"
         x = LABEL + round(inner * tick / ticks)
-        canvas.text(x if tick < ticks else x - len(label), y, label, Role.DIM)
-    if frame.view.node is None or frame.row is None:
-        return
-    start, stop = frame.view.node.span(frame.row.block_size)
+        x = x if tick < ticks else x - len(label)
+        if not (taken and x < taken[1] and taken[0] < x + len(label) + 1):
+            canvas.text(x, y, label, Role.DIM)
+
+
+def _selection(canvas: Canvas, y: int, frame: Frame) -> tuple[int, int] | None:
+    """Draw the selected node's bracket; the cells [from, to) that it takes with its name."""
+    node, inner = frame.view.node, canvas.width - LABEL
+    if node is None or frame.row is None:
+        return None
+    start, stop = node.span(frame.row.block_size)
     left, right = column_of(frame, start, inner), column_of(frame, stop - 1e-6, inner)
     if right < 0 or left >= inner:
-        return
+        return None
     left, right = max(left, 0), min(right, inner - 1)
     mark = "▲" if right <= left else "└" + "─" * (right - left - 1) + "┘"
     canvas.text(LABEL + left, y, mark, Role.SELECT, BOLD)
-    name = f" {frame.view.node} "
-    if LABEL + right + 1 + len(name) <= canvas.width:
-        canvas.text(LABEL + right + 1, y, name, Role.SELECT, BOLD)
+    name = str(node)
+    x = LABEL + right + 2
+    if x + len(name) > canvas.width:
+        x = LABEL + left - 1 - len(name)
+    canvas.text(x, y, name, Role.SELECT, BOLD)
+    return min(x, LABEL + left) - 1, max(x + len(name), LABEL + right + 1) + 1
+
+
+def _hit_marks(canvas: Canvas, y: int, frame: Frame) -> None:
+    """Where the text last searched for is, under this row's actions."""
+    inner, window = canvas.width - LABEL, frame.view.window
+    if not len(frame.hits):
+        return
+    x = np.floor((frame.hits[:, 0] - window.start) / max(window.span, 1e-9) * inner)
+    for cell in np.unique(x[(x >= 0) & (x < inner)].astype(np.int64)).tolist():
+        canvas.text(LABEL + cell, y, "◇", Role.MARKER)
+
+
+def _minimap(canvas: Canvas, y: int, frame: Frame, row: RowModel) -> None:
+    """All of the history on one line, and which part of it the window shows."""
+    inner, window = canvas.width - LABEL, frame.view.window
+    share = row.after.columns(0.0, float(max(row.history, 1)), inner, None).share > 1e-9
+    finest = np.where(share.any(axis=0), share.argmax(axis=0), 3).clip(0, 2)
+    roles = np.array([level_role(0), level_role(1), level_role(2, 0)])[finest]
+    total = max(row.history, 1)
+    cells = np.arange(inner)
+    inside = (cells >= int(window.start / total * inner)) & (
+        cells < max(window.stop / total * inner, window.start / total * inner + 1)
+    )
+    glyphs = np.where(inside, ord("█"), ord("─"))
+    canvas.text(0, y, "all", Role.DIM)
+    canvas.cells(LABEL, y, glyphs, np.where(inside, int(Role.SELECT), roles), n=inner)
 
 
 def draw_heat(frame: Frame, width: int, height: int, *, texture: bool) -> Canvas:
@@ -172,14 +222,28 @@ def score_scale(frame: Frame) -> tuple[float, float]:
     return float(known.min()), float(known.max())
 
 
+def scale_words(frame: Frame) -> str:
+    """Which scale the score colours are on."""
+    return "this step's range" if frame.view.scale_per_step else "fixed scale"
+
+
+def scale_legend(frame: Frame) -> str:
+    """The ramp as content markup: every colour that fills the screen, with its score."""
+    low, high = score_scale(frame)
+    stops = ((0.0, "cold"), (0.5, "zero"), (0.75, "mild"), (1.0, "hot"))
+    fixed = ("−1", "0", "+.5", "+1") if (low, high) == (-1.0, 1.0) else None
+    scores = fixed or [signed(low + share * (high - low)) for share, _ in stops]
+    parts = [f"[$mc-{name}]█[/]{score}" for (_, name), score in zip(stops, scores, strict=True)]
+    return " ".join(parts)
+
+
 def _score_cells(
     canvas: Canvas, y: int, best: F64, low: float, high: float, *, texture: bool
 ) -> None:
     known = np.isfinite(best)
     roles = np.where(known, score_role(best, low, high), int(Role.FAINT))
     if texture:
-        share = (np.nan_to_num(best) - low) / max(high - low, 1e-9)
-        glyphs = np.where(known, SHADES[np.digitize(share, SHADE_FROM)], ord("·"))
+        glyphs = np.where(known, shade_glyphs(best, low, high), ord("·"))
         canvas.cells(LABEL, y, glyphs, roles, n=len(best))
     else:
         glyphs = np.where(known, FULL, ord("·"))
@@ -204,9 +268,13 @@ def draw_waterfall(frame: Frame, width: int, height: int, *, texture: bool) -> C
     stop = len(trail) + (newest + 1) % per_line
     lines = min(height, -(-stop // per_line))
     first = stop - lines * per_line
+    shown = -1
     for y in range(lines):
-        number = newest - len(trail) + 1 + first + y * per_line
-        canvas.text(0, y, f"{frame.step_of(max(number, 0)):>4}"[-4:], Role.CONTEXT)
+        number = max(newest - len(trail) + 1 + first + y * per_line, 0)
+        step = frame.step_of(number)
+        label = f"·{number - frame.first_row_of(step) + 1}" if step == shown else _step_label(step)
+        canvas.text(0, y, f"{label:>{LABEL - 1}}", Role.CONTEXT)
+        shown = step
     if frame.view.show_detail:
         window = frame.view.window
         for y in range(lines):
@@ -216,6 +284,29 @@ def draw_waterfall(frame: Frame, width: int, height: int, *, texture: bool) -> C
         _heat_lines(canvas, frame, (first, len(trail)), per_line, texture=texture)
     _waterfall_marks(canvas, frame, first, per_line, lines)
     return canvas
+
+
+def row_under(frame: Frame, y: int, height: int, *, texture: bool) -> int | None:
+    """The row that line ``y`` of the waterfall shows; of two the one in which something moved."""
+    trail = frame.trail
+    per_line = 1 if texture or frame.view.show_detail else 2
+    if not len(trail) or y < 0:
+        return None
+    newest = int(trail.numbers[-1])
+    stop = len(trail) + (newest + 1) % per_line
+    lines = min(height, -(-stop // per_line))
+    if y >= lines:
+        return None
+    places = range(stop - (lines - y) * per_line, stop - (lines - y - 1) * per_line)
+    known = [place for place in places if 0 <= place < len(trail)]
+    acted = [p for p in known if (row := trail.rows[p]) is not None and row.actions]
+    return int(trail.numbers[(acted or known)[-1]]) if known else None
+
+
+def _step_label(step: int) -> str:
+    """The step in the cells of a label; one that is too long says that it was cut."""
+    said = str(step)
+    return said if len(said) < LABEL else "…" + said[-(LABEL - 2) :]
 
 
 def _nothing_yet(canvas: Canvas, frame: Frame) -> None:

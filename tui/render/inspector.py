@@ -30,10 +30,7 @@ BECAUSE: dict[int, str] = {
 }
 BY_KIND: dict[int, tuple[str, str]] = {
     Reason.SCORE: ("above tau_expand = {up:.2f}", "below −tau_collapse = {down:.2f}"),
-    Reason.PAIR: (
-        "a swap, another span was folded to pay for it",
-        "a swap, it pays for one that opened",
-    ),
+    Reason.PAIR: ("a swap, {other} was collapsed to pay for it", "a swap, it pays for {other}"),
 }
 """Where opening and folding need different words."""
 NOT_BECAUSE: dict[int, str] = {
@@ -55,7 +52,8 @@ def why(row: RowModel, node: Node, info: RunInfo) -> str:
             done = "Opened" if act.kind == 0 else "Folded"
             because = BECAUSE.get(act.reason, REASON_WORDS.get(act.reason, "?"))
             because = BY_KIND.get(act.reason, (because, because))[act.kind]
-            because = because.format(up=info.tau_expand, down=-info.tau_collapse)
+            other = " and ".join(map(str, row.partners(act))) or "another span"
+            because = because.format(up=info.tau_expand, down=-info.tau_collapse, other=other)
             return f"{done} in this step at {signed(act.score)}: {because}."
     for refused in row.refused:
         if refused.node == node:

@@ -20,6 +20,7 @@ __all__ = [
     "TRIGGER_WORDS",
     "compact",
     "micros",
+    "shade_glyphs",
     "signed",
     "spark",
 ]
@@ -52,6 +53,18 @@ REASON_WORDS: dict[int, str] = {
 PHASE_WORDS: dict[int, str] = {phase: phase.name.lower() for phase in Phase}
 TRIGGER_WORDS: dict[int, str] = {t: t.name.lower().replace("_", " ") for t in Trigger}
 KV_WORDS: dict[int, str] = {mode: mode.name.lower() for mode in KVMode}
+
+
+SHADES = np.array([ord(c) for c in " ░▒▓█"], np.int64)
+SHADE_FROM = (0.35, 0.55, 0.7, 0.85)
+
+
+def shade_glyphs(
+    scores: np.ndarray[Any, Any], low: float = -1.0, high: float = 1.0
+) -> np.ndarray[Any, Any]:
+    """A glyph per score for terminals with few colours: the denser, the higher."""
+    share = (np.nan_to_num(scores) - low) / max(high - low, 1e-9)
+    return SHADES[np.digitize(share, SHADE_FROM)]
 
 
 def compact(number: float) -> str:

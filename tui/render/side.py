@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from megacontext.tui.changes import LogLine
 from megacontext.tui.frame import Frame
 from megacontext.tui.model import F64, STAGES, RowModel
 from megacontext.tui.palette import Role, level_role
@@ -19,9 +20,8 @@ from megacontext.tui.render.marks import (
     signed,
     spark,
 )
-from megacontext.tui.view import Node
 
-__all__ = ["LogLine", "draw_actions", "draw_budget", "log_lines"]
+__all__ = ["CHIPS", "chip_at", "chips_shown", "draw_actions", "draw_budget"]
 
 
 def draw_budget(frame: Frame, width: int, height: int) -> Canvas:
@@ -40,7 +40,7 @@ def draw_budget(frame: Frame, width: int, height: int) -> Canvas:
             (compact(raw), level_role(0)),
             (" L1 ", int(Role.DIM)),
             (compact(gists), level_role(1)),
-            (" L2+ ", int(Role.DIM)),
+            (" ≥L2 ", int(Role.DIM)),
             (compact(coarse), level_role(2)),
             (" tail ", int(Role.DIM)),
             (compact(tail), int(Role.TAIL)),
@@ -112,48 +112,56 @@ def _last(values: F64, form: str) -> str:
     return form.format(float(known[-1])) if len(known) else "–"
 
 
-class LogLine(NamedTuple):
-    """One line of the log: an applied action, or a candidate of the present row turned down."""
-
-    row: int
-    step: int
-    kind: int
-    node: Node
-    score: float
-    reason: int
-    applied: bool
-    forced: bool
-    current: bool
-
-
-def log_lines(frame: Frame, count: int) -> list[LogLine]:
-    """The log's first ``count`` lines, newest row first. One list for drawing and for clicking."""
-    lines: list[LogLine] = []
-    for row in reversed(frame.trail.rows):
-        if len(lines) >= count:
-            break
-        if row is None:
-            continue
-        now = frame.row is not None and row.number == frame.row.number
-        lines += [
-            LogLine(row.number, row.step, a.kind, a.node, a.score, a.reason, True, a.forced, now)
-            for a in row.actions
-        ]
-        lines += [
-            LogLine(row.number, row.step, r.kind, r.node, r.score, r.reason, False, False, now)
-            for r in (row.refused if now else ())
-        ]
-    return lines[:count]
+CHIPS: tuple[tuple[str, str], ...] = (
+    ("all", ""),
+    ("+", "+"),
+    ("−", "−"),
+    ("✗", "✗"),
+    ("swap", "swap"),
+    ("forced", "forced"),
+    ("/ text", "/"),
+)
+"""What a click on the first line of the list filters by; "/" asks."""
+ROOM = 24
+"""Cells that long names of a swap's other half leave for the block's words."""
+CHIPS_FROM = 8
+"""Lines of a pane from which on the chips are always there."""
 
 
-def draw_actions(frame: Frame, width: int, height: int) -> Canvas:
-    """What was opened and folded, why, and which candidates of this row were turned down."""
+def chips_shown(frame: Frame, height: int, *, focused: bool) -> bool:
+    """Whether the list's first line offers filters."""
+    return height >= 4 and (focused or bool(frame.log.filter) or height >= CHIPS_FROM)
+
+
+def chip_at(x: int) -> str | None:
+    """The filter that cell ``x`` of the chips' line stands for."""
+    left = 0
+    for name, said in CHIPS:
+        if left <= x < left + len(name):
+            return said
+        left += len(name) + 2
+    return None
+
+
+def draw_actions(frame: Frame, width: int, height: int, *, focused: bool = False) -> Canvas:
+    """What was expanded and collapsed, why, and which candidates were turned down."""
     canvas = Canvas(width, height)
-    lines = log_lines(frame, height)
-    if not lines and frame.row is not None:
-        canvas.text(0, 0, "No action so far.", Role.DIM)
-    for y, line in enumerate(lines):
-        _log_line(canvas, y, line, selected=line.node == frame.view.node)
+    log, top = frame.log, 0
+    if chips_shown(frame, height, focused=focused):
+        top = 1
+        x = 0
+        for name, said in CHIPS:
+            chosen = said == log.filter
+            x = canvas.text(x, 0, name, Role.MARKER if chosen else Role.DIM, BOLD if chosen else 0)
+            x += 2
+    if not log.lines and frame.row is not None:
+        said = f"Nothing matches {log.filter!r}; esc shows all." if log.filter else ""
+        canvas.text(0, top, said or "No action so far.", Role.DIM)
+    for y, line in enumerate(log.lines[: max(height - top, 0)], top):
+        selected = line.id == log.cursor or (log.cursor is None and line.node == frame.view.node)
+        if line.id == log.cursor:
+            canvas.cells(0, y, 32, bg=int(Role.GROUND), n=width)
+        _log_line(canvas, y, line, selected=selected)
     return canvas
 
 
@@ -166,10 +174,21 @@ def _log_line(canvas: Canvas, y: int, line: LogLine, *, selected: bool) -> None:
         x = canvas.text(x, y, f"{KIND_SIGN[line.kind]} ", role, BOLD)
         x = canvas.text(x, y, str(line.node), role, flags)
         x = canvas.text(x, y, f" {signed(line.score)} ", Role.TEXT)
-        said = f"forced: {words}" if line.forced and x + 8 + len(words) <= canvas.width else words
-        canvas.text(x, y, said, Role.FORCED if line.forced else Role.DIM)
+        partner = ", ".join(map(str, line.partners))
+        named = f"{words} {'paid by' if line.kind == 0 else 'for'} {partner}" if partner else words
+        short = f"{words} {'←' if line.kind == 0 else '→'} {partner}" if partner else words
+        said = f"forced: {words}" if line.forced else named
+        for choice in (f"{said:{len(said) + ROOM}}", short, words):  # room for a few words, too
+            if x + len(choice) <= canvas.width:
+                said = choice.rstrip()
+                break
+        x = canvas.text(x, y, said, Role.FORCED if line.forced else Role.DIM)
     else:
         x = canvas.text(x, y, f"✗{KIND_SIGN[line.kind]} ", Role.DIM)
         x = canvas.text(x, y, str(line.node), Role.DIM, flags & UNDERLINE)
         x = canvas.text(x, y, f" {signed(line.score)} ", Role.DIM)
-        canvas.text(x, y, words, Role.WARN)
+        x = canvas.text(x, y, words, Role.WARN)
+    if line.words and x + 6 < canvas.width:
+        room = canvas.width - x - 1
+        shown = line.words if len(line.words) <= room else line.words[: room - 1] + "…"
+        canvas.text(x + 1, y, shown, Role.CONTEXT)

@@ -44,9 +44,10 @@ def text_titles(span: TextSpan | None) -> tuple[str, ...]:
 
 
 def draw_text(frame: Frame, width: int, height: int) -> Canvas:
-    """Wrap the span's text; a newline shows as ⏎; hits of the last search are inverted.
+    """The span's text with its line breaks and indentation, or run together with signs for them.
 
-    A selected span stands on a ground of its own among the text around it.
+    A selected span stands between ▌ and ▐ on a ground of its own among the text around it; hits
+    of the last search are inverted.
     """
     canvas = Canvas(width, height)
     span = frame.text
@@ -55,17 +56,37 @@ def draw_text(frame: Frame, width: int, height: int) -> Canvas:
     if not span.pieces:
         canvas.text(0, 0, "No text was recorded for these tokens.", Role.DIM)
         return canvas
-    scroll = frame.view.scroll
-    if span.seen_as == "newest":  # what came last is what matters: scrolling leads up from there
-        scroll = max(_lines(span.pieces, width) - height - scroll, 0)
-    shown = _Wrapped(canvas, scroll)
-    ground = int(Role.BASE if span.seen_as == "newest" else Role.SURFACE)
+    scroll, written = frame.view.scroll, frame.view.as_written
+    newest = span.seen_as == "newest"
+    if newest:  # what came last is what matters: scrolling leads up from there
+        scroll = max(_lines(span.pieces, width, written=written) - height - scroll, 0)
+    shown = _Wrapped(width, height, canvas, scroll, written=written)
+    ground = int(Role.BASE if newest else Role.GROUND)
     room = (scroll + height + 1) * width
+    before = span.before.rpartition("\n")[2] if written else span.before
+    shown.put_text(before[-room:], int(Role.CONTEXT))
+    if not newest:
+        shown.put("▌", int(Role.SELECT), 0, ground)
+    _put_pieces(shown, frame, span, room, ground)
+    if shown.full:
+        return canvas
+
+    # What follows the span, or how much of it is not shown.
+    rest = span.stop - span.start - len(span.pieces)
+    if rest > 0:
+        shown.put_text(f" … {rest:,} more tokens", int(Role.DIM))
+    elif not newest:
+        shown.put("▐", int(Role.SELECT), 0, ground)
+        shown.put_text(span.after[:room], int(Role.CONTEXT))
+    return canvas
+
+
+def _put_pieces(shown: _Wrapped, frame: Frame, span: TextSpan, room: int, ground: int) -> None:
+    """The span's own tokens, coloured by their NLL."""
     pieces, roles = _cut(span, room)
     marks = _hits("".join(pieces), frame.view.needle)
     faded = span.seen_as in ("gist", "inside")
     place = 0
-    shown.put_text(span.before[-room:], int(Role.CONTEXT))
     for piece, role in zip(pieces, roles.tolist(), strict=True):
         bold = BOLD if role >= Role.NLL + 4 and not faded else 0
         shown.make_room(piece)
@@ -76,28 +97,16 @@ def draw_text(frame: Frame, width: int, height: int) -> Canvas:
                 shown.put(ch, role, bold | (REVERSE if marks[at] else 0), ground)
         place += len(piece)
         if shown.full:
-            return canvas
-    rest = span.stop - span.start - len(pieces)
-    if rest > 0:
-        shown.put_text(f" … {rest:,} more tokens", int(Role.DIM))
-    else:
-        shown.put_text(span.after[:room], int(Role.CONTEXT))
-    return canvas
+            return
 
 
-def _lines(pieces: Sequence[str], width: int) -> int:
-    """Lines that ``pieces`` take: the arithmetic of :class:`_Wrapped`."""
-    x, y = 0, 0
+def _lines(pieces: Sequence[str], width: int, *, written: bool) -> int:
+    """Lines that ``pieces`` take."""
+    counted = _Wrapped(width, 1 << 30, None, 0, written=written)
     for piece in pieces:
-        if 1 < len(piece) < width // 2 and x + len(piece) > width:
-            x, y = 0, y + 1
-        if piece.isascii() and x + len(piece) <= width:
-            x += len(piece)
-            continue
-        for ch in clean(piece):
-            wide = width_of(ch)
-            x, y = (wide, y + 1) if x + wide > width else (x + wide, y)
-    return y + 1
+        counted.make_room(piece)
+        counted.put_piece(piece, 0)
+    return counted.y + (counted.x > 0 or not counted.y)
 
 
 def _cut(span: TextSpan, room: int) -> tuple[list[str], I64]:
@@ -125,42 +134,62 @@ def _hits(text: str, needle: str) -> np.ndarray | None:
     return marks
 
 
-_WORD = re.compile(r"\s*\S+\s*$|\s*\S+")
+_WORD = re.compile(r"\s*\S+\s*$|\s*\S+|\s+$")
+
+
+TAB = 4
 
 
 class _Wrapped:
-    """Writes characters left to right, line by line, skipping the first ``scroll`` lines."""
+    """Writes characters left to right, line by line, skipping the first ``scroll`` lines.
 
-    def __init__(self, canvas: Canvas, scroll: int) -> None:
-        self.canvas = canvas
+    Args:
+        width, height: of the page; without a canvas the lines are only counted.
+        written: a newline starts a line and a tab is spaces, instead of ⏎ and →.
+    """
+
+    def __init__(
+        self, width: int, height: int, canvas: Canvas | None, scroll: int, *, written: bool
+    ) -> None:
+        self.width, self.height, self.canvas, self.written = width, height, canvas, written
         self.x, self.y = 0, -scroll
 
     @property
     def full(self) -> bool:
-        return self.y >= self.canvas.height
+        return self.y >= self.height
 
     def make_room(self, piece: str) -> None:
         """Start a new line before a word that would be broken."""
-        if 1 < len(piece) < self.canvas.width // 2 and self.x + len(piece) > self.canvas.width:
+        word = piece.partition("\n")[0] if self.written else piece
+        if 1 < len(word) < self.width // 2 and self.x + len(word) > self.width:
             self.x, self.y = 0, self.y + 1
 
     def put(self, ch: str, role: int, flags: int = 0, bg: int = Role.BASE) -> None:
         """Write one character, wrapping where it does not fit."""
+        if self.written and ch == "\n":
+            self.x, self.y = 0, self.y + 1
+            return
+        if self.written and ch == "\t":
+            for _ in range(TAB - self.x % TAB):
+                self.put(" ", role, flags, bg)
+            return
         ch = clean(ch)
         wide = width_of(ch)
-        if self.x + wide > self.canvas.width:
+        if self.x + wide > self.width:
             self.x, self.y = 0, self.y + 1
-        if self.y >= 0:
-            shade = int(Role.CONTEXT) if ch in "⏎→␍" else role
-            self.canvas.text(self.x, self.y, ch, shade, flags, bg)
+        self._draw(ch, role, flags, bg)
         self.x += wide
+
+    def _draw(self, text: str, role: int, flags: int, bg: int) -> None:
+        if self.canvas is not None and self.y >= 0:
+            shade = int(Role.CONTEXT) if text in "⏎→␍" else role
+            self.canvas.text(self.x, self.y, text, shade, flags, bg)
 
     def put_piece(self, piece: str, role: int, flags: int = 0, bg: int = Role.BASE) -> None:
         """Write a piece at once where it is plain and fits, else character by character."""
         plain = piece.isascii() and piece.isprintable()
-        if plain and self.x + len(piece) <= self.canvas.width:
-            if self.y >= 0:
-                self.canvas.text(self.x, self.y, piece, role, flags, bg)
+        if plain and self.x + len(piece) <= self.width:
+            self._draw(piece, role, flags, bg)
             self.x += len(piece)
             return
         for ch in piece:
@@ -169,8 +198,9 @@ class _Wrapped:
                 return
 
     def put_text(self, text: str, role: int) -> None:
-        for word in _WORD.findall(text):
-            self.make_room(word)
+        """Write text that is no part of the span; only its words are kept whole."""
+        for word in _WORD.findall(text) or ([text] if text else []):
+            self.make_room(word.lstrip("\n"))
             self.put_piece(word, role)
             if self.full:
                 return

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from megacontext.tui.frame import Frame
-from megacontext.tui.render.history import draw_heat, score_scale
-from megacontext.tui.render.marks import signed
+from megacontext.tui.render.history import draw_heat, scale_legend, scale_words
 from megacontext.tui.widgets.shared import HistoryPane
 
 __all__ = ["HeatPane"]
@@ -16,12 +15,10 @@ class HeatPane(HistoryPane):
     needs_texture = True
 
     def headings(self, frame: Frame) -> tuple[str, ...]:
-        low, high = score_scale(frame)
-        scale = "this step's range" if frame.view.scale_per_step else "fixed scale"
-        legend = "[$mc-cold]█[/] leave [$mc-hot]█[/] look closer"
+        what, legend = scale_words(frame), scale_legend(frame)
         return (
-            f"Heat: what the lens wants now ({signed(low)}…{signed(high)}, {scale}) · {legend}",
-            f"Heat: scores now, {scale} · {legend}",
-            f"Heat: {scale} {legend}",
-            f"Heat: {scale}",
+            f"Heat: what the lens wants now, {what} · {legend} look closer",
+            f"Heat: scores now, {what} · {legend}",
+            f"Heat: {what} {legend}",
+            f"Heat: {what}",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from megacontext.tui.render.bars import draw_story, draw_title
+from megacontext.tui.widgets.inspector import NamesPane
 from megacontext.tui.widgets.pane import Pane
 
 __all__ = ["StoryLine", "TitleLine"]
@@ -12,5 +13,5 @@ class TitleLine(Pane):
     draw = staticmethod(draw_title)
 
 
-class StoryLine(Pane):
+class StoryLine(NamesPane):
     draw = staticmethod(draw_story)

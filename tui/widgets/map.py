@@ -19,10 +19,15 @@ class MapPane(HistoryPane):
         if row is None:
             return ("Map",)
         raw, gist, coarse = "[$mc-l0]▀[/]", "[$mc-l1]▄[/]", "[$mc-l2]█[/]"
-        legend = f"{raw} every token  {gist} one gist per block  {coarse} coarser gists"
-        short = f"{raw} raw {gist} gist {coarse} coarser"
+        legend = f"{raw} raw: every token  {gist} L1: a gist per block  {coarse} L2 and up: coarser"
+        short = f"{raw} raw {gist} L1 {coarse} coarser"
         part = f"tokens {window.start:,.0f}–{window.stop:,.0f} of {compact(row.history)}"
         what = f"what the model sees of all {row.history:,} tokens" if window.whole else part
         few = f"all {row.history:,} tokens" if window.whole else part
+        hits = ""
+        if frame.view.needle:
+            needle = frame.view.needle[:20].replace("[", "(")
+            hits = f" · ◇ {len(frame.hits):,} × {needle}"
+        what, few = what + hits, few + hits
         said = (f"{what} · {legend}", f"{few} · {legend}", f"{what} {short}", f"{few} {short}", few)
         return tuple(f"Map: {text}" for text in said)

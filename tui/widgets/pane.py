@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -12,9 +13,11 @@ from megacontext.tui.frame import Frame
 from megacontext.tui.palette import Palette
 from megacontext.tui.render.canvas import Canvas
 from megacontext.tui.themes import PALETTES
+from megacontext.tui.view import Node
 
 __all__ = ["Pane"]
 
+_NODE = re.compile(r"\bL(\d{1,2})@(\d{1,15})\b")
 _TAG = re.compile(r"\[[^\]]*\]")
 
 
@@ -92,6 +95,34 @@ class Pane(Widget, can_focus=False):
         if 0 <= y < len(self._strips):
             return self._strips[y]
         return Strip.blank(self.size.width)
+
+    class NodePicked(Message):
+        """A node's name was clicked."""
+
+        def __init__(self, node: Node) -> None:
+            super().__init__()
+            self.node = node
+
+    def node_at(self, x: int, y: int) -> Node | None:
+        """The node whose name is written over cell (x, y)."""
+        if self._canvas is None or not 0 <= y < self._canvas.height:
+            return None
+        line = "".join(chr(c) if 0 < c < 0x10000 else "?" for c in self._canvas.glyph[y].tolist())
+        for match in _NODE.finditer(line):
+            if match.start() <= x < match.end() and int(match[1]) > 0:
+                return Node(int(match[1]), int(match[2]))
+        return None
+
+    def on_focus(self) -> None:
+        self._again()
+
+    def on_blur(self) -> None:
+        self._again()
+
+    def _again(self) -> None:
+        """Draw anew: a pane may show more with the focus."""
+        if self._redraw():
+            self.refresh()
 
     def on_resize(self) -> None:
         if self.frame is not None:

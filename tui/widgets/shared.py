@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from textual import events
+from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from megacontext.tui.render.history import token_at
@@ -11,15 +14,23 @@ from megacontext.tui.widgets.pane import Pane
 __all__ = ["HistoryPane"]
 
 
-class HistoryPane(Pane):
-    """Click selects the node under the pointer, dragging pans, the wheel zooms around it."""
+class HistoryPane(Pane, can_focus=True):
+    """Click selects the node under the pointer, dragging pans, the wheel zooms around it.
+
+    With the focus, arrows walk along the nodes and up and down the tree.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("left", "app.run('select_previous')", "node to the left", show=False),
+        Binding("right", "app.run('select_next')", "node to the right", show=False),
+    ]
 
     class Picked(Message):
-        """A token was clicked."""
+        """A token was clicked; where the pane shows several rows, in ``row``."""
 
-        def __init__(self, token: int) -> None:
+        def __init__(self, token: int, row: int | None = None) -> None:
             super().__init__()
-            self.token = token
+            self.token, self.row = token, row
 
     class Zoomed(Message):
         """The wheel turned over a token; ``factor`` < 1 looks closer."""
@@ -45,6 +56,10 @@ class HistoryPane(Pane):
             return None
         return token_at(self.frame, offset.x, self.size.width)
 
+    def row_at(self, event: events.MouseEvent) -> int | None:
+        """The row under the pointer, where the pane shows more than the present one."""
+        return None
+
     def on_mouse_down(self, event: events.MouseDown) -> None:
         self._dragged = False
         self.capture_mouse()
@@ -60,7 +75,7 @@ class HistoryPane(Pane):
     def on_click(self, event: events.Click) -> None:
         token = self._token(event)
         if token is not None and not self._dragged:
-            self.post_message(self.Picked(token))
+            self.post_message(self.Picked(token, self.row_at(event)))
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
         self._wheel(event, 0.8)

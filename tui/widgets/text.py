@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from textual import events
+from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from megacontext.tui.frame import Frame
@@ -12,9 +15,18 @@ from megacontext.tui.widgets.pane import Pane
 __all__ = ["TextPane"]
 
 
-class TextPane(Pane):
+class TextPane(Pane, can_focus=True):
+    """With the focus, arrows scroll."""
+
     number = 4
     draw = staticmethod(draw_text)
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up", "scroll_by(-1)", "scroll up", show=False),
+        Binding("down", "scroll_by(1)", "scroll down", show=False),
+    ]
+
+    def action_scroll_by(self, lines: int) -> None:
+        self.post_message(self.Scrolled(lines))
 
     class Scrolled(Message):
         """The wheel turned over the text, by ``lines``."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from textual import events
+
 from megacontext.tui.frame import Frame
-from megacontext.tui.render.history import draw_waterfall
+from megacontext.tui.render.history import draw_waterfall, row_under, scale_legend, scale_words
 from megacontext.tui.widgets.shared import HistoryPane
 
 __all__ = ["WaterfallPane"]
@@ -15,10 +17,21 @@ class WaterfallPane(HistoryPane):
     needs_texture = True
 
     def headings(self, frame: Frame) -> tuple[str, ...]:
-        what = "level of detail" if frame.view.show_detail else "scores"
-        legend = "[$success]+[/] opened [$mc-fold]−[/] folded"
+        what = "level of detail" if frame.view.show_detail else scale_words(frame)
+        signs = "[$success]+[/] expanded [$mc-fold]−[/] collapsed"
+        ramp = "" if frame.view.show_detail else f" · {scale_legend(frame)}"
         return (
-            f"Waterfall: {what}, time ↓, newest at the bottom · {legend}",
-            f"Waterfall: {what}, time ↓ · {legend}",
-            f"Waterfall: {what}, time ↓",
+            f"Waterfall: scores, time ↓, newest at the bottom, {what}{ramp} · {signs}"
+            if ramp
+            else f"Waterfall: {what}, time ↓, newest at the bottom · {signs}",
+            f"Waterfall: time ↓, {what}{ramp} · {signs}",
+            f"Waterfall: {what}{ramp}",
+            f"Waterfall:{ramp.replace(' ·', '')}" if ramp else f"Waterfall: {what}",
+            f"Waterfall: {what}",
         )
+
+    def row_at(self, event: events.MouseEvent) -> int | None:
+        offset = event.get_content_offset(self)
+        if self.frame is None or offset is None:
+            return None
+        return row_under(self.frame, offset.y, self.size.height, texture=self.texture)

@@ -97,7 +97,7 @@ def test_another_tokenizer_of_equal_size_behind_the_same_path_is_refused(
     raw = json.loads(file.read_text())
     raw["model"]["vocab"] |= {"a": raw["model"]["vocab"]["b"], "b": raw["model"]["vocab"]["a"]}
     file.write_text(json.dumps(raw))
-    code, said = call(capsys, "run", *named)
+    code, said = call(capsys, "run", *named, "--overwrite")
     assert (code, "its ids mean other text" in said.err) == (2, True)
     code, said = call(capsys, "tree", "regist", tmp_path / "named", "--config", config)
     assert (code, "holds ids of tokenizer" in said.err) == (2, True)

@@ -65,7 +65,7 @@ def test_the_dtype_can_be_chosen(folder):
 def test_a_missing_folder_is_named(tmp_path):
     missing = tmp_path / "nothing here"
     assert refusal(missing) == (
-        f"model.path '{missing}' does not exist, give a model folder or a hub id"
+        f"model.path '{missing}' does not exist, give a model folder, a GGUF file or a hub id"
     )
 
 

@@ -81,13 +81,16 @@ def test_partly_rotated_keys_are_found():
     assert len(found.inv_freq) == 2
 
 
-def test_a_sliding_window_bounds_the_trained_window():
+def test_local_layers_do_not_bound_the_window():
     config = MistralConfig(
         vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
         num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=64,
         sliding_window=24,
     )  # fmt: skip
-    assert BaseModel.from_module(MistralForCausalLM(config)).window == 24
+    base = BaseModel.from_module(MistralForCausalLM(config))
+    assert base.window == 64
+    assert base.local is not None
+    assert base.local.describe() == "layers that see only the newest 24 rows (a sliding window)"
 
 
 def _keys(base: BaseModel, x: torch.Tensor, positions: list[int]) -> torch.Tensor:

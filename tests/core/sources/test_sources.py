@@ -12,6 +12,8 @@ class Bytes:
     def encode(self, text):
         return np.frombuffer(text.encode(), np.uint8).astype(np.uint32)
 
+    turn = encode
+
 
 def events(source: str):
     return list(open_source(parse_config(f"source: {source}").source, Bytes()))

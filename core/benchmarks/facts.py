@@ -1,0 +1,182 @@
+"""Own facts: several facts in the same words, told apart by their key alone.
+
+Two families of wording share no template: ``calibration`` is what a lens or threshold may be fitted
+on, ``held_out`` what it is measured on.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from megacontext.core.benchmarks.planting import Ask, Make, Scene
+from megacontext.core.data.lexicon import FIRST, LAST, PLACES, QUALITIES, THINGS
+
+__all__ = ["FACT_TASKS", "FAMILIES", "Wording", "fact_scenes"]
+
+Rng = np.random.Generator
+_SAME = 4  # facts in the same words about one question
+
+
+@dataclass(frozen=True)
+class Wording:
+    """One way of saying a fact, and of asking for its value up to where the value begins.
+
+    Attributes:
+        fact, question, lead: with ``{key}``, the first also with ``{value}``.
+        key, value: kinds of ``_KEYS`` and ``_VALUES``.
+    """
+
+    fact: str
+    question: str
+    lead: str
+    key: str
+    value: str
+
+
+FAMILIES: dict[str, tuple[Wording, ...]] = {
+    "calibration": (
+        Wording(
+            "The access code of the {key} is {value}.",
+            "What is the access code of the {key}?",
+            "The access code of the {key} is",
+            "thing",
+            "digits",
+        ),
+        Wording(
+            "{key} was given the badge number {value} on the first day.",
+            "Which badge number was {key} given?",
+            "{key} was given the badge number",
+            "person",
+            "digits",
+        ),
+        Wording(
+            "Remember that {key} moved to {value} last spring.",
+            "Where did {key} move last spring?",
+            "Last spring {key} moved to",
+            "person",
+            "place",
+        ),
+        Wording(
+            "The invoice for the {key} carries the reference {value}.",
+            "Which reference does the invoice for the {key} carry?",
+            "The invoice for the {key} carries the reference",
+            "thing",
+            "letters",
+        ),
+        Wording(
+            "In the register the {key} is listed under {value}.",
+            "Under what is the {key} listed in the register?",
+            "In the register the {key} is listed under",
+            "thing",
+            "letters",
+        ),
+    ),
+    "held_out": (
+        Wording(
+            "Anyone who wants to open the {key} has to dial {value}.",
+            "What has to be dialled to open the {key}?",
+            "To open the {key}, one has to dial",
+            "thing",
+            "digits",
+        ),
+        Wording(
+            "{key} can be reached on extension {value} in the afternoon.",
+            "On which extension can {key} be reached?",
+            "{key} can be reached on extension",
+            "person",
+            "digits",
+        ),
+        Wording(
+            "The parents of {key} met while they were students in {value}.",
+            "In which city did the parents of {key} meet?",
+            "The parents of {key} met in",
+            "person",
+            "place",
+        ),
+        Wording(
+            "Somebody wrote the password {value} on the back of the {key}.",
+            "Which password is written on the back of the {key}?",
+            "The password on the back of the {key} is",
+            "thing",
+            "letters",
+        ),
+        Wording(
+            "The patent for the {key} was filed as {value}.",
+            "As what was the patent for the {key} filed?",
+            "The patent for the {key} was filed as",
+            "thing",
+            "letters",
+        ),
+    ),
+}
+
+
+def _thing(rng: Rng) -> str:
+    return f"{rng.choice(QUALITIES)} {rng.choice(THINGS)}"
+
+
+def _person(rng: Rng) -> str:
+    return f"{rng.choice(FIRST)} {rng.choice(LAST)}"
+
+
+def _digits(rng: Rng) -> str:
+    return str(rng.integers(10_000, 100_000))
+
+
+def _letters(rng: Rng) -> str:
+    return "".join(rng.choice(list(string.ascii_uppercase), size=5))
+
+
+def _place(rng: Rng) -> str:
+    return str(rng.choice(PLACES))
+
+
+_KEYS: dict[str, Callable[[Rng], str]] = {"thing": _thing, "person": _person}
+_VALUES: dict[str, Callable[[Rng], str]] = {
+    "digits": _digits,
+    "letters": _letters,
+    "place": _place,
+}
+
+
+def fact_scenes(family: str) -> Make:
+    """Makes scenes of ``_SAME`` facts in one wording, of which one is asked for.
+
+    Keys and values are unique in a history.
+    """
+
+    def make(rng: Rng, several: int) -> list[Scene]:
+        wordings = [FAMILIES[family][i] for i in rng.permutation(len(FAMILIES[family]))]
+        used: set[str] = set()
+
+        def fresh(draw: Callable[[Rng], str]) -> str:
+            while (text := draw(rng)) in used:
+                pass
+            used.add(text)
+            return text
+
+        scenes: list[Scene] = []
+        for number in range(several):
+            wording = wordings[number % len(wordings)]
+            pairs = [
+                (fresh(_KEYS[wording.key]), fresh(_VALUES[wording.value])) for _ in range(_SAME)
+            ]
+            asked = int(rng.integers(_SAME))
+            key, value = pairs[asked]
+            question, lead = wording.question.format(key=key), wording.lead.format(key=key)
+            text = f"\nQuestion: {question}\nAnswer: {lead}"
+            facts = tuple(wording.fact.format(key=key, value=value) for key, value in pairs)
+            scenes.append(Scene(facts, Ask(text, value, (asked,))))
+        return scenes
+
+    return make
+
+
+FACT_TASKS: dict[str, Make] = {
+    "held_out": fact_scenes("held_out"),
+    "calibration": fact_scenes("calibration"),
+}

@@ -1,0 +1,380 @@
+"""``megacontext eval ruler``: benchmarks on a shared runner, thin over ``core.benchmarks``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+
+from megacontext.core.cli import evaluate
+from megacontext.core.cli.progress import quiet_libraries
+from megacontext.core.config import Config, load_config, parse_config
+from megacontext.traces.errors import ConfigError, StorageError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from megacontext.core.benchmarks.tasks import BenchTask
+
+__all__ = ["facts", "needles", "ruler", "worlds"]
+
+MODEL = typer.Option(None, "--model", help="Model: what model.path takes; default: the config's.")
+CONFIG = typer.Option(None, "--config", help="YAML config of a run; default: all defaults.")
+SET = typer.Option([], "--set", help="Override: key.path=value; may repeat.")
+W_MAX = typer.Option(None, "--w-max", min=4, help="Budget in entries; default: the config's.")
+LENGTHS = typer.Option("4k,32k", help="Tokens of text, joined by commas: 4k, 128k, 1M.")
+OWN_LENGTHS = typer.Option(
+    "0k,4k,32k", "--lengths", help="As 4k, 128k, 1M, joined by commas; 0k: the facts alone."
+)
+HAYSTACK = typer.Option(
+    [], help="Text file or folder to hide them in; may repeat; default: Python's own texts."
+)
+TASKS = typer.Option(None, help="Names of tasks joined by commas; default: all.")
+SAMPLES = typer.Option(20, min=1, help="Questions of each task and length.")
+SHARED = typer.Option(
+    1, "--shared-haystack", min=1, help="Questions about one text; 1: a text for each."
+)
+CONTENDERS = typer.Option(None, help="Names joined by commas; default: all that can take part.")
+SEED = typer.Option(None, min=0, help="Replaces the config's seed; tasks follow from it, too.")
+OUT = typer.Option(None, "--out", help="Folder for results and tables; default: runs/BENCHMARK.")
+WORKERS = typer.Option(
+    0, min=0, help="Processes; 0: one a core for the bundled model, one for any other."
+)
+EMBEDDER = typer.Option("", help="Folder of the embedding model of the contender dense.")
+SAVE = typer.Option(None, "--save-tasks", help="Write the tasks to this file and stop.")
+LOAD = typer.Option([], "--load-tasks", help="Take tasks from this file; may repeat.")
+JSON = typer.Option(False, "--json", help="Print one JSON object.")
+_LENGTH = re.compile(r"(\d+)([kKmM]?)")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The options that all benchmarks share."""
+
+    benchmark: str
+    model: str | None
+    config: Path | None
+    set_: list[str]
+    w_max: int | None
+    lengths: str
+    tasks: str | None
+    samples: int
+    shared: int
+    contenders: str | None
+    seed: int | None
+    out: Path | None
+    workers: int
+    embedder: str
+    save: Path | None
+    load: list[Path]
+    as_json: bool
+
+    def loaded(self) -> Config:
+        """The config that the options come to."""
+        extra = list(self.set_)
+        extra += [] if self.model is None else [f"model.path={json.dumps(self.model)}"]
+        extra += [] if self.w_max is None else [f"w_max={self.w_max}"]
+        extra += [] if self.seed is None else [f"seed={self.seed}"]
+        if self.config is None:
+            return parse_config("{}", extra, "the command line")
+        return load_config(self.config, extra)
+
+    def names(self, known: Sequence[str]) -> list[str]:
+        """The tasks asked for."""
+        if self.tasks is None:
+            return list(known)
+        names = [name.strip() for name in self.tasks.split(",")]
+        for name in names:
+            if name not in known:
+                raise ConfigError(f"--tasks: {name!r} is unknown; use some of {', '.join(known)}.")
+        return list(dict.fromkeys(names))
+
+
+def lengths_of(text: str, least: int = 1) -> list[int]:
+    """Tokens: ``4k`` is 4,096 and ``1M`` 1,048,576."""
+    units = {"": 1, "k": 1 << 10, "m": 1 << 20}
+    found = []
+    for part in text.split(","):
+        match = _LENGTH.fullmatch(part.strip())
+        if match is None or int(match[1]) < least:
+            raise ConfigError(f"--lengths: {part.strip()!r} is no length; write 4k, 128k or 1M.")
+        found.append(int(match[1]) * units[match[2].lower()])
+    return sorted(set(found))
+
+
+Generate = Callable[["Tokenizer", Callable[[int, int], None]], "list[BenchTask]"]
+
+
+def ruler(
+    model: str | None = MODEL,
+    config: Path | None = CONFIG,
+    set_: list[str] = SET,
+    w_max: int | None = W_MAX,
+    lengths: str = LENGTHS,
+    tasks: str | None = TASKS,
+    samples: int = SAMPLES,
+    shared: int = SHARED,
+    contenders: str | None = CONTENDERS,
+    seed: int | None = SEED,
+    out: Path | None = OUT,
+    workers: int = WORKERS,
+    embedder: str = EMBEDDER,
+    save: Path | None = SAVE,
+    load: list[Path] = LOAD,
+    as_json: bool = JSON,
+) -> None:
+    """RULER: the official generator, prompts and scores, beside controls at the same budget.
+
+    Results are kept as they are found; the same command goes on where it was stopped.
+
+    Example: megacontext eval ruler --model smollm2 --lengths 4k,32k --samples 10 --w-max 2048
+    """
+    plan = Plan(
+        "ruler",
+        model,
+        config,
+        set_,
+        w_max,
+        lengths,
+        tasks,
+        samples,
+        shared,
+        contenders,
+        seed,
+        out,
+        workers,
+        embedder,
+        save,
+        load,
+        as_json,
+    )
+    quiet_libraries()
+    from megacontext.core.benchmarks.ruler import RULER_TASKS, generate_ruler
+
+    names, wanted = plan.names(list(RULER_TASKS)), lengths_of(lengths)
+
+    def generate(tokenizer: Tokenizer, progress: Callable[[int, int], None]) -> list[BenchTask]:
+        number = plan.loaded().seed
+        return generate_ruler(
+            tokenizer, names, wanted, samples, shared=shared, seed=number, progress=progress
+        )
+
+    run_plan(plan, "RULER", {"tasks": names, "lengths": wanted}, generate)
+
+
+def _own_set(name: str, title: str, example: str) -> Callable[..., None]:
+    """A command of a set of our own; all have the same options."""
+
+    def command(
+        model: str | None = MODEL,
+        config: Path | None = CONFIG,
+        set_: list[str] = SET,
+        w_max: int | None = W_MAX,
+        lengths: str = OWN_LENGTHS,
+        haystack: list[Path] = HAYSTACK,
+        tasks: str | None = TASKS,
+        samples: int = SAMPLES,
+        shared: int = SHARED,
+        contenders: str | None = CONTENDERS,
+        seed: int | None = SEED,
+        out: Path | None = OUT,
+        workers: int = WORKERS,
+        embedder: str = EMBEDDER,
+        save: Path | None = SAVE,
+        load: list[Path] = LOAD,
+        as_json: bool = JSON,
+    ) -> None:
+        plan = Plan(
+            name,
+            model,
+            config,
+            set_,
+            w_max,
+            lengths,
+            tasks,
+            samples,
+            shared,
+            contenders,
+            seed,
+            out,
+            workers,
+            embedder,
+            save,
+            load,
+            as_json,
+        )
+        quiet_libraries()
+        from megacontext.core.benchmarks.planting import Haystack, make_set
+        from megacontext.core.benchmarks.sets import SETS
+
+        makers, default = SETS[name]
+        names = plan.names(list(makers)) if tasks else list(default)
+        wanted, number = lengths_of(lengths, 0), plan.loaded().seed
+
+        def generate(tokenizer: Tokenizer, progress: Callable[[int, int], None]) -> list[BenchTask]:
+            return make_set(
+                name,
+                {task: makers[task] for task in names},
+                tokenizer,
+                Haystack(haystack),
+                wanted,
+                samples,
+                shared=shared,
+                seed=number,
+                progress=progress,
+            )
+
+        texts = [str(path.resolve()) for path in haystack]
+        what: dict[str, Any] = {"tasks": names, "lengths": wanted, "haystack": texts}
+        run_plan(plan, title.partition(":")[0], what, generate)
+
+    command.__name__ = name
+    command.__doc__ = f"{title}\n\nExample: {example}"
+    return command
+
+
+worlds = _own_set(
+    "worlds",
+    "Worlds: people walk, take and give things, hidden in prose (bAbI's tasks 1 to 5, made anew).",
+    "megacontext eval worlds --model smollm2 --lengths 0k,4k,32k --w-max 2048",
+)
+needles = _own_set(
+    "needles",
+    "Needles: facts that share no word with their question (after NoLiMa, made anew).",
+    "megacontext eval needles --model smollm2 --lengths 0k,4k,32k --w-max 2048",
+)
+facts = _own_set(
+    "facts",
+    "Facts: same-worded facts told apart by their key, in wording no calibration has seen.",
+    "megacontext eval facts --model smollm2 --lengths 0k,4k,32k --w-max 2048",
+)
+
+
+def run_plan(plan: Plan, title: str, what: dict[str, Any], generate: Generate) -> None:
+    """Generate or load tasks, ask them, write and show what came out."""
+    loaded = plan.loaded()
+    console = Console(stderr=True, quiet=plan.as_json)
+    out = plan.out or Path("runs") / plan.benchmark
+    if plan.save is not None:
+        _save(plan, loaded, plan.save, what, generate, console)
+        print(f"{plan.save}: tasks written.")
+        return
+    paths = plan.load or [_generated(plan, loaded, out, what, generate, console)]
+    _ask(plan, loaded, title, paths, out, console)
+
+
+def _save(
+    plan: Plan,
+    loaded: Config,
+    path: Path,
+    what: dict[str, Any],
+    generate: Generate,
+    console: Console,
+) -> None:
+    from megacontext.core.benchmarks.tasks import write_bench
+    from megacontext.core.evaluation.making import tokenizer_of
+
+    with evaluate.bar("tasks", console) as progress:
+        tasks = generate(tokenizer_of(loaded), lambda done, total: progress(done, total))
+    about = {"benchmark": plan.benchmark, "model": loaded.model.path, "seed": loaded.seed}
+    sizes = {"samples": plan.samples, "shared_haystack": plan.shared}
+    write_bench(path, tasks, about | sizes | what)
+
+
+def _generated(
+    plan: Plan,
+    loaded: Config,
+    out: Path,
+    what: dict[str, Any],
+    generate: Generate,
+    console: Console,
+) -> Path:
+    """The file of these tasks, made where an earlier run has not left it."""
+    from megacontext.core.evaluation.making import tokenizer_of
+
+    given = [tokenizer_of(loaded).to_str(), plan.samples, plan.shared, loaded.seed, what]
+    name = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:12]
+    path = out / f"tasks-{name}.jsonl.xz"
+    if not path.is_file():
+        _save(plan, loaded, path, what, generate, console)
+    return path
+
+
+def _ask(
+    plan: Plan, loaded: Config, title: str, paths: list[Path], out: Path, console: Console
+) -> None:
+    from megacontext.core.benchmarks.run import contenders_for, run_bench
+    from megacontext.core.benchmarks.summary import figures_of, page, summarize
+    from megacontext.core.evaluation.about import about_now
+    from megacontext.core.evaluation.jobs import fingerprint, workers_for
+    from megacontext.core.evaluation.tables import write_parquet
+
+    began = time.monotonic()
+    names, notes = contenders_for(plan.contenders, plan.embedder)
+    workers = workers_for(loaded, plan.workers)
+    with evaluate.bar(plan.benchmark, console) as progress:
+        results = run_bench(
+            loaded,
+            paths,
+            names,
+            out / "results.jsonl",
+            workers=workers,
+            embedder=plan.embedder,
+            progress=lambda done, total, now: progress(done, total, now or plan.benchmark),
+        )
+    cells = summarize(results, loaded.seed)
+    write_parquet(out / f"{plan.benchmark}.parquet", [asdict(result) for result in results])
+    heading = f"{title}: {loaded.model.path}, W_max {loaded.w_max:,}"
+    picture, why = _picture(out / f"{plan.benchmark}.png", heading, cells)
+    notes += why
+    command = ["megacontext", *sys.argv[1:]]
+    seconds = time.monotonic() - began
+    about = about_now(plan.benchmark, command, fingerprint(loaded), workers, seconds, notes)
+    about.write(out)
+    made = (
+        f"```\n{about.command}\n```\n\nCommit {about.commit or 'unknown'}; {about.machine}; "
+        f"{about.date}; {workers} processes, {seconds / 60:.1f} minutes in the last stretch."
+        + "".join(f" Note: {note}" for note in notes)
+    )
+    text = page(heading, made, cells, picture)
+    try:
+        (out / f"{plan.benchmark}.md").write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"{out} cannot be written ({error.strerror}).") from error
+    for note in notes:
+        console.print(f"note: {note}")
+    if plan.as_json:
+        whole = {"model": loaded.model.path, "w_max": loaded.w_max, "results": figures_of(cells)}
+        print(json.dumps(whole, allow_nan=False))
+    else:
+        _show(cells)
+        print(f"{out / f'{plan.benchmark}.md'}: {len(results)} answers.")
+
+
+def _picture(path: Path, heading: str, cells: Sequence[Any]) -> tuple[str, list[str]]:
+    """The picture's name, or a note that says why there is none."""
+    from megacontext.core.benchmarks.picture import draw
+
+    try:
+        draw(path, heading, cells)
+    except ConfigError as error:
+        return "", [f"no picture: {error}"]
+    return path.name, []
+
+
+def _show(cells: Sequence[Any]) -> None:
+    from megacontext.core.benchmarks.summary import tables_of
+
+    for title, rows in tables_of(cells):
+        print(title)
+        evaluate.show({}, rows, False)
+        print()

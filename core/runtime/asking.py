@@ -1,0 +1,99 @@
+"""A person's part of a session: questions, turns and typed text, and the replies to them.
+
+Markers say where each of them lies: ``typed @a-b`` (tokens that did not come from the source),
+``asked @a-b`` on the row of the question's refocus, ``answered @a-b`` on the reply's last row.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from megacontext.core.tree.spec import U32
+from megacontext.traces.schema import Trigger
+
+if TYPE_CHECKING:
+    from megacontext.core.runtime.session import Session
+
+__all__ = ["ANSWER_STOP", "ANSWER_TOKENS", "answer_turn", "inject", "question_text"]
+
+TEMPLATE = "\nQuestion: {question}\nAnswer:"
+"""How a question to a base model is written; what the bundled one was trained on."""
+ANSWER_TOKENS, ANSWER_STOP = 64, "\n"
+"""Longest answer to a question in the middle of a run, and the text that ends it."""
+
+
+def question_text(text: str, chat: bool = False) -> str:
+    """A typed question as the model reads it; anything but a plain question stays as it is.
+
+    Args:
+        text: what a person typed.
+        chat: the model has a chat format, which frames the turn instead.
+    """
+    asked = text.strip()
+    if chat:
+        return asked
+    return TEMPLATE.format(question=asked) if asked.endswith("?") else text
+
+
+def answer_turn(session: Session, text: str, limit: int, stop: str) -> str:
+    """Take a person's turn in, refocus on it, decode a reply and record it at once.
+
+    Args:
+        session: the running session.
+        text: the turn as the model reads it.
+        limit: longest reply, tokens.
+        stop: text that ends the reply.
+
+    Returns:
+        The reply up to ``stop``; "" where the turn was empty.
+    """
+    tokens = _turn_tokens(session, text)
+    if not len(tokens):
+        return ""
+    recorder, context = session.recorder, session.parts.focus.working_context
+    phase, session.answering = session.phase, True
+    session.steering.asked(text)
+
+    # The turn: its last token waits for the marker, which belongs to the row that it brings.
+    start = context.n_tokens
+    recorder.marker(f"typed @{start}-{start + len(tokens)}")
+    session.ingest(tokens[:-1], asked=True)
+    recorder.marker(f"asked @{start}-{start + len(tokens)}")
+    if session.config.triggers.turn_end:
+        session.take(tokens[-1:])
+        session.refocus(Trigger.TURN_END, len(tokens))
+    else:
+        session.ingest(tokens[-1:], asked=True)
+
+    # The reply, streamed, and a row for it: nobody should have to wait for the next block.
+    asked = context.n_tokens
+    reply = session.decode(limit, stop, on_token=session.steering.token)
+    recorder.marker(f"typed @{asked}-{context.n_tokens}")
+    recorder.marker(f"answered @{asked}-{context.n_tokens}")
+    session.refocus(Trigger.REPLY)
+    session.phase, session.answering, session.replied = phase, False, True
+    session.steering.answered(reply)
+    return reply
+
+
+def _turn_tokens(session: Session, text: str) -> U32:
+    """Token ids of a turn, in the model's chat format where it has one."""
+    tokenizer, tree = session.parts.base.tokenizer, session.parts.tree
+    if not text.strip():
+        return tokenizer.encode(text)
+    if tokenizer.chat is None:
+        return tokenizer.encode(text)
+    newest = tree.n_tokens - 1
+    reply_end = int(tree.tokens(newest, newest + 1)[0]) if session.replied else None
+    return tokenizer.turn(text, reply_end)
+
+
+def inject(session: Session, text: str) -> None:
+    """A person's text, taken in now without a reply; a turn ends with it."""
+    tokens = session.parts.base.tokenizer.encode(text)
+    start = session.parts.focus.working_context.n_tokens
+    session.recorder.marker(f"typed @{start}-{start + len(tokens)}")
+    phase = session.phase
+    session.ingest(tokens, asked=True)
+    session.phase = phase
+    session.refocus(Trigger.TURN_END, len(tokens))
