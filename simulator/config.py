@@ -221,10 +221,12 @@ def draw_config(seed: int) -> WorldConfig:
         max_levels=max_levels,
         w_max=w_max,
         protected_blocks=protected,
-        n_diff=int(rng.choice([1024, 100, 16, 1 + rng.integers(8)], p=[0.02, 0.03, 0.05, 0.9])),
+        n_diff=int(
+            rng.choice([1024, 100, 16, 1 + int(rng.integers(8))], p=[0.02, 0.03, 0.05, 0.9])
+        ),
         tau_expand=float(rng.choice(taus)),
         tau_collapse=float(rng.choice(taus)),
-        cooldown_steps=int(rng.choice([64, 16, rng.integers(0, 5)], p=[0.04, 0.06, 0.9])),
+        cooldown_steps=int(rng.choice([64, 16, int(rng.integers(0, 5))], p=[0.04, 0.06, 0.9])),
         rounds=int(rng.integers(1, 5)),
         storage="disk" if disk else "ram",
         record=bool(rng.random() < (0.4 if disk else 0.05)),
