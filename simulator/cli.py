@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pdb
+import traceback
 from pathlib import Path
 
 import typer
@@ -12,7 +14,13 @@ from rich.table import Table
 
 from megacontext.core.allocators import ALLOCATORS
 from megacontext.simulator.config import POLICIES, WorldConfig
-from megacontext.simulator.failures import Failure, attempt, load_failure, shrink_failure
+from megacontext.simulator.failures import (
+    Failure,
+    attempt,
+    load_failure,
+    run_operations,
+    shrink_failure,
+)
 from megacontext.simulator.fuzz import FuzzReport, fuzz
 from megacontext.simulator.lenses import LENSES
 from megacontext.simulator.metrics import Meter
@@ -129,8 +137,8 @@ def fuzz_command(
         short = _shrunk(failure, console)
         path.write_text(short.to_json())
         saved.append({"file": str(path), "kind": short.kind, "message": short.message})
-        console.print(f"{short.kind}: {short.message}", markup=False)
-        console.print(short.snippet(), markup=False, highlight=False)
+        told = f"{short.trace}\n{short.kind}: {short.message}\n\n{short.snippet()}"
+        console.print(told, markup=False, highlight=False, soft_wrap=True)
     if as_json:
         print(json.dumps(found | {"saved": saved}))
     else:
@@ -167,13 +175,16 @@ def _show_fuzz(report: FuzzReport, saved: list[dict[str, str]]) -> None:
 def replay(
     file: Path = typer.Argument(help="An operation list saved by sim fuzz."),
     shrink: bool = typer.Option(False, help="Shrink it further and save it again."),
+    debugger: bool = typer.Option(False, "--pdb", help="Stop in the debugger where it fails."),
     as_json: bool = _JSON,
 ) -> None:
     """Repeat a saved failure; exit code 1 where it still fails.
 
-    Example: megacontext sim replay tests/regressions/headroom-42.json
+    Example: megacontext sim replay tests/regressions/swallowed-arm.json
     """
     saved = load_failure(file)
+    if debugger:
+        _debug(saved)
     again = attempt(saved.config, saved.operations)
     if again is not None and shrink:
         again = _shrunk(again, Console(stderr=True, quiet=as_json))
@@ -190,9 +201,18 @@ def replay(
     elif again is None:
         print(f"{file}: {len(saved.operations)} operations, every invariant holds")
     else:
-        print(f"{again.kind}: {again.message}\n\n{again.snippet()}")
+        print(f"{again.trace}\n{again.kind}: {again.message}\n\n{again.snippet()}")
     if again is not None:
         raise typer.Exit(1)
+
+
+def _debug(saved: Failure) -> None:
+    """Run the operations and stop where they fail, with the world as it is there."""
+    try:
+        run_operations(saved.config, saved.operations)
+    except Exception as error:
+        traceback.print_exception(error)
+        pdb.post_mortem(error.__traceback__)
 
 
 @app.command()

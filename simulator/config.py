@@ -189,7 +189,7 @@ def draw_config(seed: int) -> WorldConfig:
     def choose(options: list[str]) -> str:
         return options[int(rng.integers(len(options)))]
 
-    disk = bool(rng.random() < 0.4)
+    disk = bool(rng.random() < 0.3)
     stormy = disk and bool(rng.random() < 0.6)
     bits = [1, 2, 3, 4, 5, 6, 8]
     size = 1 << int(rng.choice(bits, p=[0.15, 0.3, 0.3, 0.14, 0.08, 0.02, 0.01]))
@@ -211,20 +211,22 @@ def draw_config(seed: int) -> WorldConfig:
     )
     if not faults:
         features.pop("fault", None)
-    taus = np.array([0.0, 0.1, 0.2, 0.2, 0.2, 0.5])
+    taus = np.array([0.0, 0.125, 0.2, 0.2, 0.25, 0.25, 0.5])  # eighths are scores exactly
     return WorldConfig(
         seed=seed,
         stream=choose([name for name in STREAMS if name != "recorded"]),
-        lens=choose(list(LENSES)),
+        lens=choose([*LENSES, "lattice", "lattice"]),
         allocator=choose(["greedy", *POLICIES]),
         block_size=size,
         max_levels=max_levels,
         w_max=w_max,
         protected_blocks=protected,
-        n_diff=int(rng.choice([1024, 100, 16, 1 + rng.integers(8)], p=[0.02, 0.03, 0.05, 0.9])),
+        n_diff=int(
+            rng.choice([1024, 100, 16, 1 + int(rng.integers(8))], p=[0.02, 0.03, 0.05, 0.9])
+        ),
         tau_expand=float(rng.choice(taus)),
         tau_collapse=float(rng.choice(taus)),
-        cooldown_steps=int(rng.choice([64, 16, rng.integers(0, 5)], p=[0.04, 0.06, 0.9])),
+        cooldown_steps=int(rng.choice([64, 16, int(rng.integers(0, 5))], p=[0.04, 0.06, 0.9])),
         rounds=int(rng.integers(1, 5)),
         storage="disk" if disk else "ram",
         record=bool(rng.random() < (0.4 if disk else 0.05)),
@@ -233,6 +235,6 @@ def draw_config(seed: int) -> WorldConfig:
         reopen=bool(rng.random() < 0.8),
         keep_newest=int(rng.integers(1, 12)) if rng.random() < 0.4 else 0,
         question_tau=float(rng.choice(taus)) if rng.random() < 0.3 else None,
-        left_context=int(rng.integers(1, 2 * size + 1)) if rng.random() < 0.3 else 0,
+        left_context=int(rng.integers(1, min(2 * size, 64) + 1)) if rng.random() < 0.3 else 0,
         dtype=choose(["fp16", "fp16", "bf16", "fp32"]),
     )

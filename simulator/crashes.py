@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from megacontext.core.rng import generator
@@ -29,6 +30,8 @@ STORAGE_FAULTS = (
     "bit_flip",
     "enospc",
     "eio",
+    "interrupted_recovery",
+    "reader_beside",
 )
 
 _STRIKES_A_LIFE = 16
@@ -97,10 +100,14 @@ def draw_life(seed: int, number: int) -> tuple[WorldConfig, list[Operation]]:
 
 def _calls(config: WorldConfig, life: list[Operation]) -> int:
     """File-layer calls of an undisturbed life, the tree's creation left out."""
-    world = World(config)
+    try:
+        world = World(config)
+    except Exception:  # it fails without a fault, which the life itself will show
+        return 1
     before = world.disk.calls
-    for operation in life:
-        world.do(operation)
+    with suppress(Exception):
+        for operation in life:
+            world.do(operation)
     return world.disk.calls - before
 
 
@@ -145,13 +152,16 @@ def strike(
 ) -> None:
     """Live one broken life and add what happened to ``report``."""
     report.runs[name] += 1
-    world = World(config)
+    world: World | None = None
     try:
+        world = World(config)
         for operation in operations:
             world.do(operation)
         world.finish()
     except Exception as error:  # whatever it is, it is what this program looks for
         report.failures.append(failure_of(config, operations, error))
+    if world is None:
+        return
     seen = world.sometimes
     hits = seen["killed"] + seen["error_reported"] + seen["bit_flip_detected"]
     report.struck[name] += bool(hits + seen["bit_flip_harmless"])

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import subprocess
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, fields, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,15 @@ from megacontext.simulator.shrink import shrink
 from megacontext.simulator.world import World
 from megacontext.traces.errors import ConfigError
 
-__all__ = ["Failure", "attempt", "failure_of", "load_failure", "quiet", "shrink_failure"]
+__all__ = [
+    "Failure",
+    "attempt",
+    "failure_of",
+    "load_failure",
+    "quiet",
+    "run_operations",
+    "shrink_failure",
+]
 
 VERSION = 1
 
@@ -31,7 +40,8 @@ class Failure:
     Args:
         kind: the invariant, or the type of the exception.
         message: what was seen.
-        commit: of the product when it was found.
+        commit: of the product when it was found; ``+changes`` where the checkout had any.
+        trace: the traceback, as Python prints it.
     """
 
     config: WorldConfig
@@ -39,6 +49,7 @@ class Failure:
     kind: str
     message: str
     commit: str = ""
+    trace: str = ""
 
     def to_json(self) -> str:
         """What ``sim replay`` reads: one JSON object, one operation a line."""
@@ -47,6 +58,7 @@ class Failure:
             "kind": self.kind,
             "message": self.message,
             "commit": self.commit,
+            "trace": self.trace.splitlines(),
             "config": self.config.to_json(),
         }
         text = json.dumps(head, indent=1)[:-2]
@@ -61,18 +73,29 @@ class Failure:
         return path
 
     def snippet(self) -> str:
-        """The failure as a test to paste."""
+        """The failure as a test that runs as pasted, with the settings that are no defaults."""
         plain = {k: v for k, v in self.config.to_json().items() if v != _DEFAULTS[k]}
+        given = "".join(f"        {name}={_literal(value)},\n" for name, value in plain.items())
         lines = "".join(f"        {json.dumps(operation)},\n" for operation in self.operations)
         return (
+            "from megacontext.simulator.config import WorldConfig\n"
+            "from megacontext.simulator.world import World\n\n\n"
             f"def test_{self.kind.lower()}_seed_{self.config.seed}() -> None:\n"
             f"    # {self.message.splitlines()[0][:88]}\n"
-            f"    config = WorldConfig.from_json({plain!r})\n"
-            f"    world = World(config)\n"
+            + (
+                f"    config = WorldConfig(\n{given}    )\n"
+                if given
+                else "    config = WorldConfig()\n"
+            )
+            + "    world = World(config)\n"
             f"    for operation in [\n{lines}    ]:\n"
-            f"        world.do(operation)\n"
-            f"    world.finish()\n"
+            "        world.do(operation)\n"
+            "    world.finish()\n"
         )
+
+
+def _literal(value: object) -> str:
+    return repr(tuple(value) if isinstance(value, list) else value)
 
 
 _DEFAULTS = WorldConfig().to_json()
@@ -104,11 +127,23 @@ def attempt(config: WorldConfig, operations: Sequence[Operation]) -> Failure | N
     return None
 
 
+def run_operations(config: WorldConfig, operations: Sequence[Operation]) -> World:
+    """A new world after ``operations`` and its last checks; raises where one of them fails."""
+    world = World(config)
+    for operation in operations:
+        world.do(operation)
+    world.finish()
+    return world
+
+
 def failure_of(config: WorldConfig, done: list[Operation], error: Exception) -> Failure:
     """The record of ``error`` after ``done``."""
+    trace = "".join(traceback.format_exception(error))
     if isinstance(error, InvariantError):
-        return Failure(config, done, error.invariant, error.message, commit_id())
-    return Failure(config, done, type(error).__name__, str(error) or repr(error), commit_id())
+        kind, message = error.invariant, error.message
+    else:
+        kind, message = type(error).__name__, str(error) or repr(error)
+    return Failure(config, done, kind, message, commit_id(), trace)
 
 
 def shrink_failure(
@@ -136,8 +171,13 @@ def shrink_failure(
     with quiet():
         if not fails(config, failure.operations):
             return failure
-        for change in _PLAINER:
-            plainer = replace(config, **change)
+        for change in (*_PLAINER, *({name: value} for name, value in _PLAIN.items())):
+            if all(getattr(config, name) == value for name, value in change.items()):
+                continue
+            try:
+                plainer = replace(config, **change)
+            except ConfigError:  # the default does not fit the other settings
+                continue
             if fails(plainer, failure.operations):
                 config = plainer
         short = shrink(failure.operations, partial(fails, config), simpler, max_tries)
@@ -154,6 +194,14 @@ _PLAINER: tuple[dict[str, Any], ...] = (
     {"allocator": "greedy"},
 )
 """Configurations that are quicker to run and easier to read, tried before the operations."""
+
+
+_PLAIN: dict[str, Any] = {
+    entry.name: getattr(WorldConfig(), entry.name)
+    for entry in fields(WorldConfig)
+    if entry.name not in ("storage", "record", "stream", "lens", "allocator")
+}
+"""Settings that do not matter go back to their defaults, one by one."""
 
 
 def load_failure(path: Path) -> Failure:
@@ -182,22 +230,24 @@ def load_failure(path: Path) -> Failure:
             str(raw.get("kind", "")),
             str(raw.get("message", "")),
             str(raw.get("commit", "")),
+            "\n".join(map(str, raw.get("trace", []))),
         )
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
+@cache
 def commit_id() -> str:
-    """The product's git commit, or an empty string outside a checkout."""
+    """The product's git commit, with ``+changes`` in a checkout that has any; empty outside one."""
+    commit = _git("rev-parse", "--short", "HEAD")
+    return commit + ("+changes" if commit and _git("status", "--porcelain", "-uno") else "")
+
+
+def _git(*arguments: str) -> str:
     here = Path(__file__).resolve().parent
     try:
         done = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=False,
+            ["git", *arguments], cwd=here, capture_output=True, text=True, timeout=5, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import count, islice
+from itertools import islice
 
 from megacontext.simulator.checks.invariant import InvariantError
 from megacontext.simulator.config import WorldConfig, draw_config
@@ -22,10 +23,11 @@ _REPEAT = 16
 """Every so many worlds one is run again and must give the same hash."""
 
 _LIVES = 4
-"""Broken lives of a tree after every world."""
+"""Broken lives of a tree after every world on disk; they cost as much as a short one of these."""
 
-_WORLD_OPERATIONS = (40, 80, 160, 320)
-"""Lengths of worlds in turn: short ones reach many configurations, long ones reach depth."""
+_WORLD_OPERATIONS = {"ram": (80, 160, 320, 1280), "disk": (40, 80, 120, 160)}
+"""Lengths of worlds in turn: short ones reach many configurations, long ones reach depth. An
+operation on disk costs five times one in memory."""
 
 EXPECTED: tuple[str, ...] = (
     "level_0",
@@ -120,7 +122,7 @@ class FuzzReport:
 
 def seeds_from(seed: int) -> Iterator[int]:
     """World seeds of a fuzz run: ``seed``'s own, endless range."""
-    return count(seed * 1_000_003)
+    return itertools.count(seed * 1_000_003)
 
 
 def run_world(
@@ -187,9 +189,11 @@ def fuzz(
             config = draw_config(world_seed)
             if only is not None and not only(config):
                 continue
-            length = _WORLD_OPERATIONS[report.worlds % len(_WORLD_OPERATIONS)]
+            lengths = _WORLD_OPERATIONS[config.storage]
+            length = lengths[report.worlds % len(lengths)]
             run_world(config, draw_operations(config, length), report)
-            for name, small, operations in islice(lives, _LIVES):
+            count = _LIVES if config.storage == "disk" else 0
+            for name, small, operations in islice(lives, count):
                 strike(name, small, operations, storage)
             report.take(storage)
             if progress is not None:

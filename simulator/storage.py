@@ -265,7 +265,7 @@ class TreeSide:
         self.trouble = None
         self.disk.hooks.append(hook)
         try:
-            gister, tree = self._reopen()
+            tree = self._reopen()[1]
             self.acknowledged = max(self.acknowledged, tree.n_tokens)
         except Killed:
             self.sometimes["recovery_interrupted"] += 1
@@ -371,7 +371,9 @@ class TreeSide:
             found = True
         self.sometimes["bit_flip_detected" if found else "bit_flip_harmless"] += 1
         self.disk.flip(path, bit)
+        trouble, self.trouble = self.trouble, None  # the process lives on, and so does its trace
         self.recover()
+        self.trouble = trouble
 
     def _in_whole_slot(self, path: Path, byte: int) -> bool:
         """Whether ``byte`` lies in a header slot that is written and undamaged."""

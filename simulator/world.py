@@ -228,9 +228,8 @@ class World(Mortal):
         focus = Focus(context, self.focus.allocator, self._limits, self.config.seed)
         # A question's own threshold re-arms by that threshold.
         asked = self._asked()
-        focus.rebuild(
-            self._rows, lambda row: asked if row.trigger == Trigger.QUESTION else self._limits
-        )
+        questions = {row.step for row in self._rows if row.trigger == Trigger.QUESTION}
+        focus.rebuild(self._rows, lambda row: asked if row.step in questions else self._limits)
         focus.set_w_max(self.checker.w_max)  # it may have changed since the last row
         self.focus, self.context = focus, focus.working_context
         check_arrays(self.shadow, context.levels, context.index, context.starts)

@@ -22,7 +22,7 @@ from megacontext.simulator.checks.policy import (
 )
 from megacontext.traces.schema import MAX_REJECTED, ActionKind, Reason
 
-__all__ = ["Action", "RefocusChecker", "RoundSeen", "Rules", "clean_scores"]
+__all__ = ["Action", "RefocusChecker", "RoundSeen", "Rules", "clean_scores", "words"]
 
 Action = tuple[int, int, int, float, int, bool, int]
 """(kind, level, index, score, cost, forced, reason)."""
@@ -81,6 +81,14 @@ class RoundSeen:
     starts: np.ndarray
     budget_used: int
     w_max: int
+
+
+def words(action: Action | tuple[int, int, int, float, int]) -> str:
+    """An action or a rejected candidate in words: what, which gist, at which score, why."""
+    kind, level, index, score = action[:4]
+    verb = "expand" if kind == _EXPAND else "collapse" if kind == _COLLAPSE else f"kind {kind}"
+    reason = _NAMES.get(int(action[-1]), f"reason {action[-1]}")
+    return f"{verb} ({level}, {index}) at {score:.4g} by {reason}"
 
 
 def _said(choice: Choice | None) -> str:
@@ -145,7 +153,9 @@ class RefocusChecker:
         self._actions(seen)
         self._turned_down(seen)
         if doubtful and (still := self._unexplained(doubtful)):
-            raise InvariantError("record", f"rejected {still[0]} for a reason that is not there")
+            raise InvariantError(
+                "record", f"rejected {words(still[0])} for a reason that is not there"
+            )
         self._state(seen)
 
     def end(self) -> None:
@@ -179,7 +189,7 @@ class RefocusChecker:
                 if at >= 0 and self.shadow.levels[at : at + count] != bytes((level - 1,)) * count:
                     continue  # its members come into being in this very round
             if at >= 0 and score != seen.scores[at : at + count].max():
-                raise InvariantError("record", f"{action}, but its node has another score")
+                raise InvariantError("record", f"{words(action)}, but its node has another score")
             if reason == _BY_SCORE:
                 beyond = (
                     np.float32(score) > np.float32(limits.tau_expand)
@@ -187,7 +197,7 @@ class RefocusChecker:
                     else np.float32(score) < np.float32(-limits.tau_collapse)
                 )
                 if not beyond:
-                    raise InvariantError("thresholds", f"{action} was chosen by its score")
+                    raise InvariantError("thresholds", f"{words(action)} was chosen by its score")
 
     def _decided_again(self, seen: RoundSeen) -> None:
         """The reference policy does the same: forced collapses, and all that greedy chooses."""
@@ -195,7 +205,9 @@ class RefocusChecker:
         forces = self.round == 0 and free < self.shadow.block_size
         if not forces and not self.rules.greedy:
             if seen.actions and seen.actions[0][5]:
-                raise InvariantError("forced", f"{seen.actions[0]} was forced with {free} free")
+                raise InvariantError(
+                    "forced", f"{words(seen.actions[0])} was forced with {free} free"
+                )
             return
         now = Situation(self.shadow, seen.scores, self._memory)
         wanted: list[Choice] = []
@@ -229,7 +241,7 @@ class RefocusChecker:
         for action in seen.actions:
             kind, level, index, _, cost, forced, reason = action
             if forced != (reason in _FORCED) or reason >= int(Reason.BUDGET):
-                raise InvariantError("record", f"{action} has a reason that does not fit")
+                raise InvariantError("record", f"{words(action)} has a reason that does not fit")
             if forced:
                 self._forced(action, voluntary, free)
             else:
@@ -246,16 +258,18 @@ class RefocusChecker:
                     self.waiting.add((level, index))
                 free += gain
             else:
-                raise InvariantError("record", f"{action} is of no known kind")
+                raise InvariantError("record", f"{words(action)} is of no known kind")
             if cost != (gain if kind == _EXPAND else -gain):
-                raise InvariantError("record", f"{action} says that it costs {cost}, not ±{gain}")
+                raise InvariantError(
+                    "record", f"{words(action)} says that it costs {cost}, not ±{gain}"
+                )
             if free < 0 and not forced:
                 raise InvariantError(
-                    "budget", f"{-free} entries over w_max={self.w_max} after {action}"
+                    "budget", f"{-free} entries over w_max={self.w_max} after {words(action)}"
                 )
             if not forced and free < self.shadow.block_size and kind == _EXPAND:
                 raise InvariantError(
-                    "headroom", f"{free} entries free after the choice of {action}"
+                    "headroom", f"{free} entries free after the choice of {words(action)}"
                 )
             self.last[level, index] = (self.step, kind)
             self.sometimes["reason_" + _NAMES[reason]] += 1
@@ -267,15 +281,17 @@ class RefocusChecker:
     def _forced(self, action: Action, voluntary: int, free: int) -> None:
         kind, level, index, *_, reason = action
         if kind != _COLLAPSE:
-            raise InvariantError("forced", f"{action} is forced but no collapse")
+            raise InvariantError("forced", f"{words(action)} is forced but no collapse")
         if self.round > 0 or voluntary:
             raise InvariantError(
-                "forced", f"{action} is forced but not at the start of the refocus"
+                "forced", f"{words(action)} is forced but not at the start of the refocus"
             )
         if free >= self.shadow.block_size:
-            raise InvariantError("forced", f"{action} was forced with {free} entries free")
+            raise InvariantError("forced", f"{words(action)} was forced with {free} entries free")
         if self.cooling(kind, level, index) != (reason == int(Reason.FORCED_OVERRIDE)):
-            raise InvariantError("cooldown", f"{action} flips a cooling node, or says so wrongly")
+            raise InvariantError(
+                "cooldown", f"{words(action)} flips a cooling node, or says so wrongly"
+            )
         self.sometimes["forced_kept" if self.kept(level, index) else "forced_collapse"] += 1
 
     def _voluntary(self, action: Action) -> None:
@@ -283,7 +299,7 @@ class RefocusChecker:
         if self.cooling(kind, level, index):
             step = self.last[level, index][0]
             raise InvariantError(
-                "cooldown", f"{action} at refocus {self.step} flips what refocus {step} did"
+                "cooldown", f"{words(action)} at refocus {self.step} flips what refocus {step} did"
             )
         if kind == _EXPAND:
             if self._lately(kind, level, index):
@@ -291,13 +307,15 @@ class RefocusChecker:
             if (level, index) in self.spent:
                 if not self.limits.reopen:
                     raise InvariantError(
-                        "rearming", f"{action} expands a node that was never re-armed"
+                        "rearming", f"{words(action)} expands a node that was never re-armed"
                     )
                 self.waiting.discard((level, index))
                 self.sometimes["reopened_unarmed"] += 1
             self.spent[level, index] = action[3]
         elif self.kept(level, index):
-            raise InvariantError("protected", f"{action} folds one of the newest blocks by choice")
+            raise InvariantError(
+                "protected", f"{words(action)} folds one of the newest blocks by choice"
+            )
 
     def _forget_below(self, level: int, index: int) -> None:
         """Nodes that a collapse swallows are forgotten: they are new when they come back."""
@@ -333,7 +351,7 @@ class RefocusChecker:
 
     def _unprotected(self, action: Action) -> None:
         if self.protected(action[1], action[2]):
-            raise InvariantError("protected", f"{action} makes a protected block coarser")
+            raise InvariantError("protected", f"{words(action)} makes a protected block coarser")
 
     def _turned_down(self, seen: RoundSeen) -> None:
         if len(seen.rejected) > MAX_REJECTED:

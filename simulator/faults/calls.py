@@ -21,7 +21,7 @@ class Killed(BaseException):
     """The simulated process died; no product code may catch this."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """One call of the file layer, as hooks see it before it happens.
 

@@ -11,19 +11,17 @@ from megacontext.simulator.lenses.base import LensView, SimLens
 
 __all__ = ["Lattice"]
 
-_VALUES = np.array(
-    [-0.5, -0.25, -0.2, -0.1, 0.0, 0.1, 0.2, 0.25, 0.3, 0.5, 0.6], np.float16
-).astype(np.float32)
+_VALUES = np.arange(-6, 10, dtype=np.float32) / 16
 
 
 @dataclass
 class Lattice(SimLens):
-    """A node's value stays for a few refocuses, then moves by one place, about 0.1."""
+    """A node's value stays for a few refocuses, then moves by a sixteenth."""
 
     name: ClassVar[str] = "lattice"
 
     def score(self, view: LensView) -> np.ndarray:
         node = view.index.astype(np.int64) * 7 + view.levels.astype(np.int64) * 3
-        place = (node * 5 + (view.step + node) // 3 + self.seed % 11) % (2 * len(_VALUES))
+        place = (node * 5 + (view.step + node) // 2 + self.seed % 11) % (2 * len(_VALUES))
         scores: np.ndarray = _VALUES[np.minimum(place, 2 * len(_VALUES) - 1 - place)]
         return scores

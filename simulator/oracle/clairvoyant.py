@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from megacontext.simulator.lenses import LensView, SimLens
-from megacontext.simulator.streams import Stream
+from megacontext.simulator.streams import Lives, Stream
 
 __all__ = ["Clairvoyant"]
 
@@ -24,7 +24,7 @@ class Clairvoyant(SimLens):
     """Scores by the soonest use within ``horizon`` blocks of time, fading by ``fade`` a block."""
 
     name: ClassVar[str] = "clairvoyant"
-    stream: Stream | None = field(default=None, repr=False)
+    stream: Stream | Lives | None = field(default=None, repr=False)
     horizon: int = 6
     fade: float = 0.93
 

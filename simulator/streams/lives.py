@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from megacontext.simulator.streams.base import Stream, Truth
+from megacontext.simulator.streams.base import Stream, StreamSpec, Truth
 
 __all__ = ["Lives"]
 
@@ -23,6 +23,11 @@ class Lives:
         self.inner = inner
         self._begun: list[tuple[int, int]] = []  # (first token, shift), ascending
         self._count = 0
+
+    @property
+    def spec(self) -> StreamSpec:
+        """Of ``inner``."""
+        return self.inner.spec
 
     def begin(self, n_tokens: int) -> None:
         """Whatever comes behind the first ``n_tokens`` tokens is another text from now on."""

@@ -1,4 +1,4 @@
-"""Every command that reads a trace, with one bit turned over: a sentence, no traceback."""
+"""Every reader of a trace, over traces with one bit turned over: a sentence, no traceback."""
 
 import pytest
 

@@ -122,3 +122,35 @@ def test_a_run_that_does_not_fit_says_where_it_ended(capsys: pytest.CaptureFixtu
     assert sim(*small) == 0
     told = " ".join(capsys.readouterr().err.split())
     assert f"ends at {found['tokens']} of 240 tokens: more does not fit 1 levels" in told
+
+
+def test_a_failure_is_told_with_its_traceback_and_a_test_that_runs_as_pasted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("megacontext.core.tree.buffer.RamRows.rollback", lambda *_: None)
+    config = WorldConfig(block_size=4, w_max=64, n_diff=7)
+    path = Failure(
+        config, [["append", 8], ["fault", "gist_failure", 1, 0], ["append", 8]], "tree", ""
+    ).save(tmp_path)
+    assert sim("replay", str(path)) == 1
+    told = capsys.readouterr().out
+    assert "Traceback (most recent call last)" in told
+    assert "_same_length" in told
+    snippet = told[told.index("from megacontext") :]
+    assert "n_diff=7" in snippet
+    pasted: dict[str, object] = {}
+    exec(snippet, pasted)  # noqa: S102
+    test = next(value for name, value in pasted.items() if name.startswith("test_"))
+    with pytest.raises(Exception, match="tokens instead of"):
+        test()  # type: ignore[operator]
+
+
+def test_shrinking_leaves_only_the_settings_that_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("megacontext.core.tree.buffer.RamRows.rollback", lambda *_: None)
+    config = WorldConfig(n_diff=7, cooldown_steps=9, dtype="bf16", features={"append": 3})
+    life = [["append", 8], ["refocus"], ["fault", "gist_failure", 1, 0], ["append", 8]]
+    saved = Failure(config, life, "tree", "")
+    short = shrink_failure(saved)
+    assert short.config == WorldConfig(stream="uniform", lens="static")
+    assert [operation[0] for operation in short.operations] == ["fault", "append"]
+    assert "n_diff" not in short.snippet()

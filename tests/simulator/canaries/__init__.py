@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from canaries.edits import CHOICES, COMMITS, RECOVERIES, TRACES
 from canaries.focus_bugs import (
     _free_running,
     a_splice_loses_an_entry,
@@ -121,3 +122,27 @@ CANARIES = [
     Canary("trace CRC not checked", trace_crc_not_checked, disk=True, record=True, slow=True),
     Canary("trace lock ignored", trace_lock_ignored, disk=True, record=True),
 ]
+_QUICK = frozenset(
+    {
+        "oldest expansion wins ties",
+        "dearest group pays",
+        "one action too few",
+        "never re-armed",
+        "keys are not committed",
+        "the commit's checksum runs on",
+        "closing does not commit",
+        "left context one short",
+        "rows of a batch out of order",
+    }
+)
+"""Of the edits, those that every test run plants; the others are marked slow."""
+
+
+def _edits(family: dict[str, Callable[[Patch], None]], **where: bool) -> list[Canary]:
+    return [Canary(n, plant, slow=n not in _QUICK, **where) for n, plant in family.items()]
+
+
+CANARIES += _edits(CHOICES)
+CANARIES += _edits(COMMITS, disk=True)
+CANARIES += _edits(RECOVERIES, disk=True)
+CANARIES += _edits(TRACES, record=True)
