@@ -32,7 +32,7 @@ test: $(STAMP)
 # 2,048, beside a sliding window of the same size.
 demo-real: $(REAL)
 	$(BIN)/megacontext eval facts --model smollm2 --config smollm2 --lengths 32k --samples 8 \
-	  --shared-haystack 8 --w-max 2048 --contenders ours,recency --out runs/demo-real
+	  --shared-haystack 8 --w-max 2048 --contenders ours,recency --set threads=2 --out runs/demo-real
 
 test-real: $(REAL)
 	$(BIN)/python -m pytest -n 0 --real tests/real

@@ -31,7 +31,7 @@ from megacontext.traces.state import violations_of
 
 __all__ = ["Report", "verify"]
 
-_VOLATILE_METADATA = frozenset({"mc.created", "mc.git"})
+_VOLATILE_METADATA = frozenset({"mc.created", "mc.git", "mc.notes"})
 _MAX_PROBLEMS = 20
 
 

@@ -1,7 +1,8 @@
 """Test tiers and Hypothesis profiles.
 
 ``pytest`` runs the fast tier; ``--slow`` adds the slow one, ``--real`` a public model; tests
-marked ``gpu`` run where a CUDA device is. ``HYPOTHESIS_PROFILE=dev`` draws new random examples, the default ``ci`` is fixed.
+marked ``gpu`` run where a CUDA device is. ``HYPOTHESIS_PROFILE=dev`` draws new random examples, the
+default ``ci`` is fixed.
 """
 
 import os

@@ -21,6 +21,7 @@ from megacontext.traces.schema import COLUMNS, HEAT_BINS, OPTIONAL
 __all__ = [
     "ACTION_DTYPE",
     "NEUTRAL_HEAT",
+    "PAIR_DTYPE",
     "REJECTED_DTYPE",
     "BatchColumns",
     "TraceRow",
@@ -48,6 +49,18 @@ REJECTED_DTYPE = np.dtype(
 )
 """One candidate that was turned down, packed (13 bytes)."""
 
+PAIR_DTYPE = np.dtype(
+    [
+        ("block", "<u8"),
+        ("query_token", "<u8"),
+        ("block_token", "<u8"),
+        ("layer", "<i2"),
+        ("head", "<i2"),
+        ("weight", "<f4"),
+    ]
+)
+"""One token of a question that met one token of a block, packed (32 bytes)."""
+
 NEUTRAL_HEAT = 128
 """Heat of a bin without a scored node: what a score of 0 gives."""
 
@@ -74,7 +87,8 @@ _SCALARS = {
 _FIXED = np.dtype(list(_SCALARS.items()))  # packed: the first bytes under the CRC
 _NULLABLE_FLOATS = ("kv_drift", "delta_nll")
 _LISTS = {"new_tokens": "<u4", "new_nll": "<f4", "appended_levels": "<i1", "levels": "<i1"}
-_STRUCTS = {"actions": ACTION_DTYPE, "rejected": REJECTED_DTYPE}
+_STRUCTS = {"actions": ACTION_DTYPE, "rejected": REJECTED_DTYPE, "score_pairs": PAIR_DTYPE}
+_LATE_LISTS = ("score_pairs",)  # under the CRC only where they hold something
 _STRINGS = ("marker", "knobs")
 _U32 = struct.Struct("<I")
 
@@ -120,6 +134,7 @@ class TraceRow:
     marker: str | None = None
     trigger: int = 0
     knobs: str | None = None
+    score_pairs: np.ndarray = field(default_factory=partial(np.empty, 0, PAIR_DTYPE))
     crc: int = 0
 
 
@@ -172,6 +187,8 @@ def crc_of(row: TraceRow) -> int:
         value = getattr(row, name)
         parts.append(b"\0" if value is None else b"\1" + np.array(value, "<f4").tobytes())
     for name, dtype in (_LISTS | _STRUCTS).items():
+        if name in _LATE_LISTS:
+            continue
         array = getattr(row, name)
         parts += [_U32.pack(len(array)), np.ascontiguousarray(array, dtype).tobytes()]
     if row.scores is None:
@@ -189,6 +206,11 @@ def crc_of(row: TraceRow) -> int:
         else:
             raw = text.encode(errors="replace")
             parts += [b"\1", _U32.pack(len(raw)), raw]
+    for name in _LATE_LISTS:
+        array = getattr(row, name)
+        if len(array):
+            packed = np.ascontiguousarray(array, _STRUCTS[name]).tobytes()
+            parts += [_U32.pack(len(array)), packed]
     return zlib.crc32(b"".join(parts))
 
 

@@ -124,6 +124,17 @@ _REJECTED = pa.struct(
     ]
 )
 
+_PAIR = pa.struct(
+    [
+        ("block", pa.uint64()),
+        ("query_token", pa.uint64()),
+        ("block_token", pa.uint64()),
+        ("layer", pa.int16()),
+        ("head", pa.int16()),
+        ("weight", pa.float32()),
+    ]
+)
+
 COLUMNS: list[pa.Field] = [
     pa.field("step", pa.uint32(), nullable=False),
     pa.field("round", pa.uint8(), nullable=False),
@@ -157,10 +168,11 @@ COLUMNS: list[pa.Field] = [
     # Beyond the first published list; readers that do not know them may ignore them.
     pa.field("trigger", pa.int8(), nullable=False),
     pa.field("knobs", pa.string(), nullable=True),
+    pa.field("score_pairs", pa.list_(_PAIR), nullable=False),
     pa.field("crc", pa.uint32(), nullable=False),
 ]
 
-OPTIONAL = frozenset({"trigger", "knobs"})
+OPTIONAL = frozenset({"trigger", "knobs", "score_pairs"})
 """Columns that were added after the first published list: a trace may lack them."""
 
 CLOCK_COLUMNS = frozenset(

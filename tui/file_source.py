@@ -274,7 +274,7 @@ class FileSource:
         if self._reader is None:
             return ()
         try:
-            return score_pairs(self._reader, number, node)
+            return score_pairs(self._reader, number, node, self.info.block_size)
         except TraceError:
             return ()  # the next refresh or the row itself says what is wrong
 

@@ -113,21 +113,27 @@ def damaged_row(
     )
 
 
-def score_pairs(reader: TraceReader, number: int, node: Node) -> tuple[Pair, ...]:
-    """What row ``number`` says in its optional column of pairs about ``node``; () without one.
+def score_pairs(reader: TraceReader, number: int, node: Node, block_size: int) -> tuple[Pair, ...]:
+    """What row ``number`` says of token pairs in the blocks that ``node`` covers; () if nothing.
 
     Raises:
         TraceError: the reader was closed.
     """
     if PAIRS_COLUMN not in reader.schema.names:
         return ()
-    block = reader.block_of(number)
-    first, batch = next(reader.project([PAIRS_COLUMN], block, block + 1))
+    part = reader.block_of(number)
+    first, batch = next(reader.project([PAIRS_COLUMN], part, part + 1))
     if batch is None:
         return ()
-    entries = batch.column(0)[number - first].as_py() or []
+    # A raw block and a gist of one block cover it alone, a gist above covers K times as many.
+    blocks = block_size ** max(node.level - 1, 0)
     return tuple(
-        Pair(int(e["query_token"]), int(e["block_token"]), float(e["weight"]), str(e["label"]))
-        for e in entries
-        if (e["level"], e["index"]) == (node.level, node.index)
+        Pair(
+            int(entry["query_token"]),
+            int(entry["block_token"]),
+            float(entry["weight"]),
+            f"head {entry['layer']}.{entry['head']}",
+        )
+        for entry in batch.column(0)[number - first].as_py() or []
+        if entry["block"] // blocks == node.index
     )

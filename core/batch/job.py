@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from megacontext.core.batch.plan import Job
 from megacontext.core.config import parse_config
@@ -55,7 +55,11 @@ def is_finished(job: Job) -> bool:
         with TraceReader.open(job.trace) as reader:
             recorded = parse_config(reader.meta.config, recorded=True)
             # A trace records what an ``auto`` kind came to; it counts while it would again.
-            config = resolve_kinds(parse_config(job.config))
+            given = parse_config(job.config)
+            config = resolve_kinds(given)
+            if (given.lens.kind, config.lens.kind) == ("auto", "heads"):
+                # Of a model whose heads find nothing it came to bm25, which only loading tells.
+                config = replace(config, lens=recorded.lens)
             weights = reader.meta.extra.get("mc.weights", "")
             return reader.finished and recorded == config and weights == weights_id(config)
     except MegaContextError:

@@ -22,6 +22,7 @@ from megacontext.core.benchmarks.tasks import BenchTask
 from megacontext.core.heads.calibration import HeadsCalibration, cache_folder, load_cached
 from megacontext.core.heads.encoder import HeadReader
 from megacontext.core.model.base import BaseModel
+from megacontext.core.stages import stage
 from megacontext.core.tree.spec import F32, U32
 from megacontext.traces.errors import ModelError
 
@@ -88,7 +89,13 @@ def calibration_for(
     fingerprint = model_fingerprint(base)
     known = load_cached(fingerprint)
     if known is None:
-        known = calibrate(base, progress=progress)
+
+        def report(done: int, total: int) -> None:
+            stage(f"finding the heads of {base.name} that look things up, once: {done}/{total}")
+            progress(done, total)
+
+        report(0, 1)
+        known = calibrate(base, progress=report)
         known.save(cache_folder() / "heads" / f"{fingerprint}.json")
     return known
 

@@ -12,6 +12,7 @@ from megacontext.core.heads.history_keys import HistoryKeys
 from megacontext.core.heads.search import block_attention, pair_weights
 from megacontext.core.lenses.base import U32, LensNeeds, Observation, TreeView
 from megacontext.core.lenses.blocks import pool_blocks, recency_prior
+from megacontext.traces.row import PAIR_DTYPE
 
 __all__ = ["HeadsLens", "Match", "Pair"]
 
@@ -89,6 +90,15 @@ class HeadsLens:
     def matches(self) -> tuple[Match, ...]:
         """Why the newest question's blocks were selected, best first."""
         return () if self._lookup is None else self._lookup.matches
+
+    def score_pairs(self) -> np.ndarray:
+        """See :class:`~megacontext.core.lenses.base.ExplainsScores`."""
+        rows = [
+            (match.block, pair.query_token, pair.block_token, pair.layer, pair.head, pair.weight)
+            for match in self.matches
+            for pair in match.pairs
+        ]
+        return np.array(rows, PAIR_DTYPE)
 
     def block_scores(self) -> F32 | None:
         """Strength of every block at the newest question, F32[blocks]; None before one."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from megacontext.core.focus.actions import F32, I8, I64
 
-__all__ = ["U32", "Lens", "LensNeeds", "Observation", "TreeView"]
+__all__ = ["U32", "ExplainsScores", "Lens", "LensNeeds", "Observation", "TreeView"]
 
 U32 = npt.NDArray[np.uint32]
 
@@ -84,6 +84,15 @@ class LensNeeds:
     query_tokens: int | None = None
     hidden_states: int = 0
     attention: bool = False
+
+
+@runtime_checkable
+class ExplainsScores(Protocol):
+    """A lens that can say which tokens its newest scores come from."""
+
+    def score_pairs(self) -> npt.NDArray[np.void]:
+        """PAIR_DTYPE [n] of the traces: pairs of tokens, the strongest first within a block."""
+        ...
 
 
 class Lens(Protocol):

@@ -43,7 +43,8 @@ def resolve_kinds(config: Config) -> Config:
         )
     gist, lens = config.gist, config.lens
     if gist.kind == "auto":
-        gist = replace(gist, kind="gistnet" if gist.path or "gistnet" in bundled else "none")
+        untrained = "token" if lens.kind == "similarity" else "none"  # which reads its keys
+        gist = replace(gist, kind="gistnet" if gist.path or "gistnet" in bundled else untrained)
     if lens.kind == "auto":
         if lens.path:
             lens = replace(lens, kind="heads" if lens.path.endswith(".json") else "lensnet")

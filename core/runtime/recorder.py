@@ -12,7 +12,7 @@ import numpy as np
 from megacontext.core.config import FocusConfig
 from megacontext.core.focus import RoundResult
 from megacontext.core.model.window import SyncStats
-from megacontext.traces.row import TraceRow
+from megacontext.traces.row import PAIR_DTYPE, TraceRow
 from megacontext.traces.schema import Phase
 from megacontext.traces.writer import TraceWriter
 
@@ -24,11 +24,16 @@ Observer = Callable[[list[TraceRow]], None]
 
 @dataclass(frozen=True)
 class TimedRound:
-    """A refocus round and what it took, microseconds."""
+    """A refocus round and what it took, microseconds.
+
+    ``pairs`` PAIR_DTYPE [n]: which tokens of the question met which tokens of the history, where
+    the lens says so.
+    """
 
     result: RoundResult
     us_lens: float
     us_alloc: float
+    pairs: np.ndarray = field(default_factory=lambda: np.empty(0, PAIR_DTYPE))
 
 
 @dataclass
@@ -114,6 +119,7 @@ class Recorder:
                 budget_used=result.budget_used,
                 w_max=result.w_max,
                 trigger=result.trigger,
+                score_pairs=timed.pairs,
                 kv_mode=sync.mode,
             )
             if number == 0:

@@ -11,6 +11,7 @@ from itertools import count
 import numpy as np
 
 from megacontext.core.config import Config, FocusConfig
+from megacontext.core.lenses.base import ExplainsScores
 from megacontext.core.model.layout import Layout
 from megacontext.core.runtime.aside import second_core
 from megacontext.core.runtime.asking import answer_turn
@@ -377,7 +378,10 @@ class Session:
             scored = time.perf_counter()
             result = focus.round(scores)
             done = time.perf_counter()
-            rounds.append(TimedRound(result, (scored - began) * 1e6, (done - scored) * 1e6))
+            timed = TimedRound(result, (scored - began) * 1e6, (done - scored) * 1e6)
+            if question_tokens and isinstance(parts.lens, ExplainsScores):
+                timed = replace(timed, pairs=parts.lens.score_pairs())
+            rounds.append(timed)
             self.outcome.bad_scores += result.bad_scores
             if result.last:
                 break

@@ -36,7 +36,7 @@ def test_the_snippet_is_python_that_names_every_operation() -> None:
     saved = Failure(WorldConfig(seed=4), [["append", 3], ["refocus"]], "budget", "1 over")
     compile(saved.snippet(), "snippet", "exec")
     assert '["append", 3]' in saved.snippet()
-    assert "'seed': 4" in saved.snippet()
+    assert "seed=4" in saved.snippet()
 
 
 @pytest.mark.parametrize(

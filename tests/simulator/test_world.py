@@ -55,11 +55,15 @@ def test_a_long_fuzz_run_holds_and_everything_happens_in_it() -> None:
 
 
 def test_no_crash_loses_a_committed_token() -> None:
-    report = crash_run(2800)
+    report = crash_run(3100)
     cuts, strikes = sum(report.runs.values()), sum(report.struck.values())
     assert cuts + strikes >= 5000, "every life is struck by its fault and ends in a power cut"
     assert [f"{f.kind}: {f.message}" for f in report.failures] == []
-    assert min(report.struck.values()) > 50
+    # Two faults strike no call of the disk: what they did is counted apart.
+    apart = {"reader_beside": "read_beside", "interrupted_recovery": "recovery_interrupted"}
+    for fault, strikes in report.struck.items():
+        happened = report.sometimes[apart[fault]] if fault in apart else strikes
+        assert happened > 50, fault
 
 
 @pytest.mark.slow

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from megacontext.core.lenses.bm25 import BM25
 from megacontext.traces.reader import TraceReader
+from megacontext.traces.row import PAIR_DTYPE
 from megacontext.traces.token_index import TokenIndex
+from megacontext.traces.writer import TraceWriter
 from megacontext.tui.explain import Pair, bm25, strongest
 from megacontext.tui.file_source import FileSource
 from megacontext.tui.render.inspector import draw_inspector
-from megacontext.tui.rows import PAIRS_COLUMN, row_model, score_pairs
+from megacontext.tui.rows import row_model, score_pairs
 from megacontext.tui.session import Session
 from megacontext.tui.view import Node
 
@@ -109,26 +111,18 @@ def test_each_query_token_is_listed_once_by_its_strongest_pair() -> None:
     assert [(p.query_token, p.block_token) for p in strongest(pairs)] == [(1, 11), (2, 10)]
 
 
-def test_the_optional_column_is_read_from_a_trace(small_trace: Path, tmp_path: Path) -> None:
-    entry = {"level": 1, "index": 4, "query_token": 90, "block_token": 35, "weight": 0.5}
-    kind = pa.list_(
-        pa.struct(
-            [("level", pa.int8()), ("index", pa.uint64()), ("query_token", pa.uint64()),
-             ("block_token", pa.uint64()), ("weight", pa.float32()), ("label", pa.string())]
-        )
-    )  # fmt: skip
-    reader = TraceReader.open(small_trace)
+def test_pairs_are_read_from_a_trace(small_trace: Path, tmp_path: Path) -> None:
     path = tmp_path / "pairs.arrow"
-    fields = [*reader.schema, pa.field(PAIRS_COLUMN, kind)]
-    schema = pa.schema(fields, metadata=reader.schema.metadata)
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
-        for number, batch in enumerate(reader.batches()):
-            given = [[entry | {"label": f"head {number}"}]] * batch.num_rows
-            columns = [*batch.columns, pa.array(given, kind)]
-            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
-    assert score_pairs(reader, 0, Node(1, 4)) == ()
-    reader.close()
-    with_pairs = TraceReader.open(path)
-    assert score_pairs(with_pairs, 0, Node(1, 4)) == (Pair(90, 35, 0.5, "head 0"),)
-    assert score_pairs(with_pairs, 0, Node(1, 5)) == ()
-    with_pairs.close()
+    pairs = np.array([(4, 90, 35, 17, 5, 0.5), (40, 91, 330, 18, 6, 0.25)], PAIR_DTYPE)
+    with TraceReader.open(small_trace) as reader:
+        meta = {k.decode(): v.decode() for k, v in reader.schema.metadata.items()}
+        with TraceWriter(path, meta) as writer:
+            for number, row in enumerate(reader.rows()):
+                writer.put(replace(row, score_pairs=pairs if number == 1 else pairs[:0]))
+    with TraceReader.open(path) as reader:
+        assert [row.step for row in reader.rows() if len(row.score_pairs)]
+        assert score_pairs(reader, 0, Node(1, 4), 8) == ()
+        assert score_pairs(reader, 1, Node(1, 4), 8) == (Pair(90, 35, 0.5, "head 17.5"),)
+        assert score_pairs(reader, 1, Node(0, 4), 8) == (Pair(90, 35, 0.5, "head 17.5"),)
+        assert score_pairs(reader, 1, Node(2, 5), 8) == (Pair(91, 330, 0.25, "head 18.6"),)
+        assert score_pairs(reader, 1, Node(1, 5), 8) == ()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from megacontext.core.evaluation.contenders import CONTENDERS, take_seat
+from megacontext.core.evaluation.dense import DENSE_PACKAGE
 from megacontext.core.evaluation.fixed import best_blocks, newest_blocks, sink_and_newest
 from megacontext.core.evaluation.focused import is_raw
 from megacontext.core.evaluation.kit import token_spans
@@ -40,6 +41,8 @@ def test_the_oracle_brings_gold_and_recency_never_does(kit, task, stream):
 
 @pytest.mark.parametrize("name", [n for n in CONTENDERS if n != "full"])
 def test_no_contender_exceeds_the_budget(kit, task, name, monkeypatch):
+    if name == "dense":
+        pytest.importorskip(DENSE_PACKAGE, reason="needs the extra dense")
     held = []
     append = KVWindow.append
 

@@ -40,7 +40,8 @@ def test_another_model_has_no_bundled_weights(bundle):
         ("", "gistnet", "lensnet"),
         ("gist: {path: own}", "gistnet", "similarity"),  # the bundle's lens reads other keys
         ("gist: {path: own}\nlens: {path: own}", "gistnet", "lensnet"),
-        ("model: {path: some/model}", "token", "bm25"),
+        ("model: {path: some/model}", "none", "heads"),
+        ("model: {path: some/model}\nlens: {kind: similarity}", "token", "similarity"),
         ("model: {path: some/model}\ngist: {path: own}", "gistnet", "similarity"),
         ("model: {path: some/model}\ngist: {path: own}\nlens: {path: own}", "gistnet", "lensnet"),
     ],

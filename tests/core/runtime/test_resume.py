@@ -88,10 +88,10 @@ def test_a_trace_older_than_a_key_goes_on_by_its_own_config_alone(begun):
 
 def test_a_new_run_over_a_tree_with_a_history_says_that_it_goes_on_behind_it(config_text, tmp_path):
     settings = [f"tree.path={tmp_path / 'tree'}", "tree.storage=disk", "source.max_tokens=80"]
-    config, told = parse_config(config_text, settings), []
+    config, notes = parse_config(config_text, settings), {0: [], 1: []}
     for number in range(2):
-        run(config, tmp_path / f"{number}.arrow", control=False, on_notes=told.append)
-    first, second = (" ".join(notes) for notes in told)
+        run(config, tmp_path / f"{number}.arrow", control=False, on_notes=notes[number].extend)
+    first, second = (" ".join(notes[number]) for number in range(2))
     assert "goes on behind" not in first
     assert "holds 104 tokens already and this run goes on behind them" in second
     with TraceReader.open(tmp_path / "1.arrow") as reader:
