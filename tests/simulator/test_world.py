@@ -62,7 +62,7 @@ def test_no_crash_loses_a_committed_token() -> None:
     # Two faults strike no call of the disk: what they did is counted apart.
     apart = {"reader_beside": "read_beside", "interrupted_recovery": "recovery_interrupted"}
     for fault, strikes in report.struck.items():
-        happened = report.sometimes[apart[fault]] if fault in apart else strikes
+        happened = report.happened[apart[fault]] if fault in apart else strikes
         assert happened > 50, fault
 
 
