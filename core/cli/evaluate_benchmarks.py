@@ -365,7 +365,7 @@ def _ask(
     except OSError as error:
         raise StorageError(f"{out} cannot be written ({error.strerror}).") from error
     for note in notes:
-        console.print(f"note: {note}")
+        console.print(f"note: {note}", markup=False)
     if plan.as_json:
         whole = {"model": loaded.model.path, "w_max": loaded.w_max, "results": figures_of(cells)}
         print(json.dumps(whole, allow_nan=False))
