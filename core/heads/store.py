@@ -20,6 +20,7 @@ from megacontext.core.heads.calibration import HeadsCalibration
 from megacontext.core.tree.buffer import RamRows
 from megacontext.core.tree.codec import CODES, STORED
 from megacontext.core.tree.ctxfile import CtxFile
+from megacontext.core.tree.disk_errors import disk_errors
 from megacontext.core.tree.header import Header, Kind
 from megacontext.core.tree.spec import U32, Progress
 from megacontext.traces.errors import StorageError
@@ -70,7 +71,8 @@ class KeyStore:
         if folder is None:
             self._rows: RamRows | CtxFile = RamRows((width,), STORED["int8"])
         else:
-            self._rows = _open_or_create(files, folder, tree_id, calibration)
+            with disk_errors(f"open {folder / HEADS_FILE}"):
+                self._rows = _open_or_create(files, folder, tree_id, calibration)
         # What a reader of the newest, unfinished chunk was told last.
         self._tail_key: tuple[int, int] | None = None
         self._tail: I8 = np.empty((0, width), np.int8)
@@ -86,7 +88,8 @@ class KeyStore:
         if self.count <= whole:
             return
         if isinstance(self._rows, CtxFile):
-            self._rows.trim(whole)
+            with disk_errors(f"shorten {self._rows.path}"):
+                self._rows.trim(whole)
         else:
             self._rows.rollback((whole, 0, 0))
 
@@ -97,6 +100,9 @@ class KeyStore:
         progress: Progress | None = None,
     ) -> None:
         """Encode the chunks that are complete within ``n_tokens`` and not stored yet.
+
+        Raises:
+            StorageError: the disk failed; opening the tree again encodes what is missing.
 
         Args:
             tokens: token ids [start, stop) of the history.
@@ -109,7 +115,9 @@ class KeyStore:
             first = self.count
             stop = min(whole, first + batch)
             read = np.asarray(tokens(max(0, first - self.left), stop))
-            self._rows.append(np.ascontiguousarray(self.encoder.encode_chunks(read, first)))
+            keys = np.ascontiguousarray(self.encoder.encode_chunks(read, first))
+            with disk_errors(f"write {HEADS_FILE}"):
+                self._rows.append(keys)
             if progress is not None:
                 progress(total - (whole - self.count), total)
 
@@ -136,7 +144,8 @@ class KeyStore:
             committed_tokens: tokens of LOD0 on stable storage.
         """
         if self.count <= committed_tokens:
-            self._rows.commit()
+            with disk_errors(f"commit {HEADS_FILE}"):
+                self._rows.commit()
 
     def close(self) -> None:
         """Let go of the file; what was not committed is encoded again next time."""
