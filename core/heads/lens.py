@@ -19,7 +19,9 @@ __all__ = ["HeadsLens", "Match", "Pair"]
 _MAX_QUESTION = 128
 """Newest tokens of a question that ask; a longer one asks with its end."""
 _SINK_SCORE = 0.15
-"""Of the first block: an attention sink that every model was trained with. Never worth a swap."""
+"""Of the first block, raw: the attention sink that a model was trained with goes last."""
+_SINK_HIDDEN = 0.6
+"""Of the gist over the first block: without its sink a model attends to whatever comes first."""
 _GIVE_WAY = -0.5
 """Of raw blocks far back that an earlier question expanded, and of the question's near misses."""
 _NEIGHBOUR = 0.9
@@ -109,7 +111,7 @@ class HeadsLens:
         scores = recency_prior(observation)
         if len(scores) == 0:
             return scores
-        scores[0] = max(scores[0], _SINK_SCORE)
+        scores[0] = max(scores[0], _SINK_SCORE if observation.levels[0] == 0 else _SINK_HIDDEN)
         if observation.tree is None:
             return scores
         if observation.question_tokens == 0:
