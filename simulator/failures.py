@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import subprocess
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -150,16 +152,21 @@ def shrink_failure(
     failure: Failure,
     max_tries: int = 3000,
     progress: Callable[[int, int], None] = lambda tries, operations: None,
+    cpu_seconds: float = math.inf,
 ) -> Failure:
     """The shortest list of the simplest operations that fails in the same way.
 
     Args:
         progress: called after each try with their number and the length of the list so far.
+        cpu_seconds: when they are used up, what is shortest by then is the answer.
     """
     tries, length = 0, len(failure.operations)
+    deadline = time.process_time() + cpu_seconds
 
     def fails(config: WorldConfig, operations: list[Operation]) -> bool:
         nonlocal tries, length
+        if time.process_time() > deadline:
+            return False
         again = attempt(config, operations)
         same = again is not None and again.kind == failure.kind
         tries += 1

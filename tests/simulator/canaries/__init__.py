@@ -60,7 +60,7 @@ __all__ = ["CANARIES", "Canary"]
 @dataclass(frozen=True)
 class Canary:
     """One bug; ``disk`` and ``record``: looked for in worlds that have such a thing; ``lives``:
-    looked for by the crash runner."""
+    looked for by the crash runner; ``test``: no world shows it, this test does."""
 
     name: str
     plant: Callable[[Patch], None]
@@ -68,6 +68,7 @@ class Canary:
     record: bool = False
     lives: bool = False
     slow: bool = False
+    test: str | None = None
 
 
 CANARIES = [
