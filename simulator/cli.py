@@ -125,7 +125,8 @@ def fuzz_command(
         task = bar.add_task("fuzz", total=minutes * 60)
 
         def progress(report: FuzzReport) -> None:
-            rate = f"{report.worlds} worlds, {report.steps_per_s:,.0f} steps/s"
+            rate = f"{report.worlds} worlds, {report.crashes} lives, "
+            rate += f"{report.steps_per_s:,.0f} steps/s"
             bar.update(task, completed=report.seconds, description=rate)
 
         report = fuzz(seed, seconds=minutes * 60, worlds=worlds, progress=progress)
@@ -164,6 +165,7 @@ def _show_fuzz(report: FuzzReport, saved: list[dict[str, str]]) -> None:
     for name in ("worlds", "steps", "rounds", "operations", "crashes"):
         table.add_row(name, f"{getattr(report, name):,}")
     table.add_row("steps/s", f"{report.steps_per_s:,.0f}")
+    table.add_row("crashes/s", f"{report.crashes_per_s:,.0f}")
     table.add_row("failures", str(len(report.failures)))
     table.add_row("never happened", ", ".join(report.never) or "-")
     console.print(table)

@@ -31,6 +31,7 @@ class WorldConfig:
         question_tau: the threshold of expansions at a question; None for ``tau_expand``.
         left_context: tokens before a block that its gist depends on.
         dtype: of stored gists: fp16, bf16 or fp32.
+        heads: whether the keys of a model's heads lie beside the tree, as ``HEADS.ctx``.
         reopen: whether a question may expand at once what was collapsed just before it.
         keep_newest: raw blocks among so many newest ones are folded by choice only at a question,
             and by force only when no other group is open.
@@ -60,6 +61,7 @@ class WorldConfig:
     question_tau: float | None = None
     left_context: int = 0
     dtype: str = "fp16"
+    heads: bool = False
     storage: str = "ram"
     record: bool = False
     recording: str | None = None
@@ -237,4 +239,5 @@ def draw_config(seed: int) -> WorldConfig:
         question_tau=float(rng.choice(taus)) if rng.random() < 0.3 else None,
         left_context=int(rng.integers(1, min(2 * size, 64) + 1)) if rng.random() < 0.3 else 0,
         dtype=choose(["fp16", "fp16", "bf16", "fp32"]),
+        heads=disk and bool(rng.random() < 0.3),
     )

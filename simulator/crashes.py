@@ -32,9 +32,23 @@ STORAGE_FAULTS = (
     "eio",
     "interrupted_recovery",
     "reader_beside",
+    "commit_beside",
+    "gist_failure",
 )
 
 _STRIKES_A_LIFE = 16
+_A_TRACE_EVERY = 4
+_TRACE_FAULTS = (
+    "kill",
+    "torn_tail",
+    "enospc",
+    "eio",
+    "trace_disk_full",
+    "slow_trace_disk",
+    *["trace_bit_flip"] * 6,
+)
+_PARTS = {"lost_fsync": 0.3, "failed_fsync": 0.3, "enospc": 0.3, "gist_failure": 0.1}
+"""The part of a life's calls among which the n-th is drawn, for faults that see not all of them."""
 
 
 @dataclass
@@ -67,12 +81,39 @@ class CrashReport:
         )
         return [
             (name, self.runs[name], self.struck[name], self.dropped[name], failed[name])
-            for name in STORAGE_FAULTS
+            for name in dict.fromkeys((*STORAGE_FAULTS, *_TRACE_FAULTS))
         ]
 
 
 def draw_life(seed: int, number: int) -> tuple[WorldConfig, list[Operation]]:
-    """A small tree and what happens to it."""
+    """A small tree and what happens to it, or, every fourth time, a short trace."""
+    draw = _draw_trace_life if number % _A_TRACE_EVERY == 0 else _draw_tree_life
+    return draw(seed, number)
+
+
+def _draw_trace_life(seed: int, number: int) -> tuple[WorldConfig, list[Operation]]:
+    rng = generator(seed, "crash.trace", number)
+    size = 1 << int(rng.integers(1, 4))
+    config = WorldConfig(
+        seed=number,
+        block_size=size,
+        max_levels=int(rng.integers(1, 4)),
+        w_max=64,
+        storage="disk",
+        record=True,
+        features={"resume": 0},
+    )
+    life: list[Operation] = []
+    for _ in range(int(rng.integers(4, 24))):
+        life += [["append", int(rng.integers(1, 2 * size))], ["refocus"]]
+        if rng.random() < 0.2:
+            life.append(["marker", int(rng.integers(0, 100))])
+        if rng.random() < 0.2:
+            life.append(["question", 1 + int(rng.integers(8)), 1 + int(rng.integers(3))])
+    return config, life
+
+
+def _draw_tree_life(seed: int, number: int) -> tuple[WorldConfig, list[Operation]]:
     rng = generator(seed, "crash.life", number)
     size = 1 << int(rng.integers(1, 5))
     config = WorldConfig(
@@ -84,6 +125,7 @@ def draw_life(seed: int, number: int) -> tuple[WorldConfig, list[Operation]]:
         w_max=1024,
         storage="disk",
         features={"resume": 0},
+        heads=bool(rng.random() < 0.3),
     )
     life: list[Operation] = []
     for _ in range(int(rng.integers(3, 8))):
@@ -112,20 +154,24 @@ def _calls(config: WorldConfig, life: list[Operation]) -> int:
 
 
 def broken_lives(seed: int) -> Iterator[tuple[str, WorldConfig, list[Operation]]]:
-    """Without end: (fault, world, operations): the fault, the life, and a power cut at its end."""
+    """Without end: (fault, world, operations): the fault, the life, a power cut, and what comes
+    after it."""
     for number in itertools.count():
         config, life = draw_life(seed, number)
         rng = generator(seed, "crash.strikes", number)
         calls = _calls(config, life)
         for _ in range(_STRIKES_A_LIFE):
-            name = STORAGE_FAULTS[int(rng.integers(len(STORAGE_FAULTS)))]
-            part = 0.3 if name in ("lost_fsync", "failed_fsync", "enospc") else 0.8
-            nth = 1 + int(rng.integers(max(1, int(calls * part))))
+            faults = _TRACE_FAULTS if config.record else STORAGE_FAULTS
+            name = faults[int(rng.integers(len(faults)))]
+            nth = 1 + int(rng.integers(max(1, int(calls * _PARTS.get(name, 0.8)))))
             salt, other = rng.integers(1 << 16, size=2).tolist()
             fault: Operation = ["fault", name, nth, salt]
-            at = other % len(life) if name == "bit_flip" else 0
-            end: Operation = ["crash", other, (0, 50, 90)[other % 3]]
-            yield name, config, [*life[:at], fault, *life[at:], end]
+            at = 0
+            if name in ("bit_flip", "trace_bit_flip", "slow_trace_disk"):
+                at = other % len(life)  # these strike at once, so something has to be there
+            end: list[Operation] = [["crash", other, (0, 50, 90)[other % 3]]]
+            end += [["append", 1 + other % (3 * config.block_size)], ["refocus"], ["commit"]]
+            yield name, config, [*life[:at], fault, *life[at:], *end]
 
 
 def crash_run(
@@ -147,6 +193,18 @@ def crash_run(
     return report
 
 
+_STRUCK = ("killed", "error_reported", "bit_flip_detected", "bit_flip_harmless")
+_STRUCK_BY = {
+    "trace_bit_flip": ("trace_bit_flip_detected", "trace_bit_flip_harmless"),
+    "slow_trace_disk": ("slow_trace_dropped_scores", "slow_trace_kept_scores"),
+    "reader_beside": ("read_beside",),
+    "commit_beside": ("commit_inside_a_look",),
+    "interrupted_recovery": ("recovery_interrupted", "recovery_failed"),
+    "gist_failure": ("gist_failure", "regist_failed"),
+}
+"""What says in a world that a fault really struck: any of the first, or of its own."""
+
+
 def strike(
     name: str, config: WorldConfig, operations: list[Operation], report: CrashReport
 ) -> None:
@@ -163,7 +221,6 @@ def strike(
     if world is None:
         return
     seen = world.sometimes
-    hits = seen["killed"] + seen["error_reported"] + seen["bit_flip_detected"]
-    report.struck[name] += bool(hits + seen["bit_flip_harmless"])
+    report.struck[name] += any(seen[what] for what in (*_STRUCK, *_STRUCK_BY.get(name, ())))
     report.dropped[name] += bool(seen["recovery_dropped_tail"])
     report.happened.update(seen)

@@ -8,68 +8,28 @@ crash, gists against gists made anew.
 from __future__ import annotations
 
 import json
-import zlib
 from collections import Counter
 from contextlib import nullcontext
-from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
-
-from megacontext.core.tree import HashGister, Tree, TreeSpec
+from megacontext.core.tree import Tree, TreeSpec
+from megacontext.simulator.checks.disk import DiskRules
 from megacontext.simulator.checks.invariant import InvariantError
 from megacontext.simulator.checks.tree import check_gists, check_tokens
-from megacontext.simulator.faults import SECTOR, At, Call, Fate, Killed, SimDisk
+from megacontext.simulator.faults import At, Call, Fate, Killed, SimDisk
+from megacontext.simulator.gister import FailingGister
+from megacontext.simulator.keys import KeySide
+from megacontext.simulator.looks import TREE, Looks
 from megacontext.simulator.streams import Lives
-from megacontext.traces.errors import LockedError, MegaContextError, ModelError, StorageError
+from megacontext.traces.errors import MegaContextError, ModelError, StorageError
 
-__all__ = ["DIM", "KEY_DIM", "TREE", "FailingGister", "TreeSide"]
+__all__ = ["TREE", "TreeSide"]
 
-TREE = Path("/sim/tree")
-DIM, KEY_DIM = 4, 2
 _GIST_CHECK_TOKENS = 512
 _READ_EVERY = 4
 """Commits after which a reader looks at the tree."""
-_SLOT = 4096
-_FIELDS = 88  # bytes of a header's numbers
-_DATA_START = 2 * _SLOT
-"""Two header slots come first in every ``.ctx`` file; a slot ends in the CRC-32 of the rest."""
 
 
-@dataclass
-class FailingGister:
-    """A hash gister that can be told to fail at its n-th call."""
-
-    checkpoint_id: str = "hash-0"
-    fail_in: int = 0
-    nan: bool = False
-    dim: int = DIM
-    key_dim: int = KEY_DIM
-    left_context: int = 0
-
-    def __post_init__(self) -> None:
-        self.inner = HashGister(self.dim, self.key_dim, self.checkpoint_id, self.left_context)
-
-    def encode_blocks(self, tokens: np.ndarray, left: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self._maybe(self.inner.encode_blocks(tokens, left))
-
-    def encode_gists(self, level: int, children: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self._maybe(self.inner.encode_gists(level, children))
-
-    def _maybe(self, made: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        if self.fail_in == 0:
-            return made
-        self.fail_in -= 1
-        if self.fail_in:
-            return made
-        if not self.nan:
-            raise ModelError("the simulated gister failed; try again.")
-        vectors = made[0].copy()
-        vectors[-1, 0] = np.nan
-        return vectors, made[1]
-
-
-class TreeSide:
+class TreeSide(Looks):
     """Creates, grows, breaks and reopens one tree.
 
     Attributes:
@@ -84,6 +44,7 @@ class TreeSide:
         disk: SimDisk | None,
         sometimes: Counter[str],
         left_context: int = 0,
+        heads: bool = False,
     ) -> None:
         self.stream, self.disk, self.sometimes = stream, disk, sometimes
         self.gister = FailingGister(spec.gist_checkpoint, left_context=left_context)
@@ -94,30 +55,32 @@ class TreeSide:
         self.trouble: tuple[At, Fate | None] | None = None  # for the next recovery
         self._gisters = {1: self.gister}  # by generation: those that may be on the disk
         self._commits = 0
+        self._look_at = 0  # at this read of a reader the next commit comes
         self._gists_checked_at = 0
+        self._heads = heads and disk is not None
+        self._rules = None if disk is None else DiskRules(disk, TREE)
         self.watch_disk()
         self.tree = self._create()
+        self.keys = KeySide(self.tree, disk, sometimes) if heads and disk is not None else None
 
     def _create(self) -> Tree:
         if self.disk is None:
             return Tree.create(self.spec, self.gister, now_ns=0)
-        return Tree.create(self.spec, self.gister, TREE, self.disk, now_ns=0)
+        assert self._rules is not None
+        tree = Tree.create(self.spec, self.gister, TREE, self.disk, now_ns=0)
+        self._rules.check_stable("after the tree was made")
+        self._rules.check_names("after the tree was made")
+        return tree
 
     def watch_disk(self) -> None:
-        """From now on every header slot that is written is checked for what it may not do."""
+        """From now on every call is checked for what a writer may not do."""
         if self.disk is not None:
-            self.disk.hooks.append(self._slot_comes_last)
+            self.disk.hooks.append(self._by_the_rules)
 
-    def _slot_comes_last(self, call: Call) -> bool:
-        """A new header may only be written when all data before it are on stable storage."""
-        if call.same:
-            return False
-        if call.kind == "pwrite" and call.offset < _DATA_START and ".ctx" in call.path.name:
-            late = [sector for sector in call.dirty if sector >= _DATA_START // SECTOR]
-            if late and not self.lying and ".lost" not in call.path.name:
-                raise InvariantError(
-                    "commit_order", f"a header of {call.path} before {len(late)} sectors of data"
-                )
+    def _by_the_rules(self, call: Call) -> bool:
+        assert self._rules is not None
+        if not self.lying:
+            self._rules.at_call(call)
         return False
 
     # -- growing -----------------------------------------------------------------------------
@@ -138,6 +101,8 @@ class TreeSide:
             self.stream.begin(start)  # what failed must leave nothing: other tokens come now
             self.tree.append(self.stream.tokens(start, start + n_tokens))
         self._same_length(start + n_tokens)
+        if self.keys is not None:
+            self.keys.follow()
         if self.tree.n_tokens - self._gists_checked_at >= _GIST_CHECK_TOKENS:
             self.check()
 
@@ -146,61 +111,31 @@ class TreeSide:
             raise InvariantError("tree", f"{self.tree.n_tokens} tokens instead of {n_tokens}")
 
     def commit(self) -> None:
-        self.tree.commit()
+        if self._look_at and self.disk is not None and not self.lying:
+            self.commit_inside_a_look(self._look_at)
+        else:
+            self.tree.commit()
+        self._look_at = 0
         self.acknowledged = self.tree.n_tokens
         if self.tree.committed_tokens != self.acknowledged:
             raise InvariantError("durability", "committed_tokens is behind a commit")
+        self._committed("after a commit")
         if self.disk is not None and not self.lying:
-            for path in self.disk.files():
-                if path.suffix == ".ctx" and path.parent == TREE:
-                    self._is_stable(path)
             self._commits += 1
             if self._commits % _READ_EVERY == 0:
-                self._read_commit()
+                self.read_commit()
 
-    def _read_commit(self) -> None:
-        """A reader sees the commit that just returned, whole."""
-        assert self.disk is not None
-        with self.disk.undisturbed(), Tree.open(TREE, files=self.disk, write=False) as reader:
-            if reader.n_tokens != self.acknowledged:
-                raise InvariantError(
-                    "reader", f"{reader.n_tokens} tokens after a commit of {self.acknowledged}"
-                )
-            self._reads_well(reader)
+    def commit_beside(self, nth: int) -> None:
+        """The next commit comes at the n-th read of a reader."""
+        self._look_at = nth
 
-    def _reads_well(self, reader: Tree) -> None:
-        """What ``reader`` has is right, and it finds nothing wrong."""
-        check_tokens(reader, self.stream, "a reader")
-        said = [*reader.verify(), *reader.recovery.notes]
-        if said:
-            raise InvariantError("reader", f"beside a sound writer it says: {said[0]}")
-        self.sometimes["read_beside"] += 1
-
-    def read_beside(self, nth: int) -> None:
-        """Before the n-th changing call from now a reader opens the tree and verifies it."""
-        if self.disk is None:
-            return
-        disk, tree = self.disk, self.tree
-
-        def look(call: Call) -> bool:
-            if tree is self.tree and not self.lying:  # else the writer is another one by now
-                with disk.undisturbed(), Tree.open(TREE, files=disk, write=False) as reader:
-                    self._reads_well(reader)
-            return False
-
-        disk.hooks.insert(0, At(nth, lambda call: call.changing and ".ctx" in call.path.name, look))
-
-    def _is_stable(self, path: Path) -> None:
-        """Both slots and all rows of a committed file are on stable storage."""
-        assert self.disk is not None
-        level = int(path.stem[3:])
-        rows = self.acknowledged // self.spec.block_size**level
-        wide = 4 if self.spec.dtype == "fp32" else 2
-        values = KEY_DIM * 2 if path.name.startswith("KEY") else DIM * wide
-        end = _DATA_START + rows * (4 if level == 0 else values)
-        # The last sector may hold later rows of an earlier process, written and not committed.
-        if any((sector + 1) * SECTOR <= end for sector in self.disk.unsynced(path)):
-            raise InvariantError("durability", f"{path} is not synced after a commit")
+    def _committed(self, when: str) -> None:
+        """What was acknowledged is what a power cut would leave."""
+        if self._rules is not None and not self.lying:
+            self._rules.check_rows(self.acknowledged, self.spec.block_size, when)
+            self._rules.check_leftovers(when)
+            self._rules.check_stable(when)
+            self._rules.check_names(when)
 
     def regist(self, number: int) -> None:
         """New gists by another gister; the tokens and their commit stay.
@@ -213,24 +148,39 @@ class TreeSide:
             self.sometimes["regist_same_checkpoint"] += 1
         else:
             new = FailingGister(f"hash-{number}", left_context=before.left_context)
+        new.fail_in, new.nan, before.fail_in = before.fail_in, before.nan, 0
         self.gister = new
         if self.disk is not None:
             self._gisters[self._generation() + 1] = new
         try:
             self.tree.regist(new)
-        except MegaContextError:
+        except MegaContextError as error:
             self.gister = before
-            raise
+            if not isinstance(error, ModelError) or new.fail_in:
+                raise
+            self._refused_regist()
+            return
         self.acknowledged = self.tree.n_tokens
+        self._committed("after a regist")
         self.check()
         self.sometimes["regist"] += 1
+
+    def _refused_regist(self) -> None:
+        """The gister failed: the old gists stay, and nothing of the attempt does."""
+        self.acknowledged = self.tree.n_tokens  # a regist commits first
+        self._committed("after a regist that failed")
+        self.check()
+        self.sometimes["regist_failed"] += 1
 
     # -- breaking ----------------------------------------------------------------------------
 
     def close(self) -> None:
         """A clean end: closing commits."""
+        if self.keys is not None:
+            self.keys.close()
         self.tree.close()
         self.acknowledged = self.tree.n_tokens
+        self._committed("after closing")
 
     def recover(self) -> int:
         """Open what is on the disk after a crash; returns the tokens that are there.
@@ -242,8 +192,10 @@ class TreeSide:
         assert self.disk is not None
         if self.trouble is not None:
             self._recover_in_trouble(*self.trouble)
+        assert self._rules is not None
+        rows = self._rules.gist_rows()
         gister, tree = self._reopen()
-        self.gister, self.tree = gister, tree
+        self.gister, self.tree, self.keys = gister, tree, None
         least = 0 if self.lying else self.acknowledged
         if not least <= tree.n_tokens <= self.attempted:
             raise InvariantError(
@@ -251,7 +203,9 @@ class TreeSide:
                 f"{tree.n_tokens} tokens recovered, {self.acknowledged} were committed and "
                 f"{self.attempted} attempted",
             )
-        self._account(tree)
+        self._account(tree, rows)
+        if self._heads:
+            self.keys = KeySide(tree, self.disk, self.sometimes)
         self.check()
         if tree.n_tokens < self.attempted or tree.n_tokens < self.acknowledged:
             self.stream.begin(tree.n_tokens)
@@ -267,6 +221,8 @@ class TreeSide:
         try:
             tree = self._reopen()[1]
             self.acknowledged = max(self.acknowledged, tree.n_tokens)
+            if self._heads:
+                KeySide(tree, self.disk, self.sometimes)
         except Killed:
             self.sometimes["recovery_interrupted"] += 1
         except StorageError as error:
@@ -281,9 +237,14 @@ class TreeSide:
         else:
             self.disk.crash(fate)
 
-    def _account(self, tree: Tree) -> None:
-        """What the recovery says of itself, and a full check of what it left."""
+    def _account(self, tree: Tree, rows: dict[int, int] | None) -> None:
+        """What the recovery says of itself, and a full check of what it left.
+
+        Args:
+            rows: of each level by the headers before it.
+        """
         assert self.disk is not None
+        assert self._rules is not None
         said = tree.recovery
         if tree.n_tokens < self.attempted:
             self.sometimes["recovery_dropped_tail"] += 1
@@ -297,8 +258,17 @@ class TreeSide:
             raise InvariantError(
                 "recovery", f"{tree.committed_tokens} of {tree.n_tokens} committed"
             )
+        size = self.spec.block_size
+        self._rules.check_rows(tree.n_tokens, size, "after a recovery")
+        self._rules.check_leftovers("after a recovery")
         if self.lying:
             return
+        self._rules.check_stable("after a recovery")
+        self._rules.check_names("after a recovery")
+        if rows is not None and said.rebuilt_nodes != self._rules.missing(
+            rows, tree.n_tokens, size
+        ):
+            raise InvariantError("recovery", f"it says that it made {said.rebuilt_nodes} gists")
         if said.fell_back or said.dropped_tokens:
             raise InvariantError("recovery", f"an honest disk, and yet: {said.notes[0]}")
         with self.disk.undisturbed():
@@ -343,57 +313,6 @@ class TreeSide:
         self.gister, self._gisters = gister, {1: gister}
         return gister, self._create()
 
-    def flip_a_bit(self, salt: int) -> None:
-        """Turn one bit over under a closed tree, look, and turn it back."""
-        assert self.disk is not None
-        self.close()
-        sizes = {p: size for p, size in sorted(self.disk.files().items()) if p.parent == TREE}
-        paths = [path for path, size in sizes.items() if size]
-        path = paths[salt % len(paths)]
-        bit = salt * 2654435761 % (sizes[path] * 8)
-        if salt % 3 == 0:  # the fields of a header, one after the other
-            bit = (salt // 3 % 2) * _SLOT * 8 + salt * 7919 % (_FIELDS * 8)
-            bit %= sizes[path] * 8
-        in_header = self._in_whole_slot(path, bit // 8)
-        self.disk.flip(path, bit)
-        try:
-            with Tree.open(TREE, files=self.disk, write=False) as reader:
-                found = bool(reader.verify() or reader.recovery.notes)
-                if in_header and not found and not reader.recovery.damaged_slots:
-                    raise InvariantError("bit_flip", f"bit {bit} of {path} hit a header unnoticed")
-                whole = reader.n_tokens == self.acknowledged
-                if not found:
-                    check_tokens(reader, self.stream, "a flipped bit")
-                    if not whole:
-                        raise InvariantError("bit_flip", f"bit {bit} of {path} lost tokens")
-                    check_gists(reader, self.gister.inner)
-        except MegaContextError:
-            found = True
-        self.sometimes["bit_flip_detected" if found else "bit_flip_harmless"] += 1
-        self.disk.flip(path, bit)
-        trouble, self.trouble = self.trouble, None  # the process lives on, and so does its trace
-        self.recover()
-        self.trouble = trouble
-
-    def _in_whole_slot(self, path: Path, byte: int) -> bool:
-        """Whether ``byte`` lies in a header slot that is written and undamaged."""
-        assert self.disk is not None
-        if path.suffix != ".ctx" or byte >= _DATA_START:
-            return False
-        handle = self.disk.open(path)
-        slot = handle.pread(byte // _SLOT * _SLOT, _SLOT)
-        handle.close()
-        return len(slot) == _SLOT and zlib.crc32(slot[:-4]).to_bytes(4, "little") == slot[-4:]
-
-    def open_second_writer(self) -> None:
-        assert self.disk is not None
-        try:
-            Tree.open(TREE, self.gister, files=self.disk)
-        except LockedError:
-            self.sometimes["second_writer_refused"] += 1
-            return
-        raise InvariantError("lock", "a second writer was let in")
-
     # -- checking ----------------------------------------------------------------------------
 
     def check(self) -> None:
@@ -401,4 +320,6 @@ class TreeSide:
         with nullcontext() if self.disk is None else self.disk.undisturbed():
             check_tokens(self.tree, self.stream, "the tree")
             check_gists(self.tree, self.gister.inner)
+            if self.keys is not None:
+                self.keys.check()
         self._gists_checked_at = self.tree.n_tokens

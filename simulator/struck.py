@@ -48,6 +48,9 @@ class Struck:
     def read_beside(self, nth: int) -> None:
         self.side.read_beside(nth)
 
+    def commit_beside(self, nth: int) -> None:
+        self.side.commit_beside(nth)
+
     def disturb_recovery(self, hook: At, fate: Fate | None) -> None:
         """The next recovery meets ``hook``; ``fate`` is what a power cut at it leaves."""
         self.side.trouble = hook, fate
@@ -58,9 +61,13 @@ class Struck:
     def flip_a_bit(self, salt: int) -> None:
         if self._armed:
             return
-        if self._recorder is not None and self._recorder.files is self.disk:
-            self._recorder.flip_a_bit(salt)
+        self.flip_a_trace_bit(salt)
         self.side.flip_a_bit(salt)
+
+    def flip_a_trace_bit(self, salt: int) -> None:
+        recorder = self._recorder
+        if not self._armed and recorder is not None and recorder.files is self.disk:
+            recorder.flip_a_bit(salt)
 
     @property
     def w_max(self) -> int:

@@ -24,13 +24,14 @@ from megacontext.simulator.checks.invariant import InvariantError
 from megacontext.simulator.checks.refocus import Action, RefocusChecker, RoundSeen, Rules
 from megacontext.simulator.config import WorldConfig
 from megacontext.simulator.faults import FAULTS, Fate, Killed, SimDisk
+from megacontext.simulator.gister import DIM, KEY_DIM
 from megacontext.simulator.lenses import LensView, make_lens
 from megacontext.simulator.mortal import Mortal
 from megacontext.simulator.operations import Operation
 from megacontext.simulator.recording import Recorder
 from megacontext.simulator.rows import make_row
 from megacontext.simulator.settle import Settling
-from megacontext.simulator.storage import DIM, KEY_DIM, TreeSide
+from megacontext.simulator.storage import TreeSide
 from megacontext.simulator.streams import Lives, StreamSpec, Truth, make_stream
 from megacontext.traces.errors import StorageError, TraceError
 from megacontext.traces.files import OS_FILES
@@ -86,6 +87,7 @@ class World(Mortal):
             self.disk if on_disk else None,
             self.sometimes,
             config.left_context,
+            config.heads,
         )
         self._recorder: Recorder | None = None
         if out is not None:

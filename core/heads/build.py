@@ -53,5 +53,4 @@ def head_encoder(
 
 def keys_of_tree(encoder: HeadEncoder, tree: Tree) -> HistoryKeys:
     """The keys of a tree's history: beside it on disk, or in memory."""
-    store = KeyStore(encoder, tree.folder_path, tree.tree_id)
-    return HistoryKeys(encoder, store, lambda: tree.committed_tokens)
+    return HistoryKeys(encoder, KeyStore.beside(encoder, tree), lambda: tree.committed_tokens)

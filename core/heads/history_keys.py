@@ -41,11 +41,7 @@ class HistoryKeys:
 
     def follow(self, tokens: Tokens, n_tokens: int, progress: Progress | None = None) -> None:
         """Encode what the history of ``n_tokens`` has in whole chunks; commit if it is due."""
-        self.store.trim(n_tokens)
-        before = self.store.count
-        self.store.extend(tokens, n_tokens, progress)
-        if self.store.count > before:
-            self.store.commit(self.committed())
+        self.store.follow(tokens, n_tokens, self.committed(), progress)
 
     def pieces(self, tokens: Tokens, n_tokens: int, whole: int) -> list[Tensor]:
         """Keys of the first ``whole`` of ``n_tokens`` tokens, int8 [t, H * D] in two pieces."""

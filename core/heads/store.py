@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from megacontext.core.tree.ctxfile import CtxFile
 from megacontext.core.tree.disk_errors import disk_errors
 from megacontext.core.tree.header import Header, Kind
 from megacontext.core.tree.spec import U32, Progress
+from megacontext.core.tree.tree import Tree
 from megacontext.traces.errors import StorageError
 from megacontext.traces.files import OS_FILES, FileLayer
 
@@ -77,6 +78,18 @@ class KeyStore:
         self._tail_key: tuple[int, int] | None = None
         self._tail: I8 = np.empty((0, width), np.int8)
 
+    @classmethod
+    def beside(cls, encoder: KeyEncoder, tree: Tree, files: FileLayer = OS_FILES) -> Self:
+        """The keys of ``tree``'s history: in its folder, or in memory as the tree is.
+
+        Raises:
+            StorageError: the disk failed.
+        """
+        store = cls(encoder, tree.folder_path, tree.tree_id, files)
+        # Keys of tokens that the tree lost would pass for those of what comes in their place.
+        store.trim(tree.n_tokens)
+        return store
+
     @property
     def count(self) -> int:
         """Tokens whose keys are stored: whole chunks."""
@@ -84,6 +97,8 @@ class KeyStore:
 
     def trim(self, n_tokens: int) -> None:
         """Forget keys of tokens that the history does not have."""
+        if self._tail_key is not None and self._tail_key[1] > n_tokens:
+            self._tail_key = None
         whole = n_tokens // self.chunk * self.chunk
         if self.count <= whole:
             return
@@ -120,6 +135,24 @@ class KeyStore:
                 self._rows.append(keys)
             if progress is not None:
                 progress(total - (whole - self.count), total)
+
+    def follow(
+        self,
+        tokens: Callable[[int, int], U32],
+        n_tokens: int,
+        committed_tokens: int,
+        progress: Progress | None = None,
+    ) -> None:
+        """Encode what the history of ``n_tokens`` has in whole chunks; commit if it is due.
+
+        Args:
+            committed_tokens: tokens of LOD0 on stable storage.
+        """
+        self.trim(n_tokens)
+        before = self.count
+        self.extend(tokens, n_tokens, progress)
+        if self.count > before:
+            self.commit(committed_tokens)
 
     def newest(self, tokens: Callable[[int, int], U32], n_tokens: int) -> I8:
         """Keys int8 [n_tokens - count, bytes] of the newest tokens, which fill no chunk yet."""
@@ -164,7 +197,8 @@ def _open_or_create(
             file = CtxFile.open(files, path, True, "it is made anew")
         except StorageError:
             file = None
-        if file is not None and _same(file.header, header):
+        # No other check of this file ever reads all of it, and a wrong key looks like a right one.
+        if file is not None and _same(file.header, header) and file.is_intact():
             file.settle()
             return file
         if file is not None:

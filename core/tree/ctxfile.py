@@ -207,9 +207,11 @@ class CtxFile:
         self._write_slot(self._header)
 
     def trim(self, count: int) -> None:
-        """Forget committed rows from ``count`` on, durably, before anything overwrites them."""
+        """Forget rows from ``count`` on, durably, before anything overwrites them."""
         if self.count <= count:
             return
+        if count > self._header.count:
+            self._handle.datasync()  # rows that no commit has covered are vouched for from now on
         self.count, self._commit_crc, self._total_crc = count, 0, self._crc(0, count)
         self._put(
             replace(
@@ -244,9 +246,13 @@ class CtxFile:
         found = []
         if slots.damaged:
             found.append(f"{slots.damaged} of 2 headers of {self.path.name} are damaged.")
-        if self._crc(0, self.committed) != self._header.total_crc:
+        if not self.is_intact():
             found.append(f"the {self.committed} entries of {self.path.name} fail their checksum.")
         return found
+
+    def is_intact(self) -> bool:
+        """Whether all committed rows have their checksum; reads all of them."""
+        return self._crc(0, self.committed) == self._header.total_crc
 
     def close(self) -> None:
         self._handle.close()

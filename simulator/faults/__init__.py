@@ -6,6 +6,7 @@ from megacontext.simulator.faults.base import At, Fault
 from megacontext.simulator.faults.bit_flip import BitFlip
 from megacontext.simulator.faults.budget_cut import BudgetCut
 from megacontext.simulator.faults.calls import SECTOR, Call, Fate, Killed
+from megacontext.simulator.faults.commit_beside import CommitBeside
 from megacontext.simulator.faults.disk import SimDisk
 from megacontext.simulator.faults.eio import Eio
 from megacontext.simulator.faults.enospc import Enospc
@@ -19,6 +20,7 @@ from megacontext.simulator.faults.reader_beside import ReaderBeside
 from megacontext.simulator.faults.second_writer import SecondWriter
 from megacontext.simulator.faults.slow_trace_disk import SlowTraceDisk
 from megacontext.simulator.faults.torn_tail import TornTail
+from megacontext.simulator.faults.trace_bit_flip import TraceBitFlip
 from megacontext.simulator.faults.trace_disk_full import TraceDiskFull
 
 __all__ = ["FAULTS", "SECTOR", "At", "Call", "Fate", "Fault", "Killed", "SimDisk"]
@@ -39,6 +41,8 @@ _ALL: tuple[type[Fault], ...] = (
     SlowTraceDisk,
     ReaderBeside,
     InterruptedRecovery,
+    CommitBeside,
+    TraceBitFlip,
 )
 
 FAULTS: dict[str, type[Fault]] = {fault.name: fault for fault in _ALL}

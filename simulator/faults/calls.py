@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from megacontext.simulator.faults.inode import Inode
 
 __all__ = ["CHANGING", "SECTOR", "Call", "Fate", "Hook", "Killed"]
 
@@ -25,8 +31,9 @@ class Killed(BaseException):
 class Call:
     """One call of the file layer, as hooks see it before it happens.
 
-    ``path`` is the name under which the file was opened; ``dirty`` are the numbers of its unsynced
-    sectors, the disk's own set; ``same``: a write of what the page cache holds there already.
+    ``path`` is the name under which the file was opened, ``file`` the file itself, None for calls
+    on names; ``block``, U8[length], is what is written; ``same``: the page cache holds that there
+    already.
     """
 
     kind: str
@@ -34,8 +41,14 @@ class Call:
     number: int
     length: int = 0
     offset: int = 0
-    dirty: set[int] = field(default_factory=set)
+    file: Inode | None = None
+    block: np.ndarray | None = None
     same: bool = False
+
+    @property
+    def dirty(self) -> set[int]:
+        """Numbers of the file's unsynced sectors, the disk's own set."""
+        return set() if self.file is None else self.file.dirty
 
     @property
     def changing(self) -> bool:

@@ -10,64 +10,48 @@ so a fault can strike at any call. There is no clock and no randomness but the f
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from megacontext.core.rng import generator
-from megacontext.simulator.faults.calls import CHANGING, SECTOR, Call, Fate, Hook, Killed
+from megacontext.simulator.faults.calls import CHANGING, Call, Fate, Hook, Killed
+from megacontext.simulator.faults.inode import Inode
 from megacontext.traces.errors import LockedError
 
 __all__ = ["SimDisk"]
-
-
-def _pages(size: int) -> np.ndarray:
-    """U8[size] of zeros that take memory only where they are written."""
-    return np.frombuffer(mmap.mmap(-1, size), np.uint8)
-
-
-@dataclass(eq=False)
-class _Inode:
-    """A file: the page cache, and the sectors of stable storage by number (absent: zeros)."""
-
-    cache: np.ndarray
-    stable: dict[int, bytes] = field(default_factory=dict)
-    size: int = 0
-    stable_size: int = 0
-    dirty: set[int] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
 class _NameOp:
     """A change of the name table that is not durable until its folder is synced."""
 
-    folder: Path
+    folder: str
     kind: str
-    path: Path
-    inode: _Inode | None = None
-    source: Path | None = None
+    name: str
+    inode: Inode | None = None
+    source: str | None = None
 
 
 class _Handle:
-    def __init__(self, disk: SimDisk, path: Path, inode: _Inode, write: bool) -> None:
+    def __init__(self, disk: SimDisk, path: Path, inode: Inode, write: bool) -> None:
         self._disk, self._path, self._inode, self._write = disk, path, inode, write
         self._epoch = disk.epoch
         self._open = True
 
-    def _call(self, kind: str, length: int = 0, offset: int = 0, same: bool = False) -> bool:
+    def _call(
+        self, kind: str, length: int = 0, offset: int = 0, block: np.ndarray | None = None
+    ) -> bool:
         if not self._open:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF), str(self._path))
         if kind in CHANGING and not self._write:
             raise OSError(errno.EBADF, "not open for writing", str(self._path))
-        return self._disk.call(
-            kind, self._path, self._epoch, length, offset, self._inode.dirty, same
-        )
+        return self._disk.call(kind, self._path, self._epoch, length, offset, self._inode, block)
 
     def size(self) -> int:
         self._call("size")
@@ -78,24 +62,15 @@ class _Handle:
         return self._inode.cache[offset : min(offset + length, self._inode.size)].tobytes()
 
     def pwrite(self, offset: int, data: bytes | memoryview) -> None:
-        block = np.frombuffer(memoryview(data).cast("B"), np.uint8)
-        end = offset + block.size
-        same = end <= self._inode.size and np.array_equal(self._inode.cache[offset:end], block)
-        if self._call("pwrite", block.size, offset, same):
-            return
-        room = self._disk.room(self._inode, end)
-        if room < end:  # like a real disk: what fits is written, then the error
-            self._store(offset, block[: max(0, room - offset)])
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
-        self._store(offset, block)
-
-    def _store(self, offset: int, block: np.ndarray) -> None:
-        if block.size == 0:
-            return
+        block = np.frombuffer(data, np.uint8)
         node, end = self._inode, offset + block.size
-        node.cache[offset:end] = block
-        node.dirty.update(range(min(offset, node.size) // SECTOR, (end - 1) // SECTOR + 1))
-        node.size = max(node.size, end)
+        if self._call("pwrite", block.size, offset, block):
+            return
+        room = self._disk.room(node, end)
+        if room < end:  # like a real disk: what fits is written, then the error
+            node.write(offset, block[: max(0, room - offset)])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+        node.write(offset, block)
 
     def truncate(self, size: int) -> None:
         if self._call("truncate", size):
@@ -103,10 +78,7 @@ class _Handle:
         node = self._inode
         if self._disk.room(node, size) < size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
-        if size < node.size:  # growing needs no data: what lies beyond the end is zeros
-            node.cache[size : node.size] = 0
-            node.dirty.update(range(size // SECTOR, (node.size - 1) // SECTOR + 1))
-        node.size = size
+        node.truncate(size)
 
     def datasync(self) -> None:
         node, lies = self._inode, self._disk.lies
@@ -123,10 +95,7 @@ class _Handle:
             return
         if not lies.get(node, True):
             del lies[node]
-        for sector in node.dirty:
-            node.stable[sector] = node.cache[sector * SECTOR : (sector + 1) * SECTOR].tobytes()
-        node.dirty.clear()
-        node.stable_size = node.size
+        node.sync()
 
     def view(self, offset: int, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         self._call("view")
@@ -172,9 +141,10 @@ class SimDisk:
         self.hooks: list[Hook] = []
         self.locks: dict[Path, int] = {}
         # Files of which a sync said what was not so; True: beyond repair by a later sync.
-        self.lies: dict[_Inode, bool] = {}
-        self._names: dict[Path, _Inode | None] = {root: None}  # None: a folder
-        self._durable: dict[Path, _Inode | None] = {root: None}
+        self.lies: dict[Inode, bool] = {}
+        # By the text of a path, which is cheaper to look up; None: a folder.
+        self._names: dict[str, Inode | None] = {str(root): None}
+        self._durable: dict[str, Inode | None] = {str(root): None}
         self._pending: list[_NameOp] = []
 
     # -- the file layer -------------------------------------------------------------------
@@ -186,8 +156,8 @@ class SimDisk:
         epoch: int,
         length: int = 0,
         offset: int = 0,
-        dirty: set[int] | None = None,
-        same: bool = False,
+        file: Inode | None = None,
+        block: np.ndarray | None = None,
     ) -> bool:
         """Count one call, let hooks strike; True when a hook swallowed it."""
         if epoch != self.epoch:
@@ -195,13 +165,14 @@ class SimDisk:
         self.calls += 1
         if not self.hooks:
             return False
-        seen = Call(kind, path, self.calls, length, offset, set() if dirty is None else dirty, same)
+        same = file is not None and block is not None and file.holds(offset, block)
+        seen = Call(kind, path, self.calls, length, offset, file, block, same)
         swallowed = False
         for hook in tuple(self.hooks):
             swallowed |= hook(seen)
         return swallowed
 
-    def room(self, inode: _Inode, end: int) -> int:
+    def room(self, inode: Inode, end: int) -> int:
         """How far, in bytes, ``inode`` may grow towards ``end``."""
         limit = min(end, self.file_bytes)
         if self.capacity_bytes is not None and limit > inode.size:
@@ -210,49 +181,54 @@ class SimDisk:
         return limit
 
     def open(self, path: Path, *, write: bool = False, create: bool = False) -> _Handle:
-        found = self._names.get(path)
-        if path in self._names and found is None:
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        name = str(path)
+        found = self._names.get(name)
+        if found is None and name in self._names:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
         if found is None:
             if not create:
                 self.call("open", path, self.epoch)
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
             self._need_folder(path.parent)
             self.call("create", path, self.epoch)
-            found = self._new_inode()
-            self._change(_NameOp(path.parent, "link", path, found))
+            found = Inode(self.file_bytes)
+            self._change(_NameOp(_folder(name), "link", name, found))
         else:
             self.call("open", path, self.epoch)
         return _Handle(self, path, found, write or create)
 
     def exists(self, path: Path) -> bool:
         self.call("exists", path, self.epoch)
-        return path in self._names
+        return str(path) in self._names
 
     def mkdir(self, path: Path) -> None:
         for folder in [*self._above(path), path]:
-            if folder not in self._names:
+            name = str(folder)
+            if name not in self._names:
                 self.call("mkdir", folder, self.epoch)
-                self._change(_NameOp(folder.parent, "link", folder, None))
+                self._change(_NameOp(_folder(name), "link", name, None))
 
     def listdir(self, path: Path) -> list[str]:
         self._need_folder(path)
         self.call("listdir", path, self.epoch)
-        return sorted(name.name for name in self._names if name.parent == path and name != path)
+        start = f"{path}/"
+        inside = [name[len(start) :] for name in self._names if name.startswith(start)]
+        return sorted(name for name in inside if "/" not in name)
 
     def rename(self, source: Path, target: Path) -> None:
-        inode = self._names.get(source)
-        if source not in self._names:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(source))
+        old, new = str(source), str(target)
+        if old not in self._names:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), old)
         if self.call("rename", target, self.epoch):
             return
-        self._change(_NameOp(target.parent, "rename", target, inode, source))
+        self._change(_NameOp(_folder(new), "rename", new, self._names[old], old))
 
     def unlink(self, path: Path) -> None:
         if self.call("unlink", path, self.epoch):
             return
-        if path in self._names:
-            self._change(_NameOp(path.parent, "unlink", path))
+        name = str(path)
+        if name in self._names:
+            self._change(_NameOp(_folder(name), "unlink", name))
 
     def sync_folder(self, path: Path) -> None:
         if path in self.root.parents:  # outside the simulated disk, durable from the start
@@ -260,18 +236,20 @@ class SimDisk:
         self._need_folder(path)
         if self.call("sync_folder", path, self.epoch):
             return
+        folder = str(path)
         for op in self._pending:
-            if op.folder == path:
+            if op.folder == folder:
                 _apply(self._durable, op)
-        self._pending = [op for op in self._pending if op.folder != path]
+        self._pending = [op for op in self._pending if op.folder != folder]
 
     def lock(self, path: Path) -> _SimLock:
         self._need_folder(path.parent)
         self.call("lock", path, self.epoch)
         if path in self.locks:
             raise LockedError(f"{path.parent} is being written by another process; wait for it.")
-        if path not in self._names:
-            self._change(_NameOp(path.parent, "link", path, self._new_inode()))
+        name = str(path)
+        if name not in self._names:
+            self._change(_NameOp(_folder(name), "link", name, Inode(self.file_bytes)))
         self.locks[path] = self.epoch
         return _SimLock(self, path)
 
@@ -287,10 +265,8 @@ class SimDisk:
         self.epoch += 1
         self.locks.clear()
         self._survive_names(fate, rng)
-        for path in sorted(p for p, node in self._names.items() if node is not None):
-            inode = self._names[path]
-            assert inode is not None
-            _survive_data(inode, fate, rng)
+        for name in sorted(name for name, node in self._names.items() if node is not None):
+            self._node(name).survive(fate, rng)
         self.lies.clear()  # what they promised is here or lost
 
     def kill(self) -> None:
@@ -300,14 +276,7 @@ class SimDisk:
 
     def flip(self, path: Path, bit: int) -> None:
         """Turn over one bit of ``path`` on stable storage and in the cache."""
-        inode = self._names[path]
-        assert inode is not None
-        mask = np.uint8(1 << (bit % 8))
-        inode.cache[bit // 8] ^= mask
-        sector, at = divmod(bit // 8, SECTOR)
-        stable = bytearray(inode.stable.get(sector, bytes(SECTOR)))
-        stable[at] ^= int(mask)
-        inode.stable[sector] = bytes(stable)
+        self._node(str(path)).flip(bit)
 
     @property
     def lying(self) -> bool:
@@ -316,7 +285,7 @@ class SimDisk:
 
     def files(self) -> dict[Path, int]:
         """Sizes in bytes of all files."""
-        return {path: node.size for path, node in self._names.items() if node is not None}
+        return {Path(name): node.size for name, node in self._names.items() if node is not None}
 
     @contextmanager
     def undisturbed(self) -> Iterator[None]:
@@ -327,18 +296,23 @@ class SimDisk:
         finally:
             self.hooks = hooks
 
-    def unsynced(self, path: Path) -> set[int]:
-        """Numbers of the sectors of ``path`` that a crash may lose."""
-        inode = self._names.get(path)
-        return set() if inode is None else inode.dirty
+    def file(self, path: Path) -> Inode:
+        """The file itself, which no hook sees."""
+        return self._node(str(path))
+
+    def unsynced_names(self) -> list[str]:
+        """Changes of names that a power cut may undo, the oldest first."""
+        return [f"{op.kind} {op.name}" for op in self._pending]
 
     # -- inside ----------------------------------------------------------------------------
 
-    def _new_inode(self) -> _Inode:
-        return _Inode(_pages(self.file_bytes))
+    def _node(self, name: str) -> Inode:
+        node = self._names[name]
+        assert node is not None
+        return node
 
     def _need_folder(self, path: Path) -> None:
-        if self._names.get(path, self) is not None:
+        if self._names.get(str(path), self) is not None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
 
     def _change(self, op: _NameOp) -> None:
@@ -347,51 +321,33 @@ class SimDisk:
 
     def _survive_names(self, fate: Fate, rng: np.random.Generator) -> None:
         """Each folder keeps a prefix of its unsynced changes, as a journal does."""
-        folders = sorted({op.folder for op in self._pending})
-        for folder in folders:
+        for folder in sorted({op.folder for op in self._pending}):
             ops = [op for op in self._pending if op.folder == folder]
             kept = int(rng.binomial(len(ops), fate.keep))
             for op in ops[:kept]:
                 _apply(self._durable, op)
         self._pending.clear()
-        alive = {path for path in self._durable if self._reachable(path)}
-        self._names = {path: node for path, node in self._durable.items() if path in alive}
+        self._names = {
+            name: node for name, node in self._durable.items() if self._reachable(Path(name))
+        }
         self._durable = dict(self._names)
 
     def _reachable(self, path: Path) -> bool:
-        return all(folder in self._durable for folder in self._above(path))
+        return all(str(folder) in self._durable for folder in self._above(path))
 
     def _above(self, path: Path) -> list[Path]:
         """The folders between the root (left out) and ``path`` (left out), outermost first."""
         return [folder for folder in reversed(path.parents) if self.root in folder.parents]
 
 
-def _apply(names: dict[Path, _Inode | None], op: _NameOp) -> None:
+def _folder(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
+def _apply(names: dict[str, Inode | None], op: _NameOp) -> None:
     if op.kind == "unlink":
-        names.pop(op.path, None)
+        names.pop(op.name, None)
         return
     if op.source is not None:
         names.pop(op.source, None)
-    names[op.path] = op.inode
-
-
-def _survive_data(inode: _Inode, fate: Fate, rng: np.random.Generator) -> None:
-    if inode.dirty or inode.size != inode.stable_size:
-        low, high = sorted((inode.stable_size, inode.size))
-        size = inode.size if rng.random() < fate.keep else inode.stable_size
-        if fate.torn and high > low and rng.random() < 0.5:
-            size = int(rng.integers(low, high + 1))
-        for sector in sorted(inode.dirty):
-            if rng.random() < fate.keep:
-                part = slice(sector * SECTOR, (sector + 1) * SECTOR)
-                inode.stable[sector] = inode.cache[part].tobytes()
-        inode.stable_size = size
-    end = inode.stable_size
-    inode.stable = {s: data for s, data in inode.stable.items() if s * SECTOR < end}
-    if end % SECTOR and (last := inode.stable.get(end // SECTOR)) is not None:
-        inode.stable[end // SECTOR] = last[: end % SECTOR].ljust(SECTOR, b"\0")
-    fresh = _pages(inode.cache.size)  # old views keep the dead process's pages
-    for sector, data in inode.stable.items():
-        fresh[sector * SECTOR : (sector + 1) * SECTOR] = np.frombuffer(data, np.uint8)
-    inode.cache, inode.size = fresh, end
-    inode.dirty.clear()
+    names[op.name] = op.inode

@@ -1,9 +1,8 @@
 """The table of deliberate bugs: each is fuzzed with several seeds, as ``sim fuzz`` does it.
 
-``python tests/simulator/canary_table.py runs/canaries.jsonl`` goes on where the file ends: it holds
-one line of JSON for every bug and seed, written when that hunt is over. ``--write FILE`` makes the
-table of the documentation from it. Times are CPU seconds of this process, so a busy machine does not
-change them.
+``python tests/simulator/canary_table.py runs/canaries.jsonl`` goes on where the file ends: it
+holds one line of JSON for every bug and seed, written when that hunt is over. ``--write PAGE`` makes
+the table of the documentation from it. Times are CPU seconds of this process.
 """
 
 from __future__ import annotations
@@ -34,12 +33,12 @@ _HANG_S = 30.0
 """CPU seconds beyond the limit after which a world counts as hanging."""
 
 
-class Hang(Exception):
+class HangError(Exception):
     """A planted bug made a world endless."""
 
 
 def _hang(signal_number: int, frame: FrameType | None) -> None:
-    raise Hang("a world does not end")
+    raise HangError("a world does not end")
 
 
 def hunt(canary: Canary, seed: int, limit_s: float) -> tuple[Failure | None, dict[str, Any]]:
@@ -140,8 +139,8 @@ def table(lines: list[dict[str, Any]]) -> str:
     fraction = found / hunts if hunts else 0.0
     fuzzed = sum(canary.test is None for canary in CANARIES)
     head = (
-        f"{len(CANARIES)} bugs; {fuzzed} are fuzzed, the others are a second line of defence that the\n"
-        f"named test guards. {found} of {hunts} hunts ({fraction:.1%}) found their bug within "
+        f"{len(CANARIES)} bugs; {fuzzed} are fuzzed, the others are a second line of defence that\n"
+        f"the named test guards. {found} of {hunts} hunts ({fraction:.1%}) found their bug within "
         f"{LIMIT_S:.0f} CPU\nseconds; median {statistics.median(seconds):.1f} s. "
         f"{_machine()}, {date.today().isoformat()}.\n\n"
         "| bug | found by | median CPU s | slowest CPU s | shrunk to |\n|---|---|---:|---:|---:|\n"

@@ -1,0 +1,114 @@
+"""One file of the simulated disk: its page cache, and what of it is on stable storage."""
+
+from __future__ import annotations
+
+import mmap
+
+import numpy as np
+
+from megacontext.simulator.faults.calls import SECTOR, Fate
+
+__all__ = ["Inode"]
+
+
+def _pages(size: int) -> np.ndarray:
+    """U8[size] of zeros that take memory only where they are written."""
+    return np.frombuffer(mmap.mmap(-1, size), np.uint8)
+
+
+class Inode:
+    """Bytes as a process sees them, and sectors as a power cut leaves them.
+
+    Attributes:
+        cache: U8[file_bytes], what is read; zeros beyond ``size``.
+        stable: sectors of stable storage by number; an absent one is zeros.
+        size, stable_size: bytes.
+        dirty: numbers of the sectors that were written and not synced since.
+    """
+
+    __slots__ = ("cache", "dirty", "size", "stable", "stable_size")
+
+    def __init__(self, file_bytes: int) -> None:
+        self.cache = _pages(file_bytes)
+        self.stable: dict[int, bytes] = {}
+        self.size = self.stable_size = 0
+        self.dirty: set[int] = set()
+
+    def holds(self, offset: int, block: np.ndarray) -> bool:
+        """Whether ``block`` is in the page cache at ``offset`` already."""
+        end = offset + block.size
+        return end <= self.size and self.cache[offset:end].tobytes() == block.tobytes()
+
+    def write(self, offset: int, block: np.ndarray) -> None:
+        """U8 ``block`` goes to the page cache."""
+        if block.size == 0:
+            return
+        end = offset + block.size
+        self.cache[offset:end] = block
+        self.dirty.update(range(min(offset, self.size) // SECTOR, (end - 1) // SECTOR + 1))
+        self.size = max(self.size, end)
+
+    def truncate(self, size: int) -> None:
+        """Cut off, or grow with zeros, which needs no data."""
+        if size < self.size:
+            self.cache[size : self.size] = 0
+            self.dirty.update(range(size // SECTOR, (self.size - 1) // SECTOR + 1))
+        self.size = size
+
+    def sync(self) -> None:
+        """Everything dirty, and the size, is stable."""
+        if self.dirty:
+            cached = self.cache[: (max(self.dirty) + 1) * SECTOR].tobytes()
+            for sector in self.dirty:
+                self.stable[sector] = cached[sector * SECTOR : (sector + 1) * SECTOR]
+            self.dirty.clear()
+        self.stable_size = self.size
+
+    def is_stable(self, end: int) -> bool:
+        """Whether a power cut now would leave the first ``end`` bytes as they are read.
+
+        The bytes themselves are compared: after a failed sync a sector may count as clean and be
+        on no disk.
+        """
+        if self.stable_size < end:
+            return False
+        sectors = range(-(-end // SECTOR))
+        stored = b"".join(self.stable.get(sector) or bytes(SECTOR) for sector in sectors)
+        return stored[:end] == self.cache[:end].tobytes()
+
+    def flip(self, bit: int) -> None:
+        """Turn one bit over, on stable storage and in the cache."""
+        mask = 1 << (bit % 8)
+        self.cache[bit // 8] ^= np.uint8(mask)
+        sector, at = divmod(bit // 8, SECTOR)
+        stored = bytearray(self.stable.get(sector, bytes(SECTOR)))
+        stored[at] ^= mask
+        self.stable[sector] = bytes(stored)
+
+    def survive(self, fate: Fate, rng: np.random.Generator) -> None:
+        """Power fails: of what is dirty, ``fate`` says what reached the disk."""
+        if self.dirty or self.size != self.stable_size:
+            low, high = sorted((self.stable_size, self.size))
+            size = self.size if rng.random() < fate.keep else self.stable_size
+            if fate.torn and high > low and rng.random() < 0.5:
+                size = int(rng.integers(low, high + 1))
+            for sector in sorted(self.dirty):
+                if rng.random() < fate.keep:
+                    part = slice(sector * SECTOR, (sector + 1) * SECTOR)
+                    self.stable[sector] = self.cache[part].tobytes()
+            self.stable_size = size
+
+        # Nothing is beyond the end, also where the file grows again.
+        end = self.stable_size
+        self.stable = {s: data for s, data in self.stable.items() if s * SECTOR < end}
+        if end % SECTOR and (last := self.stable.get(end // SECTOR)) is not None:
+            self.stable[end // SECTOR] = last[: end % SECTOR].ljust(SECTOR, b"\0")
+
+        # Old views keep the dead process's pages.
+        fresh = _pages(self.cache.size)
+        if self.stable:
+            sectors = range(max(self.stable) + 1)
+            stored = b"".join(self.stable.get(sector) or bytes(SECTOR) for sector in sectors)
+            fresh[: len(stored)] = np.frombuffer(stored, np.uint8)
+        self.cache, self.size = fresh, end
+        self.dirty.clear()
