@@ -35,8 +35,8 @@ def base(
 
     Example: megacontext train base --config configs/train/base-smoke.yaml --out runs/base
     """
+    from megacontext.core.config.settings import load
     from megacontext.core.training.base.task import BaseConfig, train_base
-    from megacontext.core.training.loop.config import load
     from megacontext.core.training.report import show
 
     settings = load(BaseConfig, config, set_ or [])

@@ -30,7 +30,7 @@ def lora(
 
     Example: megacontext train lora --config configs/train/lora.yaml --out runs/lora
     """
-    from megacontext.core.training.loop.config import load
+    from megacontext.core.config.settings import load
     from megacontext.core.training.lora.task import LoraTraining, train_lora
     from megacontext.core.training.report import show
 

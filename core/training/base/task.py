@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
+from megacontext.core.config.settings import check_fraction_sum
 from megacontext.core.data.shards import open_shards
+from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.data.tokenizer import BOS, EOS, PAD, fingerprint, load_tokenizer
 from megacontext.core.gistnet.gister import save_gistnet
 from megacontext.core.training.base.dataset import (
@@ -27,7 +29,6 @@ from megacontext.core.training.base.dataset import (
     SILENT,
     Mixture,
     Phase,
-    TokenStreams,
 )
 from megacontext.core.training.base.evaluate import BLOCK, HeldoutConfig, HeldoutSet, Mixed
 from megacontext.core.training.common.gist_inputs import GistInputs
@@ -39,7 +40,6 @@ from megacontext.core.training.common.llama import (
     load_hf_state,
 )
 from megacontext.core.training.loop import checkpoint
-from megacontext.core.training.loop.config import check_shares
 from megacontext.core.training.loop.distributed import World, join_world
 from megacontext.core.training.loop.trainer import LoopConfig, Trainer
 from megacontext.traces.errors import ConfigError, ModelError
@@ -86,7 +86,7 @@ class BaseConfig:
     evaluation: HeldoutConfig = field(default_factory=HeldoutConfig)
 
     def __post_init__(self) -> None:
-        check_shares(phase.share for phase in self.phases)
+        check_fraction_sum(phase.share for phase in self.phases)
         wants = any(phase.gists for phase in self.phases)
         if wants != bool(self.gistnet):
             raise ConfigError(

@@ -27,21 +27,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
+from megacontext.core.config.settings import Count, check_fraction_sum
 from megacontext.core.data.recall.writer import RecallWriter
 from megacontext.core.data.shards import open_shards
+from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.data.tokenizer import fingerprint, load_tokenizer
 from megacontext.core.gistnet.encoder import copy_base_layers, rms_normalized
 from megacontext.core.gistnet.gister import load_gistnet, save_gistnet
 from megacontext.core.gistnet.keys import KeyConfig
 from megacontext.core.gistnet.module import GistNet, GistNetConfig
 from megacontext.core.model.base import BaseModel
-from megacontext.core.training.base.dataset import TokenStreams
 from megacontext.core.training.common.frozen_base import FrozenBase, block_inputs, divergence
+from megacontext.core.training.common.idf import inverse_document_frequency
 from megacontext.core.training.gistnet.dataset import GistRows, TilingMix
 from megacontext.core.training.gistnet.evaluate import GistJudge, JudgeConfig
-from megacontext.core.training.index_keys.dataset import information
 from megacontext.core.training.loop import checkpoint
-from megacontext.core.training.loop.config import Count, check_shares
 from megacontext.core.training.loop.distributed import World, join_world
 from megacontext.core.training.loop.trainer import LoopConfig, Trainer
 from megacontext.traces.errors import ConfigError
@@ -145,7 +145,7 @@ class GistNetTraining:
     evaluation: JudgeConfig = field(default_factory=JudgeConfig)
 
     def __post_init__(self) -> None:
-        check_shares(phase.share for phase in self.phases)
+        check_fraction_sum(phase.share for phase in self.phases)
         for phase in self.phases:
             if phase.tilings.length % self.net.block_size:
                 raise ConfigError(
@@ -327,7 +327,7 @@ def make_gistnet(shape: NetShape, shards: Path, seed: int, base: FrozenBase) -> 
     net = GistNet(shape.resolve(base))
     net.init_weights(seed)
     streams = open_shards(shards).streams
-    idf = information(streams, base.base.vocab_size, net.config.block_size)
+    idf = inverse_document_frequency(streams, base.base.vocab_size, net.config.block_size)
     net.fit_rarity(base.embedding, torch.from_numpy(idf))
     if shape.init == "base":
         copy_base_layers(net.encoder, base.module.state_dict())

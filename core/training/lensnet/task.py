@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 
 from megacontext.core.data.recall.writer import RecallWriter
 from megacontext.core.data.shards import open_shards
+from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.data.tokenizer import fingerprint, load_tokenizer
 from megacontext.core.focus import Limits
 from megacontext.core.gistnet.gister import NetGister, load_gistnet
@@ -29,7 +30,6 @@ from megacontext.core.lensnet.lens import save_lensnet, start_from
 from megacontext.core.lensnet.module import LensNet, LensNetConfig
 from megacontext.core.lensnet.sight import LensInputs
 from megacontext.core.model.base import BaseModel
-from megacontext.core.training.base.dataset import TokenStreams
 from megacontext.core.training.common.frozen_base import FrozenBase
 from megacontext.core.training.lensnet.config import LensNetTraining, LensPhase, LensShape
 from megacontext.core.training.lensnet.dataset import LensRows
