@@ -41,7 +41,8 @@ from megacontext.core.training.common.llama import (
 )
 from megacontext.core.training.loop import checkpoint
 from megacontext.core.training.loop.distributed import World, join_world
-from megacontext.core.training.loop.trainer import LoopConfig, Trainer
+from megacontext.core.training.loop.run_task import run_task
+from megacontext.core.training.loop.trainer import LoopConfig
 from megacontext.traces.errors import ConfigError, ModelError
 
 __all__ = ["BaseConfig", "BaseTask", "export_base", "judge_base", "load_weights", "train_base"]
@@ -369,19 +370,16 @@ def train_base(
         load_weights(task.llama, init)
     if config.train_gistnet:
         task.join_gistnet()
-    trainer = Trainer(task, config.loop, out, world)
 
-    def exported(folder: Path, best: bool) -> None:
-        if export is not None and best:
-            export_base(task.llama, Path(config.tokenizer), export)
-            if config.train_gistnet:
-                written = task.llama.embed.weight.bfloat16().float()
-                save_gistnet(task.gists.net, export / "gistnet", written)
-            text = (folder / "state.json").read_text(encoding="utf8")
-            checkpoint.write_json(export / "training.json", json.loads(text))
+    def save_best(checkpoint_folder: Path) -> None:
+        if export is None:
+            return
+        export_base(task.llama, Path(config.tokenizer), export)
+        if config.train_gistnet:
+            # The GistNet belongs to the embeddings as they are written, in bfloat16.
+            written = task.llama.embed.weight.bfloat16().float()
+            save_gistnet(task.gists.net, export / "gistnet", written)
+        state = (checkpoint_folder / "state.json").read_text(encoding="utf8")
+        checkpoint.write_json(export / "training.json", json.loads(state))
 
-    trainer.after_save = exported
-    try:
-        return trainer.run(resume)
-    finally:
-        world.leave()
+    return run_task(task, config.loop, out, world, resume=resume, export=save_best)

@@ -41,9 +41,9 @@ from megacontext.core.training.common.frozen_base import FrozenBase, block_input
 from megacontext.core.training.common.idf import inverse_document_frequency
 from megacontext.core.training.gistnet.dataset import GistRows, TilingMix
 from megacontext.core.training.gistnet.evaluate import GistJudge, JudgeConfig
-from megacontext.core.training.loop import checkpoint
 from megacontext.core.training.loop.distributed import World, join_world
-from megacontext.core.training.loop.trainer import LoopConfig, Trainer
+from megacontext.core.training.loop.run_task import run_task
+from megacontext.core.training.loop.trainer import LoopConfig
 from megacontext.traces.errors import ConfigError
 
 __all__ = [
@@ -373,17 +373,9 @@ def train_gistnet(
         for layer in net.encoder.layers:
             layer.compile(dynamic=False)
     task = GistTask(config, frozen, net, world)
-    trainer = Trainer(task, config.loop, out, world)
 
-    def exported(folder: Path, best: bool) -> None:
-        if export is not None and best:
+    def save_best(_: Path) -> None:
+        if export is not None:
             save_gistnet(net, export, frozen.embedding)
 
-    trainer.after_save = exported
-    try:
-        figures = trainer.run(resume)
-    finally:
-        world.leave()
-    if world.is_main:
-        checkpoint.write_json(out / "figures.json", figures)
-    return figures
+    return run_task(task, config.loop, out, world, resume=resume, export=save_best)

@@ -25,9 +25,9 @@ from megacontext.core.training.common.idf import inverse_document_frequency
 from megacontext.core.training.gistnet.task import NetShape, make_gistnet
 from megacontext.core.training.index_keys.dataset import KeyMix, KeyRows
 from megacontext.core.training.index_keys.evaluate import KeyJudge, KeyJudgeConfig
-from megacontext.core.training.loop import checkpoint
 from megacontext.core.training.loop.distributed import World, join_world
-from megacontext.core.training.loop.trainer import LoopConfig, Trainer
+from megacontext.core.training.loop.run_task import run_task
+from megacontext.core.training.loop.trainer import LoopConfig
 
 __all__ = ["KeyPhase", "KeyTask", "KeyTraining", "train_keys"]
 
@@ -199,17 +199,9 @@ def train_keys(
         for layer in net.keys.encoder.layers:
             layer.compile(dynamic=False)
     task = KeyTask(config, frozen, net, world)
-    trainer = Trainer(task, config.loop, out, world)
 
-    def exported(folder: Path, best: bool) -> None:
-        if export is not None and best:
+    def save_best(_: Path) -> None:
+        if export is not None:
             save_gistnet(net, export, frozen.embedding)
 
-    trainer.after_save = exported
-    try:
-        figures = trainer.run(resume)
-    finally:
-        world.leave()
-    if world.is_main:
-        checkpoint.write_json(out / "figures.json", figures)
-    return figures
+    return run_task(task, config.loop, out, world, resume=resume, export=save_best)

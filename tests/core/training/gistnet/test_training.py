@@ -24,7 +24,6 @@ from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.data.tokenizer import load_tokenizer
 from megacontext.core.model.base import BaseModel
 from megacontext.core.rng import generator
-from megacontext.core.training import lensnet_teacher
 from megacontext.core.training.common.frozen_base import FrozenBase, divergence
 from megacontext.core.training.common.idf import inverse_document_frequency
 from megacontext.core.training.common.tilings import stack_tilings, tile
@@ -38,6 +37,7 @@ from megacontext.core.training.gistnet.task import (
 from megacontext.core.training.gistnet.vector_upper_bound import one_vector_ceiling
 from megacontext.core.training.index_keys.dataset import KeyMix, KeyRows, gold_share
 from megacontext.core.training.index_keys.task import KeyTraining, train_keys
+from megacontext.core.training.lensnet import teacher as lensnet_teacher
 from megacontext.core.training.lensnet.dataset import window_entries
 from megacontext.core.training.lensnet.task import LensNetTraining, train_lensnet
 from megacontext.core.training.lensnet.teacher import (
@@ -450,7 +450,7 @@ def test_two_processes_train_one_gistnet(base_folder: Path, shards: Path, tmp_pa
     config = tmp_path / "gistnet.yaml"
     config.write_text(json.dumps(fields))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command += ["-m", "megacontext.core.training.gistnet_cli", "gistnet", "--device", "cpu"]
+    command += ["-m", "megacontext.core.training", "gistnet", "--device", "cpu"]
     command += ["--config", str(config), "--out", str(tmp_path / "two")]
     subprocess.run(
         [*command, "--export", str(tmp_path / "export")],
