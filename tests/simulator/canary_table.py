@@ -1,8 +1,8 @@
 """The table of deliberate bugs: each is fuzzed with several seeds, as ``sim fuzz`` does it.
 
 ``python tests/simulator/canary_table.py runs/canaries.jsonl`` goes on where the file ends: it
-holds one line of JSON for every bug and seed, written when that hunt is over. ``--write PAGE`` makes
-the table of the documentation from it. Times are CPU seconds of this process.
+holds one line of JSON for every bug and seed. ``--write PAGE`` puts the table into that page.
+Times are CPU seconds of this process.
 """
 
 from __future__ import annotations

@@ -10,37 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from megacontext.core.heads.calibration import HeadsCalibration
 from megacontext.core.heads.store import KeyStore
+from megacontext.core.tree import HashGister, Tree, TreeSpec
 from megacontext.simulator.faults import SimDisk
 from megacontext.simulator.faults.calls import Fate
+from megacontext.simulator.keys import HashEncoder
 from megacontext.traces.errors import StorageError
 
 FOLDER = Path("/sim/tree")
 TREE_ID = "ab" * 16
 TOKENS = np.arange(1, 2000, dtype=np.uint32)
 COMMITS = (8, 24, 40, 64)
-
-
-class HashEncoder:
-    """Keys that show which token they are of, and how much context was read before it."""
-
-    calibration = HeadsCalibration(
-        model="m",
-        heads=((0, 0),),
-        key_heads=((0, 0),),
-        offset=np.zeros((1, 4), np.float32),
-        scale=np.ones((1, 4), np.float32),
-        chunk=8,
-        left=4,
-    )
-
-    def encode(self, tokens: np.ndarray, start: int) -> np.ndarray:
-        own = tokens[start:].astype(np.int64)
-        return np.stack([own % 101, own // 101, own % 7, own * 0 + 3], axis=1).astype(np.int8)
-
-    def encode_chunks(self, tokens: np.ndarray, first: int) -> np.ndarray:
-        return self.encode(tokens, min(self.calibration.left, first))
 
 
 EXPECTED = HashEncoder().encode(TOKENS[:64], 0)
@@ -144,3 +124,59 @@ def test_a_full_or_failing_disk_is_one_sentence() -> None:
         disk.hooks.clear()
         disk.kill()
         check(disk)
+
+
+def test_a_flipped_bit_of_any_committed_key_is_encoded_again() -> None:
+    for byte in range(8192, 8192 + 64 * 4, 7):
+        disk = SimDisk()
+        disk.mkdir(FOLDER)
+        live(disk)
+        disk.flip(FOLDER / "HEADS.ctx", 8 * byte)
+        assert check(disk) < 64
+
+
+def test_keys_shortened_before_their_commit_survive_a_power_cut_whole() -> None:
+    for seed in range(20):
+        disk = SimDisk()
+        disk.mkdir(FOLDER)
+        disk.sync_folder(FOLDER.parent)
+        store = KeyStore(HashEncoder(), FOLDER, TREE_ID, disk)
+        store.extend(source, 64)
+        store.trim(40)
+        disk.crash(Fate(seed, 0.3))
+        assert check(disk) == 40
+
+
+def test_keys_of_tokens_that_the_tree_lost_are_forgotten_at_once(tmp_path: Path) -> None:
+    spec = TreeSpec(4, 2, 4, 2, "fp16", "m", "hash", 4096)
+    gister = HashGister(4, 2, "hash")
+    with Tree.create(spec, gister, tmp_path / "tree") as tree:
+        tree.append(TOKENS[:24])
+        tree.commit()
+        older = {path.name: path.read_bytes() for path in tree.folder_path.iterdir()}
+        tree.append(TOKENS[24:64])
+        tree.commit()
+        store = KeyStore.beside(HashEncoder(), tree)
+        store.follow(tree.tokens, 64, 64)
+        assert store.count == 64
+        store.close()
+
+    # The folder is put back as it was; only the keys, a cache, are not.
+    for name, content in older.items():
+        (tmp_path / "tree" / name).write_bytes(content)
+    with Tree.open(tmp_path / "tree", gister) as tree:
+        store = KeyStore.beside(HashEncoder(), tree)
+        tree.append(TOKENS[200:240])
+        store.follow(tree.tokens, 64, 24)
+        expected = HashEncoder().encode(np.array(tree.tokens(0, 64)), 0)
+        np.testing.assert_array_equal(store.view(0, 64), expected)
+        store.close()
+
+
+def test_newest_keys_are_not_those_of_a_longer_history_before() -> None:
+    store = KeyStore(HashEncoder())
+    store.newest(source, 13)
+    store.trim(5)
+    other = np.concatenate([TOKENS[:5], TOKENS[100:108]])
+    newest = store.newest(lambda start, stop: other[start:stop], 13)
+    np.testing.assert_array_equal(newest, HashEncoder().encode(other, 0))
