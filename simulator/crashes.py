@@ -47,7 +47,13 @@ _TRACE_FAULTS = (
     "slow_trace_disk",
     *["trace_bit_flip"] * 6,
 )
-_PARTS = {"lost_fsync": 0.3, "failed_fsync": 0.3, "enospc": 0.3, "gist_failure": 0.1}
+_PARTS = {
+    "lost_fsync": 0.3,
+    "failed_fsync": 0.3,
+    "enospc": 0.3,
+    "gist_failure": 0.1,
+    "trace_disk_full": 0.04,
+}
 """The part of a life's calls among which the n-th is drawn, for faults that see not all of them."""
 
 

@@ -59,11 +59,8 @@ def test_no_crash_loses_a_committed_token() -> None:
     cuts, strikes = sum(report.runs.values()), sum(report.struck.values())
     assert cuts + strikes >= 5000, "every life is struck by its fault and ends in a power cut"
     assert [f"{f.kind}: {f.message}" for f in report.failures] == []
-    # Two faults strike no call of the disk: what they did is counted apart.
-    apart = {"reader_beside": "read_beside", "interrupted_recovery": "recovery_interrupted"}
     for fault, strikes in report.struck.items():
-        happened = report.happened[apart[fault]] if fault in apart else strikes
-        assert happened > 50, fault
+        assert strikes > 30, fault
 
 
 @pytest.mark.slow
