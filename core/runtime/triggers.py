@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -28,12 +29,18 @@ ASKED = frozenset({Trigger.QUESTION, Trigger.TURN_END})
 again and again what the run keeps folding."""
 
 
-def limits_for(focus: FocusConfig, trigger: Trigger) -> Limits:
+def limits_for(focus: FocusConfig, trigger: Trigger, chunk: int = 0) -> Limits:
     """The limits of a refocus: questions, turn ends and surprises have their own.
 
     Questions and turn ends may also reopen what was folded just before, and so may echoes: they
-    are new evidence, each of them.
+    are new evidence, each of them. Between two chunks of bulk reading nothing moves by choice:
+    the refocus makes room for the next chunk.
+
+    Args:
+        chunk: ``ingest.chunk`` of the config, in tokens.
     """
+    if trigger == Trigger.BULK:
+        return replace(limits_for(focus, Trigger.BLOCK_CLOSED), n_diff=0, rounds=1, headroom=chunk)
     close, echo = trigger in CLOSE_LOOKS, trigger == Trigger.ECHO
     most = focus.question if close or echo else focus
     own = focus.question.tau_expand if close else None
