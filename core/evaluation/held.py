@@ -69,6 +69,11 @@ class LazyKVWindow:
         self._window.hide_gists = hide
 
     @property
+    def max_rows(self) -> int:
+        """See :class:`~megacontext.core.model.token_window.TokenWindow`."""
+        return self._window.max_rows
+
+    @property
     def notes(self) -> Sequence[str]:
         """See :class:`~megacontext.core.model.token_window.TokenWindow`."""
         return self._window.notes

@@ -24,6 +24,11 @@ class TokenWindow(Protocol):
         ...
 
     @property
+    def max_rows(self) -> int:
+        """Rows that one forward computes at most."""
+        ...
+
+    @property
     def notes(self) -> Sequence[str]:
         """Sentences that a user should see."""
         ...

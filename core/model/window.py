@@ -56,9 +56,6 @@ VectorSource = Callable[[int, NDArray[np.int64]], Any]
 TokenSource = Callable[[int, int], ArrayLike]
 """(start, stop) -> token ids of the history [start, stop)."""
 
-# Rows computed by one forward; bounds the mask and the activations.
-_MAX_ROWS = 512
-
 
 @dataclass(frozen=True)
 class SyncStats:
@@ -172,6 +169,11 @@ class KVWindow:
     def row_positions(self) -> NDArray[np.int64]:
         """Positions of the rows in window order, strictly increasing, I64[r]."""
         return self._table.positions
+
+    @property
+    def max_rows(self) -> int:
+        """Rows that one forward computes at most."""
+        return self.runner.max_rows
 
     @property
     def exact_rows(self) -> int:
@@ -298,8 +300,8 @@ class KVWindow:
         """Compute rows ``todo`` (window order, ascending) in place; sets ``last``."""
         slots, positions = self._table.slots, self._table.positions
         parts: list[Forward] = []
-        for start in range(0, len(todo), _MAX_ROWS):
-            part = todo[start : start + _MAX_ROWS]
+        for start in range(0, len(todo), self.max_rows):
+            part = todo[start : start + self.max_rows]
             keep = len(part) if keep_all else 1
             parts.append(self.runner.run(slots[part], part, positions[part], keep))
         self._unread.read(slots[todo])
