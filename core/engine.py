@@ -18,12 +18,12 @@ from megacontext.core.focus import WorkingContext
 from megacontext.core.geometry import span
 from megacontext.core.lenses import Lens
 from megacontext.core.runtime.asking import TEMPLATE, answer_turn
-from megacontext.core.runtime.parts import Parts, build_parts
+from megacontext.core.runtime.build import Parts, build_parts
+from megacontext.core.runtime.controller import NullSteering
 from megacontext.core.runtime.recorder import Observer, Recorder, TimedRound
 from megacontext.core.runtime.run import trace_writer
 from megacontext.core.runtime.session import Session
 from megacontext.core.runtime.sinks import LastRefocus, NullSink
-from megacontext.core.runtime.steering import NullSteering
 from megacontext.core.sources import Ingest
 from megacontext.core.telemetry.watch import SessionWatch
 from megacontext.traces.errors import ConfigError, SourceError

@@ -13,12 +13,12 @@ from megacontext.core.focus.actions import F32, I64
 from megacontext.core.lenses import LensNeeds, Observation, Oracle
 from megacontext.core.lenses.blocks import recency_prior
 from megacontext.core.model.window import SyncStats
+from megacontext.core.runtime.build import Parts
 from megacontext.core.runtime.hooks import Hooks
-from megacontext.core.runtime.parts import Parts
 from megacontext.core.runtime.recorder import TimedRound
 from megacontext.core.runtime.session import Session
 from megacontext.core.runtime.sinks import NullSink
-from megacontext.core.runtime.triggers import limits_for
+from megacontext.core.runtime.triggers.base import limits_for
 from megacontext.core.sources import Decode, Ingest, Question
 from megacontext.core.tree.spec import U32
 from megacontext.traces.schema import Phase, Trigger

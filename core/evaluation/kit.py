@@ -22,7 +22,7 @@ from megacontext.core.heads.store import KeyStore
 from megacontext.core.lenses import Lens, make_lens
 from megacontext.core.model import BaseModel, KVWindow, Sampler
 from megacontext.core.model.tokenizer import Tokenizer
-from megacontext.core.runtime.parts import Parts, build_parts, focus_of, lens_options
+from megacontext.core.runtime.build import Parts, build_parts, focus_of, lens_options
 from megacontext.core.tree import Gister, Tree, TreeSpec
 from megacontext.core.tree.spec import U32
 from megacontext.traces.errors import ModelError

@@ -24,7 +24,7 @@ from megacontext.core.evaluation.tasks import RecallTask, Text
 from megacontext.core.model import loading
 from megacontext.core.model.files import resolve_model
 from megacontext.core.rng import generator
-from megacontext.core.runtime.bundle import DEMO, bundle_folder
+from megacontext.core.runtime.pretrained import DEMO, bundle_folder
 from megacontext.traces.errors import ConfigError, ModelError, SourceError
 
 __all__ = ["DEFAULT_KINDS", "KINDS", "MakeOptions", "TaskMaker", "make_tasks", "tokenizer_of"]

@@ -9,7 +9,7 @@ import torch
 
 from megacontext.core.lenses import Observation
 from megacontext.core.model.layout import Layout
-from megacontext.core.runtime.parts import Parts
+from megacontext.core.runtime.build import Parts
 
 __all__ = ["Observer"]
 

@@ -12,9 +12,9 @@ import numpy as np
 from megacontext.core.config import FocusConfig, parse_config, recorded_focus
 from megacontext.core.config.keys import WHERE_AND_HOW, by_path
 from megacontext.core.focus import Limits
-from megacontext.core.runtime.bundle import resolve_kinds, weights_id
-from megacontext.core.runtime.parts import Parts
-from megacontext.core.runtime.triggers import ASKED, limits_for
+from megacontext.core.runtime.build import Parts
+from megacontext.core.runtime.pretrained import resolve_kinds, weights_id
+from megacontext.core.runtime.triggers.base import ASKED, limits_for
 from megacontext.traces.errors import TraceError
 from megacontext.traces.reader import TraceReader
 from megacontext.traces.row import TraceRow

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from megacontext.core.config import Config, dump_config
-from megacontext.core.runtime.bundle import weights_id
-from megacontext.core.runtime.parts import Parts, build_parts
+from megacontext.core.runtime.build import Parts, build_parts
+from megacontext.core.runtime.controller import ControlSteering, LineSteering, Steering
+from megacontext.core.runtime.pretrained import weights_id
 from megacontext.core.runtime.recorder import Recorder
 from megacontext.core.runtime.resume import Resumed, restore
-from megacontext.core.runtime.rewind import Rewind
 from megacontext.core.runtime.session import Outcome, Session
-from megacontext.core.runtime.steering import ControlSteering, LineSteering, Steering
+from megacontext.core.runtime.skip_replayed import Rewind
 from megacontext.core.sources import Event, Ingest, open_source
 from megacontext.core.telemetry.watch import SessionWatch
 from megacontext.traces.control import ControlServer

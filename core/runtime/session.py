@@ -13,18 +13,17 @@ import numpy as np
 from megacontext.core.config import Config, FocusConfig
 from megacontext.core.lenses.base import ExplainsScores
 from megacontext.core.model.layout import Layout
-from megacontext.core.runtime.aside import second_core
 from megacontext.core.runtime.asking import answer_turn
-from megacontext.core.runtime.echoes import Echoes, EchoTrigger
+from megacontext.core.runtime.background import second_core
+from megacontext.core.runtime.build import Parts
+from megacontext.core.runtime.controller import NullSteering, Steering, Stop
 from megacontext.core.runtime.hooks import Hooks
 from megacontext.core.runtime.judge import is_right
 from megacontext.core.runtime.nll import DeltaNLL, check_nll, token_nll
 from megacontext.core.runtime.observer import Observer
-from megacontext.core.runtime.parts import Parts
 from megacontext.core.runtime.recorder import TimedRound
 from megacontext.core.runtime.sinks import TraceSink
-from megacontext.core.runtime.steering import NullSteering, Steering, Stop
-from megacontext.core.runtime.triggers import (
+from megacontext.core.runtime.triggers.base import (
     ASKED,
     QuestionMarks,
     ScoreModifier,
@@ -33,6 +32,7 @@ from megacontext.core.runtime.triggers import (
     first_trigger,
     limits_for,
 )
+from megacontext.core.runtime.triggers.echo import Echoes, EchoTrigger
 from megacontext.core.sources import AwaitTurn, Decode, Event, Ingest, Mark, Plant, Question
 from megacontext.core.tree.spec import F32
 from megacontext.traces.errors import ConfigError, SourceError

@@ -12,7 +12,7 @@ from megacontext.core.allocators import make_allocator
 from megacontext.core.config import FocusConfig, dump_config, load_config, parse_config
 from megacontext.core.focus import Focus, WorkingContext
 from megacontext.core.rng import generator
-from megacontext.core.runtime.triggers import limits_for
+from megacontext.core.runtime.triggers.base import limits_for
 from megacontext.core.verify import verify
 from megacontext.traces.errors import TraceError
 from megacontext.traces.meta import TraceMeta

@@ -6,9 +6,9 @@ from recorded import rows_of
 
 from megacontext.core.config import EchoConfig, FocusConfig, parse_config
 from megacontext.core.focus import WorkingContext
-from megacontext.core.runtime.echoes import Echoes
 from megacontext.core.runtime.run import run
-from megacontext.core.runtime.triggers import limits_for
+from megacontext.core.runtime.triggers.base import limits_for
+from megacontext.core.runtime.triggers.echo import Echoes
 from megacontext.core.verify import verify
 from megacontext.traces.schema import Trigger
 

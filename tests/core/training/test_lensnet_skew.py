@@ -18,7 +18,7 @@ from megacontext.core.lensnet import LensNet, LensNetConfig, NetLens, save_lensn
 from megacontext.core.lensnet import lens as lens_module
 from megacontext.core.lensnet.lens import legal_scores
 from megacontext.core.model.base import BaseModel
-from megacontext.core.runtime.parts import build_parts
+from megacontext.core.runtime.build import build_parts
 from megacontext.core.runtime.recorder import Recorder
 from megacontext.core.runtime.session import Session
 from megacontext.core.sources import Ingest, Question

@@ -3,7 +3,7 @@
 import pytest
 
 from megacontext.core.config import parse_config
-from megacontext.core.runtime.bundle import resolve_kinds, weights_id
+from megacontext.core.runtime.pretrained import resolve_kinds, weights_id
 
 
 @pytest.fixture
@@ -11,7 +11,7 @@ def bundle(tmp_path, monkeypatch):
     for part in ("base", "gistnet", "lensnet"):
         (tmp_path / part).mkdir()
         (tmp_path / part / "config.json").write_text("{}")
-    monkeypatch.setattr("megacontext.core.runtime.bundle.bundle_folder", lambda: tmp_path)
+    monkeypatch.setattr("megacontext.core.runtime.pretrained.bundle_folder", lambda: tmp_path)
     return tmp_path
 
 

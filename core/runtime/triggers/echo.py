@@ -21,8 +21,8 @@ import numpy as np
 from megacontext.core.config import EchoConfig
 from megacontext.core.focus import WorkingContext
 from megacontext.core.focus.actions import F32
-from megacontext.core.lenses.suffixes import Suffixes
-from megacontext.core.runtime.triggers import ASKED
+from megacontext.core.runtime.triggers.base import ASKED
+from megacontext.core.runtime.triggers.suffix_index import Suffixes
 from megacontext.core.tree.spec import U32
 from megacontext.traces.schema import Trigger
 
@@ -104,7 +104,7 @@ class Echoes:
         return lifted
 
     def modify(self, scores: F32, trigger: Trigger) -> F32:
-        """See :class:`~megacontext.core.runtime.triggers.ScoreModifier`.
+        """See :class:`~megacontext.core.runtime.triggers.base.ScoreModifier`.
 
         A question says itself what it is about: its scores stay.
         """
@@ -157,5 +157,5 @@ class EchoTrigger:
         self._suppressed = suppressed
 
     def first(self, tokens: U32, since: int) -> int | None:
-        """See :class:`~megacontext.core.runtime.triggers.TriggerRule`."""
+        """See :class:`~megacontext.core.runtime.triggers.base.TriggerRule`."""
         return self._echoes.listen(tokens, since, self._suppressed())

@@ -22,8 +22,8 @@ from megacontext.core.lenses import LENSES, Lens, make_lens
 from megacontext.core.model import BaseModel, KVWindow, Sampler
 from megacontext.core.model.token_window import TokenWindow
 from megacontext.core.model.tokenizer import TextRules
-from megacontext.core.runtime.bundle import DEMO, bundle_folder, bundle_parts, resolve_kinds
-from megacontext.core.runtime.triggers import limits_for
+from megacontext.core.runtime.pretrained import DEMO, bundle_folder, bundle_parts, resolve_kinds
+from megacontext.core.runtime.triggers.base import limits_for
 from megacontext.core.tree import Gister, Progress, Tree, TreeSpec
 from megacontext.core.tree.gisters import NullGister
 from megacontext.traces.errors import ModelError, StorageError

@@ -8,9 +8,9 @@ import torch
 
 from megacontext.core.config import parse_config
 from megacontext.core.gistnet.token import TokenGister
-from megacontext.core.runtime import aside, session
-from megacontext.core.runtime.aside import second_core
-from megacontext.core.runtime.parts import load_base
+from megacontext.core.runtime import background, session
+from megacontext.core.runtime.background import second_core
+from megacontext.core.runtime.build import load_base
 from megacontext.core.runtime.run import run
 from megacontext.traces.errors import ModelError
 from megacontext.traces.schema import CLOCK_COLUMNS
@@ -83,6 +83,6 @@ def test_a_gister_that_fails_beside_the_model_ends_the_run(config_text, tmp_path
 
 @pytest.mark.parametrize(("cores", "threads", "free"), [(1, 1, False), (2, 1, True), (2, 2, False)])
 def test_a_second_core_is_one_that_the_model_leaves(config_text, monkeypatch, cores, threads, free):
-    monkeypatch.setattr(aside, "usable_cores", lambda: cores)
+    monkeypatch.setattr(background, "usable_cores", lambda: cores)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     assert (second_core(load_base(parse_config(config_text))) is not None) == free

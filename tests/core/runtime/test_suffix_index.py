@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megacontext.core.lenses.suffixes import LONGEST, Suffixes
+from megacontext.core.runtime.triggers.suffix_index import LONGEST, Suffixes
 
 _TRIED = 32  # earlier places that are looked at
 
