@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from megacontext.core.allocators import Allocator, allocator_config, make_allocator
 from megacontext.core.config import Config, allocator_options
 from megacontext.core.focus import ContextShape, Focus, make_focus
+from megacontext.core.focus.limits import limits_for
 from megacontext.core.gistnet.mean import MeanGister
 from megacontext.core.gistnet.token import TokenGister
 from megacontext.core.heads.build import head_encoder, keys_of_tree
@@ -23,14 +25,14 @@ from megacontext.core.model import BaseModel, KVWindow, Sampler
 from megacontext.core.model.token_window import TokenWindow
 from megacontext.core.model.tokenizer import TextRules
 from megacontext.core.runtime.pretrained import DEMO, bundle_folder, bundle_parts, resolve_kinds
-from megacontext.core.runtime.triggers.base import limits_for
 from megacontext.core.tree import Gister, Progress, Tree, TreeSpec
 from megacontext.core.tree.gisters import NullGister
 from megacontext.traces.errors import ModelError, StorageError
 from megacontext.traces.schema import Trigger
 
 __all__ = [
-    "Parts",
+    "EngineParts",
+    "assemble",
     "build_parts",
     "focus_of",
     "load_base",
@@ -47,7 +49,7 @@ _UNTRAINED_GISTS = {
 
 
 @dataclass
-class Parts:
+class EngineParts:
     """Everything a session drives. ``notes`` are sentences a user should see."""
 
     config: Config
@@ -76,31 +78,23 @@ def build_parts(
     lens: Lens | None = None,
     allocator: Allocator | None = None,
     calibrating: Progress = lambda done, total: None,
-) -> Parts:
+) -> EngineParts:
     """Load the model, open or make the tree, and put a focus and a window over it.
 
     Args:
         config: a checked config.
-        progress: told about lagging tree levels being rebuilt: (nodes done, nodes in all).
+        progress: called while lagging tree levels are rebuilt, with (nodes done, nodes in all).
         lens: an object in place of the configured lens.
         allocator: an object in place of the configured allocator.
-        calibrating: told while a model's heads are calibrated for the first time: (done, total).
+        calibrating: called while a model's heads are calibrated, once a model: (done, total).
 
     Raises:
         ModelError: the model, GistNet or LensNet cannot serve this config.
         StorageError: the tree is damaged, foreign or in use.
     """
-    if lens is not None and lens.name in LENSES:
-        config = replace(config, lens=replace(config.lens, kind=lens.name, path=None))
-    any_lens = config.lens.kind == "auto"
-    config = resolve_kinds(config)
-    notes = _untrained(config) if lens is None else [f"the lens is an object: {lens.name}"]
-    foreign = False
-    if allocator is not None:
-        known = allocator_config(allocator)
-        config = replace(config, allocator=known or config.allocator)
-        foreign = known is None
-        notes += [f"the allocator is an object: {allocator.name}"] if foreign else []
+    is_auto = config.lens.kind == "auto" and lens is None
+    config, notes, foreign = _with_objects(config, lens, allocator)
+
     # Two OpenMP programs on the same cores wait for each other: leave room for the inspector.
     torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 2) // 2))
     base = load_base(config)
@@ -109,56 +103,100 @@ def build_parts(
         try:
             encoder = head_encoder(base, config.lens.path, calibrating)
         except ModelError as error:
-            if not any_lens:
+            if not is_auto:
                 raise
             config = replace(config, lens=replace(config.lens, kind="bm25"))
             notes.append(f"the lens is bm25: {error}")
+
+    # The tree locks its folder: it must not stay locked if what follows fails.
     gister = make_gister(config, base)
     tree = _tree(config, base, gister, progress)
     try:
         if encoder is not None:
             lens = HeadsLens(keys_of_tree(encoder, tree))
-        parts = _over(config, base, gister, tree, notes, lens, allocator)
-        parts.foreign_allocator = foreign
-        return parts
+        lens = lens or _lens(config, gister)
+        window = _kv_window(config, base)
+        notes += window.notes
+        parts = assemble(config, base, gister, tree, lens, window, allocator=allocator, notes=notes)
     except BaseException:
         tree.close()
         raise
+    parts.foreign_allocator = foreign
+    return parts
 
 
-def _over(
+def _with_objects(
+    config: Config, lens: Lens | None, allocator: Allocator | None
+) -> tuple[Config, list[str], bool]:
+    """The resolved config for a lens and an allocator that may be objects.
+
+    Returns:
+        The config, sentences that a user should see, and whether no config names the allocator.
+    """
+    if lens is not None and lens.name in LENSES:
+        config = replace(config, lens=replace(config.lens, kind=lens.name, path=None))
+    config = resolve_kinds(config)
+    notes = _untrained(config) if lens is None else [f"the lens is an object: {lens.name}"]
+    if allocator is None:
+        return config, notes, False
+
+    known = allocator_config(allocator)
+    if known is None:
+        return config, [*notes, f"the allocator is an object: {allocator.name}"], True
+    return replace(config, allocator=known), notes, False
+
+
+def assemble(
     config: Config,
     base: BaseModel,
     gister: Gister,
     tree: Tree,
-    notes: list[str],
-    lens: Lens | None,
-    allocator: Allocator | None,
-) -> Parts:
-    window = KVWindow(
-        base,
-        config.w_max,
-        config.kv.mode,
-        config.kv.positions,
-        drift_every=config.kv.drift_every,
-        drift_bound=config.kv.drift_bound,
-        refresh_every=config.kv.refresh_every,
-        refresh_chunk=config.kv.refresh_chunk,
-        hide_gists=config.gist.kind == "none",
-    )
-    return Parts(
+    lens: Lens,
+    window: TokenWindow,
+    *,
+    allocator: Allocator | None = None,
+    pieces: list[str] | None = None,
+    notes: Sequence[str] = (),
+) -> EngineParts:
+    """Put a focus and a sampler over parts that are loaded; every engine is assembled here.
+
+    Args:
+        config: a resolved config, whose budget the window can hold.
+        tree: its history is covered by the focus, newest blocks raw.
+        allocator: an object in place of the configured allocator.
+        pieces: the vocabulary's entry of each id, if it is known.
+        notes: sentences that a user should see.
+
+    Raises:
+        BudgetError: the history is too long for this budget and number of levels.
+    """
+    sampling = config.sampling
+    return EngineParts(
         config=config,
         base=base,
         gister=gister,
         tree=tree,
         focus=focus_of(config, tree.n_tokens, allocator),
-        lens=lens or _lens(config, gister),
+        lens=lens,
         window=window,
-        sampler=Sampler(
-            config.sampling.temperature, config.sampling.top_k, config.sampling.top_p, config.seed
-        ),
-        pieces=_raw_pieces(base),
-        notes=notes + list(window.notes),
+        sampler=Sampler(sampling.temperature, sampling.top_k, sampling.top_p, config.seed),
+        pieces=_raw_pieces(base) if pieces is None else pieces,
+        notes=list(notes),
+    )
+
+
+def _kv_window(config: Config, base: BaseModel) -> KVWindow:
+    kv = config.kv
+    return KVWindow(
+        base,
+        config.w_max,
+        kv.mode,
+        kv.positions,
+        drift_every=kv.drift_every,
+        drift_bound=kv.drift_bound,
+        refresh_every=kv.refresh_every,
+        refresh_chunk=kv.refresh_chunk,
+        hide_gists=config.gist.kind == "none",
     )
 
 

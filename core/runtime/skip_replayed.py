@@ -1,4 +1,4 @@
-"""Where a source stands after an interrupted run: its events minus what the history holds."""
+"""Skips the events of a source that an interrupted run already recorded."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from megacontext.core.model.tokenizer import Tokenizer
-from megacontext.core.runtime.session import Answer
+from megacontext.core.runtime.script import ScriptAnswer
 from megacontext.core.sources import AwaitTurn, Decode, Event, Ingest, Mark, Plant, Question
 from megacontext.traces.errors import SourceError
 
-__all__ = ["Rewind"]
+__all__ = ["ReplaySkipper"]
 
 
-class Rewind:
-    """Skips what a history holds already.
+class ReplaySkipper:
+    """Skips the part of a source that the recorded history holds.
 
     Decoded tokens count like ingested ones: where a decode ended follows from its tokens alone.
 
     Args:
         history: uint32 [N], the recorded history without what a person typed in between.
-        positions: int64 [N], where these tokens lie in the whole history.
+        positions: int64 [N], the position of each of these tokens in the whole history.
         tokenizer: of the run's model, to see where decoding stopped.
-        plant: told (name, start, stop) of each planted fact that is passed.
+        register_fact: called with (name, start, stop) of each planted fact that is skipped.
 
     ``answers`` collects the answers that are complete in the history.
     """
@@ -33,13 +33,13 @@ class Rewind:
         history: np.ndarray,
         positions: np.ndarray,
         tokenizer: Tokenizer,
-        plant: Callable[[str, int, int], None],
+        register_fact: Callable[[str, int, int], None],
     ) -> None:
         self._left = history
         self._positions = positions
         self._tokenizer = tokenizer
-        self.answers: list[Answer] = []
-        self._plant = plant
+        self.answers: list[ScriptAnswer] = []
+        self._register_fact = register_fact
 
     def remaining(self, events: Iterable[Event]) -> Iterator[Event]:
         """The events from where the history ends.
@@ -58,7 +58,7 @@ class Rewind:
             case Ingest(tokens=tokens) | Plant(tokens=tokens):
                 if isinstance(event, Plant):
                     start = int(self._positions[len(self._positions) - len(self._left)])
-                    self._plant(event.name, start, start + len(tokens))
+                    self._register_fact(event.name, start, start + len(tokens))
                 rest = tokens[self._skip(tokens) :]
                 if len(rest):
                     yield Ingest(rest)
@@ -105,4 +105,4 @@ class Rewind:
             yield Decode(left, event.stop, event.about, event.answer, text)
         elif event.about:
             text = text.partition(event.stop)[0] if event.stop else text
-            self.answers.append(Answer(event.about, event.answer, text))
+            self.answers.append(ScriptAnswer(event.about, event.answer, text))

@@ -1,13 +1,13 @@
-"""Echoes: the newest tokens repeat an earlier passage, and what followed it is likely to follow.
+"""Echoes: the newest tokens repeat an earlier passage, so its continuation is likely to follow.
 
-Text that is about to be copied cannot be told before the copy begins: no lens foresees it. Once
-its first tokens are there it can be, exactly: it is where the longest suffix of the history stood
-before, the place that induction heads would attend to (Olsson et al., "In-context Learning and
-Induction Heads", 2022), were it in the window. So the focus need not wait for the block's end:
-an echo of a passage that is not raw triggers a refocus, and its block scores high there.
+No lens can predict that a passage will be copied before the copy begins. After its first tokens the
+source is known: the position where the longest suffix of the history occurred before. Induction
+heads would attend to that position (Olsson et al., "In-context Learning and Induction Heads",
+2022) if it were in the window. So the focus does not wait for the end of the block: an echo of a
+passage that is not raw triggers a refocus, in which its block scores high.
 
-All that is remembered is a function of the history's tokens, so an interrupted run goes on as it
-would have.
+The state is a function of the history's tokens alone, so a resumed run continues as the unbroken
+run would.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from megacontext.core.config import EchoConfig
 from megacontext.core.focus import WorkingContext
 from megacontext.core.focus.actions import F32
-from megacontext.core.runtime.triggers.base import ASKED
+from megacontext.core.focus.limits import USER_TRIGGERS
 from megacontext.core.runtime.triggers.suffix_index import Suffixes
 from megacontext.core.tree.spec import U32
 from megacontext.traces.schema import Trigger
@@ -31,25 +31,26 @@ __all__ = ["Echo", "EchoTrigger", "Echoes"]
 
 @dataclass(frozen=True, slots=True)
 class Echo:
-    """After token ``heard`` the last ``length`` tokens are those before ``place``."""
+    """A match of n-grams: the ``length`` tokens before ``end`` equal those before
+    ``source_position``."""
 
-    heard: int
-    place: int
+    end: int
+    source_position: int
     length: int
 
     @property
     def strength(self) -> float:
-        """The score of what follows the passage: 3/4 for 3 tokens, towards 1 for more."""
+        """The score of the continuation: 3/4 for a match of 3 tokens, towards 1 for more."""
         return self.length / (self.length + 1)
 
 
 class Echoes:
-    """Hears echoes in the tokens of a session.
+    """Finds n-gram matches of the newest tokens with the earlier history.
 
     Args:
-        config: when they count.
-        context: the working context; what is raw in it need not be fetched.
-        tokens: gives uint32 history tokens [start, stop) that were never listened to.
+        config: when a match counts as an echo.
+        context: the working context; a passage that is raw in it needs no refocus.
+        tokens: gives uint32 history tokens [start, stop) that :meth:`first_trigger` did not see.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Echoes:
         self._suffixes = Suffixes(max(1, config.match))
         self._recent: deque[Echo] = deque()
 
-    def listen(self, tokens: U32, since: int, quiet: int = 0) -> int | None:
+    def first_trigger(self, tokens: U32, since: int, suppress_tokens: int = 0) -> int | None:
         """Number of tokens up to and with the first that calls for a refocus, or None.
 
         The session takes these tokens next, or all of them.
@@ -69,59 +70,64 @@ class Echoes:
         Args:
             tokens: uint32 [t], what follows the working context's history.
             since: tokens since the last refocus.
-            quiet: the first so many tokens call for none.
+            suppress_tokens: how many of the next tokens bring no refocus.
         """
         if not self._config.match:
             return None
         self._catch_up()
         for count, token in enumerate(tokens.tolist(), 1):
-            echo = self._hear(token)
-            due = count > quiet and since + count >= self._config.min_gap
-            if echo and due and not self._raw(echo.place):
+            echo = self._push(token)
+            due = count > suppress_tokens and since + count >= self._config.min_gap
+            if echo and due and not self._raw(echo.source_position):
                 return count
         return None
 
-    def lift(self, scores: F32, alone: bool) -> F32:
-        """``scores`` F32[n] of the frontier, with what follows the echoed passages on top.
+    def boost_scores(self, scores: F32, exclusive: bool) -> F32:
+        """``scores`` F32[n] of the frontier, raised for the continuations of echoed passages.
 
-        A gist scores high where its passage was echoed just now, a raw block as long as an echo
-        of it is remembered.
+        A gist scores high if its passage was echoed within the last ``min_gap`` tokens. A raw
+        block scores high as long as an echo of it is in memory.
 
         Args:
-            alone: nothing else is to be opened; the lens only says what can be coarser.
+            exclusive: expand nothing else; the lens decides only what to collapse.
         """
         if not self._config.match or np.shape(scores) != (len(self._context),):
-            return scores  # what a lens gives that is no score is reported as it is
+            return scores  # the focus reports scores of a wrong length as they are
         self._catch_up()
-        lifted = np.array(scores, np.float32)
-        if alone:
-            np.minimum(lifted, 0, out=lifted)
+        boosted = np.array(scores, np.float32)
+        if exclusive:
+            np.minimum(boosted, 0, out=boosted)
+
         for echo in self._recent:
-            at = self._entry(echo.place)
-            fresh = echo.heard > len(self._suffixes) - self._config.min_gap
-            if at is not None and (fresh or self._context.levels[at] == 0):
-                lifted[at] = max(lifted[at], echo.strength)
-        return lifted
+            entry = self._entry(echo.source_position)
+            recent = echo.end > len(self._suffixes) - self._config.min_gap
+            if entry is not None and (recent or self._context.levels[entry] == 0):
+                boosted[entry] = max(boosted[entry], echo.strength)
+        return boosted
 
     def modify(self, scores: F32, trigger: Trigger) -> F32:
         """See :class:`~megacontext.core.runtime.triggers.base.ScoreModifier`.
 
-        A question says itself what it is about: its scores stay.
+        The scores of a question stay: the question itself says what it is about.
         """
-        return scores if trigger in ASKED else self.lift(scores, alone=trigger == Trigger.ECHO)
+        return (
+            scores
+            if trigger in USER_TRIGGERS
+            else self.boost_scores(scores, exclusive=trigger == Trigger.ECHO)
+        )
 
-    def _hear(self, token: int) -> Echo | None:
-        place, length = self._suffixes.push(token)
+    def _push(self, token: int) -> Echo | None:
+        position, length = self._suffixes.push(token)
         now = len(self._suffixes)
-        while self._recent and self._recent[0].heard <= now - self._config.remembered:
+        while self._recent and self._recent[0].end <= now - self._config.remembered:
             self._recent.popleft()
         if not length:
             return None
-        self._recent.append(Echo(now, place, length))
+        self._recent.append(Echo(now, position, length))
         return self._recent[-1]
 
     def _catch_up(self) -> None:
-        """Take in history that came in otherwise, or before this session."""
+        """Take in history that no trigger looked at, or that is older than this session."""
         known, now = len(self._suffixes), self._context.n_tokens
         if known >= now:
             return
@@ -129,17 +135,17 @@ class Echoes:
         if known < old:
             self._suffixes.extend(self._history(known, old))
         for token in self._history(old, now).tolist():
-            self._hear(token)
+            self._push(token)
 
-    def _entry(self, place: int) -> int | None:
-        """Frontier entry that stands for a token; None in the tail."""
-        if place >= self._context.n_tokens - self._context.tail_tokens:
+    def _entry(self, position: int) -> int | None:
+        """Index of the frontier entry that covers a token; None in the tail."""
+        if position >= self._context.n_tokens - self._context.tail_tokens:
             return None
-        return int(self._context.starts.searchsorted(place, "right")) - 1
+        return int(self._context.starts.searchsorted(position, "right")) - 1
 
-    def _raw(self, place: int) -> bool:
-        at = self._entry(place)
-        return at is None or self._context.levels[at] == 0
+    def _raw(self, position: int) -> bool:
+        entry = self._entry(position)
+        return entry is None or self._context.levels[entry] == 0
 
 
 class EchoTrigger:
@@ -158,4 +164,4 @@ class EchoTrigger:
 
     def first(self, tokens: U32, since: int) -> int | None:
         """See :class:`~megacontext.core.runtime.triggers.base.TriggerRule`."""
-        return self._echoes.listen(tokens, since, self._suppressed())
+        return self._echoes.first_trigger(tokens, since, self._suppressed())

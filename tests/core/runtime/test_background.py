@@ -8,7 +8,7 @@ import torch
 
 from megacontext.core.config import parse_config
 from megacontext.core.gistnet.token import TokenGister
-from megacontext.core.runtime import background, session
+from megacontext.core.runtime import background, tree_appender
 from megacontext.core.runtime.background import second_core
 from megacontext.core.runtime.build import load_base
 from megacontext.core.runtime.run import run
@@ -59,12 +59,12 @@ def test_a_second_core_changes_nothing_but_the_clock(
     config_text, tmp_path, plain, monkeypatch, gisted_by, core, maker
 ):
     config = parse_config(config_text, ["gist.kind=token", "sampling.temperature=1"])
-    monkeypatch.setattr(session, "second_core", lambda base: None)
+    monkeypatch.setattr(tree_appender, "second_core", lambda base: None)
     alone = run(config, tmp_path / "a.arrow", control=False)
     assert set(gisted_by) == {"MainThread"}
     blocks = len(gisted_by)
     gisted_by.clear()
-    monkeypatch.setattr(session, "second_core", lambda base: core())
+    monkeypatch.setattr(tree_appender, "second_core", lambda base: core())
     beside = run(config, tmp_path / "b.arrow", control=False)
     assert gisted_by == [maker] * blocks
     assert _timeless(plain, beside.trace) == _timeless(plain, alone.trace)
@@ -75,7 +75,7 @@ def test_a_gister_that_fails_beside_the_model_ends_the_run(config_text, tmp_path
         raise ModelError("out of gists")
 
     monkeypatch.setattr(TokenGister, "encode_blocks", failing)
-    monkeypatch.setattr(session, "second_core", lambda base: Free())
+    monkeypatch.setattr(tree_appender, "second_core", lambda base: Free())
     config = parse_config(config_text, ["gist.kind=token"])
     with pytest.raises(ModelError, match="out of gists"):
         run(config, tmp_path / "t.arrow", control=False)
