@@ -22,7 +22,7 @@ from megacontext.core.config import (
 )
 from megacontext.core.config.keys import WHERE_AND_HOW, by_path
 from megacontext.core.focus import ContextShape, Limits, RoundResult, make_focus
-from megacontext.core.runtime.triggers import limits_for
+from megacontext.core.focus.limits import limits_for
 from megacontext.traces.errors import MegaContextError, PlanError, TraceError
 from megacontext.traces.reader import TraceReader
 from megacontext.traces.row import TraceRow

@@ -21,16 +21,16 @@ from pathlib import Path
 from megacontext.core.batch.plan import load_plan
 from megacontext.core.config import load_config
 from megacontext.core.data.prepare import DataConfig
-from megacontext.core.training.config import load as load_training
+from megacontext.core.training.loop.config import load as load_training
 from megacontext.traces.errors import MegaContextError
 from megacontext.traces.packaged import find_config
 
 _TRAINERS = {
-    "base": "megacontext.core.training.base:BaseConfig",
-    "gistnet": "megacontext.core.training.gistnet:GistNetTraining",
-    "keys": "megacontext.core.training.gistnet_keys:KeyTraining",
-    "lensnet": "megacontext.core.training.lensnet:LensNetTraining",
-    "lora": "megacontext.core.training.lora:LoraTraining",
+    "base": "megacontext.core.training.base.task:BaseConfig",
+    "gistnet": "megacontext.core.training.gistnet.task:GistNetTraining",
+    "keys": "megacontext.core.training.index_keys.task:KeyTraining",
+    "lensnet": "megacontext.core.training.lensnet.task:LensNetTraining",
+    "lora": "megacontext.core.training.lora.task:LoraTraining",
 }
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent

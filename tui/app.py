@@ -16,13 +16,13 @@ from textual.widget import Widget
 from textual.widgets import Footer
 
 from megacontext.tui.commands import BY_ID, COMMANDS, FOOTER, Command, key_label
-from megacontext.tui.frame import Frame
-from megacontext.tui.goto import GOTO_HELP, go_to
-from megacontext.tui.helm import EngineApp
-from megacontext.tui.pace import Pace
+from megacontext.tui.engine_app import EngineApp
+from megacontext.tui.live.redraw_budget import Pace
 from megacontext.tui.screens import HelpScreen, HintScreen, PromptScreen
-from megacontext.tui.session import Session
-from megacontext.tui.source import Source
+from megacontext.tui.sources.source import Source
+from megacontext.tui.state.frame import Frame
+from megacontext.tui.state.goto import GOTO_HELP, go_to
+from megacontext.tui.state.viewer import Session
 from megacontext.tui.themes import PALETTES, THEMES
 from megacontext.tui.widgets import (
     ActionsPane,

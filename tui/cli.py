@@ -96,7 +96,7 @@ def live(
 
     Example: mc-tui live --config configs/demo.yaml --set focus.n_diff=8
     """
-    from megacontext.tui.live import Start, attach_to, start_and_watch
+    from megacontext.tui.live.connect import Start, attach_to, start_and_watch
 
     if config is None and attach is None:
         raise ConfigError("live needs --config FILE or --attach PATH; give one of them.")
@@ -128,8 +128,8 @@ def replay(
 
     Example: mc-tui replay runs/demo.arrow --at 1773.3:L1@47
     """
-    from megacontext.tui.file_source import FileSource
     from megacontext.tui.launch import require_terminal, show
+    from megacontext.tui.sources.file_source import FileSource
 
     require_terminal()
     show(FileSource(trace, mode="FOLLOW" if follow else "REPLAY"), theme=theme, at=at)
@@ -141,8 +141,8 @@ def diff(a: Trace, b: Trace, theme: ThemeName = "", debug: Debug = False) -> Non
 
     Example: mc-tui diff runs/greedy.arrow runs/slot.arrow
     """
-    from megacontext.tui.file_source import FileSource
     from megacontext.tui.launch import require_terminal, show_diff
+    from megacontext.tui.sources.file_source import FileSource
 
     require_terminal()
     show_diff(FileSource(a), FileSource(b), theme=theme)
@@ -167,8 +167,8 @@ def serve(
 
     Example: mc-tui serve --replay runs/demo.arrow
     """
-    from megacontext.tui.live import Start
-    from megacontext.tui.serve import serve as run_server
+    from megacontext.tui.live.connect import Start
+    from megacontext.tui.live.serve import serve as run_server
 
     start = Start(config, out, tuple(set_ or ()), overwrite) if config is not None else None
     last_word = run_server(replay=replay, start=start, attach=attach, port=port, theme=theme)

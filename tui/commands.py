@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from megacontext.tui.playback import Playback
-from megacontext.tui.session import Session
-from megacontext.tui.view import ViewState
+from megacontext.tui.state.playback import Playback
+from megacontext.tui.state.view import ViewState
+from megacontext.tui.state.viewer import Session
 
 __all__ = ["BY_ID", "COMMANDS", "FOOTER", "Command", "Viewer", "key_label"]
 

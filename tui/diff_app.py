@@ -12,18 +12,18 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import Footer
 
 from megacontext.tui.app import InspectorApp
-from megacontext.tui.comparing import (
+from megacontext.tui.palette import Role
+from megacontext.tui.render.canvas import BOLD, Canvas
+from megacontext.tui.render.difference import Apart, draw_difference
+from megacontext.tui.sources.source import Source
+from megacontext.tui.state.frame import Frame
+from megacontext.tui.state.run_comparison import (
     config_differences,
     next_difference,
     same_moment,
     texts_part_at,
 )
-from megacontext.tui.diff import Apart, draw_difference
-from megacontext.tui.frame import Frame
-from megacontext.tui.palette import Role
-from megacontext.tui.render.canvas import BOLD, Canvas
-from megacontext.tui.session import Session
-from megacontext.tui.source import Source
+from megacontext.tui.state.viewer import Session
 from megacontext.tui.widgets import (
     ActionsPane,
     BudgetPane,

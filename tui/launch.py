@@ -12,7 +12,7 @@ from megacontext.tui.app import InspectorApp
 from megacontext.tui.diff_app import DiffApp
 from megacontext.tui.settings import own_keymap, own_themes
 from megacontext.tui.share import open_at
-from megacontext.tui.source import Source
+from megacontext.tui.sources.source import Source
 from megacontext.tui.themes import PALETTES, add_theme
 
 __all__ = ["TerminalError", "is_first_run", "pick_theme", "require_terminal", "show", "show_diff"]

@@ -14,13 +14,13 @@ import numpy as np
 from megacontext.traces.errors import ConfigError, TraceError
 from megacontext.traces.export import export
 from megacontext.traces.reader import TraceReader
-from megacontext.tui.frame import Frame
-from megacontext.tui.goto import parse_place
-from megacontext.tui.log import LINES
-from megacontext.tui.picture import run_picture
 from megacontext.tui.render.bars import story
 from megacontext.tui.render.marks import KIND_SIGN, REASON_WORDS, signed
-from megacontext.tui.session import Session
+from megacontext.tui.render.run_picture import run_picture
+from megacontext.tui.state.action_log import LINES
+from megacontext.tui.state.frame import Frame
+from megacontext.tui.state.goto import parse_place
+from megacontext.tui.state.viewer import Session
 
 __all__ = ["COPIES", "command_of", "copy_text", "free_path", "open_at", "system_clipboard", "write"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from megacontext.core.benchmarks.planting import Ask, Make, Scene
-from megacontext.core.data.lexicon import FIRST, LAST, PLACES, QUALITIES, THINGS
+from megacontext.core.data.recall.lexicon import FIRST, LAST, PLACES, QUALITIES, THINGS
 
 __all__ = ["FACT_TASKS", "FAMILIES", "Wording", "fact_scenes"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from megacontext.core.benchmarks.planting import Ask, Make, Scene
-from megacontext.core.data.lexicon import FIRST
+from megacontext.core.data.recall.lexicon import FIRST
 from megacontext.traces.errors import ConfigError
 
 __all__ = ["NEEDLES", "NEEDLE_TASKS"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from megacontext.core.benchmarks.planting import Ask, Make, Scene
-from megacontext.core.data.lexicon import FIRST, words
+from megacontext.core.data.recall.lexicon import FIRST, words
 from megacontext.traces.errors import ConfigError
 
 __all__ = ["WORLD_TASKS"]

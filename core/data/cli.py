@@ -48,8 +48,8 @@ def prepare(
     from megacontext.core.data.prepare import prepare as run
     from megacontext.core.data.progress import stages
     from megacontext.core.data.recall_shards import RecallText
-    from megacontext.core.data.teacher import Teacher
-    from megacontext.core.training.config import load
+    from megacontext.core.data.teacher_cache import Teacher
+    from megacontext.core.training.loop.config import load
 
     settings = load(DataConfig, config, set_ or [])
     if recall and settings.recall is None:

@@ -22,7 +22,7 @@ from megacontext.core.data.jobs import Entry, Job, run_jobs
 from megacontext.core.data.readers import Document, Source, read
 from megacontext.core.data.recall_shards import RecallText, recall_units, write_recall
 from megacontext.core.data.shards import Layout, token_dtype, write_shard
-from megacontext.core.data.teacher import Teacher, write_teacher
+from megacontext.core.data.teacher_cache import Teacher, write_teacher
 from megacontext.core.data.tokenizer import BOS, EOS, chunks, fingerprint, load_tokenizer
 from megacontext.traces.errors import ConfigError, SourceError
 

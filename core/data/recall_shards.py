@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from megacontext.core.data.recall import RecallOptions, RecallWriter
+from megacontext.core.data.recall.writer import RecallOptions, RecallWriter
 from megacontext.core.data.shards import Layout, open_shards, write_shard
 from megacontext.core.data.tokenizer import load_tokenizer
 from megacontext.core.rng import generator
@@ -36,7 +36,7 @@ class RecallText:
         split: wording, names and made-up words of ``train`` or of ``heldout``.
         gappy: share of the windows that are gappy.
         facts_max, scenes_max, asked_max, fill: see
-            :class:`~megacontext.core.data.recall.RecallOptions`.
+            :class:`..recall.writer.RecallOptions`.
         windows_per_shard: windows in one file.
     """
 
@@ -101,7 +101,9 @@ def write_recall(
     unit: RecallUnit, recall: RecallText, path: Path, tokenizer: Path, layout: Layout
 ) -> dict[str, object]:
     """Write one shard; the text shards lie in the same folder. Returns the manifest entry."""
-    from megacontext.core.training.mixture import TokenStreams  # imports torch: only where used
+    from megacontext.core.training.base.dataset import (
+        TokenStreams,  # imports torch: only where used
+    )
 
     streams = TokenStreams(open_shards(path.parent, layout.tokenizer, "shard-*.arrow"))
     writer = RecallWriter(load_tokenizer(tokenizer), recall.split, recall.seed, layout.block_size)

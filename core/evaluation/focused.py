@@ -10,16 +10,17 @@ from megacontext.core.evaluation.evidence import Evidence, ScoresBlocks, evidenc
 from megacontext.core.evaluation.held import LazyKVWindow
 from megacontext.core.focus import RoundResult, WorkingContext
 from megacontext.core.focus.actions import F32, I64
+from megacontext.core.focus.limits import limits_for
 from megacontext.core.lenses import LensNeeds, Observation, Oracle
 from megacontext.core.lenses.blocks import recency_prior
 from megacontext.core.model.window import SyncStats
+from megacontext.core.runtime.build import EngineParts
 from megacontext.core.runtime.hooks import Hooks
-from megacontext.core.runtime.parts import Parts
 from megacontext.core.runtime.recorder import TimedRound
+from megacontext.core.runtime.script import ScriptRunner
 from megacontext.core.runtime.session import Session
 from megacontext.core.runtime.sinks import NullSink
-from megacontext.core.runtime.triggers import limits_for
-from megacontext.core.sources import Decode, Ingest, Question
+from megacontext.core.sources import Decode, Question
 from megacontext.core.tree.spec import U32
 from megacontext.traces.schema import Phase, Trigger
 
@@ -118,7 +119,7 @@ class FocusedSeat:
         held: compute nothing before the first token is decoded or measured.
     """
 
-    def __init__(self, parts: Parts, gold: I64, held: bool) -> None:
+    def __init__(self, parts: EngineParts, gold: I64, held: bool) -> None:
         assert isinstance(parts.window, LazyKVWindow)
         self._window = parts.window
         self._window.waits = held
@@ -128,12 +129,13 @@ class FocusedSeat:
         self._sink = MetricsSink(parts.focus.working_context, gold)
         hooks = Hooks(before_decode=self._before_decode)
         self._session = Session(parts, self._sink, hooks=hooks)
+        self._script = ScriptRunner(self._session)
         self._session.warm_up()
 
     def _before_decode(self) -> None:
         self._build_window()
         if len(self._gold):
-            context = self._session.parts.focus.working_context
+            context = self._session.context
             self._spans_raw = tuple(is_raw(context, span[None]) for span in self._gold)
             self._gold_raw = all(self._spans_raw)
 
@@ -144,7 +146,7 @@ class FocusedSeat:
 
     def read(self, tokens: U32) -> None:
         """More history, with the refocuses of a session."""
-        self._session.run([Ingest(tokens)])
+        self._session.append(tokens)
 
     def ask(self, prompt: U32, limit: int, stop: str, room: int = 0) -> Asked:
         """The question's refocuses, then a greedy answer; the budget makes room by itself."""
@@ -152,7 +154,7 @@ class FocusedSeat:
         if isinstance(lens, GoldLens):
             lens.asked = True
         self._sink.watch()
-        outcome = self._session.run([Question(prompt, "", "", limit, stop)])
+        outcome = self._script.run([Question(prompt, "", "", limit, stop)])
         reached = self._sink.reached if self._gold_raw else None
         text = outcome.answers[-1].text
         return Asked(text, self._gold_raw, reached, self._evidence())
@@ -164,9 +166,9 @@ class FocusedSeat:
         if int(parts.tree.tokens(count - 1, count)[0]) == parts.base.tokenizer.eos_id:
             return ""
         self._session.answering = True  # what the question opened stays open
-        self._session.run([Decode(limit, stop)])
+        self._script.run([Decode(limit, stop)])
         self._session.answering = False
-        return self._session.outcome.decoded[-1]
+        return self._script.outcome.decoded[-1]
 
     def _evidence(self) -> Evidence | None:
         session = self._session
@@ -195,12 +197,12 @@ class FocusedSeat:
         for token in tokens:
             last = self._session.parts.window.last
             greedy &= last is not None and int(last.logits[-1].argmax()) == int(token)
-            self._session.run([Ingest(np.array([token], np.uint32))])
+            self._session.append(np.array([token], np.uint32))
         return np.concatenate(self._sink.nll), greedy
 
     def measure(self, tokens: U32) -> F32:
         """NLL F32[t] in nats of the next tokens, read as a session reads them."""
         self._build_window()
         self._sink.nll.clear()
-        self._session.run([Ingest(tokens)])
+        self._session.append(tokens)
         return np.concatenate(self._sink.nll)

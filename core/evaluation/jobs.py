@@ -24,7 +24,7 @@ from megacontext.core.config import Config, dump_config, parse_config
 from megacontext.core.cpu import usable_cores
 from megacontext.core.evaluation.kit import Kit
 from megacontext.core.model.files import resolve_model
-from megacontext.core.runtime.bundle import DEMO, bundle_folder
+from megacontext.core.runtime.pretrained import DEMO, bundle_folder
 from megacontext.traces.errors import ConfigError, MegaContextError, ModelError, StorageError
 
 __all__ = [

@@ -20,9 +20,9 @@ from megacontext.core.heads.history_keys import HistoryKeys
 from megacontext.core.heads.lens import HeadsLens
 from megacontext.core.heads.store import KeyStore
 from megacontext.core.lenses import Lens, make_lens
-from megacontext.core.model import BaseModel, KVWindow, Sampler
+from megacontext.core.model import BaseModel, KVWindow
 from megacontext.core.model.tokenizer import Tokenizer
-from megacontext.core.runtime.parts import Parts, build_parts, focus_of, lens_options
+from megacontext.core.runtime.build import EngineParts, assemble, build_parts, lens_options
 from megacontext.core.tree import Gister, Tree, TreeSpec
 from megacontext.core.tree.spec import U32
 from megacontext.traces.errors import ModelError
@@ -263,21 +263,18 @@ class Kit:
             tree.append(tokens)
         return tree
 
-    def parts(self, config: Config, history: History, read: int, lens: Lens) -> Parts:
+    def parts(self, config: Config, history: History, read: int, lens: Lens) -> EngineParts:
         """Parts of a session over the first ``read`` tokens of ``history``, cold-started.
 
         Raises:
             BudgetError: the history is too long for this budget and number of levels.
         """
-        return Parts(
-            config=config,
-            base=self.base,
-            gister=history.gister,
-            tree=self.tree_over(history, read),
-            focus=focus_of(config, read),
-            lens=lens,
-            window=self.window(config.w_max),
-            sampler=Sampler(),
+        return assemble(
+            config,
+            self.base,
+            history.gister,
+            self.tree_over(history, read),
+            lens,
+            self.window(config.w_max),
             pieces=self.pieces,
-            notes=[],
         )

@@ -3,8 +3,8 @@
 Several facts of different scenes share one history, and each scene is asked about once, so that
 a history's gists serve several tasks. All facts of a scene have the same wording: each is a
 distractor of the others. Keys, values and wording are from the split that no training text uses
-(see :mod:`megacontext.core.data.lexicon`). A history, its question and its answer together are as
-long as asked, so that a history of the trained window's length can be read as a whole.
+(see :mod:`megacontext.core.data.recall.lexicon`). A history, its question and its answer together
+are as long as asked, so that a history of the trained window's length can be read as a whole.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from megacontext.core.config import Config
-from megacontext.core.data.lexicon import THINGS, side
-from megacontext.core.data.recall import RecallWriter
-from megacontext.core.data.scenes import Ask, Scene
+from megacontext.core.data.recall.lexicon import THINGS, side
+from megacontext.core.data.recall.scenes import Ask, Scene
+from megacontext.core.data.recall.writer import RecallWriter
 from megacontext.core.evaluation.haystack import boundaries, haystack
 from megacontext.core.evaluation.tasks import RecallTask, Text
 from megacontext.core.model import loading
 from megacontext.core.model.files import resolve_model
 from megacontext.core.rng import generator
-from megacontext.core.runtime.bundle import DEMO, bundle_folder
+from megacontext.core.runtime.pretrained import DEMO, bundle_folder
 from megacontext.traces.errors import ConfigError, ModelError, SourceError
 
 __all__ = ["DEFAULT_KINDS", "KINDS", "MakeOptions", "TaskMaker", "make_tasks", "tokenizer_of"]
@@ -70,7 +70,7 @@ class MakeOptions:
 
 @dataclass(frozen=True)
 class _Kind:
-    """A scene of :mod:`megacontext.core.data.scenes`, more facts, and which asks will do."""
+    """A scene of :mod:`megacontext.core.data.recall.scenes`, more facts, and which asks will do."""
 
     scene: str
     crowd: int = 1

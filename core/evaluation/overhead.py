@@ -76,13 +76,13 @@ def overhead_of(config: Config, cycles: int) -> Overhead:
         began, others = _now(kit.base.device), []
         closed = False
         while not closed:
-            watch.seconds, gists = 0.0, sink.stages.gist
+            watch.seconds, gists = 0.0, sink.timings.gist
             started = _now(kit.base.device)
             session.decode(1)
             took = _now(kit.base.device) - started
             closed = context.tail_tokens == 0
             if not closed:
-                others.append(took - watch.seconds - (sink.stages.gist - gists) / 1e6)
+                others.append(took - watch.seconds - (sink.timings.gist - gists) / 1e6)
         whole.append(_now(kit.base.device) - began)
         plain.append(float(np.mean(others)) * size)
     total, decoding = np.array(whole[_WARM:]), np.array(plain[_WARM:])

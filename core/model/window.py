@@ -220,7 +220,12 @@ class KVWindow:
 
     @torch.no_grad()
     def sync(
-        self, layout: Layout, vectors: VectorSource, tokens: TokenSource, reread: int = 0
+        self,
+        layout: Layout,
+        vectors: VectorSource,
+        tokens: TokenSource,
+        reread: int = 0,
+        keep_last: bool = False,
     ) -> SyncStats:
         """Follow the working context to ``layout``.
 
@@ -229,6 +234,8 @@ class KVWindow:
             vectors: gist vectors of inserted gists, by level and node indices.
             tokens: ids of inserted raw tokens.
             reread: newest rows that are computed again; if any, so are the marked ones.
+            keep_last: splice leaves the newest row, and with it ``last``, as before the edit if it
+                stays: nothing is sampled before more text is read.
 
         Raises:
             PlanError: the layout exceeds w_max; nothing was changed.
@@ -261,9 +268,12 @@ class KVWindow:
             self.cache.move(self._table.slots[shifted], positions[shifted])
             self._unread.inserted(rows, self._table.slots, kept)
             again = np.arange(len(rows)) >= min(newest, len(rows) - reread)
+            again[newest] &= not keep_last
             if reread:
                 again |= self._unread.among(self._table.slots)
             todo = np.flatnonzero(~kept | again)
+        if len(todo) == 0:
+            return self._stats(0, None, int(shifted.sum()))
         self._compute(todo)
         return self._stats(len(todo), self._sampled_drift(), int(shifted.sum()))
 

@@ -35,8 +35,8 @@ def base(
 
     Example: megacontext train base --config configs/train/base-smoke.yaml --out runs/base
     """
-    from megacontext.core.training.base import BaseConfig, train_base
-    from megacontext.core.training.config import load
+    from megacontext.core.training.base.task import BaseConfig, train_base
+    from megacontext.core.training.loop.config import load
     from megacontext.core.training.report import show
 
     settings = load(BaseConfig, config, set_ or [])
@@ -55,7 +55,7 @@ def average(
 
     Example: megacontext train average --model runs/a/export --model runs/b/export --out runs/ab
     """
-    from megacontext.core.training.average import average as average_models
+    from megacontext.core.training.base.weight_average import average as average_models
 
     average_models(model, weight or [], out)
     print(f"{out}: the average of {len(model)} models.")
@@ -81,8 +81,8 @@ def judge(
 
     Example: megacontext train judge --model core/pretrained/demo/base --heldout .local/heldout
     """
-    from megacontext.core.training.base import judge_base
-    from megacontext.core.training.heldout import HeldoutConfig
+    from megacontext.core.training.base.evaluate import HeldoutConfig
+    from megacontext.core.training.base.task import judge_base
 
     lengths = tuple(recall_length or (1024, 2048, 4096))
     config = HeldoutConfig(rows, length, samples, lengths, kind=kind, batch_tokens=8192)

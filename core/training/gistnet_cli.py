@@ -43,8 +43,8 @@ def gistnet(
 
     Example: megacontext train gistnet --config configs/train/gistnet.yaml --out runs/gistnet
     """
-    from megacontext.core.training.config import load
-    from megacontext.core.training.gistnet import GistNetTraining, train_gistnet
+    from megacontext.core.training.gistnet.task import GistNetTraining, train_gistnet
+    from megacontext.core.training.loop.config import load
     from megacontext.core.training.report import show
 
     settings = load(GistNetTraining, config, set_ or [])
@@ -66,8 +66,8 @@ def keys(
 
     Example: megacontext train keys --config configs/train/gistnet-keys.yaml --out runs/keys
     """
-    from megacontext.core.training.config import load
-    from megacontext.core.training.gistnet_keys import KeyTraining, train_keys
+    from megacontext.core.training.index_keys.task import KeyTraining, train_keys
+    from megacontext.core.training.loop.config import load
     from megacontext.core.training.report import show
 
     settings = load(KeyTraining, config, set_ or [])
@@ -88,8 +88,8 @@ def lensnet(
 
     Example: megacontext train lensnet --config configs/train/lensnet.yaml --out runs/lensnet
     """
-    from megacontext.core.training.config import load
-    from megacontext.core.training.lensnet import LensNetTraining, train_lensnet
+    from megacontext.core.training.lensnet.task import LensNetTraining, train_lensnet
+    from megacontext.core.training.loop.config import load
     from megacontext.core.training.report import show
 
     settings = load(LensNetTraining, config, set_ or [])
@@ -113,9 +113,9 @@ def ceiling(
     """
     from megacontext.core.data.shards import open_shards
     from megacontext.core.model.base import BaseModel
-    from megacontext.core.training.gistnet_base import FrozenBase
-    from megacontext.core.training.gistnet_ceiling import one_vector_ceiling
-    from megacontext.core.training.mixture import TokenStreams
+    from megacontext.core.training.base.dataset import TokenStreams
+    from megacontext.core.training.common.frozen_base import FrozenBase
+    from megacontext.core.training.gistnet.vector_upper_bound import one_vector_ceiling
     from megacontext.core.training.report import show
 
     frozen = FrozenBase(BaseModel.load(base, device=device))

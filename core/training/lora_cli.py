@@ -30,8 +30,8 @@ def lora(
 
     Example: megacontext train lora --config configs/train/lora.yaml --out runs/lora
     """
-    from megacontext.core.training.config import load
-    from megacontext.core.training.lora import LoraTraining, train_lora
+    from megacontext.core.training.loop.config import load
+    from megacontext.core.training.lora.task import LoraTraining, train_lora
     from megacontext.core.training.report import show
 
     settings = load(LoraTraining, config, set_ or [])

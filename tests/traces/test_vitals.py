@@ -11,7 +11,7 @@ from tests.tui.conftest import vitals_of
 from megacontext.traces.made import make_small_trace
 from megacontext.traces.reader import TraceReader
 from megacontext.traces.vitals import VitalsScan
-from megacontext.tui.rows import row_model
+from megacontext.tui.sources.row_reader import row_model
 
 
 @pytest.fixture

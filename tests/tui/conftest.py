@@ -15,14 +15,14 @@ from megacontext.traces.row import ACTION_DTYPE, REJECTED_DTYPE, TraceRow, heat_
 from megacontext.traces.state import apply_actions, cost_of
 from megacontext.traces.token_index import TokenIndex
 from megacontext.traces.vitals import CHANGE_DTYPE, Vitals
-from megacontext.tui.explain import Pair
-from megacontext.tui.frame import Marker, RunInfo, Status
-from megacontext.tui.life import Glimpse, glimpse_of
-from megacontext.tui.model import RowModel
-from megacontext.tui.rows import row_model
-from megacontext.tui.source import Scalars
-from megacontext.tui.turns import Exchange, marker_label, turn_spans
-from megacontext.tui.view import Node
+from megacontext.tui.sources.node_history import Glimpse, glimpse_of
+from megacontext.tui.sources.row_model import RowModel
+from megacontext.tui.sources.row_reader import row_model
+from megacontext.tui.sources.source import Scalars
+from megacontext.tui.state.frame import Marker, RunInfo, Status
+from megacontext.tui.state.score_explanation import Pair
+from megacontext.tui.state.turns import Exchange, marker_label, turn_spans
+from megacontext.tui.state.view import Node
 
 BLOCK = 8
 

@@ -100,7 +100,9 @@ async def test_a_screen_that_cannot_be_saved_is_not_called_saved(
     monkeypatch.chdir(tmp_path)
     app = make()
     async with app.run_test(size=(80, 24)) as pilot:
-        monkeypatch.setattr("megacontext.tui.desk.free_path", lambda *_: tmp_path / "no" / "x.svg")
+        monkeypatch.setattr(
+            "megacontext.tui.tools_app.free_path", lambda *_: tmp_path / "no" / "x.svg"
+        )
         (tmp_path / "no").write_text("a file, no folder")
         await pilot.press(BY_ID["export"].key, "s")
         await until(pilot, lambda: bool(app.session.notice))

@@ -10,12 +10,11 @@ import pytest
 from textual.widgets import Input, OptionList
 
 from megacontext.tui.app import InspectorApp
-from megacontext.tui.file_source import FileSource
 from megacontext.tui.render.bars import draw_title, story
 from megacontext.tui.render.conversation import draw_conversation, talk_lines
 from megacontext.tui.screens import ConversationScreen
-from megacontext.tui.session import Session
-from megacontext.tui.turns import (
+from megacontext.tui.sources.file_source import FileSource
+from megacontext.tui.state.turns import (
     Exchange,
     marker_label,
     marker_labels,
@@ -23,7 +22,8 @@ from megacontext.tui.turns import (
     turn_spans,
     without_end,
 )
-from megacontext.tui.view import Node
+from megacontext.tui.state.view import Node
+from megacontext.tui.state.viewer import Session
 from megacontext.tui.widgets import ActionsPane, ConversationPane
 
 ASKED = "\nQuestion: Which number opens the gate?\nAnswer:"

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from megacontext.tui.app import InspectorApp
-from megacontext.tui.comparing import config_differences, same_moment, texts_part_at
 from megacontext.tui.diff_app import DiffApp, DifferencePane
-from megacontext.tui.frame import RunInfo
+from megacontext.tui.state.frame import RunInfo
+from megacontext.tui.state.run_comparison import config_differences, same_moment, texts_part_at
 
 
 async def test_the_diff_keeps_both_runs_at_the_same_history(fake, clock) -> None:

@@ -18,12 +18,17 @@ from megacontext.traces.made import MadeRun
 from megacontext.traces.meta import TraceMeta
 from megacontext.traces.target import claim
 from megacontext.traces.writer import TraceWriter
-from megacontext.tui import live
-from megacontext.tui.engine import EngineError, EngineProcess, engine_command, last_line
-from megacontext.tui.engine_control import EngineControl
-from megacontext.tui.live import Start, connector, trace_of
-from megacontext.tui.live_source import LiveSource, identity
-from megacontext.tui.session import Session
+from megacontext.tui.live import connect as live
+from megacontext.tui.live.connect import Start, connector, trace_of
+from megacontext.tui.live.engine_control import EngineControl
+from megacontext.tui.live.engine_process import (
+    EngineError,
+    EngineProcess,
+    engine_command,
+    last_line,
+)
+from megacontext.tui.sources.live_source import LiveSource, identity
+from megacontext.tui.state.viewer import Session
 
 META = TraceMeta(block_size=8, w_max=160, levels=3).to_metadata()
 

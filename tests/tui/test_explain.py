@@ -13,12 +13,12 @@ from megacontext.traces.reader import TraceReader
 from megacontext.traces.row import PAIR_DTYPE
 from megacontext.traces.token_index import TokenIndex
 from megacontext.traces.writer import TraceWriter
-from megacontext.tui.explain import Pair, bm25, strongest
-from megacontext.tui.file_source import FileSource
 from megacontext.tui.render.inspector import draw_inspector
-from megacontext.tui.rows import row_model, score_pairs
-from megacontext.tui.session import Session
-from megacontext.tui.view import Node
+from megacontext.tui.sources.file_source import FileSource
+from megacontext.tui.sources.row_reader import row_model, score_pairs
+from megacontext.tui.state.score_explanation import Pair, bm25, strongest
+from megacontext.tui.state.view import Node
+from megacontext.tui.state.viewer import Session
 
 
 @pytest.fixture

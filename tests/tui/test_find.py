@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from megacontext.tui.find import EXTREMES, find, find_again
-from megacontext.tui.session import Session
+from megacontext.tui.state.find import EXTREMES, find, find_again
+from megacontext.tui.state.viewer import Session
 
 
 @pytest.fixture

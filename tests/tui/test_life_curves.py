@@ -6,11 +6,11 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megacontext.tui.life import STATES, Event, NodeLife
 from megacontext.tui.render.canvas import Canvas
 from megacontext.tui.render.inspector import grouped
 from megacontext.tui.render.life import draw_life, squeeze
-from megacontext.tui.view import Node
+from megacontext.tui.sources.node_history import STATES, Event, NodeLife
+from megacontext.tui.state.view import Node
 
 RAW, GIST, INSIDE, ABSENT = (STATES.index(s) for s in ("raw", "gist", "inside", "absent"))
 cells = st.lists(

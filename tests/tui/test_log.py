@@ -11,11 +11,11 @@ import pytest
 from megacontext.traces.row import ACTION_DTYPE
 from megacontext.traces.schema import Reason
 from megacontext.tui.app import InspectorApp
-from megacontext.tui.changes import LogFilter
 from megacontext.tui.render.inspector import why
 from megacontext.tui.render.side import CHIPS, draw_actions
-from megacontext.tui.session import Session
-from megacontext.tui.view import Node
+from megacontext.tui.state.action_lines import LogFilter
+from megacontext.tui.state.view import Node
+from megacontext.tui.state.viewer import Session
 from megacontext.tui.widgets import ActionsPane
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megacontext.tui import pace
 from megacontext.tui.app import InspectorApp
-from megacontext.tui.pace import LONGEST_WAIT_S, Pace
+from megacontext.tui.live import redraw_budget as pace
+from megacontext.tui.live.redraw_budget import LONGEST_WAIT_S, Pace
 
 TICK_S = 0.1
 

@@ -15,18 +15,18 @@ from megacontext.traces.meta import TraceMeta
 from megacontext.traces.row import TraceRow
 from megacontext.traces.schema import Trigger
 from megacontext.traces.writer import TraceWriter
-from megacontext.tui.file_source import FileSource
-from megacontext.tui.frame import Frame
-from megacontext.tui.life import STATES, glimpse_of
-from megacontext.tui.live_source import LiveSource, identity
 from megacontext.tui.render.bars import story
 from megacontext.tui.render.canvas import Canvas
 from megacontext.tui.render.history import draw_heat, draw_map, draw_waterfall
 from megacontext.tui.render.inspector import draw_inspector
 from megacontext.tui.render.side import draw_actions, draw_budget
 from megacontext.tui.render.text import draw_text
-from megacontext.tui.session import Session
-from megacontext.tui.view import Node
+from megacontext.tui.sources.file_source import FileSource
+from megacontext.tui.sources.live_source import LiveSource, identity
+from megacontext.tui.sources.node_history import STATES, glimpse_of
+from megacontext.tui.state.frame import Frame
+from megacontext.tui.state.view import Node
+from megacontext.tui.state.viewer import Session
 
 META = TraceMeta(block_size=8, w_max=160, levels=3)
 

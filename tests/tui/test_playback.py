@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 from hypothesis import given
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from megacontext.tui.playback import BASE_ROWS_PER_S, SPEEDS, Playback
+from megacontext.tui.state.playback import BASE_ROWS_PER_S, SPEEDS, Playback
 
 
 class Machine(RuleBasedStateMachine):

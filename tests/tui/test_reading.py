@@ -12,8 +12,6 @@ from megacontext.traces.made import make_trace
 from megacontext.traces.schema import Trigger
 from megacontext.tui.app import InspectorApp
 from megacontext.tui.commands import BY_ID
-from megacontext.tui.file_source import FileSource
-from megacontext.tui.frame import Marker
 from megacontext.tui.palette import Role
 from megacontext.tui.render.bars import draw_scrubber, row_at, story
 from megacontext.tui.render.canvas import Canvas
@@ -22,9 +20,11 @@ from megacontext.tui.render.marks import spark
 from megacontext.tui.render.overview import draw_overview, row_of, summarise, time_axis
 from megacontext.tui.render.side import draw_budget
 from megacontext.tui.render.text import draw_text
-from megacontext.tui.session import Session
+from megacontext.tui.sources.file_source import FileSource
+from megacontext.tui.state.frame import Marker
+from megacontext.tui.state.view import Node
+from megacontext.tui.state.viewer import Session
 from megacontext.tui.themes import PALETTES
-from megacontext.tui.view import Node
 from megacontext.tui.widgets import (
     InspectorPane,
     MapPane,

@@ -14,10 +14,7 @@ from hypothesis import given
 
 from megacontext.traces.row import TraceRow
 from megacontext.tui.app import InspectorApp
-from megacontext.tui.frame import Marker
-from megacontext.tui.model import Spans
 from megacontext.tui.palette import RAMP, Role, level_role, score_role
-from megacontext.tui.playback import Playback
 from megacontext.tui.render.bars import draw_scrubber, draw_story, draw_title, row_at
 from megacontext.tui.render.canvas import Canvas, clean, width_of
 from megacontext.tui.render.history import (
@@ -31,9 +28,12 @@ from megacontext.tui.render.inspector import draw_inspector, why
 from megacontext.tui.render.marks import compact, micros, signed, spark
 from megacontext.tui.render.side import draw_actions, draw_budget
 from megacontext.tui.render.text import draw_text
-from megacontext.tui.session import Session
+from megacontext.tui.sources.row_model import Spans
+from megacontext.tui.state.frame import Marker
+from megacontext.tui.state.playback import Playback
+from megacontext.tui.state.view import Node
+from megacontext.tui.state.viewer import Session
 from megacontext.tui.themes import PALETTES
-from megacontext.tui.view import Node
 
 DRAWERS: tuple[Callable[..., Canvas], ...] = (
     draw_map,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from megacontext.tui.goto import go_to
-from megacontext.tui.life import LifeScan
 from megacontext.tui.render.bars import story
-from megacontext.tui.session import Session
-from megacontext.tui.view import Node
+from megacontext.tui.sources.node_history import LifeScan
+from megacontext.tui.state.goto import go_to
+from megacontext.tui.state.view import Node
+from megacontext.tui.state.viewer import Session
 
 
 @pytest.fixture

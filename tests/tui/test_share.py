@@ -15,12 +15,12 @@ import pytest
 from megacontext.traces.errors import ConfigError
 from megacontext.tui.app import InspectorApp
 from megacontext.tui.commands import BY_ID
-from megacontext.tui.file_source import FileSource
-from megacontext.tui.goto import go_to
-from megacontext.tui.notes import MarkFile, mark_path
 from megacontext.tui.render.bars import story as sentence
-from megacontext.tui.session import Session
 from megacontext.tui.share import command_of, copy_text, free_path, open_at, write
+from megacontext.tui.sources.file_source import FileSource
+from megacontext.tui.state.goto import go_to
+from megacontext.tui.state.mark_file import MarkFile, mark_path
+from megacontext.tui.state.viewer import Session
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_what_is_copied_is_what_is_on_screen(session: Session) -> None:
 
 
 async def test_a_copy_reaches_the_terminal_by_osc_52(story, clock, monkeypatch) -> None:
-    monkeypatch.setattr("megacontext.tui.desk.system_clipboard", lambda _: True)
+    monkeypatch.setattr("megacontext.tui.tools_app.system_clipboard", lambda _: True)
     app = InspectorApp(story(), clock=clock, ticking=False, unhurried=True)
     async with app.run_test(size=(120, 40)) as pilot:
         written: list[str] = []

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from megacontext.tui.app import InspectorApp
-from megacontext.tui.frame import Status
 from megacontext.tui.render.bars import draw_title, story
-from megacontext.tui.session import Session
-from megacontext.tui.viewing import NOTICE_S
+from megacontext.tui.state.frame import Status
+from megacontext.tui.state.frame_builder import NOTICE_S
+from megacontext.tui.state.viewer import Session
 
 LIVE = Status("LIVE", growing=True, controllable=True)
 STATES = [

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from megacontext.traces.errors import MegaContextError
-from megacontext.tui import attached
-from megacontext.tui.bench import LIMITS, bench
+from megacontext.tui.dev import bench_attached as attached
+from megacontext.tui.dev.bench import LIMITS, bench
 
 
 @pytest.mark.slow

@@ -18,11 +18,11 @@ from megacontext.traces.made import MadeRun
 from megacontext.traces.meta import TraceMeta
 from megacontext.traces.paths import lock_path
 from megacontext.traces.writer import TraceWriter
-from megacontext.tui.capture import SHOTS
+from megacontext.tui.dev.capture import SHOTS
+from megacontext.tui.dev.pseudo_terminal import PseudoTerminal
 from megacontext.tui.launch import TerminalError, forget_old_size, is_first_run, pick_theme
-from megacontext.tui.live import Start
-from megacontext.tui.serve import HOST, command_of, serve
-from megacontext.tui.terminal import PseudoTerminal
+from megacontext.tui.live.connect import Start
+from megacontext.tui.live.serve import HOST, command_of, serve
 
 
 def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -103,9 +103,9 @@ def test_replay_never_imports_torch_or_the_engine(small_trace: Path) -> None:
     script = f"""
 import asyncio, sys
 from pathlib import Path
-import megacontext.tui.cli, megacontext.tui.live, megacontext.tui.launch
+import megacontext.tui.cli, megacontext.tui.live.connect, megacontext.tui.launch
 from megacontext.tui.app import InspectorApp
-from megacontext.tui.file_source import FileSource
+from megacontext.tui.sources.file_source import FileSource
 async def main():
     app = InspectorApp(FileSource(Path({str(small_trace)!r})))
     async with app.run_test() as pilot:
@@ -190,7 +190,7 @@ def test_under_serve_one_engine_runs_for_all_tabs_and_ends_with_the_server(
         f"claim(Path({str(trace)!r}), overwrite=False); signal.pause()"
     )
     monkeypatch.setattr(
-        "megacontext.tui.live.engine_command", lambda *_: [sys.executable, "-c", script]
+        "megacontext.tui.live.connect.engine_command", lambda *_: [sys.executable, "-c", script]
     )
     served: list[tuple[list[str], bool]] = []
 
@@ -279,7 +279,7 @@ def _see(tmux, wanted: str, but_not: str = "\0") -> str:
 @pytest.mark.slow
 def test_the_documentations_pictures_can_be_made_again(small_trace: Path, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "megacontext.tui.capture", str(small_trace), str(tmp_path)],
+        [sys.executable, "-m", "megacontext.tui.dev.capture", str(small_trace), str(tmp_path)],
         capture_output=True,
         text=True,
         check=False,

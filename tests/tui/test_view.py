@@ -5,7 +5,7 @@ from __future__ import annotations
 import hypothesis.strategies as st
 from hypothesis import given
 
-from megacontext.tui.view import MIN_SPAN, Node, ViewState, Window
+from megacontext.tui.state.view import MIN_SPAN, Node, ViewState, Window
 
 HISTORY = st.integers(0, 2_000_000)
 MOVES = st.lists(

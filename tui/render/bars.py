@@ -6,12 +6,12 @@ import math
 import re
 
 from megacontext.traces.schema import Reason, Trigger
-from megacontext.tui.frame import Frame, Marker
-from megacontext.tui.model import Act, RowModel
 from megacontext.tui.palette import Role
 from megacontext.tui.render.canvas import BOLD, Canvas
 from megacontext.tui.render.marks import PHASE_WORDS, REASON_WORDS, TRIGGER_WORDS, compact, signed
 from megacontext.tui.render.overview import row_of, time_axis
+from megacontext.tui.sources.row_model import Act, RowModel
+from megacontext.tui.state.frame import Frame, Marker
 
 __all__ = ["draw_scrubber", "draw_story", "draw_title", "row_at", "story"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from megacontext.tui.frame import Frame
 from megacontext.tui.palette import Role
 from megacontext.tui.render.canvas import BOLD, Canvas, clean, width_of
-from megacontext.tui.turns import Turn
+from megacontext.tui.state.frame import Frame
+from megacontext.tui.state.turns import Turn
 
 __all__ = ["TalkLine", "draw_conversation", "talk_lines", "turn_facts"]
 

@@ -6,12 +6,12 @@ from textwrap import wrap
 
 import numpy as np
 
-from megacontext.tui.frame import Frame
-from megacontext.tui.model import F64, Columns, RowModel
 from megacontext.tui.palette import LEVEL_SHADES, RAMP, Role, level_role, score_role
 from megacontext.tui.render.bars import story
 from megacontext.tui.render.canvas import BOLD, Canvas
 from megacontext.tui.render.marks import KIND_ROLE, KIND_SIGN, compact, shade_glyphs, signed
+from megacontext.tui.sources.row_model import F64, Columns, RowModel
+from megacontext.tui.state.frame import Frame
 
 __all__ = [
     "LABEL",

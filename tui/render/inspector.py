@@ -8,14 +8,14 @@ from collections.abc import Iterable
 import numpy as np
 
 from megacontext.traces.schema import Reason
-from megacontext.tui.frame import Frame, RunInfo
-from megacontext.tui.life import Event, NodeLife
-from megacontext.tui.model import RowModel
 from megacontext.tui.palette import Role
 from megacontext.tui.render.canvas import BOLD, Canvas
 from megacontext.tui.render.life import draw_life, event_sign
 from megacontext.tui.render.marks import REASON_WORDS, signed
-from megacontext.tui.view import Node
+from megacontext.tui.sources.node_history import Event, NodeLife
+from megacontext.tui.sources.row_model import RowModel
+from megacontext.tui.state.frame import Frame, RunInfo
+from megacontext.tui.state.view import Node
 
 __all__ = ["draw_inspector", "grouped", "why"]
 

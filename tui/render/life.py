@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from megacontext.tui.life import STATES, Event, NodeLife
-from megacontext.tui.model import F64, I64
 from megacontext.tui.palette import Role, level_role, score_role
 from megacontext.tui.render.canvas import BOLD, Canvas
 from megacontext.tui.render.marks import KIND_ROLE, KIND_SIGN, LEVELS
+from megacontext.tui.sources.node_history import STATES, Event, NodeLife
+from megacontext.tui.sources.row_model import F64, I64
 
 __all__ = ["draw_life", "event_sign", "squeeze"]
 

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from megacontext.tui.frame import Frame, Run
-from megacontext.tui.model import F64, I64
 from megacontext.tui.palette import Role, score_role
 from megacontext.tui.render.canvas import BOLD, Canvas
 from megacontext.tui.render.marks import LEVELS, compact, micros, shade_glyphs
+from megacontext.tui.sources.row_model import F64, I64
+from megacontext.tui.state.frame import Frame, Run
 
 __all__ = ["LANES", "Summary", "draw_overview", "row_of", "summarise", "time_axis"]
 

@@ -6,9 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from megacontext.tui.changes import LogLine
-from megacontext.tui.frame import Frame
-from megacontext.tui.model import F64, STAGES, RowModel
 from megacontext.tui.palette import Role, level_role
 from megacontext.tui.render.canvas import BOLD, UNDERLINE, Canvas
 from megacontext.tui.render.marks import (
@@ -20,6 +17,9 @@ from megacontext.tui.render.marks import (
     signed,
     spark,
 )
+from megacontext.tui.sources.row_model import F64, STAGES, RowModel
+from megacontext.tui.state.action_lines import LogLine
+from megacontext.tui.state.frame import Frame
 
 __all__ = ["CHIPS", "chip_at", "chips_shown", "draw_actions", "draw_budget"]
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from megacontext.tui.frame import Frame, TextSpan
-from megacontext.tui.model import I64
 from megacontext.tui.palette import Role, nll_role
 from megacontext.tui.render.canvas import BOLD, REVERSE, Canvas, clean, width_of
 from megacontext.tui.render.marks import signed
+from megacontext.tui.sources.row_model import I64
+from megacontext.tui.state.frame import Frame, TextSpan
 
 __all__ = ["draw_text", "text_titles"]
 

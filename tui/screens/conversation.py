@@ -14,7 +14,7 @@ from textual.widgets.option_list import Option
 
 from megacontext.tui.render.canvas import clean
 from megacontext.tui.render.conversation import turn_facts
-from megacontext.tui.turns import Turn
+from megacontext.tui.state.turns import Turn
 
 __all__ = ["ConversationScreen"]
 

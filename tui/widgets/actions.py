@@ -8,10 +8,10 @@ from textual import events
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from megacontext.tui.changes import LogLine
-from megacontext.tui.frame import Frame
 from megacontext.tui.render.canvas import Canvas
 from megacontext.tui.render.side import chip_at, chips_shown, draw_actions
+from megacontext.tui.state.action_lines import LogLine
+from megacontext.tui.state.frame import Frame
 from megacontext.tui.widgets.pane import Pane
 
 __all__ = ["ActionsPane"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from megacontext.tui.frame import Frame
 from megacontext.tui.render.side import draw_budget
+from megacontext.tui.state.frame import Frame
 from megacontext.tui.widgets.pane import Pane
 
 __all__ = ["BudgetPane"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from textual import events
 from textual.message import Message
 
-from megacontext.tui.frame import Frame
 from megacontext.tui.render.conversation import draw_conversation, talk_lines
+from megacontext.tui.state.frame import Frame
 from megacontext.tui.widgets.pane import Pane
 
 __all__ = ["ConversationPane"]

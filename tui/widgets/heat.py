@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from megacontext.tui.frame import Frame
 from megacontext.tui.render.history import draw_heat, scale_legend, scale_words
+from megacontext.tui.state.frame import Frame
 from megacontext.tui.widgets.shared import HistoryPane
 
 __all__ = ["HeatPane"]

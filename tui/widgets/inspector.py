@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from textual import events
 
-from megacontext.tui.frame import Frame
 from megacontext.tui.render.inspector import draw_inspector
+from megacontext.tui.state.frame import Frame
 from megacontext.tui.widgets.pane import Pane
 
 __all__ = ["InspectorPane", "NamesPane"]

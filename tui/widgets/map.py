@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from megacontext.tui.frame import Frame
 from megacontext.tui.render.history import draw_map
 from megacontext.tui.render.marks import compact
+from megacontext.tui.state.frame import Frame
 from megacontext.tui.widgets.shared import HistoryPane
 
 __all__ = ["MapPane"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from textual import events
 
-from megacontext.tui.frame import Frame
 from megacontext.tui.render.canvas import Canvas
 from megacontext.tui.render.overview import (
     Summary,
@@ -16,6 +15,7 @@ from megacontext.tui.render.overview import (
     summarise,
     time_axis,
 )
+from megacontext.tui.state.frame import Frame
 from megacontext.tui.widgets.scrubber import TimePane
 
 __all__ = ["OverviewPane"]

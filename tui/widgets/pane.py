@@ -9,11 +9,11 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
-from megacontext.tui.frame import Frame
 from megacontext.tui.palette import Palette
 from megacontext.tui.render.canvas import Canvas
+from megacontext.tui.state.frame import Frame
+from megacontext.tui.state.view import Node
 from megacontext.tui.themes import PALETTES
-from megacontext.tui.view import Node
 
 __all__ = ["Pane"]
 

@@ -8,8 +8,8 @@ from textual import events
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from megacontext.tui.frame import Frame
 from megacontext.tui.render.text import draw_text, text_titles
+from megacontext.tui.state.frame import Frame
 from megacontext.tui.widgets.pane import Pane
 
 __all__ = ["TextPane"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from textual import events
 
-from megacontext.tui.frame import Frame
 from megacontext.tui.render.history import draw_waterfall, row_under, scale_legend, scale_words
+from megacontext.tui.state.frame import Frame
 from megacontext.tui.widgets.shared import HistoryPane
 
 __all__ = ["WaterfallPane"]

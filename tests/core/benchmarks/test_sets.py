@@ -9,7 +9,7 @@ from megacontext.core.benchmarks.needles import NEEDLE_TASKS, NEEDLES
 from megacontext.core.benchmarks.planting import Haystack, make_set
 from megacontext.core.benchmarks.sets import SETS
 from megacontext.core.benchmarks.worlds import WORLD_TASKS
-from megacontext.core.data.lexicon import words
+from megacontext.core.data.recall.lexicon import words
 from megacontext.core.rng import generator
 from megacontext.traces.errors import ConfigError, SourceError
 

@@ -11,7 +11,7 @@ import pytest
 from megacontext.core.cli.app import app, guard
 from megacontext.core.config import Config, load_config, parse_config
 from megacontext.core.config.reference import entries, explain, reference
-from megacontext.core.training.config import load as load_training
+from megacontext.core.training.loop.config import load as load_training
 from megacontext.traces.errors import ConfigError
 from megacontext.traces.packaged import config_folder, config_names, find_config
 
@@ -48,7 +48,7 @@ def test_every_packaged_run_config_loads_and_demo_means_the_bundle_in_any_folder
     tmp_path, monkeypatch
 ):
     from megacontext.core.data.prepare import DataConfig
-    from megacontext.core.training.lora import LoraTraining
+    from megacontext.core.training.lora.task import LoraTraining
 
     monkeypatch.chdir(tmp_path)
     assert {"demo", "text", "prompt", "batch/lenses", "data/smoke"} <= set(config_names())

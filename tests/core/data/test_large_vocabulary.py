@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, processors
 
 from megacontext.core.data.prepare import DataConfig, encode_document, prepare
 from megacontext.core.data.readers import Source
-from megacontext.core.data.recall import RecallOptions, RecallWriter
+from megacontext.core.data.recall.writer import RecallOptions, RecallWriter
 from megacontext.core.data.shards import open_shards
 from megacontext.core.data.tokenizer import fingerprint, load_tokenizer
 

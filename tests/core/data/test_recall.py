@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from megacontext.core.data import training_wording, wording
-from megacontext.core.data.grammar import compose_code, compose_question, compose_statement
-from megacontext.core.data.lexicon import FIRST, KINDS, PLACES, THINGS, Lexicon, side
-from megacontext.core.data.phrases import draw_statement
 from megacontext.core.data.prepare import encode_document
-from megacontext.core.data.recall import RecallOptions, RecallSample, RecallWriter
-from megacontext.core.data.scenes import KINDS as SCENES
+from megacontext.core.data.recall import training_wording, wording
+from megacontext.core.data.recall.grammar import compose_code, compose_question, compose_statement
+from megacontext.core.data.recall.lexicon import FIRST, KINDS, PLACES, THINGS, Lexicon, side
+from megacontext.core.data.recall.phrases import draw_statement
+from megacontext.core.data.recall.scenes import KINDS as SCENES
+from megacontext.core.data.recall.writer import RecallOptions, RecallSample, RecallWriter
 from megacontext.core.data.tokenizer import load_tokenizer
 from megacontext.core.rng import generator
 

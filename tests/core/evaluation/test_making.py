@@ -18,7 +18,7 @@ from megacontext.traces.errors import ConfigError, SourceError
 def tokenizer():
     from transformers import AutoTokenizer
 
-    from megacontext.core.runtime.bundle import bundle_folder
+    from megacontext.core.runtime.pretrained import bundle_folder
 
     folder = bundle_folder() / "base"
     if not (folder / "tokenizer.json").is_file():

@@ -20,7 +20,7 @@ import torch
 
 from megacontext.core.training import gistnet, gistnet_keys, lensnet, lora  # noqa: F401
 from megacontext.core.training.cli import app
-from megacontext.core.training.trainer import Trainer
+from megacontext.core.training.loop.trainer import Trainer
 
 
 def _kill_at_change(folder: str, number: int) -> None:

@@ -1,0 +1,1 @@
+"""Synthetic recall text: facts planted in real text and asked for later."""

@@ -1,0 +1,199 @@
+"""What scenes are made of: facts, questions, and the wording that both draw from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from megacontext.core.data.recall import training_slots, training_wording, wording
+from megacontext.core.data.recall.grammar import compose_question, compose_statement
+from megacontext.core.data.recall.lexicon import Lexicon
+
+__all__ = [
+    "Ask",
+    "Scene",
+    "as_question",
+    "cap",
+    "cap_around",
+    "choose",
+    "distinct",
+    "draw_attribute",
+    "draw_lead",
+    "draw_question",
+    "draw_statement",
+    "draw_tail",
+    "fill",
+    "style",
+    "widened",
+    "wrap",
+]
+
+Rng = np.random.Generator
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One question: ``prompt`` ends where ``answer`` starts; ``closing`` ends the answer.
+
+    ``question`` is the bare wording without a wrapper (empty for code and continuation prompts).
+    ``gold`` are the indices of the statements the answer needs.
+    """
+
+    prompt: str
+    answer: str
+    closing: str
+    gold: tuple[int, ...]
+    question: str = ""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Statements in order and questions about them. Statements of code scenes are whole lines."""
+
+    kind: str
+    statements: tuple[str, ...]
+    asks: tuple[Ask, ...]
+    lines: bool = False
+
+
+# The canonical wrapper is the first: evaluation decodes greedily behind "\nAnswer:" up to "\n".
+_WRAPPERS: tuple[tuple[str, str], ...] = (
+    ("\nQuestion: {q}\nAnswer: ", "\n"),
+    ("\nQ: {q}\nA: ", "\n"),
+    ("\nUser: {q}\nAssistant: ", "\n"),
+    (" {q} ", "."),
+    ("\n{q}\n", "\n"),
+    ("\n> {q}\n", "\n"),
+    ("\nquestion: {q} answer: ", "\n"),
+    ("\n- {q} ", "\n"),
+    ('\n"{q}"\n"', '."\n'),
+    ("\n# {q}\n# ", "\n"),
+)
+
+
+def choose(rng: Rng, items: tuple[str, ...] | list[str]) -> str:
+    return items[int(rng.integers(len(items)))]
+
+
+def widened(lexicon: Lexicon, listed: list[str], more: list[str]) -> list[str]:
+    """What both sides have, and for training text what it alone has, of its side."""
+    return [*listed, *more] if lexicon.split == "train" else listed
+
+
+def cap(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def cap_around(text: str, value: str) -> str:
+    """Capitalized, unless the text starts with the value, which keeps its spelling."""
+    return text if text.startswith(value) else cap(text)
+
+
+def style(rng: Rng, text: str) -> str:
+    """One of several casings; keys and values keep their spelling in most of them."""
+    form = rng.random()
+    if form < 0.7:
+        return cap(text)
+    if form < 0.95:
+        return text
+    return text.upper() if form < 0.975 else text.lower()
+
+
+def distinct(rng: Rng, draw: Callable[[Rng], str], count: int) -> list[str]:
+    found: dict[str, None] = {}
+    for _ in range(count * 6):
+        if len(found) == count:
+            break
+        found[draw(rng)] = None
+    return list(found)
+
+
+def wrap(rng: Rng, question: str, answer: str, gold: tuple[int, ...], canonical: bool) -> Ask:
+    index = 0 if canonical or rng.random() < 0.45 else int(rng.integers(1, len(_WRAPPERS)))
+    prompt, closing = _WRAPPERS[index]
+    return Ask(prompt.replace("{q}", question), answer, closing, gold, question)
+
+
+def as_question(lexicon: Lexicon, rng: Rng, core: str) -> str:
+    leads = widened(lexicon, wording.QUESTION_LEADS, training_slots.QUESTION_LEADS)
+    lead = lexicon.pick(rng, leads) + " " if rng.random() < 0.25 else ""
+    return cap(lead + core) if rng.random() < 0.85 else lead + core
+
+
+def draw_statement(lexicon: Lexicon, rng: Rng) -> str:
+    """A written or a composed template, at times with a few stray words in it."""
+    if rng.random() < 0.4:
+        listed = widened(lexicon, wording.STATEMENTS, training_wording.STATEMENTS)
+        template = lexicon.pick(rng, listed)
+    else:
+        template = compose_statement(rng, lexicon.split)
+    if rng.random() < 0.12:
+        words = template.split(" ")
+        place = int(rng.integers(len(words) + 1))
+        stray = [lexicon.word(rng) for _ in range(int(rng.integers(1, 5)))]
+        if lexicon.split != "train" or "{v}" not in "".join(words[max(0, place - 1) : place + 1]):
+            words[place:place] = stray
+        template = " ".join(words)
+    return _roughened(lexicon, rng, template, 0.08)
+
+
+def draw_lead(lexicon: Lexicon, rng: Rng) -> str:
+    return lexicon.pick(rng, widened(lexicon, wording.STATEMENT_LEADS, training_slots.LEADS))
+
+
+def draw_tail(lexicon: Lexicon, rng: Rng) -> str:
+    return lexicon.pick(rng, widened(lexicon, wording.STATEMENT_TAILS, training_slots.TAILS))
+
+
+def draw_question(lexicon: Lexicon, rng: Rng, written: list[str] | None) -> str:
+    if written is not None:
+        return lexicon.pick(rng, written)
+    if rng.random() < 0.5:
+        listed = widened(lexicon, wording.QUESTIONS, training_wording.QUESTIONS)
+        core = lexicon.pick(rng, listed)
+    else:
+        core = compose_question(rng, lexicon.split)
+    return _roughened(lexicon, rng, core, 0.15)
+
+
+def _roughened(lexicon: Lexicon, rng: Rng, template: str, chance: float) -> str:
+    """For training text, at times: words left out, replaced or slipped in, never beside the value.
+
+    What stands around a key and its value may be anything; where a value ends must stay clear.
+    """
+    if lexicon.split != "train" or rng.random() >= chance:
+        return template
+    for _ in range(int(rng.integers(1, 4))):
+        words = template.split(" ")
+        fields = [i for i, word in enumerate(words) if "{" in word]
+        value = [i for i in fields if "{v}" in words[i]]
+        glue = [i for i in range(len(words)) if i not in fields]
+        form = rng.random()
+        if form < 0.4 or not glue:
+            places = [i for i in range(len(words) + 1) if i not in value and i - 1 not in value]
+            if places:
+                at = places[int(rng.integers(len(places)))]
+                words[at:at] = lexicon.run(rng, int(rng.integers(1, 6)))
+        else:
+            at = glue[int(rng.integers(len(glue)))]
+            if at - 1 in value or at + 1 in value:
+                continue
+            words[at : at + 1] = [] if form < 0.6 else lexicon.run(rng, int(rng.integers(1, 3)))
+        template = " ".join(words)
+    return template
+
+
+def draw_attribute(lexicon: Lexicon, rng: Rng) -> str:
+    """Mostly listed attributes; any word can be one."""
+    form = rng.random()
+    if form < 0.6:
+        return lexicon.pick(rng, widened(lexicon, wording.ATTRIBUTES, training_wording.ATTRIBUTES))
+    if form < 0.85:
+        return lexicon.some_word(rng)
+    return f"{lexicon.word(rng)} {lexicon.some_word(rng)}"
+
+
+def fill(template: str, key: str, value: str, attribute: str = "") -> str:
+    return template.replace("{a}", attribute).replace("{k}", key).replace("{v}", value)

@@ -1,0 +1,332 @@
+"""Scenes: a few facts in one wording, and the questions that can be asked about them.
+
+A scene is text only; :mod:`.writer` plants it into real text. All facts of
+a scene share their statement and kinds of key and value, most also their attribute, so each is a
+distractor of the others. ``KINDS`` names the scenes; ``mixed`` training draws them by weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from megacontext.core.data.recall import training_code, training_wording, wording
+from megacontext.core.data.recall.grammar import compose_code
+from megacontext.core.data.recall.lexicon import KEY_KINDS, LAST, VALUE_KINDS, Lexicon, side
+from megacontext.core.data.recall.phrases import (
+    Ask,
+    Scene,
+    as_question,
+    cap,
+    cap_around,
+    choose,
+    distinct,
+    draw_attribute,
+    draw_lead,
+    draw_question,
+    draw_statement,
+    draw_tail,
+    fill,
+    style,
+    widened,
+    wrap,
+)
+from megacontext.traces.errors import ConfigError
+
+__all__ = ["KINDS", "Ask", "Scene", "make_scene"]
+
+Rng = np.random.Generator
+
+# Both sides of the split have these in common.
+_CODE_QUESTIONS = [
+    "what is the value of {k}?",
+    "what is {k} set to?",
+    "what is {k}?",
+    "which value does {k} have?",
+    "what does {k} hold?",
+    "what is assigned to {k}?",
+]
+_HANDS_ON = ["{k} = {v}", "VAR {k} = {v}", "let {k} = {v};", "set {k} to {v}."]
+_LISTS = [
+    "what are all the {a}s of {k}?",
+    "list every {a} of {k}.",
+    "which {a}s were given for {k}?",
+    "name all {a}s for {k}, in order.",
+    "what are all the {a}s for {k} mentioned in the provided text?",
+]
+_CHAT = [
+    "my {a} is {v}",
+    "I have {v} as my {a}",
+    "you can note {v} as my {a}",
+    "they gave me the {a} {v}",
+    "for me the {a} is {v}",
+    "I picked {v} for the {a}",
+    "mine is {v}, I mean the {a}",
+    "the {a} I use is {v}",
+]
+
+
+def _relation(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
+    """Attribute or family statements, optionally with a lead and a tail per scene or per fact."""
+    questions: list[str] | None = None
+    if rng.random() < 0.8:
+        statement = draw_statement(lexicon, rng)
+        attribute = draw_attribute(lexicon, rng)
+        key_kind = choose(rng, [*KEY_KINDS, "person", "phrase", "open"])
+        value_kind = choose(rng, [*VALUE_KINDS, "digits", "code5", "words", "open", "open"])
+    else:
+        usable = [f for f in wording.FAMILIES.values() if _sided(lexicon, f[0], f[1])]
+        statements, asked, keys_of, values_of = usable[int(rng.integers(len(usable)))]
+        statement = lexicon.pick(rng, statements)
+        questions, attribute = list(asked), ""
+        key_kind = choose(rng, keys_of.split("|"))
+        value_kind = choose(rng, values_of.split("|"))
+    keys = distinct(rng, lambda r: lexicon.key(r, key_kind), count)
+    values = [lexicon.value(rng, value_kind) for _ in keys]
+    lead = draw_lead(lexicon, rng) if rng.random() < 0.35 else ""
+    tail = draw_tail(lexicon, rng) if rng.random() < 0.2 else ""
+    upper = rng.random() < 0.03
+    texts = []
+    for key, value in zip(keys, values, strict=True):
+        text = (f"{lead} " if lead else "") + fill(statement, key, value, attribute) + tail
+        text = text.upper() if upper else style(rng, text) if rng.random() < 0.2 else cap(text)
+        if value not in text:  # a casing changed the value: the answer would be ambiguous
+            text = cap_around(fill(statement, key, value, attribute), value)
+        texts.append(text + ("." if rng.random() < 0.85 or value[-1:].isalnum() else ""))
+    core = draw_question(lexicon, rng, questions)
+    asks = []
+    for i, (key, value) in enumerate(zip(keys, values, strict=True)):
+        if rng.random() < 0.5:
+            core = draw_question(lexicon, rng, questions)
+        shown = key.lower() if rng.random() < 0.05 else key
+        question = as_question(lexicon, rng, fill(core, shown, "", attribute))
+        if not canonical and rng.random() < 0.12 and statement.rstrip(".").endswith("{v}"):
+            again = cap(fill(statement[: statement.rindex("{v}")], key, "", attribute))
+            asks.append(Ask("\n" + again, value, ".\n", (i,)))
+        else:
+            asks.append(wrap(rng, question, value, (i,), canonical))
+    return Scene("relation", tuple(texts), tuple(asks))
+
+
+def _crossed(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
+    """A few keys with a few attributes each: neither of the two alone tells the fact."""
+    statement = _with_attribute(lambda: draw_statement(lexicon, rng))
+    key_kind, value_kind = choose(rng, list(KEY_KINDS)), choose(rng, list(VALUE_KINDS))
+    width = int(rng.integers(2, 4))
+    attributes = distinct(rng, lambda r: draw_attribute(lexicon, r), width)
+    keys = distinct(rng, lambda r: lexicon.key(r, key_kind), max(1, -(-count // width)))
+    cells = [(key, attribute) for key in keys for attribute in attributes]
+    cells = [cells[int(i)] for i in rng.permutation(len(cells))]
+    values = [lexicon.value(rng, value_kind) for _ in cells]
+    texts, asks = [], []
+    for i, ((key, attribute), value) in enumerate(zip(cells, values, strict=True)):
+        texts.append(cap_around(fill(statement, key, value, attribute), value) + ".")
+        core = _with_attribute(lambda: draw_question(lexicon, rng, None))
+        question = as_question(lexicon, rng, fill(core, key, "", attribute))
+        asks.append(wrap(rng, question, value, (i,), canonical))
+    return Scene("crossed", tuple(texts), tuple(asks))
+
+
+def _with_attribute(draw: Callable[[], str]) -> str:
+    """A template that names the attribute: RULER's speaks of magic numbers whatever is told."""
+    while "{a}" not in (template := draw()):
+        pass
+    return template
+
+
+def _sided(lexicon: Lexicon, *groups: tuple[str, ...]) -> bool:
+    return all(any(side(item) == lexicon.split for item in group) for group in groups)
+
+
+def _code(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
+    if rng.random() < 0.5:
+        facts = widened(lexicon, wording.CODE_FACTS, training_code.CODE_FACTS)
+        template = lexicon.pick(rng, facts)
+    else:
+        template = compose_code(rng, lexicon.split)
+    keys = distinct(rng, lexicon.identifier, count)
+    kind = choose(rng, ["digits", "code5", "word", "made_up", "alnum", "identifier", "path"])
+    values = [lexicon.value(rng, kind) for _ in keys]
+    comment = "  # " + lexicon.word(rng) if rng.random() < 0.1 and "\n" not in template else ""
+    statements = tuple(
+        fill(template, key, value) + comment for key, value in zip(keys, values, strict=True)
+    )
+    code_asks = wording.CODE_ASKS
+    if lexicon.split == "train":
+        code_asks += training_code.CODE_ASKS
+    asks = []
+    for i, (key, value) in enumerate(zip(keys, values, strict=True)):
+        if canonical or rng.random() < 0.5:
+            core = choose(rng, widened(lexicon, _CODE_QUESTIONS, training_code.CODE_QUESTIONS))
+            question = as_question(lexicon, rng, core.replace("{k}", key))
+            asks.append(wrap(rng, question, value, (i,), canonical))
+        else:
+            prompt, closing = code_asks[int(rng.integers(len(code_asks)))]
+            asks.append(Ask("\n" + prompt.replace("{k}", key), value, closing, (i,)))
+    return Scene("code", statements, tuple(asks), lines=True)
+
+
+def _chain(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
+    """Variable tracking: a value is handed on from name to name; asked for the last name."""
+    chains = max(1, min(3, count // 3))
+    hops = int(rng.integers(1, 4))
+    form = choose(rng, widened(lexicon, _HANDS_ON, training_code.HANDS_ON))
+    statements: list[tuple[int, int, str]] = []
+    asks: list[tuple[int, str, str]] = []
+    used = distinct(rng, lexicon.identifier, chains * (hops + 1))
+    for c in range(chains):
+        names = used[c * (hops + 1) : (c + 1) * (hops + 1)]
+        if len(names) < 2:
+            break
+        value = lexicon.value(rng, choose(rng, ["digits", "code5", "made_up"]))
+        previous = value
+        for h, name in enumerate(names):
+            statements.append((h, c, fill(form, name, previous)))
+            previous = name
+        asks.append((c, names[-1], value))
+    # Chains interleave, and within one chain the order of the hops stays.
+    order = sorted(range(len(statements)), key=lambda i: (statements[i][0], rng.random()))
+    made = []
+    for chain, name, value in asks:
+        gold = tuple(p for p, i in enumerate(order) if statements[i][1] == chain)
+        core = choose(rng, ["what is the value of {k}?", "what is the final value of {k}?"])
+        made.append(wrap(rng, cap(core.replace("{k}", name)), value, gold, canonical))
+    return Scene("chain", tuple(statements[i][2] for i in order), tuple(made), lines=True)
+
+
+def _values(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
+    """Several values under one key, asked for together in the order of the text.
+
+    In training the other keys may have several values, too, and each list is asked for.
+    """
+    attribute, statement = draw_attribute(lexicon, rng), draw_statement(lexicon, rng)
+    key_kind = choose(rng, list(KEY_KINDS))
+    value_kind = choose(rng, ["digits", "word", "made_up", "person", "place", "code5"])
+    key, *others = distinct(rng, lambda r: lexicon.key(r, key_kind), 1 + count // 3)
+    amount = int(rng.integers(2, 5))
+    held = {key: distinct(rng, lambda r: lexicon.value(r, value_kind), amount)}
+    held |= {other: [lexicon.value(rng, value_kind)] for other in others}
+    asked = [key]
+    if lexicon.split == "train" and rng.random() < 0.6:
+        asked = [key, *others]
+        for other in others:
+            more = int(rng.integers(0, 4))
+            found = distinct(rng, lambda r: lexicon.value(r, value_kind), more)
+            held[other] += [value for value in found if value not in held[other]]
+    pairs = [(owner, value) for owner, values in held.items() for value in values]
+    pairs = [pairs[int(i)] for i in rng.permutation(len(pairs))]
+    texts = tuple(cap_around(fill(statement, *pair, attribute), pair[1]) + "." for pair in pairs)
+    asks = []
+    for owner in asked:
+        gold = tuple(place for place, pair in enumerate(pairs) if pair[0] == owner)
+        core = choose(rng, widened(lexicon, _LISTS, training_wording.LISTS))
+        question = as_question(lexicon, rng, fill(core, owner, "", attribute))
+        answer = ", ".join(pairs[place][1] for place in gold)
+        asks.append(wrap(rng, question, answer, gold, canonical))
+    return Scene("values", texts, tuple(asks))
+
+
+def _pairs(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
+    """Bare key-value pairs (multi-query associative recall); asked by the bare key."""
+    joint = choose(rng, [" ", ": ", " = ", " -> ", ", ", " => ", "\t", " | ", " - "])
+    key_kind, value_kind = choose(rng, list(KEY_KINDS)), choose(rng, list(VALUE_KINDS))
+    keys = distinct(rng, lambda r: lexicon.key(r, key_kind), count)
+    values = [lexicon.value(rng, value_kind) for _ in keys]
+    asks = []
+    for i, (key, value) in enumerate(zip(keys, values, strict=True)):
+        if canonical:
+            asks.append(wrap(rng, key + joint.rstrip(), value, (i,), True))
+        else:
+            asks.append(Ask("\n" + key + joint, value, "\n", (i,)))
+    texts = tuple(k + joint + v for k, v in zip(keys, values, strict=True))
+    return Scene("pairs", texts, tuple(asks), lines=True)
+
+
+def _chat(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
+    """Facts in a conversation: "my ..." said by named speakers."""
+    attribute = draw_attribute(lexicon, rng)
+    form = choose(rng, widened(lexicon, _CHAT, training_wording.CHAT))
+    reply = choose(rng, ["Noted.", "Okay.", "Got it.", "I see.", "Thanks!", "Alright, saved."])
+    value_kind = choose(rng, list(VALUE_KINDS))
+    people = distinct(rng, lexicon.person, count)
+    values = [lexicon.value(rng, value_kind) for _ in people]
+    surname = lexicon.pick(rng, LAST)
+    texts = []
+    for person, value in zip(people, values, strict=True):
+        said = cap_around(fill(form, "", value, attribute), value) + "."
+        texts.append(f"{person}: {said}\n{surname}: {reply}")
+    asks = []
+    for i, (person, value) in enumerate(zip(people, values, strict=True)):
+        core = draw_question(lexicon, rng, None)
+        question = as_question(lexicon, rng, fill(core, person, "", attribute))
+        asks.append(wrap(rng, question, value, (i,), canonical))
+    return Scene("chat", tuple(texts), tuple(asks), lines=True)
+
+
+def _random(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
+    """Random words as wording: only the shared words tie the question to the fact.
+
+    Trained on templates alone, a reader learns the templates; here the wording means nothing.
+    """
+    value_kind, key_kind = choose(rng, list(VALUE_KINDS)), choose(rng, list(KEY_KINDS))
+    shared = lexicon.run(rng, int(rng.integers(1, 9)))
+    cut, end = sorted(int(i) for i in rng.integers(0, len(shared) + 1, 2))
+    first, middle, last = (" ".join(x) for x in (shared[:cut], shared[cut:end], shared[end:]))
+    keys = distinct(rng, lambda r: lexicon.key(r, key_kind), count)
+    values = [lexicon.value(rng, value_kind) for _ in keys]
+    value_first = rng.random() < 0.3
+    texts = []
+    for key, value in zip(keys, values, strict=True):
+        a, b = (value, key) if value_first else (key, value)
+        joined = " ".join(x for x in (first, a, middle, b, last) if x)
+        texts.append(cap_around(joined, value) + ".")
+    kept = [w for w in shared if rng.random() < 0.7]
+    if rng.random() < 0.5:
+        rng.shuffle(kept)
+    asks = []
+    for i, (key, value) in enumerate(zip(keys, values, strict=True)):
+        place = int(rng.integers(len(kept) + 1))
+        words = [*kept[:place], key, *kept[place:]]
+        asks.append(wrap(rng, cap(" ".join(words)) + "?", value, (i,), canonical))
+    return Scene("random", tuple(texts), tuple(asks))
+
+
+Maker = Callable[[Lexicon, Rng, int, bool], Scene]
+KINDS: dict[str, Maker] = {
+    "relation": _relation,
+    "code": _code,
+    "chain": _chain,
+    "values": _values,
+    "pairs": _pairs,
+    "chat": _chat,
+    "random": _random,
+    "crossed": _crossed,
+}
+WEIGHTS = {
+    "relation": 0.23,
+    "code": 0.15,
+    "chain": 0.13,
+    "values": 0.19,
+    "pairs": 0.08,
+    "chat": 0.08,
+    "random": 0.07,
+    "crossed": 0.07,
+}
+
+
+def make_scene(
+    lexicon: Lexicon, rng: Rng, count: int, kind: str = "mixed", canonical: bool = False
+) -> Scene:
+    """A scene of about ``count`` facts.
+
+    Args:
+        kind: a name of ``KINDS`` or ``mixed``.
+        canonical: every question in the canonical wrapper (for evaluation).
+    """
+    if kind == "mixed":
+        names = list(WEIGHTS)
+        kind = names[int(rng.choice(len(names), p=list(WEIGHTS.values())))]
+    if kind not in KINDS:
+        raise ConfigError(f"kind: {kind!r} is no scene; use mixed, {', '.join(KINDS)}.")
+    return KINDS[kind](lexicon, rng, max(1, count), canonical)

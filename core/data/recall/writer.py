@@ -1,0 +1,408 @@
+"""Synthetic recall text: facts planted in real text and asked for later.
+
+A sample is a window of exactly ``length`` tokens: filler from real documents, planted statements
+at line and sentence ends, questions directly followed by their short answers. Three layouts:
+
+* *full*: one contiguous window.
+* *gappy*: a long history of which only some K-aligned blocks are kept, the blocks of the asked
+  facts among them, plus the recent tail. That is what a base model sees under MegaContext when
+  far history is left out: seams every K tokens, contiguous packed positions.
+* *coarse*: the same with the other blocks as single tokens in their place
+  (:mod:`.window_sampling`), as in a window with token gists.
+
+The canonical question format, for evaluation by greedy decoding up to the line end, is
+``"\\nQuestion: {question}\\nAnswer:"`` with the answer ``" {answer}\\n"``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from megacontext.core.data.recall.lexicon import Lexicon, Split, word_pieces
+from megacontext.core.data.recall.scenes import Ask, Scene, make_scene
+from megacontext.core.data.recall.window_sampling import (
+    CoarseEntries,
+    coarse_window,
+    gappy_mask,
+    lookalikes,
+)
+from megacontext.core.data.shards import token_dtype
+from megacontext.core.rng import generator
+
+__all__ = ["AskedSpan", "RecallOptions", "RecallSample", "RecallWriter"]
+
+Rng = np.random.Generator
+
+# What may stand around a statement that has its own line; the plain form is the most frequent.
+_BEFORE = ("",) * 12 + (".", ".", ";", ")", "]", "}", ":", ",", '"', " #")
+_BREAKS = ("\n",) * 6 + ("\n\n",) * 5 + ("\n\n\n", "\n    ", "\n        ", "\n\t")
+_MARKERS = ("# ", "- ", "> ", "* ", "// ", '"', "    # ")
+_AFTER = ("\n",) * 6 + ("\n\n",) * 3 + ("\n    ", "\n\n    ", " ")
+
+
+@dataclass(frozen=True)
+class AskedSpan:
+    """Token positions within a sample: the question starts at ``start``, the answer fills
+    [``answer_start``, ``answer_stop``); ``gold`` indexes the sample's ``facts``."""
+
+    kind: str
+    start: int
+    answer_start: int
+    answer_stop: int
+    gold: tuple[int, ...]
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class RecallSample:
+    """One window.
+
+    ``tokens`` [length] in the shards' type; ``answer`` uint8 [length]:
+
+    * 2 where the answer has to be looked up: up to its first token that is no space, every token
+      of a list of values, and tokens that no earlier pair of tokens foretells, as where a value
+      is cut into other tokens than in its statement;
+    * 1 on the answer's other tokens and on the token that ends it;
+    * 3 on what cannot be foretold: coarse entries, and answers whose fact did not fit;
+    * 0 elsewhere.
+
+    ``facts`` token spans [start, stop) of planted statements (clipped to what is left; (-1, -1)
+    where nothing is left). ``coarse``: what the entries of a coarse window stand for.
+    """
+
+    tokens: np.ndarray
+    answer: np.ndarray
+    facts: tuple[tuple[int, int], ...]
+    asked: tuple[AskedSpan, ...]
+    coarse: CoarseEntries | None = None
+
+
+@dataclass(frozen=True)
+class RecallOptions:
+    """How samples are composed.
+
+    Attributes:
+        kind: a scene kind or ``mixed``.
+        facts_max: most facts in one scene.
+        scenes_max: most scenes in one sample.
+        asked_max: most questions in one sample.
+        interleaved: chance that a question stands in the middle instead of at the end.
+        canonical: one question in the canonical format, at the end.
+        gappy: keep only some blocks of a longer history.
+        coarse: as ``gappy``, with the other blocks as one token each, or one for many.
+        stretch_max: a gappy history is up to this many times the window.
+        fill: share of the window that statements and questions may take.
+        narrow: chance that the words and wording of a sample come from a small pool, so that its
+            scenes have many in common.
+        recent: share of a gappy or coarse window that its newest text may take, at most.
+    """
+
+    kind: str = "mixed"
+    facts_max: int = 12
+    scenes_max: int = 4
+    asked_max: int = 10
+    interleaved: float = 0.4
+    canonical: bool = False
+    gappy: bool = False
+    coarse: bool = False
+    stretch_max: int = 6
+    fill: float = 0.5
+    narrow: float = 0.0
+    recent: float = 0.25
+
+
+@dataclass
+class _Planted:
+    """A piece of text with a place in the filler: a statement, or an interleaved question."""
+
+    ids: list[int]
+    place: int
+    order: int
+    fact: int = -1
+    ask: Ask | None = None
+    kind: str = ""
+    gold: tuple[int, ...] = ()
+    answer: tuple[int, int] = (0, 0)
+
+
+@dataclass
+class _Plan:
+    facts: int = 0
+    pieces: list[_Planted] = field(default_factory=list)
+    final: list[_Planted] = field(default_factory=list)
+
+    def size(self) -> int:
+        return sum(len(p.ids) for p in self.pieces) + sum(len(p.ids) for p in self.final)
+
+
+class RecallWriter:
+    """Writes recall samples of one split; every sample is a function of (seed, counters)."""
+
+    def __init__(self, tokenizer: Tokenizer, split: Split, seed: int, block_size: int = 32) -> None:
+        self._tokenizer = tokenizer
+        self._seed = seed
+        self._block_size = block_size
+        self._split = split
+        self._dtype = token_dtype(tokenizer.get_vocab_size())
+        pieces = tokenizer.decode_batch([[i] for i in range(tokenizer.get_vocab_size())], False)
+        ends_line = np.array([p.endswith("\n") for p in pieces])
+        ends_sentence = np.array([p.rstrip("\"')").endswith((".", "!", "?")) for p in pieces])
+        self._boundary = np.where(ends_line, 2, np.where(ends_sentence, 1, 0)).astype(np.uint8)
+        common = [p.strip() for p in pieces if p.startswith(" ") and p.strip().isalpha()]
+        words = tuple(w for w in common if 3 < len(w) < 12 and w.isascii() and w.islower())
+        starts, tails = word_pieces(pieces) if split == "train" else ((), ())
+        self.lexicon = Lexicon(split, words, starts=starts, tails=tails)
+        self._blank = frozenset(i for i, p in enumerate(pieces) if not p.strip())
+
+    def scene(self, count: int, kind: str, *counters: int, canonical: bool = True) -> Scene:
+        """Texts alone, for callers that plant facts into a history of their own."""
+        rng = generator(self._seed, f"recall.scene.{self._split}", *counters)
+        return make_scene(self.lexicon, rng, count, kind, canonical)
+
+    def sample(
+        self, filler: np.ndarray, length: int, options: RecallOptions, *counters: int
+    ) -> RecallSample:
+        """One sample of exactly ``length`` tokens.
+
+        Args:
+            filler: real text, at least ``length`` tokens (a patchwork uses as much as there
+                is, up to ``stretch_max * length``).
+        """
+        rng = generator(self._seed, f"recall.sample.{self._split}", *counters)
+        start = int(rng.integers(max(1, len(filler) - 96)))
+        text = self._tokenizer.decode(filler[start : start + 96].tolist())
+        words = tuple(w for w in text.split() if len(w) < 20)[1:-1]
+        narrow = options.narrow > 0 and rng.random() < options.narrow
+        pool = int(rng.integers(1, 1 << 31)) if narrow else 0
+        plan = self._plan(rng, length, options, replace(self.lexicon, text=words, pool=pool))
+        if options.gappy or options.coarse:
+            return self._patchwork(rng, plan, filler, length, options)
+        body = filler[: length - plan.size()]
+        tokens, facts, asked = self._lay_out(rng, plan, body)
+        return self._finish(tokens, facts, asked)
+
+    def _plan(self, rng: Rng, length: int, options: RecallOptions, lexicon: Lexicon) -> _Plan:
+        """Scenes until the options or half of the window are used up."""
+        plan = _Plan()
+        room = int(length * options.fill)
+        asked_left = 1 if options.canonical else int(rng.integers(1, options.asked_max + 1))
+        scenes = int(rng.integers(1, options.scenes_max + 1))
+        for number in range(scenes):
+            count = int(rng.integers(1, options.facts_max + 1)) if rng.random() < 0.85 else 1
+            scene = make_scene(lexicon, rng, count, options.kind, options.canonical)
+            pieces = [self._statement(text, scene.lines, rng) for text in scene.statements]
+            share = asked_left if number == scenes - 1 else max(1, asked_left // 2)
+            if options.canonical and plan.final:
+                share = 0  # the later scenes are distractors
+            chosen = rng.permutation(len(scene.asks))[:share]
+            asks = [self._ask(scene.asks[int(i)], scene.kind, plan.facts) for i in chosen]
+            needed = sum(len(p) for p in pieces) + sum(len(a.ids) for a in asks)
+            if needed > room:
+                if plan.final:
+                    break
+                return self._plan(rng, length, _smaller(options), lexicon)
+            room -= needed
+            # Statements of code and chains keep their order; clustered with a small chance.
+            places = np.sort(rng.random(len(pieces)))
+            if rng.random() < 0.2:
+                places = places[0] + (places - places[0]) * 0.02
+            for i, ids in enumerate(pieces):
+                order = len(plan.pieces)
+                plan.pieces.append(_Planted(ids, int(places[i] * 1e6), order, plan.facts + i))
+            for ask in asks:
+                at_end = options.canonical or options.gappy or options.coarse
+                if at_end or rng.random() >= options.interleaved:
+                    plan.final.append(ask)
+                    continue
+                latest = max(int(places[g - plan.facts] * 1e6) for g in ask.gold)
+                ask.place = int(rng.integers(latest, 1_000_001))
+                ask.order = len(plan.pieces)
+                plan.pieces.append(ask)
+            plan.facts += len(pieces)
+            asked_left -= len(asks)
+            if asked_left <= 0 and rng.random() < 0.5:
+                break
+        order_of_final = rng.permutation(len(plan.final))
+        plan.final = [plan.final[int(i)] for i in order_of_final]
+        return plan
+
+    def _statement(self, text: str, line: bool, rng: Rng) -> list[int]:
+        """A statement as its own line or as a sentence of the running text.
+
+        What stands before a line's first word merges with the line end into one of many tokens
+        (``";\\n\\n"``, ``"\\n    "``), so the surroundings vary as widely as in real text.
+        """
+        if not line and rng.random() < 0.4:
+            return self._encode(" " + text)
+        lead = _drawn(rng, _BEFORE) + _drawn(rng, _BREAKS)
+        if not line and rng.random() < 0.25:
+            lead += _drawn(rng, _MARKERS)
+        return self._encode(lead + text + _drawn(rng, _AFTER))
+
+    def _ask(self, ask: Ask, kind: str, first_fact: int) -> _Planted:
+        # Encoded as one text, as a reader would encode it; the answer is found by its offsets,
+        # so a leading space belongs to the answer's first token.
+        text = ask.prompt + ask.answer + ask.closing
+        encoding = self._tokenizer.encode(text)
+        start = len(ask.prompt.rstrip(" "))
+        stop = len(ask.prompt) + len(ask.answer)
+        inside = [i for i, (a, b) in enumerate(encoding.offsets) if b > start and a < stop]
+        gold = tuple(first_fact + g for g in ask.gold)
+        span = (inside[0], inside[-1] + 1)
+        return _Planted(encoding.ids, 1_000_000, 0, ask=ask, kind=kind, gold=gold, answer=span)
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text).ids
+        return ids
+
+    def _lay_out(
+        self, rng: Rng, plan: _Plan, body: np.ndarray
+    ) -> tuple[np.ndarray, list[tuple[int, int]], list[AskedSpan]]:
+        """Filler with the pieces planted at boundaries, then the final questions."""
+        boundaries = np.flatnonzero(self._boundary[body]) + 1
+        if len(boundaries) < 4:
+            boundaries = np.arange(8, max(9, len(body)), 16)
+        parts: list[np.ndarray] = []
+        facts = [(-1, -1)] * plan.facts
+        asked: list[AskedSpan] = []
+        position = cursor = 0
+        for piece in sorted(plan.pieces, key=lambda p: (p.place, p.order)):
+            wanted = int(piece.place / 1e6 * len(body))
+            index = min(int(np.searchsorted(boundaries, wanted)), len(boundaries) - 1)
+            cut = max(cursor, min(int(boundaries[index]), len(body)))
+            parts.append(body[cursor:cut])
+            position += cut - cursor
+            cursor = cut
+            parts.append(np.array(piece.ids, self._dtype))
+            if piece.ask is None:
+                facts[piece.fact] = (position, position + len(piece.ids))
+            else:
+                asked.append(_span(piece, position))
+            position += len(piece.ids)
+        parts.append(body[cursor:])
+        position += len(body) - cursor
+        for piece in plan.final:
+            parts.append(np.array(piece.ids, self._dtype))
+            asked.append(_span(piece, position))
+            position += len(piece.ids)
+        return np.concatenate(parts), facts, asked
+
+    def _patchwork(
+        self, rng: Rng, plan: _Plan, filler: np.ndarray, length: int, options: RecallOptions
+    ) -> RecallSample:
+        """Blocks of a longer history, the asked facts' among them, and the tail with questions."""
+        block = self._block_size
+        final = sum(len(p.ids) for p in plan.final)
+        most = min(len(filler), length * int(rng.integers(2, options.stretch_max + 1)))
+        tokens, facts, asked = self._lay_out(rng, plan, filler[:most])
+        recent = int(rng.integers(1, max(2, int(length * options.recent) // block))) * block
+        tail_start = (len(tokens) - final - recent) // block * block
+        blocks = tail_start // block
+        room = length - (len(tokens) - tail_start)
+        spread = [(a // block, (b - 1) // block + 1) for a, b in facts]
+        asked_for = {g for span in asked for g in span.gold}
+        golden = {b for g in asked_for for b in range(*spread[g]) if b < blocks}
+        most_open = (room - (blocks if options.coarse else 0)) // block
+        golden |= lookalikes(rng, spread, golden, blocks, most_open)
+        entries = None
+        if options.coarse:
+            window = coarse_window(rng, tokens, blocks * block, golden, length, block, filler)
+            index, older, entries = window.index, window.older, window.entries
+            silent = window.silent
+        else:
+            kept = gappy_mask(rng, blocks, golden, room // block)
+            mask = np.ones(len(tokens), bool)
+            mask[: blocks * block] = np.repeat(kept, block)
+            index = _filled(mask, length)
+            older, silent = tokens[:0], np.zeros(len(index), bool)
+        moved = np.full(len(tokens) + 1, -1, np.int64)
+        moved[index] = np.arange(len(index)) + len(older)
+        answerable = []
+        for ask in asked:
+            moved_ask = _moved_ask(moved, ask)
+            if all((moved[slice(*facts[g])] >= 0).all() for g in ask.gold):
+                answerable.append(moved_ask)
+            else:  # more facts were asked for than fit: their answers teach nothing
+                silent[moved_ask.answer_start : moved_ask.answer_stop + 1] = True
+        return self._finish(
+            np.concatenate([older, tokens[index]]),
+            [_moved_span(moved, *fact) for fact in facts],
+            answerable,
+            silent,
+            entries,
+        )
+
+    def _finish(
+        self,
+        tokens: np.ndarray,
+        facts: list[tuple[int, int]],
+        asked: list[AskedSpan],
+        silent: np.ndarray | None = None,
+        coarse: CoarseEntries | None = None,
+    ) -> RecallSample:
+        answer = np.zeros(len(tokens), np.uint8)
+        wide = tokens.astype(np.int64)
+        pairs = (wide[:-1] << 32) + wide[1:]  # pairs[i] ends at token i + 1
+        for span in asked:
+            # The token behind the answer tells the model where to stop.
+            answer[span.answer_start : span.answer_stop + 1] = 1
+            found = span.answer_start
+            while found < span.answer_stop - 1 and int(tokens[found]) in self._blank:
+                found += 1
+            answer[span.answer_start : found + 1] = 2
+            first = span.answer_stop if span.kind == "values" else found + 1
+            answer[span.answer_start : first] = 2
+            for at in range(first, span.answer_stop):
+                if pairs[at - 1] not in pairs[: max(0, span.start - 1)]:
+                    answer[at] = 2
+        if silent is not None:
+            answer[silent] = 3
+        kept = tokens.astype(self._dtype)
+        return RecallSample(kept, answer, tuple(facts), tuple(asked), coarse)
+
+
+def _filled(mask: np.ndarray, length: int) -> np.ndarray:
+    """Positions that stay, exactly ``length``: the oldest go first, the newest others come back."""
+    index = np.flatnonzero(mask)
+    index = index[max(0, len(index) - length) :]
+    more = np.flatnonzero(~mask)
+    return np.sort(np.concatenate([index, more[len(more) - (length - len(index)) :]]))
+
+
+def _drawn(rng: Rng, items: tuple[str, ...]) -> str:
+    return items[int(rng.integers(len(items)))]
+
+
+def _smaller(options: RecallOptions) -> RecallOptions:
+    """Fewer facts and questions, for a window that cannot hold what was drawn."""
+    return replace(
+        options,
+        facts_max=max(1, options.facts_max // 2),
+        scenes_max=1,
+        asked_max=max(1, options.asked_max // 2),
+    )
+
+
+def _span(piece: _Planted, position: int) -> AskedSpan:
+    assert piece.ask is not None
+    start, stop = (position + offset for offset in piece.answer)
+    ask = piece.ask
+    return AskedSpan(piece.kind, position, start, stop, piece.gold, ask.question, ask.answer)
+
+
+def _moved_span(moved: np.ndarray, start: int, stop: int) -> tuple[int, int]:
+    if start < 0:
+        return (-1, -1)
+    inside = moved[start:stop]
+    inside = inside[inside >= 0]
+    return (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (-1, -1)
+
+
+def _moved_ask(moved: np.ndarray, span: AskedSpan) -> AskedSpan:
+    a, b = int(moved[span.answer_start]), int(moved[span.answer_stop - 1]) + 1
+    start = int(moved[span.start])
+    return AskedSpan(span.kind, start, a, b, span.gold, span.question, span.answer)

@@ -1,0 +1,1 @@
+"""The base model: task, dataset, held-out figures, average of weights."""

@@ -1,0 +1,118 @@
+"""Gists in the place of coarse entries, for a base model that learns to read them.
+
+The rows of a batch say what their coarse entries stand for (``CoarseEntries``); all blocks of the
+batch are encoded at once by a frozen GistNet. A gist of gists stands for thousands of tokens that
+no row has; any group of K blocks of the batch takes that place.
+
+Shapes: B rows, T tokens, N blocks, K tokens per block, C left context, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from megacontext.core.data.recall.window_sampling import CoarseEntries
+from megacontext.core.gistnet.gister import load_gistnet
+from megacontext.traces.errors import ConfigError
+
+__all__ = ["GistInputs", "place_entries"]
+
+_CHUNK = 2048  # blocks per pass: one shape, whatever a batch holds
+
+
+def place_entries(
+    rng: np.random.Generator,
+    rows: Sequence[CoarseEntries | None],
+    length: int,
+    blocks: int,
+    block_size: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where the batch's gists stand, and of what they are made.
+
+    Args:
+        blocks: N, how many the batch holds, a multiple of K; with more entries, the last ones
+            share the gists of the first.
+
+    Returns:
+        ``places`` int32 [B, length]: -1 for a token, below N the gist of that block, from N on the
+        gist of a group of K blocks. ``blocks`` int32 [N, 2K]: as in ``CoarseEntries``.
+    """
+    places = np.full((len(rows), length), -1, np.int32)
+    known = np.full((blocks, 2 * block_size), -1, np.int32)
+    count = 0
+    for number, row in enumerate(rows):
+        if row is None:
+            continue
+        own = count + np.arange(len(row.singles))
+        places[number, row.singles] = own % blocks
+        fresh = own < blocks
+        known[own[fresh]] = row.blocks[fresh]
+        count += len(own)
+    groups = min(count, blocks) // block_size
+    for number, row in enumerate(rows):
+        if row is not None and groups:
+            drawn = rng.integers(groups, size=len(row.uppers))
+            places[number, row.uppers] = blocks + drawn
+    return places, known
+
+
+class GistInputs:
+    """Input embeddings with gists among them.
+
+    Args:
+        folder: of a GistNet that was trained for this input ``embedding`` [vocab, D].
+        trained: gradients reach the weights that gists depend on; otherwise the GistNet is
+            frozen. Index keys, and the padding that they read, never change.
+
+    Raises:
+        ModelError: no readable GistNet, or one of another base model.
+        ConfigError: its blocks or its left context do not fit training rows.
+    """
+
+    def __init__(
+        self, folder: Path, embedding: Tensor, block_size: int, *, trained: bool = False
+    ) -> None:
+        net, self.checkpoint_id = load_gistnet(folder, embedding)
+        own = net.config
+        if own.block_size != block_size or own.left_context > block_size:
+            raise ConfigError(
+                f"gistnet: {folder} reads blocks of {own.block_size} tokens behind "
+                f"{own.left_context}; use one with blocks of {block_size} and no more context."
+            )
+        kind = torch.bfloat16 if embedding.is_cuda else torch.float32
+        self.net = net.to(embedding.device, torch.float32 if trained else kind)
+        if trained:
+            self.net.train()
+            for parameter in self.net.gist_parameters():
+                parameter.requires_grad_(parameter is not self.net.pad)
+        self._size, self._left = block_size, own.left_context
+        self._table = torch.cat((embedding.detach().to(kind), self.net.pad.detach()[None].to(kind)))
+        if embedding.is_cuda:
+            for layer in self.net.encoder.layers:
+                layer.compile(dynamic=False)
+
+    def gists(self, blocks_NC: Tensor) -> Tensor:
+        """[N + N / K, D]: gists of N blocks, then of their groups of K."""
+        pad = len(self._table) - 1
+        wanted = blocks_NC.long()[:, self._size - self._left :]
+        wanted = torch.where(wanted < 0, pad, wanted)
+        wanted = functional.pad(wanted, (0, 0, 0, -len(wanted) % _CHUNK), value=pad)
+        lower, upper = [], []
+        for start in range(0, len(wanted), _CHUNK):
+            part = wanted[start : start + _CHUNK]
+            lower.append(self.net(functional.embedding(part, self._table), 1))
+            children = lower[-1].to(self._table.dtype).view(-1, self._size, lower[-1].shape[-1])
+            upper.append(self.net(children, 2))
+        count = len(blocks_NC)
+        return torch.cat((torch.cat(lower)[:count], torch.cat(upper)[: count // self._size]))
+
+    def mixed(self, x_BTD: Tensor, places_BT: Tensor, blocks_NC: Tensor) -> Tensor:
+        """``x`` with gists where ``places`` says so; see :func:`place_entries`."""
+        gists = functional.embedding(places_BT.long().clamp(min=0), self.gists(blocks_NC))
+        return torch.where((places_BT >= 0)[..., None], gists.to(x_BTD.dtype), x_BTD)

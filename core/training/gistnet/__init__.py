@@ -1,0 +1,1 @@
+"""GistNet: task, dataset, held-out figures, the upper bound of one vector."""

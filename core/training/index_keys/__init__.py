@@ -1,0 +1,1 @@
+"""Index keys of a GistNet: task, dataset, held-out figures."""

@@ -1,0 +1,297 @@
+"""Batches for the retriever: pieces of history, questions about them, and where they point.
+
+Four sources, so that no single wording, and not wording alone, can be learned:
+
+* ``recall``: planted facts and questions of the training split (:mod:`core.data.recall.writer`).
+* ``random``: a random key inside two random pieces of real text, one of them in the history,
+  beside others with the same text and other keys. Only the key can tell them apart.
+* ``cloze``: a span of a block asks for its block (inverse cloze, Lee et al. 2019).
+* ``lexical``: the newest tokens of real text ask for the earlier blocks of their document that
+  share rare tokens with them (distilled from BM25's weights).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from megacontext.core.data.recall.lexicon import side
+from megacontext.core.data.recall.scenes import KINDS
+from megacontext.core.data.recall.writer import RecallOptions, RecallWriter
+from megacontext.core.rng import generator
+from megacontext.core.training.base.dataset import TokenStreams
+from megacontext.core.training.loop.config import Count, check_chances
+from megacontext.traces.errors import ConfigError
+
+__all__ = ["NO_TOKEN", "KeyMix", "KeyRows", "gold_share", "information", "question_tokens"]
+
+NO_TOKEN = -1
+_SCENES = tuple(sorted(KINDS))
+Rng = np.random.Generator
+
+
+@dataclass(frozen=True)
+class KeyMix:
+    """How a batch is composed.
+
+    Attributes:
+        samples: pieces of history per micro-batch and process; blocks: length of each.
+        asks: questions kept of each.
+        sources: name to share, see the module's docstring.
+        facts_max: most facts of one wording in a recall sample.
+        narrow: as in :class:`RecallOptions`.
+        single: share of recall samples whose scenes are all of one kind, each kind as often.
+        canonical: share of recall samples that end in one question in the canonical format.
+    """
+
+    samples: Count = 96
+    blocks: Count = 32
+    asks: Count = 4
+    sources: dict[str, float] = field(
+        default_factory=lambda: {"recall": 0.5, "random": 0.2, "cloze": 0.15, "lexical": 0.15}
+    )
+    facts_max: Count = 16
+    narrow: float = 0.0
+    single: float = 0.4
+    canonical: float = 0.25
+
+    def __post_init__(self) -> None:
+        check_chances("mix", self)
+        known = {"recall", "random", "cloze", "lexical"}
+        for name in self.sources:
+            if name not in known:
+                raise ConfigError(
+                    f"keys.sources: {name!r} is unknown; choose from {', '.join(sorted(known))}."
+                )
+
+
+def information(streams: Mapping[str, list[np.ndarray]], vocab_size: int, block: int) -> np.ndarray:
+    """BM25's inverse document frequency of each token, blocks as documents: float32[vocab]."""
+    seen = np.zeros(vocab_size, np.int64)
+    total = 0
+    for documents in streams.values():
+        for tokens in documents:
+            part = tokens[: min(len(tokens), 200_000) // block * block].reshape(-1, block)
+            ordered = np.sort(part, axis=1)
+            first = np.ones(ordered.shape, bool)
+            first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+            seen += np.bincount(ordered[first], minlength=vocab_size)
+            total += len(part)
+    return np.log1p((total - seen + 0.5) / (seen + 0.5)).astype(np.float32)
+
+
+def question_tokens(tokens: np.ndarray, stop: int, count: int) -> np.ndarray:
+    """The ``count`` tokens before ``stop``, padded on the left: int64."""
+    newest = tokens[max(0, stop - count) : stop]
+    padded = np.full(count, NO_TOKEN, np.int64)
+    padded[count - len(newest) :] = newest
+    return padded
+
+
+def gold_share(spans: list[tuple[int, int]], blocks: int, block: int) -> np.ndarray:
+    """How the asked facts' tokens spread over the blocks: float32[blocks], sums to 1 (or 0)."""
+    share = np.zeros(blocks, np.float32)
+    for start, stop in spans:
+        for number in range(max(0, start) // block, min(blocks, -(-stop // block))):
+            inside = min(stop, (number + 1) * block) - max(start, number * block)
+            share[number] += inside / max(1, stop - start)
+    total = share.sum()
+    return share / total if total > 0 else share
+
+
+class KeyRows(Dataset[dict[str, Tensor]]):
+    """Item ``step``, each with a leading [accumulation]:
+
+    ``tokens`` int32[S, blocks * K]; ``questions`` int32[S, A, q] (padding -1); ``goal``
+    float32[S, A, blocks], the share of each block (all zero: not asked); ``before`` int32[S, A],
+    blocks of its own sample that a question may point at.
+    """
+
+    def __init__(
+        self,
+        mix: KeyMix,
+        streams: TokenStreams,
+        tokenizer: Tokenizer,
+        idf: np.ndarray,
+        *,
+        block_size: int,
+        query_tokens: int,
+        seed: int,
+        phase: int,
+        rank: int,
+        accumulation: int,
+    ) -> None:
+        self._mix, self._streams, self._idf = mix, streams, idf
+        self._block, self._query, self._seed = block_size, query_tokens, seed
+        self._phase, self._rank, self._accumulation = phase, rank, accumulation
+        self._writer = RecallWriter(tokenizer, "train", seed, block_size)
+        self._tokenizer = tokenizer
+        words = [w for w in self._writer.lexicon.words if side(w) == "train"]
+        self._words = [self._forms(word) for word in words]
+        self._digits = [tokenizer.encode(str(d)).ids for d in range(10)]
+        self._names = sorted(mix.sources)
+        shares = np.array([mix.sources[name] for name in self._names])
+        self._shares = shares / shares.sum()
+
+    def __getitem__(self, step: int) -> dict[str, Tensor]:
+        mix = self._mix
+        rows = [self._row(step, i) for i in range(mix.samples * self._accumulation)]
+        shape = (self._accumulation, mix.samples)
+        return {name: _split(np.stack([row[name] for row in rows]), shape) for name in rows[0]}
+
+    def _row(self, step: int, row: int) -> dict[str, np.ndarray]:
+        rng = generator(self._seed, f"keys.row.{self._phase}", step, row, self._rank)
+        source = self._names[int(rng.choice(len(self._names), p=self._shares))]
+        domain = self._streams.domains[int(rng.integers(len(self._streams.domains)))]
+        length = self._mix.blocks * self._block
+        text = self._streams.window(rng, domain, length + 4 * self._block).astype(np.int64)
+        counters = (step * 64 + self._phase, row, self._rank)
+        if source == "recall":
+            tokens, found = self._recall(rng, text, length, counters)
+        elif source == "random":
+            tokens, found = self._random(rng, text, length)
+        elif source == "cloze":
+            tokens, found = self._cloze(rng, text, length)
+        else:
+            tokens, found = self._lexical(rng, text, length)
+        asks, blocks = self._mix.asks, self._mix.blocks
+        questions = np.full((asks, self._query), NO_TOKEN, np.int32)
+        goal = np.zeros((asks, blocks), np.float32)
+        before = np.full(asks, blocks, np.int32)
+        for i, (question, share, limit) in enumerate(found[:asks]):
+            questions[i], goal[i], before[i] = question, share, limit
+        return {
+            "tokens": tokens[:length].astype(np.int32),
+            "questions": questions,
+            "goal": goal,
+            "before": before,
+        }
+
+    def _recall(
+        self, rng: Rng, text: np.ndarray, length: int, counters: tuple[int, int, int]
+    ) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray, int]]]:
+        kind = "mixed"
+        if rng.random() < self._mix.single:
+            kind = _SCENES[int(rng.integers(len(_SCENES)))]
+        options = RecallOptions(
+            kind=kind,
+            facts_max=self._mix.facts_max,
+            narrow=self._mix.narrow,
+            scenes_max=3,
+            asked_max=2 * self._mix.asks,
+            interleaved=0.0,
+            canonical=bool(rng.random() < self._mix.canonical),
+        )
+        sample = self._writer.sample(text[:length], length, options, *counters)
+        tokens = sample.tokens.astype(np.int64)
+        if not sample.asked:
+            return tokens, []
+        # Behind the first question stand answers, which would be too easy to find.
+        limit = min(span.start for span in sample.asked) // self._block
+        found = []
+        for span in sample.asked:
+            stop = span.answer_start - (int(rng.integers(0, 4)) if rng.random() < 0.3 else 0)
+            facts = [sample.facts[g] for g in span.gold]
+            share = gold_share(facts, self._mix.blocks, self._block)
+            share[limit:] = 0
+            if share.sum() > 0:
+                question = question_tokens(tokens, stop, self._query)
+                found.append((question, share / share.sum(), limit))
+        return tokens, found
+
+    def _random(
+        self, rng: Rng, text: np.ndarray, length: int
+    ) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray, int]]]:
+        count = int(rng.integers(2, 13))
+        spare = text[length:]
+        first = int(rng.integers(0, 40))
+        said = spare[first : first + int(rng.integers(6, 15))]
+        asked = spare[64 + int(rng.integers(0, 20)) :][: int(rng.integers(4, 18))]
+        cut_said, cut_asked = int(rng.integers(len(said) + 1)), int(rng.integers(len(asked) + 1))
+        keys = [self._key(rng) for _ in range(count)]
+        places = np.sort(rng.choice(length - 64, count, replace=False))
+        parts, spans, cursor, position = [], [], 0, 0
+        for place, key in zip(places, keys, strict=True):
+            value = self._key(rng)[0]
+            fact = np.concatenate([said[:cut_said], key[0], value, said[cut_said:]])
+            parts += [text[cursor:place], fact]
+            position += place - cursor
+            spans.append((position, position + len(fact)))
+            position, cursor = position + len(fact), int(place)
+        tokens = np.concatenate([*parts, text[cursor:]])[:length]
+        found = []
+        for which in rng.permutation(count)[: self._mix.asks]:
+            question = np.concatenate([asked[:cut_asked], keys[which][1], asked[cut_asked:]])
+            lead = text[length - int(rng.integers(0, 20)) : length]
+            question = np.concatenate([lead, question])
+            share = gold_share([spans[which]], self._mix.blocks, self._block)
+            if share.sum() > 0:
+                padded = question_tokens(question, len(question), self._query)
+                found.append((padded, share, self._mix.blocks))
+        return tokens, found
+
+    def _key(self, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
+        """The same random key in two casings: one to three words, or a number."""
+        if rng.random() < 0.35:
+            digits = [self._digits[int(d)] for d in rng.integers(0, 10, int(rng.integers(2, 7)))]
+            ids = np.array([i for d in digits for i in d], np.int64)
+            return ids, ids
+        said: list[int] = []
+        asked: list[int] = []
+        for _ in range(int(rng.integers(1, 4))):
+            if rng.random() < 0.3:
+                word = self._forms(self._writer.lexicon.made_up(rng))
+            else:
+                word = self._words[int(rng.integers(len(self._words)))]
+            form = int(rng.integers(4))
+            said += word[form]
+            asked += word[form if rng.random() < 0.6 else int(rng.integers(4))]
+        return np.array(said, np.int64), np.array(asked, np.int64)
+
+    def _forms(self, word: str) -> list[list[int]]:
+        texts = (" " + word, " " + word.capitalize(), word.capitalize(), " " + word.upper())
+        return [encoding.ids for encoding in self._tokenizer.encode_batch(texts)]
+
+    def _cloze(
+        self, rng: Rng, text: np.ndarray, length: int
+    ) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray, int]]]:
+        tokens, found = text[:length], []
+        for gold in rng.choice(self._mix.blocks, self._mix.asks, replace=False):
+            width = int(rng.integers(4, 20))
+            start = int(gold) * self._block + int(rng.integers(0, self._block - width))
+            span = tokens[start : start + width]
+            lead = text[length + int(rng.integers(0, 64)) :][: int(rng.integers(0, 16))]
+            question = np.concatenate([lead, span])
+            share = np.zeros(self._mix.blocks, np.float32)
+            share[gold] = 1
+            padded = question_tokens(question, len(question), self._query)
+            found.append((padded, share, self._mix.blocks))
+        return tokens, found
+
+    def _lexical(
+        self, rng: Rng, text: np.ndarray, length: int
+    ) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray, int]]]:
+        tokens, found = text[:length], []
+        blocks = tokens.reshape(self._mix.blocks, self._block)
+        for _ in range(self._mix.asks):
+            stop = length + int(rng.integers(32, 4 * self._block + 1))
+            question = question_tokens(text, stop, self._query)
+            terms = np.unique(question[question >= 0])
+            weight = self._idf[terms]
+            present = (blocks[:, :, None] == terms).any(axis=1)
+            score = present @ np.where(weight > 3.0, weight, 0)
+            if score.max() < 6:
+                continue
+            soft = np.exp((score - score.max()) / 1.5).astype(np.float32)
+            found.append((question, soft / soft.sum(), self._mix.blocks))
+        return tokens, found
+
+
+def _split(rows: np.ndarray, shape: tuple[int, int]) -> Tensor:
+    return torch.from_numpy(rows.reshape(*shape, *rows.shape[1:]))

@@ -1,0 +1,1 @@
+"""LensNet: task, dataset, teacher, losses, rollouts, held-out figures."""

@@ -1,0 +1,106 @@
+"""From a batch of states to what LensNet reads, with the frozen gister, on one device.
+
+Shapes: R states, B blocks, N frontier entries, V key_dim, D width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from megacontext.core.gistnet.module import GistNet
+from megacontext.core.lensnet.features import node_max
+from megacontext.core.lensnet.module import LensNetConfig
+from megacontext.core.lensnet.sight import LensInputs, State, Stored, lens_inputs
+from megacontext.core.training.common.frozen_base import FrozenBase, block_inputs
+from megacontext.core.training.index_keys.evaluate import question_inputs
+
+__all__ = ["HIGHEST", "over_frontier", "remember", "starts_of", "view"]
+
+HIGHEST = 3
+"""Levels of a memory: what a history of some thousand blocks has."""
+
+
+@torch.no_grad()
+def remember(base: FrozenBase, net: GistNet, tokens_RT: Tensor, chunk: int = 4096) -> Stored:
+    """What trees over these histories hold; lengths are a multiple of the block size."""
+    size = net.config.block_size
+    rows, blocks = tokens_RT.shape[0], tokens_RT.shape[1] // size
+    every = torch.arange(blocks, device=tokens_RT.device)
+    gists, keys = [], []
+    step = max(1, chunk // blocks)
+    for start in range(0, rows, step):
+        part = tokens_RT[start : start + step]
+        x, _ = block_inputs(base, net, part, every.expand(len(part), -1))
+        gists.append(net(x.flatten(0, 1), 1).view(len(part), blocks, -1))
+        keys.append(net.keys.keys(x.flatten(0, 1), size).view(len(part), blocks, -1))
+    levels = [torch.cat(gists)]
+    for level in range(2, HIGHEST + 1):
+        below = levels[-1]
+        groups = below.shape[1] // size
+        children = below[:, : groups * size].reshape(rows * groups, size, below.shape[-1])
+        upper = net(children, level) if groups else children[:, 0]
+        levels.append(upper.view(rows, groups, below.shape[-1]))
+    return Stored(torch.cat(keys).float(), tuple(levels))
+
+
+def over_frontier(blocks_RB: Tensor, levels_RN: Tensor, index_RN: Tensor, size: int) -> Tensor:
+    """Max-pools a value per block over what each frontier entry covers: [R, N]."""
+    return node_max(blocks_RB, levels_RN, index_RN, size, HIGHEST)
+
+
+def starts_of(levels_RN: Tensor, index_RN: Tensor, size: int) -> Tensor:
+    """First token of each entry."""
+    return index_RN * size ** levels_RN.clamp(min=1)
+
+
+@torch.no_grad()
+def view(
+    base: FrozenBase,
+    net: GistNet,
+    config: LensNetConfig,
+    memory: Stored,
+    questions_RQ: Tensor,
+    levels_RN: Tensor,
+    index_RN: Tensor,
+    n_tokens_R: Tensor,
+    hidden_RHD: Tensor | None = None,
+    surprisal_RT: Tensor | None = None,
+) -> LensInputs:
+    """What a session would show LensNet in each state.
+
+    Args:
+        questions_RQ: the newest tokens, padded on the left with negative numbers.
+        levels_RN: -1 where a row is padding.
+        n_tokens_R: lengths of the histories, the open block's tokens among them.
+        hidden_RHD: last hidden states of the newest tokens, the newest last; none if not given.
+        surprisal_RT: NLL of each token of the closed blocks; unknown if not given.
+    """
+    size = net.config.block_size
+    asked, real = question_inputs(base, net, questions_RQ)
+    rows, device = len(asked), asked.device
+    if hidden_RHD is None:
+        hidden_RHD = asked[:, :0]
+    hidden = hidden_RHD[:, -config.hidden_states :].to(asked.dtype)
+    starts = starts_of(levels_RN, index_RN, size)
+    counts = [rows_.shape[1] for rows_ in memory.gists]
+    surprisal = torch.zeros(levels_RN.shape, device=device)
+    if surprisal_RT is not None:
+        total = torch.nn.functional.pad(surprisal_RT.double().cumsum(1), (1, 0))
+        stops = (starts + size ** levels_RN.clamp(min=1)).clamp(max=total.shape[1] - 1)
+        sums = total.gather(1, stops) - total.gather(1, starts.clamp(max=total.shape[1] - 1))
+        surprisal = (sums / (stops - starts).clamp(min=1)).float()
+    state = State(
+        levels=levels_RN,
+        index=index_RN,
+        starts=starts,
+        n_tokens=n_tokens_R,
+        n_blocks=torch.full((rows,), counts[0], device=device),
+        n_groups=torch.full((rows,), counts[1], device=device),
+        question=asked,
+        real=real,
+        hidden=hidden,
+        hidden_count=torch.full((rows,), hidden.shape[1], device=device),
+        surprisal=surprisal,
+    )
+    return lens_inputs(net.keys, config, memory, state)

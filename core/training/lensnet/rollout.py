@@ -1,0 +1,87 @@
+"""The allocator's own moves over a batch of states: what a lens's scores lead to.
+
+The working context, the allocator and its limits are those of a session's refocus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from megacontext.core.allocators import make_allocator
+from megacontext.core.config import FocusConfig
+from megacontext.core.focus import ContextShape, Limits, make_focus
+from megacontext.core.focus.limits import limits_for
+from megacontext.core.lensnet.lens import legal_scores
+from megacontext.traces.schema import Trigger
+
+__all__ = ["MAX_LEVELS", "PLAIN", "PROTECTED", "QUESTION", "cold_levels", "padded", "walk"]
+
+MAX_LEVELS = 4
+QUESTION = limits_for(FocusConfig(), Trigger.QUESTION)
+PLAIN = limits_for(FocusConfig(), Trigger.BLOCK_CLOSED)
+PROTECTED = FocusConfig().protected_blocks
+
+Scorer = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""(levels, index) int64[R, N], padding -1, to scores float32[R, N]."""
+
+
+def cold_levels(n_tokens: int, w_max: int, block_size: int) -> np.ndarray:
+    """Levels of the frontier that a session starts with over a history that is there already."""
+    shape = ContextShape(block_size, MAX_LEVELS, w_max, PROTECTED)
+    focus = make_focus(shape, make_allocator("greedy"), n_tokens=n_tokens)
+    return focus.working_context.levels.astype(np.int64)
+
+
+def padded(rows: Sequence[np.ndarray], fill: int) -> np.ndarray:
+    """Rows of unequal lengths as int64[R, N]."""
+    longest = max(len(row) for row in rows)
+    return np.stack([np.pad(row, (0, longest - len(row)), constant_values=fill) for row in rows])
+
+
+def walk(
+    score: Scorer,
+    levels: Sequence[np.ndarray],
+    n_tokens: Sequence[int],
+    w_max: Sequence[int],
+    block_size: int,
+    rounds: int,
+    limits: Limits = QUESTION,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Frontiers after up to ``rounds`` rounds: (levels, index) int64[R, N], padding -1.
+
+    A refocus that settled or used up its rounds is followed by the next one, and a state that
+    settles at once in a new refocus stays as it is.
+
+    Args:
+        levels: of each state's frontier, oldest first. n_tokens: of each history.
+        w_max: budget of each state.
+    """
+    focuses = []
+    for own, tokens, budget in zip(levels, n_tokens, w_max, strict=True):
+        shape = ContextShape(block_size, MAX_LEVELS, int(budget), PROTECTED)
+        greedy = make_allocator("greedy")
+        focuses.append(make_focus(shape, greedy, limits, n_tokens=int(tokens), levels=own))
+        focuses[-1].begin(Trigger.QUESTION)
+    still = [False] * len(focuses)
+    for _ in range(rounds):
+        if all(still):
+            break
+        contexts = [focus.working_context for focus in focuses]
+        given = padded([c.levels.astype(np.int64) for c in contexts], -1)
+        scores = score(given, padded([c.index for c in contexts], 0))
+        for row, focus in enumerate(focuses):
+            if still[row]:
+                continue
+            context = contexts[row]
+            own = scores[row, : len(context)]
+            result = focus.round(legal_scores(own, context.levels, context.index, block_size))
+            if result.last:
+                still[row] = result.settled and result.round == 0
+                focus.begin(Trigger.QUESTION)
+    contexts = [focus.working_context for focus in focuses]
+    return (
+        padded([c.levels.astype(np.int64) for c in contexts], -1),
+        padded([c.index for c in contexts], 0),
+    )

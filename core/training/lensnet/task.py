@@ -1,0 +1,331 @@
+"""Training a LensNet on a frozen base model and a trained GistNet.
+
+Two kinds of batch alternate (:mod:`.dataset`), each with its own targets
+(:mod:`.losses`): *far* states, long histories that a question or plain text ends, and
+*near* states of real text with the tokens that came next. States are drawn at random, or those
+that a session starts with, and (from ``states.rounds`` on) those that the allocator made of them
+by this lens's own scores. The one judge of both is :mod:`.evaluate`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from megacontext.core.data.recall.writer import RecallWriter
+from megacontext.core.data.shards import open_shards
+from megacontext.core.data.tokenizer import fingerprint, load_tokenizer
+from megacontext.core.focus import Limits
+from megacontext.core.gistnet.gister import NetGister, load_gistnet
+from megacontext.core.gistnet.module import GistNet
+from megacontext.core.lensnet.lens import save_lensnet, start_from
+from megacontext.core.lensnet.module import LensNet, LensNetConfig
+from megacontext.core.lensnet.sight import LensInputs
+from megacontext.core.model.base import BaseModel
+from megacontext.core.training.base.dataset import TokenStreams
+from megacontext.core.training.common.frozen_base import FrozenBase
+from megacontext.core.training.lensnet.config import LensNetTraining, LensPhase, LensShape
+from megacontext.core.training.lensnet.dataset import LensRows
+from megacontext.core.training.lensnet.evaluate import LensJudge
+from megacontext.core.training.lensnet.inputs import over_frontier, remember, view
+from megacontext.core.training.lensnet.losses import (
+    blocks_that_fit,
+    chance_of_need,
+    far_loss,
+    near_loss,
+    ranking_loss,
+    utility_loss,
+)
+from megacontext.core.training.lensnet.rollout import PLAIN, QUESTION, walk
+from megacontext.core.training.lensnet.teacher import make_probe, token_nll, window_nll
+from megacontext.core.training.loop import checkpoint
+from megacontext.core.training.loop.distributed import World, join_world
+from megacontext.core.training.loop.trainer import Trainer
+
+__all__ = ["LensNetTraining", "LensPhase", "LensShape", "LensTask", "train_lensnet"]
+
+SeenAt = Callable[[Tensor, Tensor], LensInputs]
+"""What the lens reads of a batch's states at (levels, index) int64[R, N]."""
+
+
+class LensTask:
+    """The lens alone; base model and GistNet are frozen."""
+
+    figure = "lens_missed"
+    metric_names: Sequence[str] = ("gold", "ranking", "demand", "counterfactual", "is_far")
+
+    def __init__(
+        self,
+        config: LensNetTraining,
+        base: FrozenBase,
+        gistnet: GistNet,
+        lens: LensNet,
+        world: World,
+    ) -> None:
+        # Batches are made in forked workers; the tokenizer's own threads would not survive that.
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        self._config, self._base, self._gistnet, self._world = config, base, gistnet, world
+        self._lens = lens
+        self.model: nn.Module = lens
+        tokenizer = load_tokenizer(Path(config.base))
+        mark = fingerprint(tokenizer)
+        self._streams = TokenStreams(open_shards(Path(config.shards), mark))
+        size = gistnet.config.block_size
+        self._writer = RecallWriter(tokenizer, "train", config.loop.seed, size)
+        self._probe = make_probe(config.teacher, base)
+        heldout = TokenStreams(open_shards(Path(config.heldout), mark))
+        self.judge = LensJudge(config.evaluation, base, gistnet, heldout, tokenizer, self._probe)
+        self.eval_names: Sequence[str] = self.judge.names
+        self._phase = config.phases[0]
+
+    def shares(self) -> Sequence[float]:
+        return [phase.share for phase in self._config.phases]
+
+    def batches(self, phase: int) -> Dataset[dict[str, Tensor]]:
+        return LensRows(
+            self._config.phases[phase].states,
+            self._streams,
+            self._writer,
+            block_size=self._gistnet.config.block_size,
+            query_tokens=self._gistnet.config.keys.query_tokens,
+            seed=self._config.loop.seed,
+            phase=phase,
+            rank=self._world.rank,
+            accumulation=self._config.loop.accumulation,
+        )
+
+    def enter_phase(self, phase: int) -> None:
+        self._phase = self._config.phases[phase]
+
+    def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        with self._base.precision():
+            return self._loss(batch)
+
+    def _loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        zero = torch.zeros((), device=batch["levels"].device)
+        figures = dict.fromkeys(self.metric_names, zero)
+        if "gold" in batch:
+            total, more = self._far(batch)
+            figures["is_far"] = zero + 1
+        else:
+            total, more = self._near(batch)
+        figures.update(more)
+        return total, figures
+
+    def evaluate(self) -> dict[str, float]:
+        with self._base.precision():
+            return self.judge.judge(self._lens)
+
+    def _shown(self, tokens: Tensor) -> bool:
+        # Which batches see hidden states follows from their tokens: nothing to save for resume.
+        return float(int(tokens[0, 0]) % 16) / 16 < self._phase.hidden
+
+    def _far(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        size = self._gistnet.config.block_size
+        memory = remember(self._base, self._gistnet, batch["tokens"])
+        hidden = None
+        if self._shown(batch["tokens"]):
+            with torch.no_grad():
+                hidden = self._base.hidden(self._base.embed(batch["recent"]))
+        surprisal = batch["surprisal"].repeat_interleave(size, dim=1)
+
+        def seen_at(levels: Tensor, index: Tensor) -> LensInputs:
+            return view(
+                self._base,
+                self._gistnet,
+                self._lens.config,
+                memory,
+                batch["questions"],
+                levels,
+                index,
+                batch["n_tokens"],
+                hidden,
+                surprisal,
+            )
+
+        fit, ranking = self._far_losses(batch, batch["levels"], batch["index"], seen_at)
+        if int(batch["rounds"][0]):
+            moved = self._moved(batch, seen_at, QUESTION)
+            later = self._far_losses(batch, *moved, seen_at)
+            fit, ranking = (fit + later[0]) / 2, (ranking + later[1]) / 2
+        phase = self._phase
+        return phase.gold * fit + phase.ranking * ranking, {"gold": fit, "ranking": ranking}
+
+    def _far_losses(
+        self, batch: dict[str, Tensor], levels: Tensor, index: Tensor, seen_at: SeenAt
+    ) -> tuple[Tensor, Tensor]:
+        """(fit to the targets, loss that ranks gold before all else) over one frontier a state."""
+        phase, size = self._phase, self._gistnet.config.block_size
+        seen = seen_at(levels, index)
+        logits = seen.logits(self._lens)
+        gold = over_frontier(batch["gold"], seen.levels, index, size) > 0
+        fit = far_loss(
+            logits,
+            gold & seen.valid,
+            seen.place() < phase.runners,
+            seen.levels,
+            index,
+            seen.valid,
+            batch["n_tokens"],
+            batch["gold"].sum(1) > 0,
+            phase.states.near_blocks * size,
+            size,
+            phase.miss,
+        )
+        coarse = seen.valid & (seen.levels > 0)
+        return fit, ranking_loss(logits, gold & coarse, coarse)
+
+    def _moved(
+        self, batch: dict[str, Tensor], seen_at: SeenAt, limits: Limits
+    ) -> tuple[Tensor, Tensor]:
+        """The states after the allocator's rounds by this lens's scores."""
+        device = batch["levels"].device
+
+        @torch.no_grad()
+        def score(levels: np.ndarray, index: np.ndarray) -> np.ndarray:
+            places = (torch.from_numpy(part).to(device) for part in (levels, index))
+            scores: np.ndarray = torch.tanh(seen_at(*places).logits(self._lens)).cpu().numpy()
+            return scores
+
+        rows = batch["levels"].cpu().numpy()
+        made = walk(
+            score,
+            [row[row >= 0] for row in rows],
+            batch["n_tokens"].tolist(),
+            batch["w_max"].tolist(),
+            self._gistnet.config.block_size,
+            int(batch["rounds"][0]),
+            limits,
+        )
+        levels, index = (torch.from_numpy(part).to(device) for part in made)
+        return levels, index
+
+    def _near(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        phase, size = self._phase, self._gistnet.config.block_size
+        horizon = phase.states.horizon
+        tokens = batch["tokens"]
+        history = tokens[:, :-horizon]
+        memory = remember(self._base, self._gistnet, history)
+        demand, hidden = self._probe.demand(tokens, horizon, size)
+        shown = self._shown(tokens)
+        before = hidden[:, :-horizon] if shown else None
+        surprisal = token_nll(self._base, hidden, tokens)[:, :-horizon] if shown else None
+        newest = history[:, -self._gistnet.config.keys.query_tokens :]
+        wanted = phase.appetite * blocks_that_fit(batch["w_max"], demand.shape[1], size)
+
+        def seen_at(levels: Tensor, index: Tensor) -> LensInputs:
+            return view(
+                self._base,
+                self._gistnet,
+                self._lens.config,
+                memory,
+                newest,
+                levels,
+                index,
+                batch["n_tokens"],
+                before,
+                surprisal,
+            )
+
+        def fit(levels: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            seen = seen_at(levels, index)
+            logits = seen.logits(self._lens)
+            chance = chance_of_need(demand, seen.levels, index, size, wanted, phase.hold)
+            missed = near_loss(logits, chance, seen.levels, seen.valid)
+            coarse = seen.valid & (seen.levels > 0)
+            most = over_frontier(demand, seen.levels, index, size)
+            return logits, missed, ranking_loss(logits, most * coarse, coarse)
+
+        logits, missed, ranking = fit(batch["levels"], batch["index"])
+        if int(batch["rounds"][0]):
+            later = fit(*self._moved(batch, seen_at, PLAIN))
+            missed, ranking = (missed + later[1]) / 2, (ranking + later[2]) / 2
+        total = phase.demand * missed + phase.near_ranking * ranking
+        figures = {"demand": missed, "ranking": ranking}
+        if phase.counterfactual:
+            saved = self._saved(batch, memory.gists[0], memory.gists[1])
+            own, levels = (x.gather(1, batch["candidates"]) for x in (logits, batch["levels"]))
+            figures["counterfactual"] = utility_loss(own, saved, levels, phase.scale)
+            total = total + phase.counterfactual * figures["counterfactual"]
+        return total, figures
+
+    def _saved(self, batch: dict[str, Tensor], gists: Tensor, upper: Tensor) -> Tensor:
+        return saved_nll(self._base, batch, gists, upper, self._phase.states.horizon)
+
+
+def saved_nll(
+    base: FrozenBase, batch: dict[str, Tensor], gists: Tensor, upper: Tensor, horizon: int
+) -> Tensor:
+    """NLL [R, C] in nats per coming token that each candidate's detail is worth.
+
+    For a gist: what expanding it saves. For a raw block: what collapsing it costs.
+    """
+    raw = base.embed(batch["tokens"])
+    table = torch.cat((raw, gists.to(raw.dtype), upper.to(raw.dtype)), dim=1)
+    answer = batch["tokens"][:, -horizon:]
+    nll = window_nll(base, table, batch["windows"], batch["lengths"], answer)
+    return (nll[:, :1] - nll[:, 1:]) * batch["detail"]
+
+
+def train_lensnet(
+    config: LensNetTraining,
+    out: Path,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    init: Path | None = None,
+    export: Path | None = None,
+) -> dict[str, float]:
+    """Train by ``config``; checkpoints and metrics go to ``out``.
+
+    Args:
+        init: a LensNet folder to start from, of this GistNet or an earlier one; its sizes are kept.
+        export: a folder that receives the network whenever it is judged best.
+
+    Returns:
+        The final held-out figures, those of retrieval alone among them.
+
+    Raises:
+        ModelError: base model or GistNet cannot be loaded or do not belong together.
+    """
+    world = join_world(device)
+    torch.set_float32_matmul_precision("high")
+    base = FrozenBase(BaseModel.load(config.base, device=str(world.device), dtype=config.dtype))
+    gistnet, name = load_gistnet(Path(config.gistnet), base.embedding)
+    gister = NetGister(gistnet, base.embedding, name)
+    shape: dict[str, Any] = vars(config.net)
+    lens = LensNet(
+        LensNetConfig(
+            gister.dim,
+            gister.key_dim,
+            gistnet.config.block_size,
+            query_tokens=gistnet.config.keys.query_tokens,
+            **shape,
+        )
+    )
+    lens.init_weights(config.loop.seed)
+    if init is not None:
+        lens = start_from(init, lens.config)
+    lens.to(world.device)
+    task = LensTask(config, base, gister.net, lens, world)
+    trainer = Trainer(task, config.loop, out, world)
+
+    def exported(folder: Path, best: bool) -> None:
+        if export is not None and best:
+            save_lensnet(lens, export, gister)
+
+    trainer.after_save = exported
+    try:
+        figures = trainer.run(resume)
+    finally:
+        world.leave()
+    if world.is_main:
+        checkpoint.write_json(out / "figures.json", figures)
+    return figures

@@ -1,0 +1,186 @@
+"""How a lens moves the focus in plain text: sessions over held-out text, without their windows.
+
+The working context, the allocator and its limits are a session's; the base model reads each text
+once, whole, instead of through the window. Nothing is asked, so all that moves is voluntary or
+forced by the budget.
+
+Shapes: R texts, T tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from megacontext.core.allocators import make_allocator
+from megacontext.core.focus import ContextShape, Focus, make_focus
+from megacontext.core.gistnet.module import GistNet
+from megacontext.core.lensnet.lens import legal_scores
+from megacontext.core.lensnet.module import LensNet
+from megacontext.core.lensnet.sight import Stored
+from megacontext.core.rng import generator
+from megacontext.core.training.base.dataset import TokenStreams
+from megacontext.core.training.common.frozen_base import FrozenBase
+from megacontext.core.training.lensnet.inputs import remember, view
+from megacontext.core.training.lensnet.rollout import MAX_LEVELS, PLAIN, PROTECTED, padded
+from megacontext.core.training.lensnet.teacher import token_nll
+from megacontext.traces.errors import ConfigError
+from megacontext.traces.schema import Trigger
+
+__all__ = ["PlainWalks"]
+
+
+class PlainWalks:
+    """Held-out texts of ``blocks`` blocks, made once; their gists, keys and states are kept.
+
+    Args:
+        rows: texts; domains take turns. blocks: their length, within the base model's window.
+        w_max: budget; the walk starts when a history of raw blocks would fill it.
+
+    Raises:
+        ConfigError: the texts end before that.
+    """
+
+    def __init__(
+        self,
+        base: FrozenBase,
+        gistnet: GistNet,
+        streams: TokenStreams,
+        rows: int,
+        blocks: int,
+        w_max: int,
+        seed: int,
+    ) -> None:
+        self._base, self._gistnet, self._w_max = base, gistnet, w_max
+        self._size, self._blocks = gistnet.config.block_size, blocks
+        if blocks <= w_max // self._size:
+            raise ConfigError(
+                f"evaluation.plain_blocks: {blocks} blocks fit w_max {w_max} raw; use more than"
+                f" {w_max // self._size}, or plain: 0."
+            )
+        domains = streams.domains
+        texts = [
+            streams.window(
+                generator(seed, "lens.judge.plain", i),
+                domains[i % len(domains)],
+                blocks * self._size,
+            )
+            for i in range(rows)
+        ]
+        self._tokens = torch.from_numpy(np.stack(texts).astype(np.int32)).to(base.device)
+        self._known: tuple[Stored, Tensor, Tensor] | None = None
+
+    @torch.no_grad()
+    def figures(self, lens: LensNet) -> dict[str, float]:
+        """``swap_rate``: voluntary actions per refocus and raw block; ``residency``: share of the
+        frontier that a refocus leaves alone; ``expands``: per refocus; ``utilization``: share of
+        the budget in use after a refocus; ``plain_gist_p99`` and ``plain_raw_p05``: score quantiles
+        of gists and unprotected raw blocks."""
+        size, first = self._size, self._w_max // self._size
+        focuses = []
+        for _ in self._tokens:
+            shape = ContextShape(size, MAX_LEVELS, self._w_max, PROTECTED)
+            read = first * size
+            focuses.append(make_focus(shape, make_allocator("greedy"), PLAIN, n_tokens=read))
+        moved, stayed, expands, used = [], [], [], []
+        gists: list[np.ndarray] = []
+        raws: list[np.ndarray] = []
+        for closed in range(first + 1, self._blocks + 1):
+            before = []
+            for focus in focuses:
+                focus.append(size)
+                focus.begin(Trigger.BLOCK_CLOSED)
+                before.append(_nodes(focus))
+            voluntary, opened = self._refocus(lens, focuses, closed, gists, raws)
+            for row, focus in enumerate(focuses):
+                raw = sum(level == 0 for level, _ in before[row])
+                moved.append(voluntary[row] / max(raw, 1))
+                stayed.append(len(before[row] & _nodes(focus)) / len(before[row]))
+                used.append(focus.working_context.cost / self._w_max)
+            expands.append(np.mean(opened))
+        return {
+            "swap_rate": float(np.mean(moved)),
+            "residency": float(np.mean(stayed)),
+            "expands": float(np.mean(expands)),
+            "utilization": float(np.mean(used)),
+            "plain_gist_p99": float(np.quantile(np.concatenate(gists), 0.99)),
+            "plain_raw_p05": float(np.quantile(np.concatenate(raws), 0.05)),
+        }
+
+    def _refocus(
+        self,
+        lens: LensNet,
+        focuses: list[Focus],
+        closed: int,
+        gists: list[np.ndarray],
+        raws: list[np.ndarray],
+    ) -> tuple[list[int], list[int]]:
+        """(voluntary actions, expansions) of each text's refocus."""
+        voluntary, opened = [0] * len(focuses), [0] * len(focuses)
+        under_way = set(range(len(focuses)))
+        look = self._eyes(lens, closed)
+        while under_way:
+            contexts = [focus.working_context for focus in focuses]
+            levels = padded([c.levels.astype(np.int64) for c in contexts], -1)
+            scores = look(levels, padded([c.index for c in contexts], 0))
+            for row in sorted(under_way):
+                context = contexts[row]
+                own = scores[row, : len(context)]
+                raw = context.levels == 0
+                gists.append(own[~raw])
+                raws.append(own[raw][:-PROTECTED])
+                given = legal_scores(own, context.levels, context.index, self._size)
+                result = focuses[row].round(given)
+                chosen = ~result.actions["forced"]
+                voluntary[row] += int(chosen.sum())
+                opened[row] += int((result.actions["cost"] > 0).sum())
+                if result.last:
+                    under_way.discard(row)
+        return voluntary, opened
+
+    def _eyes(self, lens: LensNet, closed: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+        """Scores of frontiers over the first ``closed`` blocks."""
+        memory, hidden, nll = self._read()
+        size, device = self._size, self._base.device
+        counts = [closed // size**level for level in range(len(memory.gists))]
+        known = Stored(
+            memory.keys[:, :closed],
+            tuple(rows[:, :count] for rows, count in zip(memory.gists, counts, strict=True)),
+        )
+        stop = closed * size
+        newest = self._tokens[:, max(0, stop - self._gistnet.config.keys.query_tokens) : stop]
+        n_tokens = torch.full((len(newest),), stop, device=device)
+
+        def look(levels: np.ndarray, index: np.ndarray) -> np.ndarray:
+            seen = view(
+                self._base,
+                self._gistnet,
+                lens.config,
+                known,
+                newest,
+                torch.from_numpy(levels).to(device),
+                torch.from_numpy(index).to(device),
+                n_tokens,
+                hidden[:, :stop],
+                nll[:, :stop],
+            )
+            scores: np.ndarray = torch.tanh(seen.logits(lens)).cpu().numpy()
+            return scores
+
+        return look
+
+    def _read(self) -> tuple[Stored, Tensor, Tensor]:
+        """What trees over the whole texts hold, the base model's states, and the tokens' NLL."""
+        if self._known is None:
+            memory = remember(self._base, self._gistnet, self._tokens)
+            hidden = self._base.hidden(self._base.embed(self._tokens))
+            self._known = memory, hidden, token_nll(self._base, hidden, self._tokens)
+        return self._known
+
+
+def _nodes(focus: Focus) -> set[tuple[int, int]]:
+    context = focus.working_context
+    return set(zip(context.levels.tolist(), context.index.tolist(), strict=True))

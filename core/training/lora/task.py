@@ -1,0 +1,263 @@
+"""Refreshing a base model for mixed windows with a LoRA adapter.
+
+A frozen model has never read gists. The adapter learns to: on mixed tilings (raw blocks beside the
+gists of the configured gister) it is pulled to what the original base says with the whole history
+raw. Beside that stands a guard: on all-raw windows the adapted model must stay the original one.
+The guard is a term of the loss, a figure of every evaluation, and a bound: a checkpoint beyond it
+is never the best and never exported.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import Dataset
+
+from megacontext.core.data.recall.writer import RecallWriter
+from megacontext.core.data.shards import open_shards
+from megacontext.core.data.teacher_cache import TeacherCache
+from megacontext.core.data.tokenizer import fingerprint, load_tokenizer
+from megacontext.core.gistnet.checkpoint import base_fingerprint
+from megacontext.core.gistnet.gister import load_gistnet
+from megacontext.core.gistnet.module import GistNet
+from megacontext.core.model.base import BaseModel
+from megacontext.core.training.base.dataset import TokenStreams
+from megacontext.core.training.common.frozen_base import FrozenBase, divergence
+from megacontext.core.training.gistnet.evaluate import gist_table
+from megacontext.core.training.gistnet.task import NetShape
+from megacontext.core.training.loop import checkpoint
+from megacontext.core.training.loop.config import check_shares
+from megacontext.core.training.loop.distributed import RankRows, World, join_world
+from megacontext.core.training.loop.trainer import LoopConfig, Trainer
+from megacontext.core.training.lora.dataset import MixedRows, WindowMix
+from megacontext.core.training.lora.evaluate import Guard, LoraJudge, LoraJudgeConfig
+from megacontext.core.training.lora.layers import LoraLayers, LoraShape
+from megacontext.traces.errors import ConfigError
+
+__all__ = ["LoraPhase", "LoraTask", "LoraTraining", "make_gister", "top_divergence", "train_lora"]
+
+
+@dataclass(frozen=True)
+class LoraPhase:
+    """One stage: its share of the budget, its tilings, the weight of CE beside the KL."""
+
+    share: float
+    cross_entropy: float = 0.1
+    windows: WindowMix = field(default_factory=WindowMix)
+
+
+@dataclass(frozen=True)
+class LoraTraining:
+    """Everything an adapter is made from.
+
+    Attributes:
+        base: folder or hub id of the base model.
+        shards, heldout: prepared text.
+        gister: whose gists stand in the windows: a trained ``gistnet`` or an untrained control.
+        gistnet: folder of the GistNet.
+        teacher: where the original base's word on whole raw windows comes from: the ``model``, run
+            beside the adapted one, or the ``cache`` in ``shards`` (its likeliest tokens).
+        block_size: K where the gister is a control; a GistNet knows its own.
+        dtype: of the frozen base, as for GistNet; the adapter itself is float32.
+    """
+
+    base: str
+    shards: str
+    heldout: str
+    loop: LoopConfig
+    phases: tuple[LoraPhase, ...]
+    gister: Literal["gistnet", "token", "mean"] = "gistnet"
+    gistnet: str = ""
+    teacher: Literal["model", "cache"] = "model"
+    block_size: int = 32
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    lora: LoraShape = field(default_factory=LoraShape)
+    guard: Guard = field(default_factory=Guard)
+    evaluation: LoraJudgeConfig = field(default_factory=LoraJudgeConfig)
+
+    def __post_init__(self) -> None:
+        check_shares(phase.share for phase in self.phases)
+        if (self.gister == "gistnet") != bool(self.gistnet):
+            raise ConfigError(
+                f"gistnet: {self.gistnet!r} does not go with gister {self.gister!r}; name a folder "
+                "for gister gistnet and none for a control."
+            )
+
+
+class LoraTask:
+    """The adapter alone; base model and gister are frozen."""
+
+    figure = "score"
+    metric_names: Sequence[str] = ("kl", "ce", "guard")
+    eval_names: Sequence[str] = LoraJudge.names
+
+    def __init__(self, config: LoraTraining, base: FrozenBase, net: GistNet, world: World) -> None:
+        # Batches are made in forked workers; the tokenizer's own threads would not survive that.
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        self._config, self._base, self._net, self._world = config, base, net, world
+        self.layers = LoraLayers(base, config.lora, config.loop.seed)
+        self.model: nn.Module = self.layers
+        tokenizer = load_tokenizer(Path(config.base))
+        mark, size = fingerprint(tokenizer), net.config.block_size
+        shards = open_shards(Path(config.shards), mark)
+        streams = TokenStreams(shards)
+        cache = None
+        if config.teacher == "cache":
+            cache = TeacherCache(shards, base_fingerprint(base.embedding))
+        writer = RecallWriter(tokenizer, "train", config.loop.seed, size)
+        self._rows = [
+            MixedRows(
+                phase.windows,
+                streams,
+                writer,
+                block_size=size,
+                seed=config.loop.seed,
+                phase=number,
+                accumulation=config.loop.accumulation,
+                cache=cache,
+            )
+            for number, phase in enumerate(config.phases)
+        ]
+        heldout = TokenStreams(open_shards(Path(config.heldout), mark))
+        unseen = RecallWriter(tokenizer, "heldout", 0, size)
+        fixed = MixedRows(
+            config.evaluation.windows, heldout, unseen, block_size=size, seed=0, phase=0
+        )
+        self.judge = LoraJudge(config.guard, config.evaluation.batches, base, heldout, fixed)
+        self._phase = config.phases[0]
+
+    def shares(self) -> Sequence[float]:
+        return [phase.share for phase in self._config.phases]
+
+    def batches(self, phase: int) -> Dataset[dict[str, Tensor]]:
+        count = self._config.phases[phase].windows.rows
+        return RankRows(self._rows[phase], self._world, count, "phases.windows.rows")
+
+    def enter_phase(self, phase: int) -> None:
+        self._phase = self._config.phases[phase]
+
+    def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        raw = self._base.embed(batch["tokens"])
+        target = batch["target"]
+        against = self._teacher(batch, raw)
+        student = self._window(batch)
+        kl = against(student).mean()
+        answer = batch["tokens"].long().gather(1, target)
+        ce = functional.cross_entropy(student.flatten(0, 1), answer.flatten())
+        total = kl + self._phase.cross_entropy * ce
+        weight = self._config.guard.weight
+        with nullcontext() if weight else torch.no_grad():
+            guard = against(self._base.logits_at(raw, target - 1)).mean()
+        if weight:
+            total = total + weight * guard
+        return total, {"kl": kl, "ce": ce, "guard": guard}
+
+    def _teacher(self, batch: dict[str, Tensor], raw: Tensor) -> Callable[[Tensor], Tensor]:
+        """KL [R, S] from the original base on the raw history to given logits [R, S, V]."""
+        if "teacher_ids" in batch:
+            return partial(top_divergence, batch["teacher_ids"], batch["teacher_logp"])
+        return partial(divergence, self._original(raw, batch["target"] - 1))
+
+    def evaluate(self) -> dict[str, float]:
+        return self.judge.judge(self._against_full, self.layers.off)
+
+    @torch.no_grad()
+    def _original(self, raw_RTD: Tensor, where_RS: Tensor) -> Tensor:
+        """Logits [R, S, V] of the original base over the whole raw history."""
+        with self.layers.off():
+            return self._base.logits_at(raw_RTD, where_RS)
+
+    def _window(self, batch: dict[str, Tensor]) -> Tensor:
+        """Logits [R, S, V] over the mixed window, with the adapter as it stands."""
+        with torch.no_grad(), self._base.precision():
+            table = gist_table(
+                self._base, self._net, batch["tokens"].long(), batch, self._gist_kind
+            )
+        kept = batch["kept"][..., None].expand(-1, -1, table.shape[-1])
+        return self._base.logits_at(table.gather(1, kept), batch["predictor"])
+
+    @property
+    def _gist_kind(self) -> str:
+        return "gist" if self._config.gister == "gistnet" else self._config.gister
+
+    def _against_full(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """KL [R, S] and dNLL [R, S] of the mixed window against the original's full one."""
+        raw = self._base.embed(batch["tokens"])
+        target = batch["target"]
+        answer = batch["tokens"].long().gather(1, target)[..., None]
+        teacher, student = self._original(raw, target - 1), self._window(batch)
+        nll = [-x.log_softmax(-1).gather(-1, answer)[..., 0] for x in (teacher, student)]
+        return divergence(teacher, student), nll[1] - nll[0]
+
+
+def top_divergence(ids_RSk: Tensor, logp_RSk: Tensor, logits_RSV: Tensor) -> Tensor:
+    """KL [R, S] in nats over the teacher's k likeliest tokens and all others as one outcome.
+
+    Merging outcomes only lowers a KL, so this is a lower bound of the whole one.
+    """
+    theirs = logits_RSV.log_softmax(-1).gather(-1, ids_RSk)
+    rest, their_rest = (
+        (1 - logp.exp().sum(-1)).clamp(min=1e-6).log() for logp in (logp_RSk, theirs)
+    )
+    kept = (logp_RSk.exp() * (logp_RSk - theirs)).sum(-1)
+    return kept + rest.exp() * (rest - their_rest)
+
+
+def train_lora(
+    config: LoraTraining,
+    out: Path,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    export: Path | None = None,
+) -> dict[str, float]:
+    """Train by ``config``; checkpoints and metrics go to ``out``.
+
+    Args:
+        export: a folder that receives the adapter, in peft's format, whenever it is judged best
+            and its guard is inside the bound; give it to a run as ``model.adapter``.
+
+    Returns:
+        The final held-out figures, those without the adapter (``_off``) among them.
+
+    Raises:
+        ModelError: base model or GistNet cannot be loaded or do not belong together.
+        GuardError: the model left the original one by more than ``guard.stop``.
+    """
+    world = join_world(device)
+    torch.set_float32_matmul_precision("high")
+    base = FrozenBase(BaseModel.load(config.base, device=str(world.device), dtype=config.dtype))
+    task = LoraTask(config, base, make_gister(config, base), world)
+    trainer = Trainer(task, config.loop, out, world)
+
+    def exported(folder: Path, best: bool) -> None:
+        if export is not None and best:
+            task.layers.save(export, base)
+
+    trainer.after_save = exported
+    try:
+        figures = trainer.run(resume)
+    finally:
+        world.leave()
+    if world.is_main:
+        checkpoint.write_json(out / "figures.json", figures)
+    return figures
+
+
+def make_gister(config: LoraTraining, base: FrozenBase) -> GistNet:
+    """The trained network, or an empty one that gives the controls their sizes."""
+    if config.gistnet:
+        net = load_gistnet(Path(config.gistnet), base.embedding)[0]
+    else:
+        shape = NetShape(layers=0, left_context=0, block_size=config.block_size)
+        net = GistNet(shape.resolve(base))
+    return net.to(base.device).eval().requires_grad_(False)

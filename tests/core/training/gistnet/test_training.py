@@ -1,0 +1,465 @@
+"""Trainers of GistNet, its keys and LensNet: alignment, teachers, learning, resume."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from megacontext.core.data.shards import open_shards
+from megacontext.core.data.tokenizer import load_tokenizer
+from megacontext.core.model.base import BaseModel
+from megacontext.core.rng import generator
+from megacontext.core.training import lensnet_teacher
+from megacontext.core.training.base.dataset import TokenStreams
+from megacontext.core.training.common.frozen_base import FrozenBase, divergence
+from megacontext.core.training.common.tilings import stack_tilings, tile
+from megacontext.core.training.gistnet.evaluate import GistJudge, JudgeConfig
+from megacontext.core.training.gistnet.task import (
+    GistNetTraining,
+    GistTask,
+    make_gistnet,
+    train_gistnet,
+)
+from megacontext.core.training.gistnet.vector_upper_bound import one_vector_ceiling
+from megacontext.core.training.index_keys.dataset import KeyMix, KeyRows, gold_share, information
+from megacontext.core.training.index_keys.task import KeyTraining, train_keys
+from megacontext.core.training.lensnet.dataset import window_entries
+from megacontext.core.training.lensnet.task import LensNetTraining, train_lensnet
+from megacontext.core.training.lensnet.teacher import (
+    AttentionProbe,
+    CopyProbe,
+    GradientProbe,
+    copied_from,
+    window_nll,
+)
+from megacontext.core.training.loop.config import parse
+from megacontext.core.training.loop.distributed import join_world
+from megacontext.core.training.loop.optimizers import OptimizerConfig
+from megacontext.traces.errors import ConfigError, ModelError
+
+K = 32
+TOKENIZER = Path(__file__).parents[4] / "core/pretrained/demo/base"
+KEYS = {"width": 16, "layers": 1, "heads": 2, "ffn": 16, "context_dim": 8, "lexical_dim": 8}
+SETTINGS: dict[str, Any] = {
+    "loop": {
+        "seed": 1,
+        "budget": {"steps": 4},
+        "schedule": {"warmup_steps": 1},
+        "checkpoint_steps": 2,
+        "log_every": 1,
+    }
+}
+
+
+@pytest.fixture(scope="module")
+def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            vocab_size=8192,
+            max_position_embeddings=4096,
+            tie_word_embeddings=True,
+        )
+    )
+    model.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(TOKENIZER / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(base_folder: Path) -> FrozenBase:
+    return FrozenBase(BaseModel.load(str(base_folder), device="cpu"))
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return load_tokenizer(TOKENIZER)
+
+
+def gist_settings(base_folder: Path, shards: Path, **change: Any) -> GistNetTraining:
+    tilings = {"length": 256, "rows": 2, "scored": 32, "gists": [1, 3], "tail": 2}
+    fields = {
+        **SETTINGS,
+        "base": str(base_folder),
+        "shards": str(shards),
+        "heldout": str(shards),
+        "net": {"layers": 1, "left_context": 8, "keys": KEYS},
+        "phases": [
+            {
+                "share": 0.5,
+                "train": "adapter",
+                "objectives": {"reconstruction": 1.0, "pooling_mse": 0.1},
+                "tilings": tilings,
+            },
+            {
+                "share": 0.5,
+                "objectives": {"delta_nll": 1.0, "reconstruction": 0.1, "children": 0.1},
+                "tilings": {**tilings, "length": 1280, "groups": 1, "group_chance": 1.0, "far": 40},
+            },
+        ],
+        "evaluation": {"rows": 1, "scored": 16},
+    }
+    return parse(GistNetTraining, {**fields, **change})
+
+
+def key_settings(base_folder: Path, gistnet: Path, shards: Path) -> KeyTraining:
+    fields = {
+        **SETTINGS,
+        "base": str(base_folder),
+        "gistnet": str(gistnet),
+        "shards": str(shards),
+        "heldout": str(shards),
+        "phases": [{"share": 1.0, "mix": {"samples": 4, "blocks": 16, "asks": 2, "facts_max": 3}}],
+        "evaluation": {"cases": 2, "pools": [64], "length": 512, "facts_max": 2},
+    }
+    return parse(KeyTraining, fields)
+
+
+def lens_settings(base_folder: Path, gistnet: Path, shards: Path) -> LensNetTraining:
+    states = {
+        "far_rows": 2,
+        "far_blocks": 64,
+        "near_rows": 1,
+        "near_blocks": 32,
+        "candidates": 2,
+        "facts_max": 3,
+        "w_max": [256],
+        "rounds": 2,
+        "cold": 0.5,
+    }
+    fields = {
+        **SETTINGS,
+        "base": str(base_folder),
+        "gistnet": str(gistnet),
+        "shards": str(shards),
+        "heldout": str(shards),
+        "net": {"width": 16, "heads": 2},
+        "phases": [{"share": 1.0, "states": states}],
+        "evaluation": {
+            "far": 1,
+            "far_blocks": 64,
+            "w_max": 256,
+            "near": 1,
+            "plain": 2,
+            "plain_blocks": 11,
+            "states": states,
+        },
+    }
+    return parse(LensNetTraining, fields)
+
+
+def newest_weights(run: Path) -> dict[str, torch.Tensor]:
+    folder = json.loads((run / "latest.json").read_text())["folder"]
+    return load_file(run / folder / "model.safetensors")
+
+
+def interrupted(run: Path, at: str, other: Path) -> Path:
+    """``other`` as a run that was killed right after the checkpoint ``at``."""
+    other.mkdir()
+    shutil.copytree(run / at, other / at)
+    (other / "latest.json").write_text(json.dumps({"folder": at}))
+    return other
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_raw_window_costs_nothing_and_controls_stand_beside_the_gists(
+    base: FrozenBase, base_folder: Path, shards: Path
+) -> None:
+    streams = TokenStreams(open_shards(shards))
+    judge = GistJudge(JudgeConfig(rows=1, scored=16), base, streams, K)
+    settings = gist_settings(base_folder, shards)
+    net = make_gistnet(settings.net, shards, 1, base)
+    window = streams.window(generator(0, "test"), "code", 8 * K).astype(np.int64)
+    tokens = torch.from_numpy(window)[None]
+    none = np.empty(0, np.int64)
+    untouched = judge.costs(net, tokens, stack_tilings([tile(8 * K, K, none, none)]))
+    assert all(float(cost.abs().max()) < 1e-4 for cost in untouched.values())
+    coarse = judge.costs(net, tokens, stack_tilings([tile(8 * K, K, np.array([2]), none)]))
+    assert float((coarse["gist"] - coarse["delete"]).abs().max()) > 1e-5
+    assert set(judge.judge(net)) == set(judge.names)
+
+
+def test_divergence_is_zero_for_equal_and_positive_for_other_logits() -> None:
+    a = torch.tensor([[1.0, 2.0, 3.0]])
+    assert float(divergence(a, a + 5)) == pytest.approx(0, abs=1e-6)
+    expected = (a.softmax(-1) * (a.log_softmax(-1) - (-a).log_softmax(-1))).sum()
+    assert float(divergence(a, -a)) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_steps_on_one_batch_reduce_every_objective(
+    base: FrozenBase, base_folder: Path, shards: Path
+) -> None:
+    config = gist_settings(base_folder, shards)
+    net = make_gistnet(config.net, shards, 1, base)
+    task = GistTask(config, base, net, join_world("cpu"))
+    for phase in (0, 1):
+        task.enter_phase(phase)
+        batch = {name: value[0] for name, value in task.batches(phase)[0].items()}
+        trained = [p for p in net.parameters() if p.requires_grad]
+        adam = torch.optim.Adam(trained, lr=3e-3)
+        losses = []
+        for _ in range(5):
+            adam.zero_grad()
+            loss, _ = task.loss(batch)
+            loss.backward()
+            adam.step()
+            losses.append(float(loss.detach()))
+        assert losses[-1] < losses[0] - 1e-4, phase
+    encoder_moved = any(p.grad is not None for p in net.encoder.parameters())
+    assert encoder_moved
+    assert all(p.grad is None for p in net.keys.parameters())
+
+
+def test_interrupted_runs_end_with_the_same_weights(
+    base_folder: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gist = gist_settings(base_folder, shards)
+    made = tmp_path / "export"
+    train_gistnet(gist, tmp_path / "g", device="cpu", export=made)
+    again = interrupted(tmp_path / "g", "step-00000002", tmp_path / "g2")
+    train_gistnet(gist, again, device="cpu", resume=True)
+    assert same(newest_weights(tmp_path / "g"), newest_weights(again))
+
+    keys = key_settings(base_folder, made, shards)
+    complete = tmp_path / "complete"
+    train_keys(keys, tmp_path / "k", device="cpu", export=complete)
+    again = interrupted(tmp_path / "k", "step-00000002", tmp_path / "k2")
+    train_keys(keys, again, device="cpu", resume=True)
+    assert same(newest_weights(tmp_path / "k"), newest_weights(again))
+
+    lens = lens_settings(base_folder, complete, shards)
+    figures = train_lensnet(lens, tmp_path / "l", device="cpu", export=tmp_path / "lens")
+    again = interrupted(tmp_path / "l", "step-00000002", tmp_path / "l2")
+    train_lensnet(lens, again, device="cpu", resume=True)
+    assert same(newest_weights(tmp_path / "l"), newest_weights(again))
+    assert (tmp_path / "lens" / "model.safetensors").is_file()
+    assert json.loads((tmp_path / "l" / "figures.json").read_text()) == figures
+    assert 0 <= figures["swap_rate"] <= 1
+    assert 0 < figures["residency"] <= 1
+    evaluation = replace(lens.evaluation, plain_blocks=8)
+    with pytest.raises(ConfigError, match=r"evaluation\.plain_blocks: 8 .* more than 8"):
+        train_lensnet(replace(lens, evaluation=evaluation), tmp_path / "l4", device="cpu")
+
+    monkeypatch.setattr(lensnet_teacher, "_SLIGHT", 0.0)  # an untrained base loses little
+    copying = replace(lens, teacher="copies")
+    ranking = replace(copying, phases=(replace(lens.phases[0], near_ranking=1.0),))
+    for name, config in (("l5", copying), ("l6", ranking)):
+        train_lensnet(config, tmp_path / name, device="cpu")
+    assert not same(newest_weights(tmp_path / "l5"), newest_weights(tmp_path / "l6"))
+
+    still = replace(lens, loop=replace(lens.loop, optimizer=OptimizerConfig(lr=0.0, adam_lr=0.0)))
+    train_lensnet(still, tmp_path / "l3", device="cpu", init=tmp_path / "lens")
+    exported = load_file(tmp_path / "lens" / "model.safetensors")
+    kept = newest_weights(tmp_path / "l3")
+    assert all(torch.equal(kept[name], value.float()) for name, value in exported.items())
+
+
+def test_key_batches_repeat_and_point_at_the_asked_blocks(
+    shards: Path, tokenizer: Tokenizer
+) -> None:
+    opened = open_shards(shards)
+    idf = information(opened.streams, 8192, K)
+    common, unseen = (tokenizer.encode(text).ids[0] for text in (" the", " Ottoman"))
+    assert idf[common] < idf[unseen]
+
+    def rows(source: str) -> KeyRows:
+        mix = KeyMix(samples=6, blocks=16, asks=2, sources={source: 1.0}, facts_max=3)
+        return KeyRows(
+            mix,
+            TokenStreams(opened),
+            tokenizer,
+            idf,
+            block_size=K,
+            query_tokens=K,
+            seed=0,
+            phase=0,
+            rank=0,
+            accumulation=1,
+        )
+
+    for source in ("recall", "random", "cloze", "lexical"):
+        batch = rows(source)[3]
+        again = rows(source)[3]
+        assert all(torch.equal(batch[name], again[name]) for name in batch)
+        share = batch["goal"].sum(-1)
+        assert bool(((share - 1).abs() < 1e-3).any())
+        late = torch.arange(16) >= batch["before"][..., None]
+        assert float((batch["goal"] * late).sum()) == 0
+    cloze = rows("cloze")[0]
+    gold = int(cloze["goal"][0, 0, 0].argmax())
+    block = cloze["tokens"][0, 0].view(-1, K)[gold].tolist()
+    assert (
+        cloze["questions"][0, 0, 0, -4:].tolist()
+        == block[(at := _find(block, cloze["questions"][0, 0, 0, -4:].tolist())) : at + 4]
+    )
+
+
+def _find(block: list[int], span: list[int]) -> int:
+    return next(i for i in range(len(block)) if block[i : i + len(span)] == span)
+
+
+def test_gold_share_follows_the_fact_over_a_block_border() -> None:
+    share = gold_share([(K - 8, K + 24)], 4, K)
+    np.testing.assert_allclose(share, [0.25, 0.75, 0, 0])
+    assert gold_share([(-1, -1)], 4, K).sum() == 0
+
+
+def test_measured_nll_is_that_of_the_plain_window(base: FrozenBase) -> None:
+    tokens = torch.from_numpy(generator(0, "test-nll").integers(0, 8192, (2, 3 * K + 16)))
+    level = np.zeros(3, np.int64)
+    window = torch.from_numpy(window_entries(level, K, 16))
+    padded = torch.zeros((2, 1, 200), dtype=torch.int64)
+    padded[:, 0, : len(window)] = window
+    lengths = torch.full((2, 1), len(window))
+    found = window_nll(base, base.embed(tokens), padded, lengths, tokens[:, -16:])
+    with torch.no_grad():
+        logits = base.module(tokens).logits[:, -17:-1]
+    expected = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), tokens[:, -16:].flatten(), reduction="none"
+    )
+    torch.testing.assert_close(found[:, 0], expected.view(2, 16).mean(1), atol=1e-4, rtol=1e-4)
+
+
+def test_attention_demand_is_the_models_own_attention(base: FrozenBase, base_folder: Path) -> None:
+    tokens = torch.from_numpy(generator(0, "test-demand").integers(0, 8192, (1, 5 * K)))
+    demand, _ = AttentionProbe(base).demand(tokens, K, K)
+    eager = LlamaForCausalLM.from_pretrained(base_folder, attn_implementation="eager")
+    with torch.no_grad():
+        attention = torch.stack(eager(tokens, output_attentions=True).attentions)
+    mass = attention[:, :, :, -K:].mean((0, 2, 3))[:, : 4 * K]
+    mass[:, :4] = 0
+    expected = mass.view(1, 4, K).sum(-1)
+    torch.testing.assert_close(demand, expected / expected.sum(), atol=1e-4, rtol=1e-3)
+
+
+def test_gradient_demand_is_what_scaling_a_blocks_values_changes(base: FrozenBase) -> None:
+    tokens = torch.from_numpy(generator(1, "test-demand").integers(0, 8192, (1, 5 * K)))
+    demand, hidden = GradientProbe(base).demand(tokens, K, K)
+    assert not hidden.requires_grad
+
+    def nll(block: int, factor: float) -> float:
+        def scaled(module: Any, args: Any, out: torch.Tensor) -> torch.Tensor:
+            scale = torch.ones(out.shape[1], 1)
+            scale[max(block * K, 4) : (block + 1) * K] = factor  # less the sink tokens
+            return out * scale
+
+        layers = base.module.base_model.layers
+        handles = [layer.self_attn.v_proj.register_forward_hook(scaled) for layer in layers]
+        with torch.no_grad():
+            logits = base.logits_at(base.embed(tokens), torch.arange(4 * K - 1, 5 * K - 1)[None])
+        for handle in handles:
+            handle.remove()
+        costs = torch.nn.functional.cross_entropy(logits[0], tokens[0, -K:], reduction="sum")
+        return float(costs)
+
+    step = 0.02
+    slopes = torch.tensor([nll(b, 1 - step) - nll(b, 1 + step) for b in range(4)]).clamp(min=0)
+    assert int((slopes > 0).sum()) > 0
+    torch.testing.assert_close(demand[0], slopes / slopes.sum(), atol=0.02, rtol=0.05)
+
+
+def test_copied_tokens_are_charged_to_the_newest_block_that_holds_their_pair(
+    base: FrozenBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lensnet_teacher, "_SLIGHT", 0.0)  # an untrained base loses little
+    tokens = torch.from_numpy(generator(2, "test-copies").permutation(8192)[: 7 * K][None])
+    coming = 6 * K
+    tokens[0, 5:7] = tokens[0, K + 3 : K + 5]  # the pair stands in blocks 0 and 1 ...
+    tokens[0, coming + 7 : coming + 9] = tokens[0, K + 3 : K + 5]
+    tokens[0, coming + 20 : coming + 22] = tokens[0, K + 3 : K + 5]  # ... and comes twice
+    tokens[0, coming + 12 : coming + 14] = tokens[0, 4 * K : 4 * K + 2]  # from the near text
+    source, copied = copied_from(tokens, K)
+    assert copied.nonzero()[:, 1].tolist() == [8, 13]
+    assert source[copied].tolist() == [K + 4, 4 * K + 1]
+
+    place = torch.arange(coming - 1, 7 * K - 1)[None]
+    short = tokens[:, 4 * K :]
+    full = base.logits_at(base.embed(tokens), place)
+    near = base.logits_at(base.embed(short), place - 4 * K)
+    answer = tokens[0, coming:]
+    losses = [
+        torch.nn.functional.cross_entropy(logits[0], answer, reduction="none").detach()
+        for logits in (near, full)
+    ]
+    expected = (losses[0] - losses[1])[[8, 13]].clamp(min=0)
+    assert expected.max() > 0
+    demand, _ = CopyProbe(base).demand(tokens, K, K)
+    assert demand[0, [0, 2, 3, 5]].tolist() == [0, 0, 0, 0]
+    torch.testing.assert_close(demand[0, [1, 4]], expected / expected.sum(), atol=1e-4, rtol=1e-3)
+
+
+def test_optimized_vector_beats_its_start(base: FrozenBase, shards: Path) -> None:
+    streams = TokenStreams(open_shards(shards))
+    figures = one_vector_ceiling(base, streams, rows=2, before=64, steps=10)
+    assert figures["code_fitted"] < figures["code_mean"]
+    further = one_vector_ceiling(base, streams, rows=2, before=64, steps=10, apart=64)
+    assert further["code_fitted"] < further["code_mean"]
+    assert further["code_delete"] != figures["code_delete"]
+    assert further["code_repeated"] not in (further["code_fitted"], further["code_mean"])
+
+
+def test_impossible_settings_and_foreign_gistnets_are_refused(
+    base_folder: Path, shards: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"add up to 0\.5"):
+        gist_settings(base_folder, shards, phases=[{"share": 0.5}])
+    with pytest.raises(ConfigError, match="'magic' is unknown"):
+        gist_settings(base_folder, shards, phases=[{"share": 1.0, "objectives": {"magic": 1.0}}])
+    tilings = {"length": 64, "rows": 2, "gists": [1, 3], "tail": 1}
+    with pytest.raises(ConfigError, match=r"phases.tilings.length: 64 leaves no block .* use 96"):
+        gist_settings(base_folder, shards, phases=[{"share": 1.0, "tilings": tilings}])
+    with pytest.raises(ModelError, match="no readable gistnet checkpoint"):
+        train_keys(key_settings(base_folder, tmp_path / "none", shards), tmp_path, device="cpu")
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_gistnet(base_folder: Path, shards: Path, tmp_path: Path) -> None:
+    fields: dict[str, Any] = {
+        "loop": {"seed": 1, "budget": {"steps": 2}},
+        "base": str(base_folder),
+        "shards": str(shards),
+        "heldout": str(shards),
+        "net": {"layers": 1, "left_context": 8, "keys": KEYS},
+        "phases": [{"share": 1.0, "tilings": {"length": 256, "rows": 2, "gists": [1, 3]}}],
+        "evaluation": {"rows": 1, "scored": 16},
+    }
+    config = tmp_path / "gistnet.yaml"
+    config.write_text(json.dumps(fields))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command += ["-m", "megacontext.core.training.gistnet_cli", "gistnet", "--device", "cpu"]
+    command += ["--config", str(config), "--out", str(tmp_path / "two")]
+    subprocess.run(
+        [*command, "--export", str(tmp_path / "export")],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    alone = train_gistnet(parse(GistNetTraining, fields), tmp_path / "one", device="cpu")
+    figures = json.loads((tmp_path / "two" / "figures.json").read_text())
+    assert figures.keys() == alone.keys()
+    # Twice the rows a step: other gradients than one process has.
+    assert not same(newest_weights(tmp_path / "two"), newest_weights(tmp_path / "one"))
+    assert (tmp_path / "export" / "model.safetensors").is_file()

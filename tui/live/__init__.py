@@ -1,0 +1,1 @@
+"""Running engines: their process, their control channel, the browser server."""

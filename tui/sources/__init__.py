@@ -1,0 +1,1 @@
+"""Where rows come from, and the form in which the panes draw them."""

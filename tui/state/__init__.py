@@ -1,0 +1,1 @@
+"""The viewer's state: pure values and what commands do to them; nothing here imports Textual."""

@@ -1,0 +1,131 @@
+"""Lines of the action list, what they are picked from, and what they must match."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from megacontext.traces.vitals import CHANGE_DTYPE
+from megacontext.tui.render.marks import REASON_WORDS
+from megacontext.tui.sources.row_model import I64, RowModel
+from megacontext.tui.state.view import Node
+
+__all__ = ["FILTER_HELP", "LogFilter", "LogLine", "LogView", "changes_in"]
+
+FILTER_HELP = (
+    '+ − ✗ · forced · a reason (swap, budget, …) · L1@47 · else text of the block, "quoted"'
+)
+_NODE = re.compile(r"[lL](\d{1,2})@(\d{1,15})")
+_SIGNS = {"+": 0, "-": 1, "−": 1}
+_REFUSED = ("✗", "x")
+
+
+@dataclass(frozen=True)
+class LogFilter:
+    """What a line must be: parts that are None or empty let everything through."""
+
+    kind: int | None = None
+    refused: bool | None = None
+    forced: bool = False
+    reason: int | None = None
+    node: Node | None = None
+    text: str = ""
+
+    @classmethod
+    def parse(cls, said: str) -> LogFilter:
+        """From words: signs, a reason, a node; what is none of these is text of the block."""
+        given: dict[str, object] = {}
+        words: list[str] = []
+        reasons = {name: reason for reason, name in REASON_WORDS.items()}
+        for word in re.findall(r'"[^"]*"|\S+', said.replace("not re-armed", "not-re-armed")):
+            node = _NODE.fullmatch(word)
+            if word in _SIGNS:
+                given |= {"kind": _SIGNS[word], "refused": given.get("refused", False)}
+            elif word.lower() in _REFUSED:
+                given["refused"] = True
+            elif word.lower() == "forced":
+                given["forced"] = True
+            elif node and int(node[1]) >= 1:
+                given["node"] = Node(int(node[1]), int(node[2]))
+            elif word.lower().replace("-", " ", 1) in reasons or word.lower() in reasons:
+                name = word.lower()
+                given["reason"] = reasons.get(name, reasons.get(name.replace("-", " ", 1)))
+            else:
+                words.append(word.strip('"'))
+        return cls(**given, text=" ".join(words))  # type: ignore[arg-type]
+
+    def matches(self, changes: np.ndarray, hits: I64, block_size: int) -> I64:
+        """Places in ``changes`` that pass, ascending; ``hits`` are tokens where the text is."""
+        mask = np.ones(len(changes), bool)
+        if self.kind is not None:
+            mask &= changes["kind"] == self.kind
+        if self.refused is not None:
+            mask &= changes["applied"] != self.refused
+        if self.forced:
+            mask &= changes["forced"]
+        if self.reason is not None:
+            mask &= changes["reason"] == self.reason
+        if self.node is not None:
+            mask &= (changes["level"] == self.node.level) & (changes["index"] == self.node.index)
+        if self.text:
+            width = block_size ** changes["level"].astype(np.int64)
+            low = np.searchsorted(hits, changes["index"] * width)
+            mask &= np.searchsorted(hits, (changes["index"] + 1) * width) > low
+        found: I64 = np.flatnonzero(mask)
+        return found
+
+
+class LogLine(NamedTuple):
+    """One line of the list. ``id`` is its place among all changes of the run."""
+
+    id: int
+    row: int
+    step: int
+    kind: int
+    node: Node
+    score: float
+    reason: int
+    applied: bool
+    forced: bool
+    current: bool
+    words: str = ""
+    partners: tuple[Node, ...] = ()
+
+
+@dataclass(frozen=True)
+class LogView:
+    """The lines from the one on top on.
+
+    Attributes:
+        total: lines that pass the filter in all.
+        top: how many of them are newer than the first one here.
+        cursor: id of the chosen line, None where the list follows the present row.
+        complete: every block's words were read.
+    """
+
+    lines: tuple[LogLine, ...] = ()
+    total: int = 0
+    top: int = 0
+    cursor: int | None = None
+    filter: str = ""
+    complete: bool = True
+
+
+def changes_in(rows: Sequence[RowModel]) -> np.ndarray:
+    """The changes of ``rows`` in the order of :class:`megacontext.traces.vitals.Vitals`."""
+    found: list[tuple[object, ...]] = []
+    for row in rows:
+        here: list[tuple[object, ...]] = [
+            (row.number, a.kind, a.node.level, a.node.index, a.score, a.reason, a.forced, True)
+            for a in row.actions
+        ]
+        here += [
+            (row.number, r.kind, r.node.level, r.node.index, r.score, r.reason, False, False)
+            for r in row.refused
+        ]
+        found += here[::-1]
+    return np.array(found, CHANGE_DTYPE)
