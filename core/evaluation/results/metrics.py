@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from megacontext.core.evaluation.runner.job_specs import Health
 from megacontext.core.evaluation.tasks.answer_nll import RECALL_TEXT
 from megacontext.core.evaluation.tasks.nll import Piece, summarize_nll
 from megacontext.core.evaluation.tasks.overhead import Overhead
 from megacontext.core.evaluation.tasks.recall import Result, summarize_recall
+from megacontext.core.evaluation.tasks.session_health import Health
 
 __all__ = [
     "Row",

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from megacontext.core.config import parse_config
-from megacontext.core.config.sources import PythonSource
 from megacontext.core.evaluation.contenders.workspace import Kit
 from megacontext.core.evaluation.runner.job_pool import Refused
 from megacontext.core.evaluation.tasks.answer_nll import evaluate_answers
@@ -17,15 +14,13 @@ from megacontext.core.evaluation.tasks.corpora import documents_from, texts_from
 from megacontext.core.evaluation.tasks.nll import NLLOptions, Piece, evaluate_nll
 from megacontext.core.evaluation.tasks.recall import Result, evaluate_recall
 from megacontext.core.evaluation.tasks.recall_tasks import RecallTask, Text
+from megacontext.core.evaluation.tasks.session_health import Health, measure_session
 from megacontext.core.evaluation.tasks.single_gist import evaluate_single
 from megacontext.core.evaluation.tasks.synthesize import MakeOptions, TaskMaker
-from megacontext.core.runtime.run import run
-from megacontext.core.runtime.summary import summarize
 
 __all__ = [
     "RESULTS",
     "AnswersJob",
-    "Health",
     "NLLJob",
     "RecallJob",
     "SessionJob",
@@ -184,17 +179,6 @@ class SingleJob:
 
 
 @dataclass(frozen=True)
-class Health:
-    """One session's figures; None where it did not measure them."""
-
-    tokens: int
-    refocuses: int
-    swap_rate: float | None
-    residency: float | None
-    violations: int
-
-
-@dataclass(frozen=True)
 class SessionJob:
     """A session over library code: swap rate, residency, violations."""
 
@@ -209,18 +193,9 @@ class SessionJob:
     def weight(self) -> float:
         return self.tokens / 256
 
-    def run(self, kit: Kit) -> list[Any]:
-        source = PythonSource(max_tokens=self.tokens, decode_tokens=64)
-        config = parse_config(self.config)
-        config = replace(config, source=source, tree=kit.config.tree)
-        with tempfile.TemporaryDirectory() as folder:
-            trace = Path(folder) / "suite.arrow"
-            result = run(config, trace, control=False, read_stdin=False)
-            summary = summarize(trace, result.outcome, result.seconds)
-        m = summary.metrics
-        return [
-            Health(self.tokens, m["refocuses"], m["swap_rate"], m["residency"], summary.violations)
-        ]
+    def run(self, kit: Kit) -> list[Health]:
+        config = replace(parse_config(self.config), tree=kit.config.tree)
+        return [measure_session(config, self.tokens)]
 
 
 RESULTS = (Result, Piece, Health, Refused)
