@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from megacontext.core.training import gistnet_cli
+from megacontext.core.training import cli
 
 
 @pytest.mark.parametrize("as_json", [True, False])
@@ -17,11 +17,11 @@ def test_processes_beside_the_main_one_print_no_figures(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     figures: dict[str, float] = {}  # what a trainer returns beside the main process
-    training = "megacontext.core.training"
-    monkeypatch.setattr(f"{training}.config.load", lambda *given: None)
-    monkeypatch.setattr(f"{training}.gistnet.train_gistnet", lambda *given, **named: figures)
-    gistnet_cli.gistnet(tmp_path, tmp_path, json_=as_json)
+    monkeypatch.setattr("megacontext.core.config.settings.load", lambda *args: None)
+    trainer = "megacontext.core.training.gistnet.task.train_gistnet"
+    monkeypatch.setattr(trainer, lambda *args, **kwargs: figures)
+    cli.gistnet(tmp_path, tmp_path, json_=as_json)
     assert capsys.readouterr().out == ""
     figures["gist_dnll"] = 0.5
-    gistnet_cli.gistnet(tmp_path, tmp_path, json_=as_json)
+    cli.gistnet(tmp_path, tmp_path, json_=as_json)
     assert "gist_dnll" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Training configuration: YAML into frozen dataclasses, with refusals that name the key.
+"""Settings of trainers and datasets: YAML into frozen dataclasses, with errors that name the key.
 
 ``parse`` is generic: a trainer of another network declares its own dataclasses and reuses it.
 """
@@ -9,7 +9,6 @@ import dataclasses
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -20,12 +19,10 @@ from megacontext.traces.errors import ConfigError
 from megacontext.traces.packaged import config_hint, find_config
 
 __all__ = [
-    "Budget",
     "Count",
-    "Schedule",
     "apply_overrides",
-    "check_chances",
-    "check_shares",
+    "check_fraction_sum",
+    "check_fractions",
     "load",
     "parse",
 ]
@@ -35,63 +32,19 @@ Count = Annotated[int, "from 1"]
 """A whole number of which there must be one; ``parse`` refuses less."""
 
 
-def check_shares(shares: Iterable[float]) -> None:
+def check_fraction_sum(shares: Iterable[float]) -> None:
     """Refuse phases whose shares of the budget do not add up to 1."""
     total = sum(shares)
     if abs(total - 1) > 1e-6:
         raise ConfigError(f"phases.share: the shares add up to {total:g}; they must add to 1.")
 
 
-def check_chances(section: str, settings: Any) -> None:
+def check_fractions(section: str, settings: Any) -> None:
     """Refuse a section whose fractions, chances and shares all, are not within 0 to 1."""
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         if isinstance(value, float) and not 0 <= value <= 1:
             raise ConfigError(f"{section}.{field.name}: {value} is outside 0 to 1.")
-
-
-@dataclass(frozen=True)
-class Budget:
-    """When training ends: after ``steps`` (exactly repeatable) or ``max_minutes`` of wall clock.
-
-    With ``max_minutes`` the progress that drives phases and learning rate is the elapsed share
-    of the time, so that the decay finishes inside the budget on a machine of any speed.
-    """
-
-    steps: int = 0
-    max_minutes: float = 0.0
-
-    def __post_init__(self) -> None:
-        if (self.steps > 0) == (self.max_minutes > 0):
-            raise ConfigError(
-                f"budget: steps {self.steps} and max_minutes {self.max_minutes:g} must be one "
-                "above 0 and one 0; choose which of the two ends the run."
-            )
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Warm-up, constant, decay ("WSD"): multiplies the peak learning rates.
-
-    ``warmup_steps`` is in steps; ``decay`` is the last share of the progress, over which the
-    factor falls linearly to ``final``.
-    """
-
-    warmup_steps: int = 100
-    decay: float = 0.4
-    final: float = 0.02
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.decay <= 1:
-            raise ConfigError(f"schedule.decay: {self.decay} is outside 0 to 1.")
-
-    def factor(self, step: int, progress: float) -> float:
-        """Learning-rate factor of step ``step`` (from 0) at ``progress`` in [0, 1]."""
-        warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
-        left = 1.0 - min(1.0, max(0.0, progress))
-        if self.decay <= 0 or left >= self.decay:
-            return warm
-        return warm * (self.final + (1 - self.final) * left / self.decay)
 
 
 def load(kind: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
