@@ -29,7 +29,7 @@ def test_every_closed_block_pays_for_its_gist_even_where_the_text_repeats(config
 
 def test_what_the_closing_token_takes_longer_counts_as_refocusing(config_text, monkeypatch):
     clock = [0.0]
-    take = Session.take
+    take = Session._append_tokens
 
     def timed(session, tokens):
         # A second that no stage accounts for, as of a gist that is made beside the model.
@@ -37,7 +37,7 @@ def test_what_the_closing_token_takes_longer_counts_as_refocusing(config_text, m
         clock[0] += 1 + (context.tail_tokens == context.block_size - 1)
         return take(session, tokens)
 
-    monkeypatch.setattr(Session, "take", timed)
+    monkeypatch.setattr(Session, "_append_tokens", timed)
     monkeypatch.setattr(overhead, "_now", lambda device: clock[0])
     monkeypatch.setattr(Session, "_sample_token", lambda session: 65)
     config = parse_config(config_text)
