@@ -20,8 +20,8 @@ from pathlib import Path
 
 from megacontext.core.batch.plan import load_plan
 from megacontext.core.config import load_config
+from megacontext.core.config.settings import load as load_training
 from megacontext.core.data.prepare import DataConfig
-from megacontext.core.training.loop.config import load as load_training
 from megacontext.traces.errors import MegaContextError
 from megacontext.traces.packaged import find_config
 

@@ -14,6 +14,7 @@ import torch
 
 from megacontext.core.allocators import Allocator, allocator_config, make_allocator
 from megacontext.core.config import Config, allocator_options
+from megacontext.core.config.kinds import unread_keys
 from megacontext.core.focus import ContextShape, Focus, make_focus
 from megacontext.core.focus.limits import limits_for
 from megacontext.core.gistnet.mean import MeanGister
@@ -136,7 +137,7 @@ def _with_objects(
     if lens is not None and lens.name in LENSES:
         config = replace(config, lens=replace(config.lens, kind=lens.name, path=None))
     config = resolve_kinds(config)
-    notes = _untrained(config) if lens is None else [f"the lens is an object: {lens.name}"]
+    notes = _notes_on(config) if lens is None else [f"the lens is an object: {lens.name}"]
     if allocator is None:
         return config, notes, False
 
@@ -232,7 +233,7 @@ def tokenizer_id(base: BaseModel) -> str:
     return hashlib.sha256(json.dumps(_raw_pieces(base)).encode()).hexdigest()[:16]
 
 
-def _untrained(config: Config) -> list[str]:
+def _notes_on(config: Config) -> list[str]:
     """What a user should know about the parts of a resolved config."""
     notes = []
     if config.gist.kind in _UNTRAINED_GISTS:
@@ -241,7 +242,7 @@ def _untrained(config: Config) -> list[str]:
         notes.append("there are no gists: what is collapsed is not seen")
     if config.lens.kind not in ("lensnet", "heads"):
         notes.append(f"the lens is untrained: {config.lens.kind}")
-    return notes
+    return notes + list(unread_keys(config))
 
 
 def load_base(config: Config) -> BaseModel:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from megacontext.core.config.settings import check_fraction_sum
 from megacontext.core.training.lensnet.dataset import StateMix
 from megacontext.core.training.lensnet.evaluate import LensJudgeConfig
 from megacontext.core.training.lensnet.teacher import TeacherKind
-from megacontext.core.training.loop.config import check_shares
 from megacontext.core.training.loop.trainer import LoopConfig
 from megacontext.traces.errors import ConfigError
 
@@ -95,4 +95,4 @@ class LensNetTraining:
     evaluation: LensJudgeConfig = field(default_factory=LensJudgeConfig)
 
     def __post_init__(self) -> None:
-        check_shares(phase.share for phase in self.phases)
+        check_fraction_sum(phase.share for phase in self.phases)

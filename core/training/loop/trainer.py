@@ -20,12 +20,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from megacontext.core.config.settings import Count
 from megacontext.core.telemetry.sinks import About, make_sinks
 from megacontext.core.training.loop import checkpoint
-from megacontext.core.training.loop.config import Budget, Count, Schedule
 from megacontext.core.training.loop.distributed import World
 from megacontext.core.training.loop.metrics import Metrics
 from megacontext.core.training.loop.optimizers import Optimizer, OptimizerConfig
+from megacontext.core.training.loop.schedule import Budget, Schedule
 from megacontext.traces.errors import MegaContextError
 
 __all__ = ["DivergedError", "LoopConfig", "Task", "Trainer"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from megacontext.core.evaluation import recall
+from megacontext.core.evaluation.tasks import recall
 from megacontext.core.runtime.judge import is_right
 from megacontext.core.runtime.script import ScriptAnswer
 

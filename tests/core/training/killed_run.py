@@ -18,7 +18,10 @@ from typing import Any
 
 import torch
 
-from megacontext.core.training import gistnet, gistnet_keys, lensnet, lora  # noqa: F401
+import megacontext.core.training.gistnet.task
+import megacontext.core.training.index_keys.task
+import megacontext.core.training.lensnet.task
+import megacontext.core.training.lora.task  # noqa: F401
 from megacontext.core.training.cli import app
 from megacontext.core.training.loop.trainer import Trainer
 

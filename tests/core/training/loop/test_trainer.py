@@ -10,10 +10,11 @@ import pyarrow as pa
 import pytest
 import torch
 
+from megacontext.core.config.settings import load
 from megacontext.core.training.base.task import BaseConfig, BaseTask, train_base
 from megacontext.core.training.loop import checkpoint
-from megacontext.core.training.loop.config import Budget, Schedule, load
 from megacontext.core.training.loop.distributed import join_world
+from megacontext.core.training.loop.schedule import Budget, Schedule
 from megacontext.core.training.loop.trainer import DivergedError, Trainer
 from megacontext.traces.errors import ConfigError, SourceError, StorageError
 
