@@ -311,11 +311,11 @@ class Focus:
         forced: list[Actions] = []
         found = self._candidates(frontier, scores, disarmed, forced)
         free = context.free
-        wanted = max(size, self._round_limits.headroom)
+        headroom = max(size, self._round_limits.headroom)
         kept = self._round_limits.keep_newest
         near = context.n_tokens // size - kept  # number of the first block to keep
-        while free < wanted and self._round == 0:
-            need = -((free - wanted) // (size - 1))
+        while free < headroom and self._round == 0:
+            need = -((free - headroom) // (size - 1))
             rows, override = choose_forced(found, need, raw_since(found, near) if kept else None)
             if override or len(rows) == 0:  # only a block's room is worth a cooling group
                 if free >= size:
@@ -341,7 +341,7 @@ class Focus:
             found.group_reason[raw_since(found, near) & (found.group_reason != TAKEN)] = (
                 Reason.PROTECTED
             )
-        room = max(0, (free - wanted) // (size - 1))
+        room = max(0, (free - headroom) // (size - 1))
         return forced, AllocatorView(
             levels=frontier.levels,
             index=frontier.index,

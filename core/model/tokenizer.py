@@ -183,7 +183,7 @@ class Tokenizer:
     def _decode(self, ids: list[int]) -> str:
         return str(self.hf.decode(ids, clean_up_tokenization_spaces=False))
 
-    def text_alone(self, token: int) -> str | None:
+    def context_free_text(self, token: int) -> str | None:
         """Text of a token that is the same in any context; None where the context matters."""
         if not self._byte_level:
             return None
@@ -285,10 +285,10 @@ class PieceStream:
 
     def _push_one(self, token: int) -> str:
         if self._whole and not self._pending:
-            alone = self._tokenizer.text_alone(token)
-            if alone is not None:
+            text_by_id = self._tokenizer.context_free_text(token)
+            if text_by_id is not None:
                 self._context = [token]
-                return alone
+                return text_by_id
         self._pending.append(token)
         text = self._new_text()
         # Four bytes are the longest character; a longer wait is a real U+FFFD in the text.

@@ -158,7 +158,7 @@ class Session:
             if bulk:
                 self._append_tokens(tokens[position : position + bulk])
                 position += bulk
-                more = self._bulk_tokens(len(tokens) - position) > 0
+                more = len(tokens) - position >= 2 * self.config.block_size
                 self.refocus(Trigger.BULK if more else Trigger.BLOCK_CLOSED)
                 continue
             rest_of_block = self.config.block_size - self.context.tail_tokens
