@@ -13,16 +13,12 @@ import numpy as np
 
 from megacontext.core.benchmarks.tasks import BenchTask, file_digest, load_bench, score_of
 from megacontext.core.config import Config
-from megacontext.core.evaluation.contenders.dense import find_embedder
-from megacontext.core.evaluation.contenders.engine_contender import Asked
-from megacontext.core.evaluation.contenders.evidence import MISREAD, NOT_SCORED
 from megacontext.core.evaluation.contenders.registry import (
     Seat,
     check_names,
     sample_config,
     take_seat,
 )
-from megacontext.core.evaluation.contenders.workspace import Kit, token_spans
 from megacontext.core.evaluation.runner.job_pool import (
     JobProgress,
     Refused,
@@ -31,6 +27,10 @@ from megacontext.core.evaluation.runner.job_pool import (
     plain_config,
     run_jobs,
 )
+from megacontext.core.evaluation.sessions.embedder import find_embedder
+from megacontext.core.evaluation.sessions.engine import Asked
+from megacontext.core.evaluation.sessions.evidence import MISREAD, NOT_SCORED
+from megacontext.core.evaluation.sessions.workspace import Kit, token_spans
 from megacontext.traces.errors import ConfigError
 
 __all__ = ["BENCH_CONTENDERS", "AskJob", "BenchResult", "Unit", "contenders_for", "run_bench"]

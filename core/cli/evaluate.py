@@ -115,8 +115,8 @@ def recall(
     loaded = load(config, set_, seed)
     console = Console(stderr=True, quiet=as_json)
     quiet_libraries()
-    from megacontext.core.evaluation.contenders.workspace import Kit
     from megacontext.core.evaluation.results.tables import recall_table, write_results
+    from megacontext.core.evaluation.sessions.workspace import Kit
     from megacontext.core.evaluation.tasks.recall import (
         RECALL_CONTENDERS,
         evaluate_recall,
@@ -219,8 +219,8 @@ def nll(
     loaded = load(config, set_, seed)
     console = Console(stderr=True, quiet=as_json)
     quiet_libraries()
-    from megacontext.core.evaluation.contenders.workspace import Kit
     from megacontext.core.evaluation.results.tables import nll_table, write_results
+    from megacontext.core.evaluation.sessions.workspace import Kit
     from megacontext.core.evaluation.tasks.nll import (
         NLL_CONTENDERS,
         NLLOptions,

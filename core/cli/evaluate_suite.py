@@ -64,10 +64,10 @@ def suite(
     loaded = evaluate.load(config, set_, seed)
     console = Console(stderr=True, quiet=as_json)
     quiet_libraries()
-    from megacontext.core.evaluation.contenders.workspace import Kit
     from megacontext.core.evaluation.results.tables import write_parquet
     from megacontext.core.evaluation.runner.job_pool import fingerprint, workers_for
     from megacontext.core.evaluation.runner.suite import FULL, QUICK, run_suite
+    from megacontext.core.evaluation.sessions.workspace import Kit
 
     options = QUICK if quick else FULL
     options = replace(options, samples=samples or options.samples, pieces=pieces or options.pieces)

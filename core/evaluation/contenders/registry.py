@@ -8,21 +8,21 @@ from typing import Protocol
 import numpy as np
 
 from megacontext.core.config import Config, EchoConfig
-from megacontext.core.evaluation.contenders.engine_contender import (
+from megacontext.core.evaluation.sessions.engine import (
     Asked,
     FocusedSeat,
     GoldLens,
     StillLens,
 )
-from megacontext.core.evaluation.contenders.lazy_window import LazyKVWindow, OtherGists
-from megacontext.core.evaluation.contenders.raw_blocks import (
+from megacontext.core.evaluation.sessions.lazy_window import LazyKVWindow, OtherGists
+from megacontext.core.evaluation.sessions.raw_blocks import (
     FixedSeat,
     Pick,
     best_blocks,
     newest_blocks,
     sink_and_newest,
 )
-from megacontext.core.evaluation.contenders.workspace import History, Kit
+from megacontext.core.evaluation.sessions.workspace import History, Kit
 from megacontext.core.focus.actions import F32, I64
 from megacontext.core.lenses import Lens, make_lens
 from megacontext.core.tree.spec import U32

@@ -22,7 +22,7 @@ from typing import IO, Any, Protocol
 
 from megacontext.core.config import Config, dump_config, parse_config
 from megacontext.core.cpu import usable_cores
-from megacontext.core.evaluation.contenders.workspace import Kit
+from megacontext.core.evaluation.sessions.workspace import Kit
 from megacontext.core.model.files import resolve_model
 from megacontext.core.runtime.pretrained import DEMO, bundle_folder
 from megacontext.traces.errors import ConfigError, MegaContextError, ModelError, StorageError

@@ -7,8 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from megacontext.core.config import parse_config
-from megacontext.core.evaluation.contenders.workspace import Kit
 from megacontext.core.evaluation.runner.job_pool import Refused
+from megacontext.core.evaluation.sessions.workspace import Kit
 from megacontext.core.evaluation.tasks.answer_nll import evaluate_answers
 from megacontext.core.evaluation.tasks.corpora import documents_from, texts_from
 from megacontext.core.evaluation.tasks.nll import NLLOptions, Piece, evaluate_nll

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from megacontext.core.evaluation.contenders.registry import sample_config, take_seat
-from megacontext.core.evaluation.contenders.workspace import Kit, token_spans
+from megacontext.core.evaluation.sessions.workspace import Kit, token_spans
 from megacontext.core.evaluation.tasks.nll import Piece
 from megacontext.core.evaluation.tasks.recall_tasks import RecallTask, answer_ids, prompt_ids
 from megacontext.core.runtime.nll import full_history_nll

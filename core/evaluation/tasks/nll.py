@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from megacontext.core.evaluation.contenders.registry import sample_config, take_seat
-from megacontext.core.evaluation.contenders.workspace import Kit
+from megacontext.core.evaluation.sessions.workspace import Kit
 from megacontext.core.evaluation.tasks.intervals import bootstrap
 from megacontext.core.evaluation.tasks.recall_tasks import Text
 from megacontext.core.runtime.nll import full_history_nll

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from megacontext.core.config import Config
-from megacontext.core.evaluation.contenders.workspace import Kit
+from megacontext.core.evaluation.sessions.workspace import Kit
 from megacontext.core.evaluation.tasks.corpora import library_texts
 from megacontext.core.evaluation.tasks.intervals import Interval, bootstrap
 from megacontext.core.runtime.hooks import Hooks

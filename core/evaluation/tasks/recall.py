@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from megacontext.core.evaluation.contenders.engine_contender import Asked
 from megacontext.core.evaluation.contenders.registry import sample_config, take_seat
-from megacontext.core.evaluation.contenders.workspace import Kit, token_spans
+from megacontext.core.evaluation.sessions.engine import Asked
+from megacontext.core.evaluation.sessions.workspace import Kit, token_spans
 from megacontext.core.evaluation.tasks.intervals import wilson
 from megacontext.core.evaluation.tasks.recall_tasks import RecallTask, answer_ids, prompt_ids
 from megacontext.core.runtime.judge import is_right

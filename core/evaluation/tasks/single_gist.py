@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from megacontext.core.evaluation.contenders.workspace import History, Kit
+from megacontext.core.evaluation.sessions.workspace import History, Kit
 from megacontext.core.evaluation.tasks.nll import Piece
 from megacontext.core.evaluation.tasks.recall_tasks import Text
 from megacontext.core.model.layout import Layout

@@ -107,7 +107,7 @@ def test_contenders_and_full_read_the_same_tokens(kit, texts_file, monkeypatch):
 
 def test_mean_gists_differ_from_other_gists_alone(kit, config_text, texts_file):
     from megacontext.core.config import parse_config
-    from megacontext.core.evaluation.contenders.workspace import Kit
+    from megacontext.core.evaluation.sessions.workspace import Kit
 
     texts = load_texts(texts_file)[:1]
     options = NLLOptions((96,), horizon=32, pieces=1, length=320)

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from megacontext.core.evaluation.contenders.dense import DENSE_PACKAGE
-from megacontext.core.evaluation.contenders.engine_contender import is_raw
-from megacontext.core.evaluation.contenders.raw_blocks import (
+from megacontext.core.evaluation.contenders.registry import CONTENDERS, take_seat
+from megacontext.core.evaluation.sessions.embedder import DENSE_PACKAGE
+from megacontext.core.evaluation.sessions.engine import is_raw
+from megacontext.core.evaluation.sessions.raw_blocks import (
     best_blocks,
     newest_blocks,
     sink_and_newest,
 )
-from megacontext.core.evaluation.contenders.registry import CONTENDERS, take_seat
-from megacontext.core.evaluation.contenders.workspace import token_spans
+from megacontext.core.evaluation.sessions.workspace import token_spans
 from megacontext.core.evaluation.tasks.recall import Result, evaluate_recall, summarize_recall
 from megacontext.core.evaluation.tasks.recall_tasks import RecallTask
 from megacontext.core.focus import WorkingContext

@@ -103,7 +103,7 @@ def test_texts_in_parts_cover_the_text():
 @pytest.mark.slow
 def test_the_bundled_model_answers_what_the_oracle_brings():
     from megacontext.core.config import parse_config
-    from megacontext.core.evaluation.contenders.workspace import Kit
+    from megacontext.core.evaluation.sessions.workspace import Kit
     from megacontext.core.evaluation.tasks.corpora import library_texts
     from megacontext.core.evaluation.tasks.recall import evaluate_recall, summarize_recall
 

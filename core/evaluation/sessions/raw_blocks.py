@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from megacontext.core.evaluation.contenders.engine_contender import Asked
-from megacontext.core.evaluation.contenders.lazy_window import LazyKVWindow
+from megacontext.core.evaluation.sessions.engine import Asked
+from megacontext.core.evaluation.sessions.lazy_window import LazyKVWindow
 from megacontext.core.focus.actions import F32, I64
 from megacontext.core.model.layout import Layout
 from megacontext.core.model.tokenizer import Tokenizer

@@ -5,7 +5,7 @@ import torch
 
 from megacontext.core.config import parse_config
 from megacontext.core.evaluation.contenders.registry import take_seat
-from megacontext.core.evaluation.contenders.workspace import Kit, token_spans
+from megacontext.core.evaluation.sessions.workspace import Kit, token_spans
 from megacontext.core.evaluation.tasks.recall import evaluate_recall
 from megacontext.core.evaluation.tasks.recall_tasks import RecallTask
 from megacontext.core.gistnet.gister import NetGister, save_gistnet

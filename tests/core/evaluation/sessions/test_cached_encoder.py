@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from megacontext.core.evaluation.contenders.bm25 import BlockSearch, words_of
-from megacontext.core.evaluation.contenders.cached_encoder import MemoGister
+from megacontext.core.evaluation.sessions.block_search import BlockSearch, words_of
+from megacontext.core.evaluation.sessions.cached_encoder import MemoGister
 from megacontext.core.tree.gisters import HashGister
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from megacontext.core.evaluation.contenders.evidence import Evidence, ScoresBlocks, evidence_of
-from megacontext.core.evaluation.contenders.lazy_window import LazyKVWindow
+from megacontext.core.evaluation.sessions.evidence import Evidence, ScoresBlocks, evidence_of
+from megacontext.core.evaluation.sessions.lazy_window import LazyKVWindow
 from megacontext.core.focus import RoundResult, WorkingContext
 from megacontext.core.focus.actions import F32, I64
 from megacontext.core.focus.limits import limits_for

@@ -10,10 +10,10 @@ from functools import cached_property
 import numpy as np
 
 from megacontext.core.config import Config, dump_config, parse_config
-from megacontext.core.evaluation.contenders.bm25 import BlockSearch
-from megacontext.core.evaluation.contenders.cached_encoder import MemoGister
-from megacontext.core.evaluation.contenders.dense import find_embedder, load_embedder
-from megacontext.core.evaluation.contenders.lazy_window import LazyKVWindow
+from megacontext.core.evaluation.sessions.block_search import BlockSearch
+from megacontext.core.evaluation.sessions.cached_encoder import MemoGister
+from megacontext.core.evaluation.sessions.embedder import find_embedder, load_embedder
+from megacontext.core.evaluation.sessions.lazy_window import LazyKVWindow
 from megacontext.core.focus.actions import I64
 from megacontext.core.gistnet.mean import MeanGister
 from megacontext.core.heads.history_keys import HistoryKeys
