@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from megacontext.core.config import FocusConfig
 from megacontext.core.focus.view import Limits
 from megacontext.traces.schema import CLOSE_LOOKS, Trigger
@@ -13,12 +15,21 @@ USER_TRIGGERS = frozenset({Trigger.QUESTION, Trigger.TURN_END})
 reopen, it would expand again and again what the run keeps collapsing."""
 
 
-def limits_for(focus: FocusConfig, trigger: Trigger) -> Limits:
+def limits_for(focus: FocusConfig, trigger: Trigger, chunk: int = 0) -> Limits:
     """The limits of a refocus that ``trigger`` brought.
 
     Questions, turn ends and surprisals have their own limits. Questions, turn ends and echoes may
-    also expand what was collapsed just before, because each of them is new evidence.
+    also expand what was collapsed just before, because each of them is new evidence. Between two
+    chunks of bulk reading nothing moves by choice, and room for the next chunk is made.
+
+    Args:
+        focus: the configured limits.
+        trigger: of the refocus.
+        chunk: ``ingest.chunk``, in tokens.
     """
+    if trigger == Trigger.BULK:
+        plain = limits_for(focus, Trigger.BLOCK_CLOSED)
+        return replace(plain, n_diff=0, rounds=1, headroom=chunk)
     own_limits, echo = trigger in CLOSE_LOOKS, trigger == Trigger.ECHO
     sizes = focus.question if own_limits or echo else focus
     tau_expand = focus.question.tau_expand if own_limits else None

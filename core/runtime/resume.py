@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from megacontext.core.config import FocusConfig, parse_config, recorded_focus
+from megacontext.core.config import Config, FocusConfig, parse_config, recorded_focus
 from megacontext.core.config.keys import WHERE_AND_HOW, by_path
 from megacontext.core.focus import Limits
 from megacontext.core.focus.limits import USER_TRIGGERS, limits_for
@@ -79,7 +79,7 @@ def restore(parts: EngineParts, trace: Path) -> Resumed:
         if known < len(tokens):
             parts.tree.append(tokens[known:])
             parts.tree.commit()
-        limits, focus = _recorded_limits(parts.config.focus, rows)
+        limits, focus = _recorded_limits(parts.config, rows)
         parts.focus.rebuild(rows, lambda row: limits[row.step, row.round])
         typed = [(a - began, b - began) for a, b in _typed(rows)]
     keep = np.ones(len(tokens), bool)
@@ -112,14 +112,14 @@ def _typed(rows: list[TraceRow]) -> list[tuple[int, int]]:
 
 
 def _recorded_limits(
-    focus: FocusConfig, rows: list[TraceRow]
+    config: Config, rows: list[TraceRow]
 ) -> tuple[dict[tuple[int, int], Limits], FocusConfig]:
     """Limits by (step, round), and what is in force at the end; ``knobs`` hold from their row."""
-    limits = {}
+    limits, focus = {}, config.focus
     for row in rows:
         if row.knobs is not None:
             focus = recorded_focus(json.loads(row.knobs)["focus"], "knobs.focus")
-        limits[row.step, row.round] = limits_for(focus, Trigger(row.trigger))
+        limits[row.step, row.round] = limits_for(focus, Trigger(row.trigger), config.ingest.chunk)
     return limits, focus
 
 

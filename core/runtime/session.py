@@ -18,12 +18,12 @@ from megacontext.core.config import Config, FocusConfig
 from megacontext.core.focus import WorkingContext
 from megacontext.core.focus.limits import USER_TRIGGERS, limits_for
 from megacontext.core.lenses.base import ExplainsScores
-from megacontext.core.model.layout import Layout
 from megacontext.core.runtime.build import EngineParts
 from megacontext.core.runtime.controller import Controller, NullController
 from megacontext.core.runtime.hooks import Hooks
-from megacontext.core.runtime.nll import DeltaNLL, check_nll, token_nll
+from megacontext.core.runtime.nll import DeltaNLL
 from megacontext.core.runtime.observer import Observer
+from megacontext.core.runtime.reader import WindowReader, bulk_tokens
 from megacontext.core.runtime.recorder import TimedRound
 from megacontext.core.runtime.resume import Resumed
 from megacontext.core.runtime.sinks import TraceSink
@@ -82,6 +82,7 @@ class Session:
         self._delta = DeltaNLL(parts.base, parts.tree.tokens, parts.config.trace)
         self._text = parts.base.tokenizer.stream()
         self._observer = Observer(parts)
+        self._reader = WindowReader(parts)
         self._appender = TreeAppender(parts)
 
         self.step = -1
@@ -120,9 +121,8 @@ class Session:
         Args:
             nll: float32 [t] in nats, of its newest tokens as the model saw them, if known.
         """
-        tree = self.parts.tree
         if self.context.n_tokens:
-            self.parts.window.sync(self._layout(), tree.gist_rows, tree.tokens)
+            self._reader.sync(postpone=False)
             self._observer.warm_up(np.empty(0, np.float32) if nll is None else nll)
 
     def flush(self) -> None:
@@ -134,7 +134,8 @@ class Session:
     # -- append -----------------------------------------------------------------------------
 
     def append(self, tokens: U32, is_question: bool = False) -> None:
-        """Append tokens (uint32 [t]) to the history; refocuses at every complete block.
+        """Append tokens (uint32 [t]) to the history; refocuses at every complete block, or at the
+        end of every chunk of ``ingest.chunk`` tokens, where no other trigger is looked for.
 
         Args:
             is_question: the tokens belong to a user question or turn. A refocus follows in any
@@ -142,6 +143,10 @@ class Session:
                 the echo trigger is off.
         """
         self._enter(Phase.INGEST)
+        if is_question:
+            self._reader.catch_up()
+        else:
+            self._reader.expect_text()
         rules: list[TriggerRule] = [self._question_mark]
         if not is_question:
             rules.append(self._echo)
@@ -149,6 +154,13 @@ class Session:
         position = 0
         while position < len(tokens):
             self.controller.serve(self)
+            bulk = 0 if is_question else self._bulk_tokens(len(tokens) - position)
+            if bulk:
+                self._append_tokens(tokens[position : position + bulk])
+                position += bulk
+                more = len(tokens) - position >= 2 * self.config.block_size
+                self.refocus(Trigger.BULK if more else Trigger.BLOCK_CLOSED)
+                continue
             rest_of_block = self.config.block_size - self.context.tail_tokens
             chunk = tokens[position : position + rest_of_block]
             n, trigger = first_trigger(rules, chunk, self._since_refocus)
@@ -189,7 +201,7 @@ class Session:
         self.phase = phase
 
     def _append_tokens(self, tokens: U32) -> tuple[float, str]:
-        """Append tokens that fit into the tail's block to model, tree and working context.
+        """Append tokens that the budget has room for to model, tree and working context.
 
         Returns:
             NLL of the last token in nats, and the tokens' text.
@@ -198,16 +210,8 @@ class Session:
 
         # The model reads the tokens; on a second core GistNet encodes the block they complete.
         began = time.perf_counter()
-        before = parts.window.last
         gist = self._appender.prefetch_gist(tokens)
-        forward = parts.window.append(tokens)
-        nll = np.full(len(tokens), np.nan, np.float32)
-        if before is not None:
-            nll[0] = token_nll(before.logits[-1:], tokens[:1])[0]
-        if len(tokens) > 1:
-            nll[1:] = token_nll(forward.logits[:-1], tokens[1:])
-        if parts.window.last is not None:  # a lazy window has computed nothing yet
-            check_nll(parts.base, nll[int(before is None) :], start)
+        nll, hidden = self._reader.read(tokens, start)
         read = time.perf_counter()
 
         # Tree and frontier grow.
@@ -219,7 +223,7 @@ class Session:
         # Record and observe.
         pieces = self._text.push(tokens)
         self.sink.tokens(tokens, pieces, nll, appended)
-        self._observer.on_tokens(tokens, nll, start, forward.hidden)
+        self._observer.on_tokens(tokens, nll, start, hidden)
         self._delta.observe(nll)
         self._since_refocus += len(tokens)
         if len(appended):
@@ -248,6 +252,7 @@ class Session:
         """
         self._hooks.before_decode()
         self._enter(Phase.DECODE)
+        self._reader.catch_up()
         text = prefix
         for _ in range(limit):
             self.controller.serve(self)
@@ -292,21 +297,21 @@ class Session:
             The refocus number.
         """
         self._hooks.before_refocus()
-        parts, focus = self.parts, self.parts.focus
-        is_user = trigger in USER_TRIGGERS
+        focus, is_user = self.parts.focus, trigger in USER_TRIGGERS
         if is_user:
             self.last_question_at = self.context.n_tokens
 
         # Rounds of lens and allocator, over the layout that the window holds.
-        self.step = step = focus.begin(trigger, limits_for(self.focus_config, trigger))
-        self._observer.begin(self._layout())
+        limits = limits_for(self.focus_config, trigger, self.config.ingest.chunk)
+        self.step = step = focus.begin(trigger, limits)
+        self._observer.begin(self._reader.layout())
         self._observer.set_question(question_tokens)
         rounds = self._rounds(step, trigger, question_tokens > 0)
 
         # The KV window follows the frontier, once.
         began = time.perf_counter()
         reread = self.config.kv.reread if is_user else 0
-        sync = parts.window.sync(self._layout(), parts.tree.gist_rows, parts.tree.tokens, reread)
+        sync = self._reader.sync(reread=reread, more_text=trigger == Trigger.BULK)
         self.sink.timings.kv += (time.perf_counter() - began) * 1e6
 
         # Record.
@@ -353,6 +358,9 @@ class Session:
         elif trigger is not None:
             self.refocus(trigger)
 
+    def _bulk_tokens(self, left: int) -> int:
+        return bulk_tokens(left, self.config.ingest.chunk, self.context)
+
     def _tokens_without_echo(self) -> int:
         """How many of the next tokens bring no echo: those of a block's length after a question.
 
@@ -362,16 +370,6 @@ class Session:
             return 0
         until = self.last_question_at + self.config.block_size
         return max(0, until - self.context.n_tokens)
-
-    def _layout(self) -> Layout:
-        context = self.context
-        return Layout(
-            levels=context.levels,
-            index=context.index,
-            tail_start=context.n_tokens - context.tail_tokens,
-            n_tokens=context.n_tokens,
-            block_size=self.config.block_size,
-        )
 
     # -- limits -----------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from megacontext.core.model.base import Forward
 from megacontext.core.model.layout import Layout
 from megacontext.core.model.window import SyncStats, TokenSource, VectorSource
 from megacontext.core.tree import Tree
+from megacontext.traces.schema import KVMode
 
 __all__ = ["GistOverride", "LazyKVWindow"]
 
@@ -34,7 +35,7 @@ class GistOverride:
 class LazyKVWindow:
     """A :class:`~megacontext.core.model.token_window.TokenWindow` over one that it may let wait.
 
-    While ``waits``, it only takes note that the history grew: ``append`` answers with NaN logits
+    While ``waits``, it only takes note that the history grew: ``append`` answers without logits
     and ``last`` stays None. Once ``waits`` is False, the next ``sync`` builds the whole window in
     one go. One window serves all budgets up to its slots: on a GPU each new one captures its
     graphs.
@@ -69,6 +70,16 @@ class LazyKVWindow:
         self._window.hide_gists = hide
 
     @property
+    def mode(self) -> KVMode:
+        """See :class:`~megacontext.core.model.token_window.TokenWindow`."""
+        return self._window.mode
+
+    @property
+    def max_rows(self) -> int:
+        """See :class:`~megacontext.core.model.token_window.TokenWindow`."""
+        return self._window.max_rows
+
+    @property
     def notes(self) -> Sequence[str]:
         """See :class:`~megacontext.core.model.token_window.TokenWindow`."""
         return self._window.notes
@@ -98,12 +109,15 @@ class LazyKVWindow:
             return self._window.append(tokens)
         count = len(tokens)  # type: ignore[arg-type]
         self._window.n_tokens += count
-        nothing = torch.full((1, 1), torch.nan)
-        vocab_size = self._window.base.vocab_size
-        return Forward(nothing.expand(count, vocab_size), nothing[:0].expand(0, 1))
+        return Forward(torch.empty(0, self._window.base.vocab_size), torch.empty(0, 1))
 
     def sync(
-        self, layout: Layout, vectors: VectorSource, tokens: TokenSource, reread: int = 0
+        self,
+        layout: Layout,
+        vectors: VectorSource,
+        tokens: TokenSource,
+        reread: int = 0,
+        keep_last: bool = False,
     ) -> SyncStats:
         """See :class:`~megacontext.core.model.token_window.TokenWindow`."""
         if self.waits:
@@ -111,7 +125,7 @@ class LazyKVWindow:
             return SyncStats(0, self._window.mode, None)
         if self.gists is not None:
             vectors = self.gists.follow(layout, tokens)
-        return self._window.sync(layout, vectors, tokens, reread)
+        return self._window.sync(layout, vectors, tokens, reread, keep_last)
 
     def attention_mass(self, layout: Layout, queries: int) -> NDArray[np.float32]:
         """See :class:`~megacontext.core.model.token_window.TokenWindow`."""
