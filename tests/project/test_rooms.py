@@ -10,7 +10,7 @@ MOST_FILES = 15
 
 ROOMS = {
     "core/training": ("loop", "common", "base", "gistnet", "index_keys", "lensnet", "lora"),
-    "core/evaluation": ("contenders", "tasks", "results", "runner"),
+    "core/evaluation": ("sessions", "contenders", "tasks", "results", "runner"),
 }
 """A room may import from those before it, never from those after it."""
 
