@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from megacontext.traces.errors import ConfigError
 
-__all__ = ["ARITY", "Operation", "check_operations", "simpler"]
+__all__ = ["ARITY", "METHODS", "Operation", "check_operations", "simpler"]
 
 Operation = list[int | str]
 
@@ -32,6 +32,9 @@ ARITY: dict[str, tuple[type, ...]] = {
     "fault": (str, int, int),  # name, strikes at the n-th call, salt
 }
 """Argument types by operation."""
+
+METHODS = {name: f"_{name}" for name in ARITY} | {"limits": "_set_limits", "marker": "_set_marker"}
+"""The world's method that carries an operation out."""
 
 
 def check_operations(operations: object) -> list[Operation]:

@@ -27,7 +27,7 @@ from megacontext.simulator.faults import FAULTS, Fate, Killed, SimDisk
 from megacontext.simulator.gister import DIM, KEY_DIM
 from megacontext.simulator.lenses import LensView, make_lens
 from megacontext.simulator.mortal import Mortal
-from megacontext.simulator.operations import Operation
+from megacontext.simulator.operations import METHODS, Operation
 from megacontext.simulator.recording import Recorder
 from megacontext.simulator.rows import make_row
 from megacontext.simulator.settle import Settling
@@ -104,7 +104,7 @@ class World(Mortal):
         self.checker: RefocusChecker
         self._limits = config.limits
         self._do: dict[str, Callable[..., None]] = {
-            name: getattr(self, method) for name, method in _OPERATIONS.items()
+            name: getattr(self, method) for name, method in METHODS.items()
         }
         self._begin(0, config.w_max)
 
@@ -235,6 +235,7 @@ class World(Mortal):
         focus.set_w_max(self.checker.w_max)  # it may have changed since the last row
         self.focus, self.context = focus, focus.working_context
         check_arrays(self.shadow, context.levels, context.index, context.starts)
+        self.checker.check_disarmed(focus.disarmed)
         self.sometimes["resumed"] += 1
 
     def _commit(self) -> None:
@@ -362,6 +363,7 @@ class World(Mortal):
                 result.w_max,
             )
         )
+        checker.check_disarmed(self.focus.disarmed)
         if (result.step, result.round) != (checker.step, checker.round):
             raise InvariantError("order", f"a round says it is {result.step}.{result.round}")
         voluntary = sum(not action[5] for action in actions)
@@ -379,22 +381,3 @@ class World(Mortal):
         self._row_tokens, self._appended, self._marker = result.n_tokens, [], None
         if self._recorder is not None:
             self._recorder.put(row)
-
-
-_OPERATIONS = {
-    "append": "_append",
-    "refocus": "_refocus",
-    "question": "_question",
-    "budget": "_budget",
-    "limits": "_set_limits",
-    "settle": "_settle",
-    "restart": "_restart",
-    "resume": "_resume",
-    "commit": "_commit",
-    "reopen": "_reopen",
-    "crash": "_crash",
-    "kill": "_kill",
-    "regist": "_regist",
-    "marker": "_set_marker",
-    "fault": "_fault",
-}

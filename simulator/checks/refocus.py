@@ -20,12 +20,10 @@ from megacontext.simulator.checks.policy import (
     decide_forced,
     decide_greedy,
 )
+from megacontext.simulator.checks.words import REASONS, Action, in_words, words
 from megacontext.traces.schema import MAX_REJECTED, ActionKind, Reason
 
 __all__ = ["Action", "RefocusChecker", "RoundSeen", "Rules", "clean_scores", "words"]
-
-Action = tuple[int, int, int, float, int, bool, int]
-"""(kind, level, index, score, cost, forced, reason)."""
 
 _EXPAND = int(ActionKind.EXPAND)
 _COLLAPSE = int(ActionKind.COLLAPSE)
@@ -38,7 +36,6 @@ _NOT_REARMED, _COOLDOWN, _PROTECTED = (
     int(Reason.COOLDOWN),
     int(Reason.PROTECTED),
 )
-_NAMES = {int(reason): reason.name.lower() for reason in Reason}
 _FORCED = frozenset({int(Reason.HEADROOM), int(Reason.BUDGET_CUT), int(Reason.FORCED_OVERRIDE)})
 
 
@@ -81,22 +78,6 @@ class RoundSeen:
     starts: np.ndarray
     budget_used: int
     w_max: int
-
-
-def words(action: Action | tuple[int, int, int, float, int]) -> str:
-    """An action or a rejected candidate in words: what, which gist, at which score, why."""
-    kind, level, index, score = action[:4]
-    verb = "expand" if kind == _EXPAND else "collapse" if kind == _COLLAPSE else f"kind {kind}"
-    reason = _NAMES.get(int(action[-1]), f"reason {action[-1]}")
-    return f"{verb} ({level}, {index}) at {score:.4g} by {reason}"
-
-
-def _said(choice: Choice | None) -> str:
-    """A choice in words."""
-    if choice is None:
-        return "nothing"
-    kind, level, index, reason = choice
-    return f"{'expand' if kind == _EXPAND else 'collapse'} ({level}, {index}) by {_NAMES[reason]}"
 
 
 def clean_scores(given: np.ndarray, length: int) -> np.ndarray:
@@ -147,7 +128,7 @@ class RefocusChecker:
         if seen.scores.tobytes() != clean.tobytes():
             raise InvariantError("scores", f"the allocator got {seen.scores.tolist()}")
         self._rearm(seen.scores)
-        self._scored_as_said(seen)
+        self._scored_asin_words(seen)
         self._decided_again(seen)
         doubtful = self._unexplained(seen.rejected)
         self._actions(seen)
@@ -164,6 +145,13 @@ class RefocusChecker:
         if free < self.shadow.block_size:
             raise InvariantError("headroom", f"{free} entries are free after refocus {self.step}")
 
+    def check_disarmed(self, disarmed: np.ndarray) -> None:
+        """Bool[n]: the product keeps shut exactly the gists that wait for new evidence."""
+        have = np.flatnonzero(disarmed).tolist()
+        want = sorted(self.shadow.at(*node) for node in self.waiting)
+        if have != want:
+            raise InvariantError("rearming", f"entries {have} are disarmed, not {want}")
+
     # -- parts -------------------------------------------------------------------------------
 
     def _rearm(self, scores: np.ndarray) -> None:
@@ -176,7 +164,7 @@ class RefocusChecker:
                 self.waiting.discard(node)
                 del self.spent[node]
 
-    def _scored_as_said(self, seen: RoundSeen) -> None:
+    def _scored_asin_words(self, seen: RoundSeen) -> None:
         """Scores of actions are those of their nodes; single choices are beyond their threshold."""
         size, limits = self.shadow.block_size, self.limits
         for action in seen.actions:
@@ -228,7 +216,7 @@ class RefocusChecker:
             if one != two:
                 raise InvariantError(
                     invariant,
-                    f"action {number} is {_said(one)}; the reference policy has {_said(two)}",
+                    f"action {number} is {in_words(one)}; the reference policy has {in_words(two)}",
                 )
 
     def _disarmed(self, level: int, index: int) -> bool:
@@ -272,7 +260,7 @@ class RefocusChecker:
                     "headroom", f"{free} entries free after the choice of {words(action)}"
                 )
             self.last[level, index] = (self.step, kind)
-            self.sometimes["reason_" + _NAMES[reason]] += 1
+            self.sometimes["reason_" + REASONS[reason]] += 1
         if voluntary > self.limits.n_diff:
             raise InvariantError(
                 "n_diff", f"{voluntary} voluntary actions, n_diff={self.limits.n_diff}"
@@ -358,8 +346,8 @@ class RefocusChecker:
             raise InvariantError("record", f"{len(seen.rejected)} rejected candidates in one row")
         for reason in {candidate[4] for candidate in seen.rejected}:
             if reason < int(Reason.BUDGET) and reason != int(Reason.COMPETITION):
-                raise InvariantError("record", f"a rejected candidate has reason {_NAMES[reason]}")
-            self.sometimes["reject_" + _NAMES[reason]] += 1
+                raise InvariantError("record", f"a rejected candidate has reason {REASONS[reason]}")
+            self.sometimes["reject_" + REASONS[reason]] += 1
 
     def _unexplained(
         self, rejected: list[tuple[int, int, int, float, int]]

@@ -27,6 +27,10 @@ TRAINERS = {  # in the order in which they feed each other
     "lensnet": "lensnet-smoke",
     "lora": "lora-smoke",
 }
+EACH = [
+    trainer if trainer == "base" else pytest.param(trainer, marks=pytest.mark.slow)
+    for trainer in TRAINERS
+]
 KILL_AT = {"base": 5, "gistnet": 3, "keys": 4, "lensnet": 5, "lora": 3}
 EXPORTED = {
     "base": "config.json",
@@ -77,17 +81,23 @@ def _run(jobs: list[Job], folder: Path) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, shards: Path, tiny_base: Path) -> Path:
+def runs(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    shards: Path,
+    tiny_base: Path,
+) -> Path:
     """For each trainer a run ``X-unbroken`` and one ``X-killed`` that was killed and resumed."""
     folder = tmp_path_factory.mktemp("runs")
+    trainers = TRAINERS if request.config.getoption("--slow") else ("base",)
     jobs: list[Job] = []
-    for trainer in TRAINERS:
+    for trainer in trainers:
         unbroken = _arguments(trainer, folder, "unbroken", shards, tiny_base)
         killed = _arguments(trainer, folder, "killed", shards, tiny_base)
         jobs.append({"arguments": unbroken})
         jobs.append({"arguments": killed, "kill_at": KILL_AT[trainer]})
         jobs.append({"arguments": [*killed, "--resume"]})
-    assert _run(jobs, folder) == [0, -9, 0] * len(TRAINERS)
+    assert _run(jobs, folder) == [0, -9, 0] * len(trainers)
     return folder
 
 
@@ -105,7 +115,7 @@ def _same(run: Path, other: Path) -> None:
         assert (run / last / name).read_bytes() == (other / last / name).read_bytes()
 
 
-@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("trainer", EACH)
 def test_a_smoke_run_logs_every_step_and_exports_what_it_made(runs: Path, trainer: str) -> None:
     run = runs / f"{trainer}-unbroken"
     logged = [int(row["step"]) for row in _curve(run) if row["loss"]]
@@ -114,7 +124,7 @@ def test_a_smoke_run_logs_every_step_and_exports_what_it_made(runs: Path, traine
     assert (run / "export" / EXPORTED[trainer]).is_file()
 
 
-@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("trainer", EACH)
 def test_a_run_killed_at_a_step_resumes_to_the_curve_of_the_unbroken_one(
     runs: Path, trainer: str
 ) -> None:
