@@ -26,6 +26,7 @@ STORAGE_FAULTS = (
     "lost_sectors",
     "torn_tail",
     "lost_fsync",
+    "lost_fsync",  # what it leaves needs more tries than the others
     "failed_fsync",
     "bit_flip",
     "enospc",

@@ -59,6 +59,11 @@ def export(
         raise TraceError(
             f"{target} cannot be written ({error.strerror or error}); choose another path."
         ) from error
+    except pa.ArrowException as error:  # a schema that the reader takes and the format does not
+        raise TraceError(
+            f"trace {reader.path} cannot be written as {kind}: {str(error).splitlines()[0]}; its "
+            "schema is damaged, look at it with megacontext trace verify."
+        ) from error
 
 
 @contextlib.contextmanager

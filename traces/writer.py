@@ -262,7 +262,7 @@ class TraceWriter:
     def _copy_prefix(self, prefix: Path, limit: int | None) -> None:
         from megacontext.traces.reader import TraceReader
 
-        with TraceReader.open(prefix) as source:
+        with TraceReader.open(prefix, self._files) as source:
             same = source.schema.names == self._file.schema.names
             for batch in source.batches(stop=limit):
                 if same:

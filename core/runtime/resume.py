@@ -16,6 +16,7 @@ from megacontext.core.focus.limits import USER_TRIGGERS, limits_for
 from megacontext.core.runtime.build import EngineParts
 from megacontext.core.runtime.pretrained import resolve_kinds, weights_id
 from megacontext.traces.errors import TraceError
+from megacontext.traces.files import OS_FILES, FileLayer
 from megacontext.traces.reader import TraceReader
 from megacontext.traces.row import TraceRow
 from megacontext.traces.schema import Trigger
@@ -52,18 +53,23 @@ class Resumed:
     nll: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
 
 
-def restore(parts: EngineParts, trace: Path) -> Resumed:
+def restore(parts: EngineParts, trace: Path, files: FileLayer = OS_FILES) -> Resumed:
     """Bring tree, working context and constraint memory to the last whole row of ``trace``.
 
     The tree may be ahead of the trace (the session then takes those tokens from it) or behind it
     (the trace holds the missing tokens).
 
+    Args:
+        files: the file layer that ``trace`` lies on.
+
     Raises:
         TraceError: no trace, or one of a run with another config or tree.
     """
-    with TraceReader.open(trace) as reader:
+    with TraceReader.open(trace, files) as reader:
         _check(parts, reader)
         rows = list(reader.rows())
+        limits, focus = _recorded_limits(parts.config, rows)
+        rows = _whole_refocuses(rows, limits)
         if not rows:
             return Resumed()
         last = rows[-1]
@@ -79,7 +85,6 @@ def restore(parts: EngineParts, trace: Path) -> Resumed:
         if known < len(tokens):
             parts.tree.append(tokens[known:])
             parts.tree.commit()
-        limits, focus = _recorded_limits(parts.config, rows)
         parts.focus.rebuild(rows, lambda row: limits[row.step, row.round])
         typed = [(a - began, b - began) for a, b in _typed(rows)]
     keep = np.ones(len(tokens), bool)
@@ -121,6 +126,20 @@ def _recorded_limits(
             focus = recorded_focus(json.loads(row.knobs)["focus"], "knobs.focus")
         limits[row.step, row.round] = limits_for(focus, Trigger(row.trigger), config.ingest.chunk)
     return limits, focus
+
+
+def _whole_refocuses(rows: list[TraceRow], limits: dict[tuple[int, int], Limits]) -> list[TraceRow]:
+    """``rows`` without those of a last refocus whose later rounds did not reach the trace.
+
+    It is done again, from the same tokens: the run then decides as one that was not broken off.
+    """
+    if not rows:
+        return rows
+    last = rows[-1]
+    settled = bool(last.actions["forced"].all())  # nothing was chosen, and all() of nothing holds
+    if settled or last.round + 1 >= limits[last.step, last.round].rounds:
+        return rows
+    return [row for row in rows if row.step < last.step]
 
 
 def _check(parts: EngineParts, reader: TraceReader) -> None:

@@ -18,7 +18,8 @@ __all__ = ["LostFsync"]
 
 @dataclass(frozen=True)
 class LostFsync(Fault):
-    """The n-th sync does nothing; power fails up to seven changing calls later."""
+    """The n-th sync does nothing; power fails up to twenty changing calls later, so that a file
+    which comes later in a commit may be ahead of this one."""
 
     name: ClassVar[str] = "lost_fsync"
 
@@ -27,7 +28,7 @@ class LostFsync(Fault):
 
         def lie(call: Call) -> bool:
             world.lied()
-            world.arm(self.name, At(1 + salt % 7, is_changing, die), fate)
+            world.arm(self.name, At(1 + salt % 20, is_changing, die), fate)
             return True
 
         world.arm(self.name, At(nth, is_sync, lie), fate)

@@ -225,3 +225,18 @@ def test_a_failed_export_leaves_nothing_behind(write, tmp_path):
         with pytest.raises(TraceError, match="cannot be written"):
             export(reader, tmp_path / "missing" / "out.jsonl")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run.arrow"]
+
+
+def test_a_column_that_says_it_holds_no_nulls_is_one_sentence(write, tmp_path):
+    with pa.OSFile(str(write(12))) as file:
+        table = pa.ipc.open_file(file).read_all()
+    at = table.schema.get_field_index("delta_nll")
+    assert table.column(at).null_count
+    damaged = table.schema.set(at, table.schema.field(at).with_nullable(False))
+    path = tmp_path / "damaged.arrow"
+    with pa.ipc.new_file(path, damaged) as file:
+        for batch in table.to_batches():
+            file.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=damaged))
+    with TraceReader.open(path) as reader, pytest.raises(TraceError, match=r"as parquet: .*nulls"):
+        export(reader, tmp_path / "out.parquet")
+    assert not (tmp_path / "out.parquet").exists()

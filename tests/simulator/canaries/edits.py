@@ -239,7 +239,7 @@ RECOVERIES = {
         new="rebuilt_nodes=nodes + 1",
     ),
     "new files are left lying": edit(
-        opening, name="open_stored", old="folder.adopt_new()", new="pass"
+        opening, tree_module, name="open_stored", old="folder.adopt_new()", new="pass"
     ),
     "an open without a folder sync": edit(
         TreeFolder,
