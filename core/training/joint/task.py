@@ -44,7 +44,7 @@ from megacontext.core.training.lora.evaluate import GuardError
 from megacontext.core.training.lora.task import LoraTraining, train_lora
 from megacontext.traces.errors import ConfigError
 
-__all__ = ["train_joint"]
+__all__ = ["PhaseStep", "recipe", "steps", "train_joint"]
 
 Recipe = GistNetTraining | LensNetTraining | LoraTraining
 _KINDS: dict[str, type[Recipe]] = {
@@ -56,7 +56,7 @@ _METRICS = ("vanilla_nll", "task_nll", "task_accuracy", "mixed_nll", "mixed_dnll
 
 
 @dataclass(frozen=True)
-class _Step:
+class PhaseStep:
     """One phase of one cycle; ``number`` counts over all cycles, from 1."""
 
     number: int
@@ -92,7 +92,7 @@ def train_joint(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("train joint runs in one process; start it without torchrun.")
     start = Components(*(_absolute(p) for p in (config.gistnet, config.lensnet, config.adapter)))
-    recipes = [_recipe(config, step, start) for step in _steps(config)]
+    recipes = [recipe(config, step, start) for step in steps(config)]
     digest = config_digest(config, list(recipes))
     lens_recipe = next((r for r in recipes if isinstance(r, LensNetTraining)), None)
     if not resume and (target := set_aside_run(out)) is not None:
@@ -108,7 +108,7 @@ def train_joint(
 
     metrics = _open_metrics(config, out, state)
     try:
-        for step in _steps(config):
+        for step in steps(config):
             if step.number > len(state.records):
                 state = _run_step(config, step, state, evaluator, out, device)
                 _log(metrics, state)
@@ -132,15 +132,16 @@ def _absolute(path: str) -> str:
     return str(Path(path).resolve()) if path else ""
 
 
-def _steps(config: JointTraining) -> Iterator[_Step]:
+def steps(config: JointTraining) -> Iterator[PhaseStep]:
+    """All phases of all cycles, in order."""
     number = 0
     for cycle in range(1, config.cycles + 1):
         for phase in config.phases:
             number += 1
-            yield _Step(number, cycle, phase)
+            yield PhaseStep(number, cycle, phase)
 
 
-def _recipe(config: JointTraining, step: _Step, components: Components) -> Recipe:
+def recipe(config: JointTraining, step: PhaseStep, components: Components) -> Recipe:
     """The phase's own training config, with what the joint run fills in."""
     settings = {
         "base": config.base,
@@ -159,7 +160,7 @@ def _recipe(config: JointTraining, step: _Step, components: Components) -> Recip
 
 def _run_step(
     config: JointTraining,
-    step: _Step,
+    step: PhaseStep,
     state: JointState,
     evaluator: JointEvaluator,
     out: Path,
@@ -203,39 +204,39 @@ def _run_step(
 
 
 def _train(
-    config: JointTraining, step: _Step, components: Components, out: Path, device: str
+    config: JointTraining, step: PhaseStep, components: Components, out: Path, device: str
 ) -> tuple[Components | None, str]:
     """(what the phase made of ``components``, why it failed); None where it made nothing.
 
     A phase that was killed goes on from its checkpoint: its folder has no other phase's files.
     """
-    recipe = _recipe(config, step, components)
+    settings = recipe(config, step, components)
     folder = step.folder(out)
     trained = folder / "export"
     try:
-        if isinstance(recipe, GistNetTraining):
+        if isinstance(settings, GistNetTraining):
             train_gistnet(
-                recipe,
+                settings,
                 folder,
                 device=device,
                 resume=True,
                 init=Path(components.gistnet),
                 export=trained,
             )
-        elif isinstance(recipe, LensNetTraining):
+        elif isinstance(settings, LensNetTraining):
             init = Path(components.lensnet) if components.lensnet else None
-            train_lensnet(recipe, folder, device=device, resume=True, init=init, export=trained)
+            train_lensnet(settings, folder, device=device, resume=True, init=init, export=trained)
         else:
             init = Path(components.adapter) if components.adapter else None
-            train_lora(recipe, folder, device=device, resume=True, init=init, export=trained)
+            train_lora(settings, folder, device=device, resume=True, init=init, export=trained)
     except (GuardError, DivergedError) as error:
         return None, str(error)
     if not trained.is_dir():
         return None, "no checkpoint was within the bounds of its own config"
 
-    if isinstance(recipe, LensNetTraining):
+    if isinstance(settings, LensNetTraining):
         return replace(components, lensnet=str(trained)), ""
-    if isinstance(recipe, LoraTraining):
+    if isinstance(settings, LoraTraining):
         return replace(components, adapter=str(trained)), ""
     bound = ""
     if components.lensnet:
