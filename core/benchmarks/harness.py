@@ -18,8 +18,8 @@ from lm_eval.api.registry import register_model
 from tqdm import tqdm
 
 from megacontext.core.config import load_config, parse_config
-from megacontext.core.evaluation.contenders import Seat, check_names, take_seat
-from megacontext.core.evaluation.kit import History, Kit
+from megacontext.core.evaluation.contenders.registry import Seat, check_names, take_seat
+from megacontext.core.evaluation.contenders.workspace import History, Kit
 from megacontext.core.tree.spec import U32
 from megacontext.traces.errors import ConfigError
 

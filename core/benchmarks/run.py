@@ -13,11 +13,17 @@ import numpy as np
 
 from megacontext.core.benchmarks.tasks import BenchTask, file_digest, load_bench, score_of
 from megacontext.core.config import Config
-from megacontext.core.evaluation.contenders import Seat, check_names, sample_config, take_seat
-from megacontext.core.evaluation.dense import find_embedder
-from megacontext.core.evaluation.evidence import MISREAD, NOT_SCORED
-from megacontext.core.evaluation.focused import Asked
-from megacontext.core.evaluation.jobs import (
+from megacontext.core.evaluation.contenders.dense import find_embedder
+from megacontext.core.evaluation.contenders.engine_contender import Asked
+from megacontext.core.evaluation.contenders.evidence import MISREAD, NOT_SCORED
+from megacontext.core.evaluation.contenders.registry import (
+    Seat,
+    check_names,
+    sample_config,
+    take_seat,
+)
+from megacontext.core.evaluation.contenders.workspace import Kit, token_spans
+from megacontext.core.evaluation.runner.job_pool import (
     JobProgress,
     Refused,
     Store,
@@ -25,7 +31,6 @@ from megacontext.core.evaluation.jobs import (
     plain_config,
     run_jobs,
 )
-from megacontext.core.evaluation.kit import Kit, token_spans
 from megacontext.traces.errors import ConfigError
 
 __all__ = ["BENCH_CONTENDERS", "AskJob", "BenchResult", "Unit", "contenders_for", "run_bench"]

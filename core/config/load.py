@@ -127,7 +127,7 @@ def _check(config: Config) -> None:
         )
     for key, kind, needs in (
         ("gist", config.gist, ("gistnet",)),
-        ("lens", config.lens, ("lensnet",)),
+        ("lens", config.lens, ("lensnet", "heads")),
         ("allocator", config.allocator, ("learned", "transformer")),
     ):
         if kind.path and kind.kind not in (*needs, "auto"):

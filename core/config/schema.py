@@ -15,6 +15,7 @@ __all__ = [
     "EchoConfig",
     "FocusConfig",
     "GistConfig",
+    "IngestConfig",
     "KVConfig",
     "LensConfig",
     "ModelConfig",
@@ -214,6 +215,24 @@ class TriggersConfig:
 
 
 @dataclass(frozen=True)
+class IngestConfig:
+    """How long text is read into the history; questions and turns are read block by block."""
+
+    chunk: int = option(
+        0,
+        "tokens of whole blocks that one forward reads and one refocus follows, where the budget "
+        "holds them; 0: block by block",
+        low=0,
+        high=2**22,
+    )
+    nll: bool = option(
+        True,
+        "the model reads each chunk in the window, which gives its NLL; off: a chunk is stored "
+        "and indexed, and the model reads the window when all text is in",
+    )
+
+
+@dataclass(frozen=True)
 class SamplingConfig:
     """How a decoded token is drawn."""
 
@@ -298,6 +317,7 @@ class Config:
     focus: FocusConfig = field(default_factory=FocusConfig)
     kv: KVConfig = field(default_factory=KVConfig)
     triggers: TriggersConfig = field(default_factory=TriggersConfig)
+    ingest: IngestConfig = field(default_factory=IngestConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     trace: TraceConfig = field(default_factory=TraceConfig)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)

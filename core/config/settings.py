@@ -68,7 +68,7 @@ def load(kind: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
 
 def _with_bundle(raw: dict[str, Any]) -> dict[str, Any]:
     """``demo`` as the bundled tokenizer, base model, GistNet or LensNet, wherever it lies."""
-    from megacontext.core.runtime.bundle import DEMO, bundle_folder
+    from megacontext.core.runtime.pretrained import DEMO, bundle_folder
 
     parts = {"tokenizer": "base", "base": "base", "gistnet": "gistnet", "lensnet": "lensnet"}
     bundled = {key: str(bundle_folder() / part) for key, part in parts.items()}

@@ -115,7 +115,7 @@ class HeadsLens:
         if observation.tree is None:
             return scores
         if observation.question_tokens == 0:
-            self.keys.follow(observation.tree.tokens, observation.n_tokens)
+            self.keys.follow_along(observation.tree.tokens, observation.n_tokens)
             return scores
         lookup = self._look_up(observation, observation.tree)
         return self._scores(scores, lookup, observation)

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from megacontext.core.model.base import BaseModel, Forward
 from megacontext.core.model.llama_weights import LlamaLayer, llama_weights
+from megacontext.core.model.runner import MAX_ROWS
 from megacontext.core.model.slotted_cache import SlottedCache
 from megacontext.core.model.torch_ops import LayerOps, TorchOps
 
@@ -32,6 +33,8 @@ def llama_layers(ops: LayerOps, x: Tensor, layers: tuple[LlamaLayer, ...]) -> Te
 
 class LlamaRunner:
     """Rows of a Llama-type model in plain PyTorch."""
+
+    max_rows = MAX_ROWS
 
     def __init__(self, base: BaseModel, cache: SlottedCache) -> None:
         self.base = base

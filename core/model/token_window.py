@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from megacontext.core.model.base import Forward
 from megacontext.core.model.layout import Layout
 from megacontext.core.model.window import SyncStats, TokenSource, VectorSource
+from megacontext.traces.schema import KVMode
 
 __all__ = ["TokenWindow"]
 
@@ -21,6 +22,16 @@ class TokenWindow(Protocol):
     @property
     def w_max(self) -> int:
         """Budget in rows."""
+        ...
+
+    @property
+    def mode(self) -> KVMode:
+        """How an edit is followed."""
+        ...
+
+    @property
+    def max_rows(self) -> int:
+        """Rows that one forward computes at most."""
         ...
 
     @property
@@ -38,7 +49,12 @@ class TokenWindow(Protocol):
         ...
 
     def sync(
-        self, layout: Layout, vectors: VectorSource, tokens: TokenSource, reread: int = 0
+        self,
+        layout: Layout,
+        vectors: VectorSource,
+        tokens: TokenSource,
+        reread: int = 0,
+        keep_last: bool = False,
     ) -> SyncStats:
         """Follow the working context to ``layout``."""
         ...

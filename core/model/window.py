@@ -56,9 +56,6 @@ VectorSource = Callable[[int, NDArray[np.int64]], Any]
 TokenSource = Callable[[int, int], ArrayLike]
 """(start, stop) -> token ids of the history [start, stop)."""
 
-# Rows computed by one forward; bounds the mask and the activations.
-_MAX_ROWS = 512
-
 
 @dataclass(frozen=True)
 class SyncStats:
@@ -174,6 +171,11 @@ class KVWindow:
         return self._table.positions
 
     @property
+    def max_rows(self) -> int:
+        """Rows that one forward computes at most."""
+        return self.runner.max_rows
+
+    @property
     def exact_rows(self) -> int:
         """Rows at the window's start that equal a full recompute."""
         return self._clean
@@ -218,7 +220,12 @@ class KVWindow:
 
     @torch.no_grad()
     def sync(
-        self, layout: Layout, vectors: VectorSource, tokens: TokenSource, reread: int = 0
+        self,
+        layout: Layout,
+        vectors: VectorSource,
+        tokens: TokenSource,
+        reread: int = 0,
+        keep_last: bool = False,
     ) -> SyncStats:
         """Follow the working context to ``layout``.
 
@@ -227,6 +234,8 @@ class KVWindow:
             vectors: gist vectors of inserted gists, by level and node indices.
             tokens: ids of inserted raw tokens.
             reread: newest rows that are computed again; if any, so are the marked ones.
+            keep_last: splice leaves the newest row, and with it ``last``, as before the edit if it
+                stays: nothing is sampled before more text is read.
 
         Raises:
             PlanError: the layout exceeds w_max; nothing was changed.
@@ -259,9 +268,12 @@ class KVWindow:
             self.cache.move(self._table.slots[shifted], positions[shifted])
             self._unread.inserted(rows, self._table.slots, kept)
             again = np.arange(len(rows)) >= min(newest, len(rows) - reread)
+            again[newest] &= not keep_last
             if reread:
                 again |= self._unread.among(self._table.slots)
             todo = np.flatnonzero(~kept | again)
+        if len(todo) == 0:
+            return self._stats(0, None, int(shifted.sum()))
         self._compute(todo)
         return self._stats(len(todo), self._sampled_drift(), int(shifted.sum()))
 
@@ -298,8 +310,8 @@ class KVWindow:
         """Compute rows ``todo`` (window order, ascending) in place; sets ``last``."""
         slots, positions = self._table.slots, self._table.positions
         parts: list[Forward] = []
-        for start in range(0, len(todo), _MAX_ROWS):
-            part = todo[start : start + _MAX_ROWS]
+        for start in range(0, len(todo), self.max_rows):
+            part = todo[start : start + self.max_rows]
             keep = len(part) if keep_all else 1
             parts.append(self.runner.run(slots[part], part, positions[part], keep))
         self._unread.read(slots[todo])

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from megacontext.core.runtime.session import Outcome
+from megacontext.core.runtime.script import Outcome
 from megacontext.traces.alarms import alarms_of, hint_of
 from megacontext.traces.metrics import metrics_of
 from megacontext.traces.reader import TraceReader

@@ -7,7 +7,7 @@ import pytest
 
 from megacontext.core.benchmarks.tasks import BenchTask, write_bench
 from megacontext.core.config import parse_config
-from megacontext.core.evaluation.kit import Kit
+from megacontext.core.evaluation.contenders.workspace import Kit
 
 
 @pytest.fixture(scope="session")

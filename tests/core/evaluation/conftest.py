@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from megacontext.core.config import parse_config
-from megacontext.core.evaluation.kit import Kit
+from megacontext.core.evaluation.contenders.workspace import Kit
 
 
 @pytest.fixture(scope="session")

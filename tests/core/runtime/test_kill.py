@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from megacontext.core.config import parse_config
-from megacontext.core.runtime.parts import build_parts
+from megacontext.core.runtime.build import build_parts
 from megacontext.core.tree import Tree
 from megacontext.traces.reader import TraceReader
 
