@@ -25,7 +25,7 @@ class PhaseRecord:
 
     Attributes:
         number: from 1 over all cycles; cycle: from 1.
-        kept: whether the run went on with what was trained; if not, it was rolled back.
+        accepted: whether the run went on with what was trained; if not, it was rolled back.
         reason: one sentence, with figures and bound.
         change: of the phase's metric, negative is better; None where nothing could be measured.
         interval: 95 %, over held-out windows; None for a metric that is one number.
@@ -35,7 +35,7 @@ class PhaseRecord:
     number: int
     cycle: int
     train: PhaseKind
-    kept: bool
+    accepted: bool
     reason: str
     change: float | None
     interval: tuple[float, float] | None
@@ -76,6 +76,7 @@ class JointState:
         path = out / _FILE
         if not path.is_file():
             return None
+
         try:
             raw: dict[str, Any] = json.loads(path.read_text(encoding="utf8"))
             records = tuple(_record(part) for part in raw["phases"])
@@ -90,6 +91,7 @@ class JointState:
             raise StorageError(
                 f"{path} is damaged ({error}); start again without --resume."
             ) from error
+
         if state.digest != digest:
             raise StorageError(
                 f"--resume: {path} belongs to another configuration ({state.digest}) than this one "

@@ -23,7 +23,7 @@ import yaml
 
 from megacontext.core.config.settings import load
 from megacontext.core.lensnet.lens import bind_lensnet
-from megacontext.core.runtime.bundle import DEMO, bundle_folder
+from megacontext.core.runtime.pretrained import DEMO, bundle_folder
 from megacontext.core.telemetry.sinks import About, make_sinks
 from megacontext.core.training.gistnet.task import GistNetTraining, train_gistnet
 from megacontext.core.training.joint.config import JointPhase, JointTraining
@@ -82,7 +82,7 @@ def train_joint(
         export: receives the components at the end, and ``session.yaml``, which runs them.
 
     Returns:
-        The final held-out metrics; ``phases_kept`` and ``phases_rolled_back`` among them.
+        The final held-out metrics; ``phases_accepted`` and ``phases_rolled_back`` among them.
 
     Raises:
         ConfigError: several processes, or a phase whose config cannot be read.
@@ -118,11 +118,11 @@ def train_joint(
 
     if export is not None:
         _export(config, state.components, export)
-    kept = sum(record.kept for record in state.records)
+    accepted = sum(record.accepted for record in state.records)
     final = {
         **state.scores.metrics(state.reference),
-        "phases_kept": float(kept),
-        "phases_rolled_back": float(len(state.records) - kept),
+        "phases_accepted": float(accepted),
+        "phases_rolled_back": float(len(state.records) - accepted),
     }
     write_json(out / "figures.json", final)
     return final
@@ -185,20 +185,20 @@ def _run_step(
             seed=config.seed,
         )
 
-    outcome = "kept" if verdict.kept else "rolled back"
+    outcome = "kept" if verdict.accepted else "rolled back"
     _say(f"phase {step.number}, cycle {step.cycle}: {train} {outcome}: {verdict.reason}")
     record = PhaseRecord(
         step.number,
         step.cycle,
         train,
-        verdict.kept,
+        verdict.accepted,
         verdict.reason,
         verdict.change,
         verdict.interval,
         {} if scores is None else scores.metrics(state.reference),
     )
     records = (*state.records, record)
-    if verdict.kept and candidate is not None and scores is not None:
+    if verdict.accepted and candidate is not None and scores is not None:
         return replace(state, components=candidate, scores=scores, records=records)
     return replace(state, records=records)
 
@@ -249,7 +249,7 @@ def _open_metrics(config: JointTraining, out: Path, state: JointState) -> Metric
     """``metrics.csv`` with a row for the start and one for each phase that is done."""
     done = len(state.records)
     sinks = make_sinks(config.sinks, out, About(out.name, step=done))
-    metrics = Metrics(out, ["cycle", "kept", *_METRICS], sinks, done)
+    metrics = Metrics(out, ["cycle", "accepted", *_METRICS], sinks, done)
     if not done:
         _log(metrics, state)
     return metrics
@@ -260,7 +260,7 @@ def _log(metrics: Metrics, state: JointState) -> None:
     row = state.scores.metrics(state.reference)
     if state.records:
         last = state.records[-1]
-        row = {"cycle": float(last.cycle), "kept": float(last.kept), **row}
+        row = {"cycle": float(last.cycle), "accepted": float(last.accepted), **row}
     metrics.write(len(state.records), row)
 
 

@@ -1,4 +1,4 @@
-"""Whether a phase is kept: the drift guard first, then the metric that the phase was to improve."""
+"""Whether a phase is kept: the drift guard first, then the metric that it was to improve."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from megacontext.core.evaluation.statistics import Interval, bootstrap
+from megacontext.core.evaluation.tasks.intervals import Interval, bootstrap
 from megacontext.core.training.joint.config import DriftGuard, PhaseKind
 from megacontext.core.training.joint.evaluate import Scores
 
@@ -17,7 +17,7 @@ __all__ = ["Verdict", "drift_reason", "judge_phase"]
 class Verdict:
     """``change`` of the phase's metric (negative is better) with its 95 % interval, if any."""
 
-    kept: bool
+    accepted: bool
     reason: str
     change: float | None = None
     interval: Interval | None = None

@@ -123,7 +123,7 @@ def test_each_phase_hands_what_it_trained_to_the_next(
 ) -> None:
     run = runs / "unbroken"
     state = _state(run)
-    assert [phase["kept"] for phase in state["phases"]] == [True, True, True]
+    assert [phase["accepted"] for phase in state["phases"]] == [True, True, True]
     names = {"gistnet": "01-gistnet", "lensnet": "02-lensnet", "adapter": "03-lora"}
     assert state["components"] == {part: f"{name}/export" for part, name in names.items()}
     for part in ("gistnet", "lensnet"):
@@ -168,7 +168,7 @@ def test_the_drift_guard_rolls_a_harmful_lora_step_back(harmed: Path) -> None:
     run = harmed / "guarded/run"
     state = _state(run)
     (phase,) = state["phases"]
-    assert not phase["kept"]
+    assert not phase["accepted"]
     assert "vanilla_nll rose by" in phase["reason"]
     assert "above vanilla_nll_rise 0.02" in phase["reason"]
     # What the run goes on with is what it started from, to the bit.
@@ -181,7 +181,7 @@ def test_the_drift_guard_rolls_a_harmful_lora_step_back(harmed: Path) -> None:
 def test_without_bounds_the_same_harmful_step_would_stay(harmed: Path) -> None:
     run = harmed / "free/run"
     (phase,) = _state(run)["phases"]
-    assert phase["kept"]
+    assert phase["accepted"]
     rise = phase["after"]["vanilla_nll"] - _state(run)["reference"]["vanilla_nll"][0]
     assert rise > 0.02
     assert (run / "export/adapter").is_dir()
