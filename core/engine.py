@@ -179,7 +179,7 @@ class Engine:
         tokens = self._parts.base.tokenizer.encode(text)
         if len(tokens):
             session.append(tokens)
-        session.flush()
+        self._parts.tree.commit()
         return len(tokens)
 
     def text(self, start: int, stop: int) -> str:

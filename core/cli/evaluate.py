@@ -115,8 +115,8 @@ def recall(
     loaded = load(config, set_, seed)
     console = Console(stderr=True, quiet=as_json)
     quiet_libraries()
-    from megacontext.core.evaluation.contenders.workspace import Kit
     from megacontext.core.evaluation.results.tables import recall_table, write_results
+    from megacontext.core.evaluation.sessions.workspace import EvalWorkspace
     from megacontext.core.evaluation.tasks.recall import (
         RECALL_CONTENDERS,
         evaluate_recall,
@@ -129,7 +129,7 @@ def recall(
         raise ConfigError(f"--template is {template!r}; it must hold {{question}}.")
     loaded_tasks = load_tasks(tasks, limit)
     with loading_shown(console):
-        kit = Kit.load(loaded)
+        kit = EvalWorkspace.load(loaded)
     for note in kit.notes:
         console.print(f"note: {note}")
     with bar("answers", console) as progress:
@@ -219,8 +219,8 @@ def nll(
     loaded = load(config, set_, seed)
     console = Console(stderr=True, quiet=as_json)
     quiet_libraries()
-    from megacontext.core.evaluation.contenders.workspace import Kit
     from megacontext.core.evaluation.results.tables import nll_table, write_results
+    from megacontext.core.evaluation.sessions.workspace import EvalWorkspace
     from megacontext.core.evaluation.tasks.nll import (
         NLL_CONTENDERS,
         NLLOptions,
@@ -236,7 +236,7 @@ def nll(
     budgets = (loaded.w_max,) if w_max is None else numbers_of(w_max, "--w-max")
     texts = load_texts(text, limit)
     with loading_shown(console):
-        kit = Kit.load(loaded)
+        kit = EvalWorkspace.load(loaded)
     for note in kit.notes:
         console.print(f"note: {note}")
     options = NLLOptions(budgets, horizon, pieces, length)

@@ -64,10 +64,10 @@ def suite(
     loaded = evaluate.load(config, set_, seed)
     console = Console(stderr=True, quiet=as_json)
     quiet_libraries()
-    from megacontext.core.evaluation.contenders.workspace import Kit
     from megacontext.core.evaluation.results.tables import write_parquet
     from megacontext.core.evaluation.runner.job_pool import fingerprint, workers_for
     from megacontext.core.evaluation.runner.suite import FULL, QUICK, run_suite
+    from megacontext.core.evaluation.sessions.workspace import EvalWorkspace
 
     options = QUICK if quick else FULL
     options = replace(options, samples=samples or options.samples, pieces=pieces or options.pieces)
@@ -78,7 +78,7 @@ def suite(
     if only is not None:
         options = replace(options, sections=tuple(k.strip() for k in only.split(",")))
     with loading_shown(console):
-        kit = Kit.load(loaded)
+        kit = EvalWorkspace.load(loaded)
     for note in kit.notes:
         console.print(f"note: {note}")
     workers = workers_for(loaded, jobs)

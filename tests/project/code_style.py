@@ -10,6 +10,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -104,6 +105,7 @@ def identifiers(text: str) -> dict[str, int]:
     return names
 
 
+@cache
 def cases() -> tuple[dict[str, list[Case]], dict[str, list[Case]], int]:
     """Walls and denied identifiers by package, and the number of long functions."""
     walls: dict[str, list[Case]] = {}

@@ -19,7 +19,7 @@ ROOMS = {
         "lora",
         "joint",
     ),
-    "core/evaluation": ("contenders", "tasks", "results", "runner"),
+    "core/evaluation": ("sessions", "contenders", "tasks", "results", "runner"),
 }
 """A room may import from those before it, never from those after it."""
 

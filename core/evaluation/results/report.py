@@ -26,7 +26,7 @@ have the same budget W_max; `full` has none and takes part only where the whole 
 trained window.
 
 """
-_CONTENDERS = "\n".join(f"* `{name}`: {what}" for name, what in CONTENDERS.items())
+_CONTENDERS = "\n".join(f"* `{name}`: {contender.what}" for name, contender in CONTENDERS.items())
 _HOW = """
 How it is measured:
 

@@ -22,7 +22,7 @@ from typing import IO, Any, Protocol
 
 from megacontext.core.config import Config, dump_config, parse_config
 from megacontext.core.cpu import usable_cores
-from megacontext.core.evaluation.contenders.workspace import Kit
+from megacontext.core.evaluation.sessions.workspace import EvalWorkspace
 from megacontext.core.model.files import resolve_model
 from megacontext.core.runtime.pretrained import DEMO, bundle_folder
 from megacontext.traces.errors import ConfigError, MegaContextError, ModelError, StorageError
@@ -60,7 +60,7 @@ class Job(Protocol):
     def label(self) -> str: ...
     @property
     def weight(self) -> float: ...
-    def run(self, kit: Kit) -> list[Any]:
+    def run(self, workspace: EvalWorkspace) -> list[Any]:
         """Results, dataclasses of plain values."""
         ...
 
@@ -211,17 +211,17 @@ def _in_processes(
 
 def _run(job: Job) -> list[Any]:
     try:
-        kit = _kit(job.config)
+        workspace = _workspace(job.config)
     except (ConfigError, ModelError) as error:
         if not getattr(job, "optional", False):
             raise
         return [Refused(str(error))]
-    return job.run(kit)
+    return job.run(workspace)
 
 
 @lru_cache(maxsize=_KITS)
-def _kit(config: str) -> Kit:
-    return Kit.load(parse_config(config))
+def _workspace(config: str) -> EvalWorkspace:
+    return EvalWorkspace.load(parse_config(config))
 
 
 def _name(job: Job) -> str:

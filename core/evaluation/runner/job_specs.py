@@ -7,8 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from megacontext.core.config import parse_config
-from megacontext.core.evaluation.contenders.workspace import Kit
 from megacontext.core.evaluation.runner.job_pool import Refused
+from megacontext.core.evaluation.sessions.workspace import EvalWorkspace
 from megacontext.core.evaluation.tasks.answer_nll import evaluate_answers
 from megacontext.core.evaluation.tasks.corpora import documents_from, texts_from
 from megacontext.core.evaluation.tasks.nll import NLLOptions, Piece, evaluate_nll
@@ -81,16 +81,18 @@ class RecallJob:
         count = len(self.made.kinds_of(self.first))
         return count * len(self.contenders) + self.times / 2
 
-    def run(self, kit: Kit) -> list[Result]:
-        tasks = _tasks(kit, self.sources, self.made, self.times, self.first)
-        return evaluate_recall(kit, tasks, self.contenders, follow=self.follow, first=self.number)
+    def run(self, workspace: EvalWorkspace) -> list[Result]:
+        tasks = _tasks(workspace, self.sources, self.made, self.times, self.first)
+        return evaluate_recall(
+            workspace, tasks, self.contenders, follow=self.follow, first=self.number
+        )
 
 
 def _tasks(
-    kit: Kit, sources: Sources, made: MakeOptions, times: int, first: int
+    workspace: EvalWorkspace, sources: Sources, made: MakeOptions, times: int, first: int
 ) -> list[RecallTask]:
-    backend = kit.base.tokenizer.hf.backend_tokenizer
-    maker = TaskMaker(made, backend, sources.haystacks(), kit.config.block_size)
+    backend = workspace.base.tokenizer.hf.backend_tokenizer
+    maker = TaskMaker(made, backend, sources.haystacks(), workspace.config.block_size)
     return maker.of_history(times, first)
 
 
@@ -116,10 +118,10 @@ class NLLJob:
         rows = sum(self.options.w_max) / 1024 * len(self.contenders) + 6
         return rows * (1 + self.options.stretches / 8)
 
-    def run(self, kit: Kit) -> list[Piece]:
+    def run(self, workspace: EvalWorkspace) -> list[Piece]:
         text = self.sources.documents()[self.document]
         return evaluate_nll(
-            kit,
+            workspace,
             [text],
             self.contenders,
             self.options,
@@ -150,10 +152,10 @@ class AnswersJob:
         rows = sum(self.w_max) / 1024 * len(self.contenders) + 6
         return rows * len(self.made.kinds_of(self.first))
 
-    def run(self, kit: Kit) -> list[Piece]:
-        tasks = _tasks(kit, self.sources, self.made, self.times, self.first)
+    def run(self, workspace: EvalWorkspace) -> list[Piece]:
+        tasks = _tasks(workspace, self.sources, self.made, self.times, self.first)
         name = f"history {self.first // self.made.per_history}"
-        return evaluate_answers(kit, tasks, self.contenders, self.w_max, name, self.first)
+        return evaluate_answers(workspace, tasks, self.contenders, self.w_max, name, self.first)
 
 
 @dataclass(frozen=True)
@@ -173,9 +175,9 @@ class SingleJob:
     def weight(self) -> float:
         return self.pieces * 4.0
 
-    def run(self, kit: Kit) -> list[Piece]:
+    def run(self, workspace: EvalWorkspace) -> list[Piece]:
         text = self.sources.documents()[self.document]
-        return evaluate_single(kit, [text], self.pieces, first=self.document)
+        return evaluate_single(workspace, [text], self.pieces, first=self.document)
 
 
 @dataclass(frozen=True)
@@ -193,8 +195,8 @@ class SessionJob:
     def weight(self) -> float:
         return self.tokens / 256
 
-    def run(self, kit: Kit) -> list[Health]:
-        config = replace(parse_config(self.config), tree=kit.config.tree)
+    def run(self, workspace: EvalWorkspace) -> list[Health]:
+        config = replace(parse_config(self.config), tree=workspace.config.tree)
         return [measure_session(config, self.tokens)]
 
 

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from megacontext.core.evaluation.contenders.registry import sample_config, take_seat
-from megacontext.core.evaluation.contenders.workspace import Kit, token_spans
+from megacontext.core.evaluation.contenders.base import Sample, sample_config
+from megacontext.core.evaluation.contenders.registry import CONTENDERS
+from megacontext.core.evaluation.sessions.history import token_spans
+from megacontext.core.evaluation.sessions.workspace import EvalWorkspace
 from megacontext.core.evaluation.tasks.nll import Piece
 from megacontext.core.evaluation.tasks.recall_tasks import RecallTask, answer_ids, prompt_ids
 from megacontext.core.runtime.nll import full_history_nll
@@ -24,7 +26,7 @@ RECALL_TEXT = "recall text"
 
 
 def evaluate_answers(
-    kit: Kit,
+    workspace: EvalWorkspace,
     tasks: Sequence[RecallTask],
     contenders: Sequence[str],
     w_max: Sequence[int],
@@ -37,29 +39,33 @@ def evaluate_answers(
         document: what the pieces are of, for intervals by document.
         first: number of the first task; contenders that draw, draw by it.
     """
-    tokenizer = kit.base.tokenizer
+    tokenizer = workspace.base.tokenizer
+
+    # The full history in the window is the reference; longer tasks have none.
     asked: list[tuple[Piece, RecallTask, np.ndarray, np.ndarray]] = []
     for number, task in enumerate(tasks, first):
-        history = kit.history(task.history)
+        history = workspace.history(task.history)
         prompt = prompt_ids(tokenizer, task.question)
         answer = answer_ids(tokenizer, task.answer)
         whole = np.concatenate([history.tokens, prompt, answer])
-        if len(whole) > kit.base.window:
+        if len(whole) > workspace.base.window:
             continue
-        full = float(full_history_nll(kit.base, whole, len(answer)).mean())
+        full = float(full_history_nll(workspace.base, whole, len(answer)).mean())
         for budget in w_max:
             piece = Piece(document, RECALL_TEXT, number, budget, full)
             asked.append((piece, task, prompt, answer))
+
+    # Contenders one after the other, as in recall.
     for budget in w_max:
-        config = kit.with_w_max(budget)
-        for name in contenders:  # one after the other, as in recall
+        config = workspace.with_w_max(budget)
+        for name in contenders:
             for piece, task, prompt, answer in asked:
                 if piece.w_max != budget:
                     continue
-                history = kit.history(task.history)
+                history = workspace.history(task.history)
                 gold = token_spans(history.offsets, task.gold)
-                own = sample_config(config, piece.start)
-                seat = take_seat(name, kit, own, history, len(history.tokens), gold)
-                seat.hear(prompt)
-                piece.nll[name] = float(seat.measure(answer).mean())
+                sample = sample_config(config, piece.start), history, len(history.tokens), gold
+                session = CONTENDERS[name].open(workspace, Sample(*sample))
+                session.read_question(prompt)
+                piece.nll[name] = float(session.score_tokens(answer).mean())
     return [piece for piece, *_ in asked]

@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from megacontext.core.evaluation.contenders.registry import sample_config, take_seat
-from megacontext.core.evaluation.contenders.workspace import Kit
+from megacontext.core.evaluation.contenders.base import NO_GOLD, Sample, sample_config
+from megacontext.core.evaluation.contenders.registry import CONTENDERS
+from megacontext.core.evaluation.sessions.workspace import EvalWorkspace
 from megacontext.core.evaluation.tasks.intervals import bootstrap
 from megacontext.core.evaluation.tasks.recall_tasks import Text
 from megacontext.core.runtime.nll import full_history_nll
@@ -30,7 +31,6 @@ from megacontext.traces.errors import ConfigError
 __all__ = ["NLL_CONTENDERS", "NLLOptions", "Piece", "evaluate_nll", "summarize_nll"]
 
 NLL_CONTENDERS = ["ours", "recency", "random", "bm25", "gists", "mean", "delete"]
-_NOWHERE = np.empty((0, 2), np.int64)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Piece:
 
 
 def evaluate_nll(
-    kit: Kit,
+    workspace: EvalWorkspace,
     texts: Sequence[Text],
     contenders: Sequence[str],
     options: NLLOptions,
@@ -116,45 +116,43 @@ def evaluate_nll(
     Raises:
         ConfigError: lengths that cannot be, or a budget too small.
     """
-    length = options.checked_length(kit.base.window)
-    block = kit.config.block_size
-    configs = [kit.with_w_max(w_max) for w_max in options.w_max]
-    cut = [
+    length = options.checked_length(workspace.base.window)
+    block = workspace.config.block_size
+    configs = [workspace.with_w_max(w_max) for w_max in options.w_max]
+    pieces = [
         (number * options.pieces + i, text, *piece)
         for number, text in enumerate(texts, first)
-        for i, piece in enumerate(_pieces(kit, text, length, options.pieces))
+        for i, piece in enumerate(_pieces(workspace, text, length, options.pieces))
         if only is None or i == only
     ]
     read = (length - options.scored) // block * block
-    lead = min(options.lead * block, read)
-    # A stretch is named by where a piece would begin that ends with it.
-    shifts = range(0, options.scored, options.horizon)
-    done, total = 0, len(cut) * len(configs) * len(contenders)
-    found: list[Piece] = []
-    for number, text, at, tokens in cut:
+    cold = read - min(options.lead * block, read)  # the rest is read with refocuses
+    done, total = 0, len(pieces) * len(configs) * len(contenders)
+
+    results: list[Piece] = []
+    for number, text, start, tokens in pieces:
         scored = tokens[read : read + options.scored]
-        whole = full_history_nll(kit.base, tokens[: read + len(scored)], len(scored))
+        whole = full_history_nll(workspace.base, tokens[: read + len(scored)], len(scored))
         full = _means(whole, options.horizon)
-        history = kit.history_of(tokens[:read])
+        history = workspace.history_of(tokens[:read])
+
         for config in configs:
+            # A stretch is named by the start of a piece that would end with it.
             stretches = [
-                Piece(text.name, text.domain, at + shift, config.w_max, nll)
-                for shift, nll in zip(shifts, full, strict=True)
+                Piece(text.name, text.domain, start + i * options.horizon, config.w_max, nll)
+                for i, nll in enumerate(full)
             ]
-            own = sample_config(config, number)
+            sample = Sample(sample_config(config, number), history, cold, NO_GOLD, stream, follow)
             for name in contenders:
-                start = read - lead
-                seat = take_seat(
-                    name, kit, own, history, start, _NOWHERE, stream=stream, follow=follow
-                )
-                seat.read(history.tokens[start:])
-                costs = _means(seat.measure(scored), options.horizon)
-                for piece, nll in zip(stretches, costs, strict=True):
+                session = CONTENDERS[name].open(workspace, sample)
+                session.read(history.tokens[cold:])
+                means = _means(session.score_tokens(scored), options.horizon)
+                for piece, nll in zip(stretches, means, strict=True):
                     piece.nll[name] = nll
                 done += 1
                 progress(done, total)
-            found += stretches
-    return found
+            results += stretches
+    return results
 
 
 def _means(nll: np.ndarray, horizon: int) -> list[float]:
@@ -162,9 +160,11 @@ def _means(nll: np.ndarray, horizon: int) -> list[float]:
     return [float(part.mean()) for part in nll.reshape(-1, horizon)]
 
 
-def _pieces(kit: Kit, text: Text, length: int, count: int) -> list[tuple[int, np.ndarray]]:
+def _pieces(
+    workspace: EvalWorkspace, text: Text, length: int, count: int
+) -> list[tuple[int, np.ndarray]]:
     """(start, tokens U32[length]) of up to ``count`` pieces of a text."""
-    tokens = kit.base.tokenizer.encode_history(text.text)
+    tokens = workspace.base.tokenizer.encode_history(text.text)
     fit = min(count, len(tokens) // length)
     if fit == 0:
         return []

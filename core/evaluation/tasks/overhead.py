@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from megacontext.core.config import Config
-from megacontext.core.evaluation.contenders.workspace import Kit
+from megacontext.core.evaluation.sessions.workspace import EvalWorkspace
 from megacontext.core.evaluation.tasks.corpora import library_texts
 from megacontext.core.evaluation.tasks.intervals import Interval, bootstrap
 from megacontext.core.runtime.hooks import Hooks
@@ -57,33 +57,35 @@ class _Stopwatch:
 
 def overhead_of(config: Config, cycles: int) -> Overhead:
     """Decode ``cycles`` blocks behind library code of 16 * w_max tokens, and time them."""
-    kit = Kit.load(config)
+    workspace = EvalWorkspace.load(config)
     (code, *_) = library_texts()
     size, length = config.block_size, _TIMES * config.w_max
-    tokens = kit.base.tokenizer.encode_history(code.text[: 8 * length])[:length]
-    whole_blocks = kit.history_of(tokens[: len(tokens) // size * size])
+    tokens = workspace.base.tokenizer.encode_history(code.text[: 8 * length])[:length]
+    whole_blocks = workspace.history_of(tokens[: len(tokens) // size * size])
     # Greedy text repeats itself: remembered gists would cost nothing.
-    history = replace(whole_blocks, gister=kit.gister)
-    parts = kit.parts(kit.config, history, len(history.tokens), kit.fresh_lens(history))
+    history = replace(whole_blocks, gister=workspace.gister)
+    parts = workspace.assemble(
+        workspace.config, history, len(history.tokens), workspace.clone_lens(history)
+    )
     context = parts.focus.working_context
-    sink, watch = NullSink(), _Stopwatch(kit.base.device)
+    sink, watch = NullSink(), _Stopwatch(workspace.base.device)
     hooks = Hooks(before_refocus=watch.start, after_refocus=watch.stop)
     session = Session(parts, sink, hooks=hooks)
     session.warm_up()
     session.refocus(Trigger.MANUAL)
     whole, plain = [], []
     for _ in range(_WARM + cycles):
-        began, others = _now(kit.base.device), []
+        began, others = _now(workspace.base.device), []
         closed = False
         while not closed:
             watch.seconds, gists = 0.0, sink.timings.gist
-            started = _now(kit.base.device)
+            started = _now(workspace.base.device)
             session.decode(1)
-            took = _now(kit.base.device) - started
+            took = _now(workspace.base.device) - started
             closed = context.tail_tokens == 0
             if not closed:
                 others.append(took - watch.seconds - (sink.timings.gist - gists) / 1e6)
-        whole.append(_now(kit.base.device) - began)
+        whole.append(_now(workspace.base.device) - began)
         plain.append(float(np.mean(others)) * size)
     total, decoding = np.array(whole[_WARM:]), np.array(plain[_WARM:])
     ratios = total / decoding

@@ -13,14 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, product
 from typing import Any
 
 import numpy as np
 
-from megacontext.core.evaluation.contenders.engine_contender import Asked
-from megacontext.core.evaluation.contenders.registry import sample_config, take_seat
-from megacontext.core.evaluation.contenders.workspace import Kit, token_spans
+from megacontext.core.evaluation.contenders.base import Sample, sample_config
+from megacontext.core.evaluation.contenders.registry import CONTENDERS, takes_part
+from megacontext.core.evaluation.sessions.base import AnswerResult
+from megacontext.core.evaluation.sessions.history import token_spans
+from megacontext.core.evaluation.sessions.workspace import EvalWorkspace
 from megacontext.core.evaluation.tasks.intervals import wilson
 from megacontext.core.evaluation.tasks.recall_tasks import RecallTask, answer_ids, prompt_ids
 from megacontext.core.runtime.judge import is_right
@@ -45,7 +47,7 @@ class Result:
 
 
 def evaluate_recall(
-    kit: Kit,
+    workspace: EvalWorkspace,
     tasks: Sequence[RecallTask],
     contenders: Sequence[str],
     *,
@@ -67,34 +69,39 @@ def evaluate_recall(
     Raises:
         BudgetError: a history is too long for the budget and number of levels.
     """
-    found: dict[tuple[int, str], Result] = {}
+    results: dict[tuple[int, str], Result] = {}
     done, total = 0, len(tasks) * len(contenders)
+
+    # Contenders one after the other, so that raw rows stay from question to question.
     numbered = enumerate(tasks, first)
     for _, group in groupby(numbered, key=lambda pair: pair[1].history):
-        own = list(group)
-        for name in contenders:  # one after the other: raw rows stay from question to question
-            for number, task in own:
-                asked = _ask(kit, task, name, number, template, stream=stream, follow=follow)
-                if asked is not None:
-                    right = is_right(asked.text, task.answer, task.kind)
-                    found[number, name] = Result(
-                        number,
-                        name,
-                        task.kind,
-                        task.times,
-                        right,
-                        asked.text,
-                        asked.gold_raw,
-                        asked.refocuses,
-                    )
-                done += 1
-                progress(done, total)
-    order = ((number, name) for number in range(first, first + len(tasks)) for name in contenders)
-    return [found[key] for key in order if key in found]
+        of_history = list(group)
+        for name, (number, task) in product(contenders, of_history):
+            answer = _ask(workspace, task, name, number, template, stream=stream, follow=follow)
+            if answer is not None:
+                results[number, name] = _result(number, name, task, answer)
+            done += 1
+            progress(done, total)
+
+    order = product(range(first, first + len(tasks)), contenders)
+    return [results[key] for key in order if key in results]
+
+
+def _result(number: int, name: str, task: RecallTask, answer: AnswerResult) -> Result:
+    return Result(
+        task=number,
+        contender=name,
+        kind=task.kind,
+        times=task.times,
+        right=is_right(answer.text, task.answer, task.kind),
+        text=answer.text,
+        gold_raw=answer.gold_raw,
+        refocuses=answer.refocuses,
+    )
 
 
 def _ask(
-    kit: Kit,
+    workspace: EvalWorkspace,
     task: RecallTask,
     name: str,
     number: int,
@@ -102,47 +109,45 @@ def _ask(
     *,
     stream: bool,
     follow: bool,
-) -> Asked | None:
-    """The contender's answer, or None where it cannot take part."""
-    history = kit.history(task.history)
+) -> AnswerResult | None:
+    """The contender's answer, or None if it cannot take part."""
+    history = workspace.history(task.history)
     gold = token_spans(history.offsets, task.gold)
-    tokenizer = kit.base.tokenizer
+    tokenizer = workspace.base.tokenizer
     prompt = prompt_ids(tokenizer, task.question, template)
     limit = max(16, len(answer_ids(tokenizer, task.answer)) + 6)
     read = len(history.tokens)
-    if name == "oracle" and not len(gold):
+    if not takes_part(name, workspace, gold, read + len(prompt) + limit):
         return None
-    if name == "full" and read + len(prompt) + limit > kit.base.window:
-        return None
-    config = sample_config(kit.config, number)
-    seat = take_seat(name, kit, config, history, read, gold, stream=stream, follow=follow)
-    return seat.ask(prompt, limit, "" if "\n" in task.answer.strip() else "\n")
+    config = sample_config(workspace.config, number)
+    sample = Sample(config, history, read, gold, stream, follow)
+    session = CONTENDERS[name].open(workspace, sample)
+    return session.ask(prompt, limit, "" if "\n" in task.answer.strip() else "\n")
 
 
 def summarize_recall(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
-    """Figures by contender, in order of appearance, with ``by_times`` and ``by_kind`` where known.
+    """Metrics by contender, in order of appearance, with ``by_times`` and ``by_kind`` where known.
 
-    ``gold_expanded`` is the share of tasks with known gold whose gold was all raw when the answer
-    began; ``refocuses`` the mean number from the question's first token until it was, over these.
+    ``gold_expanded`` is the fraction of tasks with known gold whose gold was all raw when the
+    answer began; ``refocuses`` the mean number from the question's first token until it was, over
+    these.
     """
     table: dict[str, dict[str, Any]] = {}
     for name in dict.fromkeys(r.contender for r in results):
-        own = [r for r in results if r.contender == name]
-        table[name] = _figures(own)
-        for key, values in (
-            ("by_times", {r.times for r in own if r.times}),
-            ("by_kind", {r.kind for r in own if r.kind}),
-        ):
-            if values:
-                field = key.removeprefix("by_")
-                table[name][key] = {
-                    str(v): _figures([r for r in own if getattr(r, field) == v])
-                    for v in sorted(values, key=lambda v: (isinstance(v, str), v))
-                }
+        of_contender = [r for r in results if r.contender == name]
+        table[name] = _metrics(of_contender)
+        for field in ("times", "kind"):
+            groups: dict[Any, list[Result]] = {}
+            for result in of_contender:
+                if value := getattr(result, field):
+                    groups.setdefault(value, []).append(result)
+            if groups:
+                metrics = {str(value): _metrics(groups[value]) for value in sorted(groups)}
+                table[name][f"by_{field}"] = metrics
     return table
 
 
-def _figures(results: Sequence[Result]) -> dict[str, Any]:
+def _metrics(results: Sequence[Result]) -> dict[str, Any]:
     right, count = sum(r.right for r in results), len(results)
     known = [r for r in results if r.gold_raw is not None]
     expanded = sum(bool(r.gold_raw) for r in known)

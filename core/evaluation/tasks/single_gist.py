@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from megacontext.core.evaluation.contenders.workspace import History, Kit
+from megacontext.core.evaluation.sessions.history import History
+from megacontext.core.evaluation.sessions.workspace import EvalWorkspace
 from megacontext.core.evaluation.tasks.nll import Piece
 from megacontext.core.evaluation.tasks.recall_tasks import Text
 from megacontext.core.model.layout import Layout
@@ -21,7 +22,7 @@ SINGLE = ("gist", "mean", "delete")
 
 
 def evaluate_single(
-    kit: Kit,
+    workspace: EvalWorkspace,
     texts: Sequence[Text],
     pieces: int,
     horizon: int = 64,
@@ -34,39 +35,41 @@ def evaluate_single(
     raw one; all other tokens are raw. A piece is a quarter of the trained window; texts shorter
     than that are left out. ``first`` is the number of the first text.
     """
-    size, length = kit.config.block_size, kit.base.window // 4
+    size, length = workspace.config.block_size, workspace.base.window // 4
     blocks = length // size
     read = blocks * size
     found: list[Piece] = []
     for number, text in enumerate(texts, first):
-        tokens = kit.base.tokenizer.encode_history(text.text)
+        tokens = workspace.base.tokenizer.encode_history(text.text)
         fit = min(pieces, len(tokens) // (read + horizon))
         for at in range(fit):
-            rng = generator(kit.config.seed, "eval.single", number, at)
+            rng = generator(workspace.config.seed, "eval.single", number, at)
             start = int(rng.integers(len(tokens) - read - horizon + 1))
             own = tokens[start : start + read + horizon]
-            full = float(full_history_nll(kit.base, own, horizon).mean())
+            full = float(full_history_nll(workspace.base, own, horizon).mean())
             piece = Piece(text.name, text.domain, start, read, full)
-            history = kit.history_of(own[:read])
+            history = workspace.history_of(own[:read])
             for kind in SINGLE:
-                piece.nll[kind] = _nll(kit, history, own, kind, blocks)
+                piece.nll[kind] = _nll(workspace, history, own, kind, blocks)
             found.append(piece)
             progress(len(found), len(texts) * pieces)
     return found
 
 
-def _nll(kit: Kit, history: History, tokens: np.ndarray, kind: str, blocks: int) -> float:
+def _nll(
+    workspace: EvalWorkspace, history: History, tokens: np.ndarray, kind: str, blocks: int
+) -> float:
     """Mean NLL of what follows ``blocks`` blocks, the newest unprotected of them replaced."""
-    size = kit.config.block_size
-    read, at = blocks * size, blocks - 1 - max(1, kit.config.focus.protected_blocks)
+    size = workspace.config.block_size
+    read, at = blocks * size, blocks - 1 - max(1, workspace.config.focus.protected_blocks)
     levels = np.zeros(blocks, np.int8)
     levels[at] = 1
     index = np.arange(blocks)
     if kind == "delete":
         levels, index = np.delete(levels, at), np.delete(index, at)
     gister: Gister = history.mean_gister if kind == "mean" else history.gister
-    vectors: VectorSource = kit.tree(gister, tokens[:read]).gist_rows
-    window = kit.window(kit.base.window)
+    vectors: VectorSource = workspace.tree(gister, tokens[:read]).gist_rows
+    window = workspace.windows.empty(workspace.base.window)
     layout = Layout(levels, index, read, read, size)
     window.sync(layout, vectors, lambda start, stop: tokens[start:stop])
     assert window.last is not None

@@ -34,7 +34,7 @@ class Job:
     optional: bool = False
     label: str = "echo"
 
-    def run(self, kit):
+    def run(self, workspace):
         RAN.append(self.value)
         if self.value < 0:
             raise ModelError("no")
@@ -48,7 +48,7 @@ _REAL = "test_results_do_not_depend_on_the_number_of_processes"
 @pytest.fixture(autouse=True)
 def without_model(monkeypatch, request):
     if request.node.name != _REAL:
-        monkeypatch.setattr(module, "_kit", lambda config: None)
+        monkeypatch.setattr(module, "_workspace", lambda config: None)
     RAN.clear()
 
 
@@ -105,7 +105,7 @@ def test_only_an_optional_job_does_without_its_model(tmp_path, monkeypatch):
     def missing(config):
         raise ModelError("no LensNet here.")
 
-    monkeypatch.setattr(module, "_kit", missing)
+    monkeypatch.setattr(module, "_workspace", missing)
     assert run_jobs([Job(1, optional=True)], 1, store(tmp_path)) == [[Refused("no LensNet here.")]]
     with pytest.raises(ModelError):
         run_jobs([Job(1)], 1, store(tmp_path))

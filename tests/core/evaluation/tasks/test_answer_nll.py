@@ -15,18 +15,18 @@ def short(fact_task, tokens):
     return RecallTask(history, fact_task["question"], "5731", ((start, stop),), "passkey")
 
 
-def test_what_fits_every_window_costs_nothing(kit, fact_task):
+def test_what_fits_every_window_costs_nothing(workspace, fact_task):
     names = ["ours", "recency", "bm25", "delete", "gists", "oracle"]
     task = RecallTask("the zulu code is 5731", "code?", "5731", ((17, 21),), "passkey")
-    (piece,) = evaluate_answers(kit, [task], names, (96,), "history 0")
+    (piece,) = evaluate_answers(workspace, [task], names, (96,), "history 0")
     assert (piece.domain, piece.document, piece.w_max) == (RECALL_TEXT, "history 0", 96)
     np.testing.assert_allclose(list(piece.nll.values()), piece.full, atol=1e-4)
 
 
-def test_every_budget_is_measured_and_what_no_window_holds_is_left_out(kit, fact_task):
+def test_every_budget_is_measured_and_what_no_window_holds_is_left_out(workspace, fact_task):
     fits, beyond = short(fact_task, 420), short(fact_task, 1_600)
     names = ["ours", "mean", "delete"]
-    pieces = evaluate_answers(kit, [fits, beyond], names, (96, 128), "h", first=4)
+    pieces = evaluate_answers(workspace, [fits, beyond], names, (96, 128), "h", first=4)
     assert [(p.start, p.w_max) for p in pieces] == [(4, 96), (4, 128)]
     assert all(np.isfinite([*p.nll.values(), p.full]).all() for p in pieces)
     figures = summarize_nll(pieces, 0)

@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 
-from megacontext.core.evaluation.contenders.dense import DENSE_PACKAGE
-from megacontext.core.evaluation.contenders.engine_contender import is_raw
-from megacontext.core.evaluation.contenders.raw_blocks import (
+from megacontext.core.evaluation.contenders.base import NO_GOLD, Sample
+from megacontext.core.evaluation.contenders.registry import CONTENDERS
+from megacontext.core.evaluation.sessions.block_session import (
     best_blocks,
     newest_blocks,
     sink_and_newest,
 )
-from megacontext.core.evaluation.contenders.registry import CONTENDERS, take_seat
-from megacontext.core.evaluation.contenders.workspace import token_spans
+from megacontext.core.evaluation.sessions.embedder import DENSE_PACKAGE
+from megacontext.core.evaluation.sessions.engine_session import is_raw
+from megacontext.core.evaluation.sessions.history import token_spans
 from megacontext.core.evaluation.tasks.recall import Result, evaluate_recall, summarize_recall
 from megacontext.core.evaluation.tasks.recall_tasks import RecallTask
 from megacontext.core.focus import WorkingContext
@@ -24,27 +25,28 @@ def task(fact_task):
     return RecallTask(fact_task["history"], fact_task["question"], "5731", (gold,))
 
 
-def ask(kit, task, name, stream=False):
-    history = kit.history(task.history)
+def ask(workspace, task, name, stream=False):
+    history = workspace.history(task.history)
     gold = token_spans(history.offsets, task.gold)
-    seat = take_seat(name, kit, kit.config, history, len(history.tokens), gold, stream=stream)
-    prompt = kit.base.tokenizer.encode(f"\nQuestion: {task.question}\nAnswer:")
-    return seat, seat.ask(prompt, 6, "")
+    sample = Sample(workspace.config, history, len(history.tokens), gold, stream)
+    session = CONTENDERS[name].open(workspace, sample)
+    prompt = workspace.base.tokenizer.encode(f"\nQuestion: {task.question}\nAnswer:")
+    return session, session.ask(prompt, 6, "")
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_the_oracle_brings_gold_and_recency_never_does(kit, task, stream):
-    _, oracle = ask(kit, task, "oracle", stream)
+def test_the_oracle_brings_gold_and_recency_never_does(workspace, task, stream):
+    _, oracle = ask(workspace, task, "oracle", stream)
     assert oracle.gold_raw
     assert oracle.refocuses >= 1
     for name in ("recency", "delete", "gists"):
-        _, asked = ask(kit, task, name, stream)
+        _, asked = ask(workspace, task, name, stream)
         assert asked.gold_raw is False
         assert asked.refocuses is None
 
 
 @pytest.mark.parametrize("name", [n for n in CONTENDERS if n != "full"])
-def test_no_contender_exceeds_the_budget(kit, task, name, monkeypatch):
+def test_no_contender_exceeds_the_budget(workspace, task, name, monkeypatch):
     if name == "dense":
         pytest.importorskip(DENSE_PACKAGE, reason="needs the extra dense")
     held = []
@@ -56,14 +58,14 @@ def test_no_contender_exceeds_the_budget(kit, task, name, monkeypatch):
         return forward
 
     monkeypatch.setattr(KVWindow, "append", watched)
-    ask(kit, task, name)
+    ask(workspace, task, name)
     assert held
-    assert all(w_max == kit.config.w_max and rows <= w_max for rows, w_max in held)
+    assert all(w_max == workspace.config.w_max and rows <= w_max for rows, w_max in held)
 
 
-def test_full_takes_part_only_while_the_history_fits(kit, task, fact_task):
+def test_full_takes_part_only_while_the_history_fits(workspace, task, fact_task):
     short = RecallTask(task.history[:200], task.question, "5731")
-    results = evaluate_recall(kit, [task, short], ["ours", "full", "oracle"])
+    results = evaluate_recall(workspace, [task, short], ["ours", "full", "oracle"])
     assert [(r.task, r.contender) for r in results] == [
         (0, "ours"),
         (0, "oracle"),
@@ -72,52 +74,54 @@ def test_full_takes_part_only_while_the_history_fits(kit, task, fact_task):
     ]
 
 
-def test_full_decodes_what_the_plain_model_decodes(kit, task):
+def test_full_decodes_what_the_plain_model_decodes(workspace, task):
     import torch
 
     short = RecallTask(task.history[:200], task.question, "5731")
-    _, asked = ask(kit, short, "full")
+    _, asked = ask(workspace, short, "full")
     text = short.history + f"\nQuestion: {task.question}\nAnswer:"
-    ids = list(kit.base.tokenizer.encode(text))
+    ids = list(workspace.base.tokenizer.encode(text))
     with torch.no_grad():
         for _ in range(6):
-            logits = kit.base.module(torch.tensor([[int(i) for i in ids]])).logits
+            logits = workspace.base.module(torch.tensor([[int(i) for i in ids]])).logits
             ids.append(int(logits[0, -1].argmax()))
-    assert asked.text == kit.base.tokenizer.decode(ids[-6:])
+    assert asked.text == workspace.base.tokenizer.decode(ids[-6:])
 
 
-def test_results_repeat_and_do_not_depend_on_company(kit, task):
-    alone = evaluate_recall(kit, [task], ["random"])
-    among = evaluate_recall(kit, [task], ["bm25", "oracle", "random"])
+def test_results_repeat_and_do_not_depend_on_company(workspace, task):
+    alone = evaluate_recall(workspace, [task], ["random"])
+    among = evaluate_recall(workspace, [task], ["bm25", "oracle", "random"])
     assert alone[0] == among[2]
     other = RecallTask(task.history.replace("zulu", "echo"), task.question, "5731")
-    evaluate_recall(kit, [other], ["ours"])
-    assert evaluate_recall(kit, [task], ["ours"]) == evaluate_recall(kit, [task], ["ours"])
+    evaluate_recall(workspace, [other], ["ours"])
+    assert evaluate_recall(workspace, [task], ["ours"]) == evaluate_recall(
+        workspace, [task], ["ours"]
+    )
 
 
 @pytest.mark.parametrize("name", ["recency", "delete", "bm25", "full"])
-def test_questions_about_one_history_share_rows_and_nothing_else(kit, task, fact_task, name):
+def test_questions_about_one_history_share_rows_and_nothing_else(workspace, task, fact_task, name):
     """Prompts of several lengths: the second closes blocks and drops other ones."""
     text = fact_task["history"][: 300 if name == "full" else 1_000]
     prompts = ["\nQ: zulu?\nA:", "\nQuestion: " + "what is the zulu code? " * 2, "\nWho?\n"]
 
     def logits(history, prompt):
-        read = len(history.tokens)
-        seat = take_seat(name, kit, kit.config, history, read, np.empty((0, 2), np.int64))
-        seat.hear(kit.base.tokenizer.encode(prompt))
-        return seat.measure(kit.base.tokenizer.encode(" 5731, or so it seems"))
+        sample = Sample(workspace.config, history, len(history.tokens), NO_GOLD)
+        session = CONTENDERS[name].open(workspace, sample)
+        session.read_question(workspace.base.tokenizer.encode(prompt))
+        return session.score_tokens(workspace.base.tokenizer.encode(" 5731, or so it seems"))
 
-    history = kit.history(text)
+    history = workspace.history(text)
     shared = [logits(history, prompt) for prompt in prompts]
-    alone = [logits(kit.history_of(history.tokens), prompt) for prompt in prompts]
+    alone = [logits(workspace.history_of(history.tokens), prompt) for prompt in prompts]
     for one, other in zip(shared, alone, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
     assert np.abs(shared[0] - shared[1]).max() > 1e-3
 
 
-def test_fast_and_stream_agree_while_everything_fits(kit, task):
+def test_fast_and_stream_agree_while_everything_fits(workspace, task):
     short = RecallTask(task.history[:40], task.question, "5731")
-    fast, stream = (ask(kit, short, "ours", stream)[1] for stream in (False, True))
+    fast, stream = (ask(workspace, short, "ours", stream)[1] for stream in (False, True))
     assert fast == stream
 
 
@@ -128,9 +132,9 @@ def test_block_picks():
     assert sink_and_newest(10, 1, "").tolist() == [9]
 
 
-def test_bm25_keeps_the_newest_blocks_and_fills_with_newer_ones(kit):
+def test_bm25_keeps_the_newest_blocks_and_fills_with_newer_ones(workspace):
     text = "aaaa bbb" * 10 + "zulu one" + "aaaa bbb" * 5
-    pick = best_blocks(kit.history(text).search.scores, recent=2)
+    pick = best_blocks(workspace.history(text).search.scores, recent=2)
     assert pick(16, 4, "zulu").tolist() == [10, 13, 14, 15]
     assert pick(16, 16, "zulu").tolist() == list(range(16))
     assert pick(16, 1, "zulu").tolist() == [15]

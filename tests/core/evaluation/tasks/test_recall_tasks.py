@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from megacontext.core.evaluation.contenders.workspace import token_spans
+from megacontext.core.evaluation.sessions.history import token_spans
 from megacontext.core.evaluation.tasks.recall import is_right
 from megacontext.core.evaluation.tasks.recall_tasks import (
     RecallTask,

@@ -103,15 +103,15 @@ def test_texts_in_parts_cover_the_text():
 @pytest.mark.slow
 def test_the_bundled_model_answers_what_the_oracle_brings():
     from megacontext.core.config import parse_config
-    from megacontext.core.evaluation.contenders.workspace import Kit
+    from megacontext.core.evaluation.sessions.workspace import EvalWorkspace
     from megacontext.core.evaluation.tasks.corpora import library_texts
     from megacontext.core.evaluation.tasks.recall import evaluate_recall, summarize_recall
 
-    kit = Kit.load(parse_config("w_max: 512\nthreads: 1"))
+    workspace = EvalWorkspace.load(parse_config("w_max: 512\nthreads: 1"))
     options = MakeOptions(512, (8,), 8, ("passkey", "conversation"), facts=1)
-    backend = kit.base.tokenizer.hf.backend_tokenizer
+    backend = workspace.base.tokenizer.hf.backend_tokenizer
     tasks = make_tasks(options, backend, library_texts())
-    figures = summarize_recall(evaluate_recall(kit, tasks, ["oracle", "recency"]))
+    figures = summarize_recall(evaluate_recall(workspace, tasks, ["oracle", "recency"]))
     assert figures["oracle"]["gold_expanded"] == 1
     assert figures["recency"]["accuracy"] == 0
     assert figures["oracle"]["accuracy"] >= 0.5

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from megacontext.core.evaluation.contenders.bm25 import BlockSearch, words_of
-from megacontext.core.evaluation.contenders.cached_encoder import MemoGister
+from megacontext.core.evaluation.sessions.block_search import BlockSearch, words_of
+from megacontext.core.evaluation.sessions.cached_encoder import CachedEncoder
 from megacontext.core.tree.gisters import HashGister
 
 
@@ -20,7 +20,7 @@ def test_a_memo_gives_what_its_gister_gives_and_asks_once():
     inner, tokens = Counting(left_context=2), np.arange(24, dtype=np.uint32).reshape(3, 8)
     tokens[2] = tokens[0]
     left = np.zeros((3, 2), np.uint32)
-    memo = MemoGister(inner)
+    memo = CachedEncoder(inner)
     for part in (slice(0, 3), slice(1, 3), slice(0, 2)):
         made = memo.encode_blocks(tokens[part], left[part])
         for one, other in zip(
@@ -31,7 +31,7 @@ def test_a_memo_gives_what_its_gister_gives_and_asks_once():
 
 
 def test_a_memo_tells_left_context_and_levels_apart():
-    memo = MemoGister(HashGister(dim=8, left_context=1))
+    memo = CachedEncoder(HashGister(dim=8, left_context=1))
     tokens = np.ones((1, 4), np.uint32)
     a, _ = memo.encode_blocks(tokens, np.array([[1]], np.uint32))
     b, _ = memo.encode_blocks(tokens, np.array([[2]], np.uint32))

@@ -1,4 +1,4 @@
-"""Contenders without a tree: some raw blocks in the window, the rest of the history is not."""
+"""A contender's session without a tree: a selection of raw blocks stands in the window."""
 
 from __future__ import annotations
 
@@ -6,53 +6,55 @@ from collections.abc import Callable
 
 import numpy as np
 
-from megacontext.core.evaluation.contenders.engine_contender import Asked
-from megacontext.core.evaluation.contenders.lazy_window import LazyKVWindow
+from megacontext.core.evaluation.sessions.base import AnswerResult
+from megacontext.core.evaluation.sessions.lazy_window import LazyKVWindow
 from megacontext.core.focus.actions import F32, I64
 from megacontext.core.model.layout import Layout
 from megacontext.core.model.tokenizer import Tokenizer
 from megacontext.core.runtime.nll import token_nll
 from megacontext.core.tree.spec import U32
 
-__all__ = ["FixedSeat", "Pick", "best_blocks", "newest_blocks", "sink_and_newest"]
+__all__ = ["BlockSession", "Selection", "best_blocks", "newest_blocks", "sink_and_newest"]
 
-Pick = Callable[[int, int, str], I64]
+Selection = Callable[[int, int, str], I64]
 """(complete blocks, how many fit, text of the newest tokens) -> block numbers, ascending."""
 
 
 def newest_blocks(blocks: int, fit: int, query: str) -> I64:
-    """Far history dropped."""
+    """The newest blocks; distant history is dropped."""
     return np.arange(max(0, blocks - fit), blocks)
 
 
 def sink_and_newest(blocks: int, fit: int, query: str) -> I64:
     """A sliding window with sink tokens: first and newest blocks (Xiao et al., 2024)."""
-    kept = newest_blocks(blocks, fit, query)
-    if len(kept) and fit > 1:
-        kept[0] = 0
-    return kept
+    selected = newest_blocks(blocks, fit, query)
+    if len(selected) and fit > 1:
+        selected[0] = 0
+    return selected
 
 
-def best_blocks(search: Callable[[str], np.ndarray], recent: int) -> Pick:
-    """A search picks blocks; the ``recent`` newest stay, and newer ones fill what is left.
+def best_blocks(search: Callable[[str], np.ndarray], recent: int) -> Selection:
+    """The best blocks of a search, with the ``recent`` newest; ties go to newer blocks.
 
     Args:
         search: F64[blocks] by the text of a query, of the history alone.
     """
 
-    def pick(blocks: int, fit: int, query: str) -> I64:
-        kept = np.zeros(blocks, bool)
+    def select(blocks: int, fit: int, query: str) -> I64:
+        keep_mask = np.zeros(blocks, bool)
         scores = search(query)[:blocks]
-        # The search knows the history alone; what came behind it, as the question, stays too.
+
+        # The search knows the history alone; blocks after it, as the question, are kept too.
         newest = max(min(recent, fit), min(blocks - len(scores), fit))
-        kept[blocks - newest :] = True
+        keep_mask[blocks - newest :] = True
+
         # Ties and blocks without a word of the query: the newest first.
         order = np.lexsort((-np.arange(len(scores)), -scores))
-        order = order[~kept[: len(scores)][order]]
-        kept[order[: max(0, fit - int(kept.sum()))]] = True
-        return np.flatnonzero(kept)
+        order = order[~keep_mask[: len(scores)][order]]
+        keep_mask[order[: max(0, fit - int(keep_mask.sum()))]] = True
+        return np.flatnonzero(keep_mask)
 
-    return pick
+    return select
 
 
 class _Tokens:
@@ -62,13 +64,14 @@ class _Tokens:
         raise AssertionError(f"a window of raw blocks asked for gists of level {level}")
 
 
-class FixedSeat:
-    """One contender over one history; the same interface as ``FocusedSeat``.
+class BlockSession:
+    """A :class:`~.base.ContenderSession` whose window is filled anew by ``select``.
 
     Args:
         window: an exact window, empty or with rows of the same history; its ``w_max`` is the
             budget.
-        tokens: the history read so far.
+        tokens: uint32 [t], the history read so far.
+        select: which complete blocks stand in the window.
         query_tokens: newest tokens whose text is the query.
         gold: token spans I64[m, 2] of the answer, may be empty.
     """
@@ -79,7 +82,7 @@ class FixedSeat:
         tokenizer: Tokenizer,
         block_size: int,
         tokens: U32,
-        pick: Pick,
+        select: Selection,
         query_tokens: int,
         gold: I64,
     ) -> None:
@@ -87,30 +90,30 @@ class FixedSeat:
         self._tokenizer = tokenizer
         self._size = block_size
         self._tokens = tokens
-        self._pick = pick
+        self._select = select
         self._query_tokens = query_tokens
         self._gold = gold
         self._known = len(tokens)
         self._blocks = np.empty(0, np.int64)
-        self._heard: str | None = None
+        self._question: str | None = None
         self._stream = tokenizer.stream()
         self._ended = False
 
     def read(self, tokens: U32) -> None:
-        """More history."""
+        """See :class:`~.base.ContenderSession`."""
         self._tokens = np.concatenate([self._tokens, tokens])
 
-    def ask(self, prompt: U32, limit: int, stop: str, room: int = 0) -> Asked:
-        """A greedy answer; ``room`` leaves that many entries for it, if more than ``limit``."""
+    def ask(self, prompt: U32, limit: int, stop: str, reserve: int = 0) -> AnswerResult:
+        """See :class:`~.base.ContenderSession`."""
         self.read(prompt)
-        self._build(max(limit, room), self._tokenizer.decode(prompt))
+        self._fill_window(max(limit, reserve), self._tokenizer.decode(prompt))
         self._stream = self._tokenizer.stream()
         self._ended = False
         gold_raw = self._gold_raw() if len(self._gold) else None
-        return Asked(self.more(limit, stop), gold_raw, None)
+        return AnswerResult(self.continue_answer(limit, stop), gold_raw, None)
 
-    def more(self, limit: int, stop: str) -> str:
-        """The answer goes on, within what the first ``ask`` left free; empty where it has ended."""
+    def continue_answer(self, limit: int, stop: str) -> str:
+        """See :class:`~.base.ContenderSession`; within the entries that ``ask`` left free."""
         text = ""
         for _ in range(0 if self._ended else limit):
             assert self._window.last is not None
@@ -123,54 +126,58 @@ class FixedSeat:
                 break
         return text.partition(stop)[0] if stop else text
 
-    def hear(self, prompt: U32) -> None:
-        """A question, which stays the query from here on; the answer is measured next."""
+    def read_question(self, prompt: U32) -> None:
+        """See :class:`~.base.ContenderSession`; the question is the query from here on."""
         self.read(prompt)
-        self._heard = self._tokenizer.decode(prompt)
+        self._question = self._tokenizer.decode(prompt)
 
-    def judge(self, tokens: U32) -> tuple[F32, bool]:
-        """NLL F32[t] in nats of the next tokens, and whether each was the likeliest."""
-        self._build(len(tokens), self._heard or "")
-        found, greedy = [], True
+    def loglikelihood(self, tokens: U32) -> tuple[F32, bool]:
+        """See :class:`~.base.ContenderSession`."""
+        self._fill_window(len(tokens), self._question or "")
+        nll: list[F32] = []
+        greedy = True
         for token in tokens:
             assert self._window.last is not None
             logits = self._window.last.logits[-1:]
             greedy &= int(logits[-1].argmax()) == int(token)
-            found.append(token_nll(logits, np.array([token], np.uint32)))
+            nll.append(token_nll(logits, np.array([token], np.uint32)))
             self._window.append([token])
-        return np.concatenate(found), greedy
+        return np.concatenate(nll), greedy
 
-    def measure(self, tokens: U32) -> F32:
-        """NLL F32[t] in nats of the next tokens; the window slides at every block."""
-        found: list[F32] = []
+    def score_tokens(self, tokens: U32) -> F32:
+        """See :class:`~.base.ContenderSession`; the window is filled anew at every block."""
+        nll: list[F32] = []
         for start in range(0, len(tokens), self._size):
             part = tokens[start : start + self._size]
             newest = self._tokens[-self._query_tokens :]
-            self._build(len(part), self._heard or self._tokenizer.decode(newest))
+            self._fill_window(len(part), self._question or self._tokenizer.decode(newest))
             assert self._window.last is not None
-            found.append(token_nll(self._window.last.logits[-1:], part[:1]))
+            nll.append(token_nll(self._window.last.logits[-1:], part[:1]))
             forward = self._window.append(part)
             if len(part) > 1:
-                found.append(token_nll(forward.logits[:-1], part[1:]))
+                nll.append(token_nll(forward.logits[:-1], part[1:]))
             self.read(part)
-        return np.concatenate(found)
+        return np.concatenate(nll)
 
-    def _build(self, room: int, query: str) -> None:
-        """Fill the window with ``room`` entries left."""
+    def _fill_window(self, reserve: int, query: str) -> None:
+        """Fill the window with the selected blocks; ``reserve`` entries stay free."""
         total = len(self._tokens)
         blocks, tail = divmod(total, self._size)
-        fit = max(0, (self._window.w_max - room - tail) // self._size)
-        self._blocks = self._pick(blocks, min(fit, blocks), query)
-        # Rows of the history are shared with the next question; what came behind it is not.
+        fit = max(0, (self._window.w_max - reserve - tail) // self._size)
+        self._blocks = self._select(blocks, min(fit, blocks), query)
+
+        # Rows of the history are reused at the next question; those of what follows it are not.
         shared = self._known // self._size
         if (self._blocks >= shared).sum() < blocks - shared:
             shared, stop = blocks, total
             self._window.start_over(self._window.w_max)
         else:
             stop = self._known
-        kept = self._blocks[self._blocks < shared]
-        layout = Layout(np.zeros(len(kept), np.int8), kept, shared * self._size, stop, self._size)
-        if len(kept) == 0 and stop == shared * self._size:
+
+        # Whole blocks first, then the rest of the history token by token.
+        raw = self._blocks[self._blocks < shared]
+        layout = Layout(np.zeros(len(raw), np.int8), raw, shared * self._size, stop, self._size)
+        if len(raw) == 0 and stop == shared * self._size:
             self._window.start_over(self._window.w_max)  # a layout without rows
         else:
             self._window.rewind(stop)

@@ -7,10 +7,10 @@ import numpy as np
 from megacontext.core.tree import Gister
 from megacontext.core.tree.spec import F32, U32
 
-__all__ = ["MemoGister"]
+__all__ = ["CachedEncoder"]
 
 
-class MemoGister:
+class CachedEncoder:
     """A gister that remembers what it has encoded, by the bytes that went in.
 
     Args:

@@ -15,10 +15,10 @@ from megacontext.core.model.window import SyncStats, TokenSource, VectorSource
 from megacontext.core.tree import Tree
 from megacontext.traces.schema import KVMode
 
-__all__ = ["LazyKVWindow", "OtherGists"]
+__all__ = ["GistOverride", "LazyKVWindow"]
 
 
-class OtherGists:
+class GistOverride:
     """Gist vectors of another tree over the same tokens, e.g. mean-pooled ones."""
 
     def __init__(self, tree: Tree) -> None:
@@ -48,7 +48,7 @@ class LazyKVWindow:
     def __init__(self, window: KVWindow) -> None:
         self._window = window
         self.waits = False
-        self.gists: OtherGists | None = None
+        self.gists: GistOverride | None = None
 
     @property
     def w_max(self) -> int:

@@ -1,18 +1,16 @@
-"""Contenders that focus: a session with some lens over the history."""
+"""A contender's session on the engine: a tree, a lens, an allocator and a lazy window."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 import numpy as np
 
-from megacontext.core.evaluation.contenders.evidence import Evidence, ScoresBlocks, evidence_of
-from megacontext.core.evaluation.contenders.lazy_window import LazyKVWindow
+from megacontext.core.evaluation.sessions.base import AnswerResult
+from megacontext.core.evaluation.sessions.control_lenses import OracleLens
+from megacontext.core.evaluation.sessions.evidence import Evidence, ScoresBlocks, evidence_of
+from megacontext.core.evaluation.sessions.lazy_window import LazyKVWindow
 from megacontext.core.focus import RoundResult, WorkingContext
 from megacontext.core.focus.actions import F32, I64
 from megacontext.core.focus.limits import limits_for
-from megacontext.core.lenses import LensNeeds, Observation, Oracle
-from megacontext.core.lenses.blocks import recency_prior
 from megacontext.core.model.window import SyncStats
 from megacontext.core.runtime.build import EngineParts
 from megacontext.core.runtime.hooks import Hooks
@@ -24,61 +22,30 @@ from megacontext.core.sources import Decode, Question
 from megacontext.core.tree.spec import U32
 from megacontext.traces.schema import Phase, Trigger
 
-__all__ = ["Asked", "FocusedSeat", "GoldLens", "MetricsSink", "StillLens", "is_raw"]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """An answer: its text, whether all gold was raw when decoding began (None: gold unknown),
-    how many refocuses after the question's first token that took (None: it never was), and what
-    the question's rounds say about the gold (None: gold unknown, or nothing focuses)."""
-
-    text: str
-    gold_raw: bool | None
-    refocuses: int | None
-    evidence: Evidence | None = None
-
-
-@dataclass
-class GoldLens:
-    """The oracle with the truth built in: 1 for every node that overlaps ``spans`` I64[m, 2].
-
-    It knows no more than the others before the question: ``asked`` is set when it comes.
-    """
-
-    spans: I64
-    asked: bool = False
-    name: str = "oracle"
-    requires = LensNeeds()
-
-    def score(self, observation: Observation) -> F32:
-        """See :class:`~megacontext.core.lenses.base.Lens`."""
-        return Oracle().score(replace(observation, wanted=self.spans if self.asked else None))
-
-
-@dataclass(frozen=True)
-class StillLens:
-    """Gists without a lens: nothing moves by choice, the oldest is made coarser when it must."""
-
-    name: str = "none"
-    requires = LensNeeds()
-
-    def score(self, observation: Observation) -> F32:
-        """See :class:`~megacontext.core.lenses.base.Lens`."""
-        return recency_prior(observation)
+__all__ = ["EngineSession", "MetricsSink", "is_raw"]
 
 
 def is_raw(context: WorkingContext, spans: I64) -> bool:
-    """Whether no gist stands for any token of ``spans`` I64[m, 2]."""
+    """Whether no gist covers any token of ``spans`` I64[m, 2]."""
     gists = context.levels > 0
     starts = context.starts[gists]
     stops = np.append(context.starts, context.n_tokens - context.tail_tokens)[1:][gists]
-    touched = (starts < spans[:, 1:]) & (stops > spans[:, :1])
-    return not bool(touched.any())
+    overlaps = (starts < spans[:, 1:]) & (stops > spans[:, :1])
+    return not bool(overlaps.any())
 
 
 class MetricsSink(NullSink):
-    """Collects NLL and refocuses where a trace would be written."""
+    """Collects the NLL and the refocuses of a session.
+
+    Args:
+        context: the session's working context.
+        gold: token spans I64[m, 2] of the answer, may be empty.
+
+    Attributes:
+        nll: F32[t] in nats of each append.
+        rounds: rounds of each refocus since :meth:`watch`.
+        reached: number of refocuses until all gold was raw; None if it is not yet.
+    """
 
     def __init__(self, context: WorkingContext, gold: I64) -> None:
         super().__init__()
@@ -110,19 +77,19 @@ class MetricsSink(NullSink):
             self.reached = self.refocuses
 
 
-class FocusedSeat:
-    """One contender over one history.
+class EngineSession:
+    """A :class:`~.base.ContenderSession` that refocuses.
 
     Args:
         parts: cold-started over as much of the history as no model needs to read.
         gold: token spans I64[m, 2] of the answer, may be empty.
-        held: compute nothing before the first token is decoded or measured.
+        lazy: compute nothing before the first token is decoded or scored.
     """
 
-    def __init__(self, parts: EngineParts, gold: I64, held: bool) -> None:
+    def __init__(self, parts: EngineParts, gold: I64, lazy: bool) -> None:
         assert isinstance(parts.window, LazyKVWindow)
         self._window = parts.window
-        self._window.waits = held
+        self._window.waits = lazy
         self._gold = gold
         self._gold_raw: bool | None = None
         self._spans_raw: tuple[bool, ...] = ()
@@ -145,37 +112,34 @@ class FocusedSeat:
             self._session.warm_up()
 
     def read(self, tokens: U32) -> None:
-        """More history, with the refocuses of a session."""
+        """See :class:`~.base.ContenderSession`; with the refocuses of a session."""
         self._session.append(tokens)
 
-    def ask(self, prompt: U32, limit: int, stop: str, room: int = 0) -> Asked:
-        """The question's refocuses, then a greedy answer; the budget makes room by itself."""
+    def ask(self, prompt: U32, limit: int, stop: str, reserve: int = 0) -> AnswerResult:
+        """See :class:`~.base.ContenderSession`; the budget frees entries by itself."""
         lens = self._session.parts.lens
-        if isinstance(lens, GoldLens):
-            lens.asked = True
+        if isinstance(lens, OracleLens):
+            lens.active = True
         self._sink.watch()
         outcome = self._script.run([Question(prompt, "", "", limit, stop)])
         reached = self._sink.reached if self._gold_raw else None
-        text = outcome.answers[-1].text
-        return Asked(text, self._gold_raw, reached, self._evidence())
+        return AnswerResult(outcome.answers[-1].text, self._gold_raw, reached, self._evidence())
 
-    def more(self, limit: int, stop: str) -> str:
-        """The answer goes on; empty where it has ended."""
+    def continue_answer(self, limit: int, stop: str) -> str:
+        """See :class:`~.base.ContenderSession`."""
         parts = self._session.parts
         count = parts.tree.n_tokens
         if int(parts.tree.tokens(count - 1, count)[0]) == parts.base.tokenizer.eos_id:
             return ""
-        self._session.answering = True  # what the question opened stays open
+        self._session.answering = True  # what the question expanded stays expanded
         self._script.run([Decode(limit, stop)])
         self._session.answering = False
         return self._script.outcome.decoded[-1]
 
     def _evidence(self) -> Evidence | None:
-        session = self._session
         if self._gold_raw is None:
             return None
-        config = session.config
-        lens = session.parts.lens
+        config, lens = self._session.config, self._session.parts.lens
         return evidence_of(
             self._sink.rounds,
             self._gold,
@@ -185,12 +149,12 @@ class FocusedSeat:
             lens.block_scores() if isinstance(lens, ScoresBlocks) else None,
         )
 
-    def hear(self, prompt: U32) -> None:
-        """A question with its refocuses; the answer is measured next."""
+    def read_question(self, prompt: U32) -> None:
+        """See :class:`~.base.ContenderSession`."""
         self.ask(prompt, 0, "")
 
-    def judge(self, tokens: U32) -> tuple[F32, bool]:
-        """NLL F32[t] in nats of the next tokens, and whether each was the likeliest."""
+    def loglikelihood(self, tokens: U32) -> tuple[F32, bool]:
+        """See :class:`~.base.ContenderSession`."""
         self._build_window()
         self._sink.nll.clear()
         greedy = True
@@ -200,8 +164,8 @@ class FocusedSeat:
             self._session.append(np.array([token], np.uint32))
         return np.concatenate(self._sink.nll), greedy
 
-    def measure(self, tokens: U32) -> F32:
-        """NLL F32[t] in nats of the next tokens, read as a session reads them."""
+    def score_tokens(self, tokens: U32) -> F32:
+        """See :class:`~.base.ContenderSession`."""
         self._build_window()
         self._sink.nll.clear()
         self._session.append(tokens)
