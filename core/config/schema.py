@@ -174,6 +174,13 @@ class FocusConfig:
         low=0,
         high=4096,
     )
+    lag: int = option(
+        0,
+        "tokens decoded between a closed block's refocus and its edit of the window, which rides in "
+        "the forward of the next token; questions, turns and echoes never wait",
+        low=0,
+        high=1023,
+    )
     question: QuestionConfig = field(default_factory=QuestionConfig)
 
 
