@@ -176,8 +176,8 @@ class FocusConfig:
     )
     lag: int = option(
         0,
-        "tokens decoded between a closed block's refocus and its edit of the window, which rides in "
-        "the forward of the next token; questions, turns and echoes never wait",
+        "tokens decoded between a closed block's refocus and its edit of the window, which is then "
+        "computed with the next token; questions, turns and echoes never wait",
         low=0,
         high=1023,
     )
