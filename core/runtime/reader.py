@@ -13,7 +13,7 @@ from megacontext.core.focus.actions import I8
 from megacontext.core.model.layout import Layout
 from megacontext.core.model.window import SyncStats
 from megacontext.core.runtime.build import EngineParts
-from megacontext.core.runtime.nll import check_nll, token_nll
+from megacontext.core.runtime.nll import PendingNLL, check_nll, token_nll
 from megacontext.core.tree.spec import F32, U32
 from megacontext.traces.schema import Trigger
 
@@ -119,9 +119,10 @@ class WindowReader:
         # One forward at a time: the logits of a long text would fill the memory.
         for at in range(0, len(tokens), window.max_rows):
             part, before = tokens[at : at + window.max_rows], window.last
+            first = None if before is None else PendingNLL(before.logits[-1:], part[:1])
             forward = window.append(part)
-            if before is not None:
-                nll[at] = token_nll(before.logits[-1:], part[:1])[0]
+            if first is not None:  # the host need not wait for the forward
+                nll[at] = first.wait()[0]
             if len(forward.logits) > 1:
                 nll[at + 1 : at + len(part)] = token_nll(forward.logits[:-1], part[1:])
             hidden.append(forward.hidden)
