@@ -37,7 +37,7 @@ class PendingNLL:
         if loss.is_cuda:
             self._nll = torch.empty(loss.shape, dtype=torch.float32, pin_memory=True)
             self._nll.copy_(loss, non_blocking=True)
-            self._copied = torch.cuda.Event()
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._copied.record()
         else:
             self._nll = loss
