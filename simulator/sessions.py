@@ -91,26 +91,34 @@ class _Window:
 
     def __init__(self, w_max: int) -> None:
         self.w_max = w_max
-        self.n_tokens = 0
+        self.n_tokens = self._rows = 0
         self.last: Forward | None = None
+
+    def __len__(self) -> int:
+        """Rows in use."""
+        return self._rows
 
     def append(self, tokens: Any) -> Forward:
         """See :class:`~megacontext.core.model.token_window.TokenWindow`."""
         ids = np.asarray(tokens).tolist()
         rows = [_logits(token, self.n_tokens + at) for at, token in enumerate(ids)]
         self.n_tokens += len(ids)
+        self._rows += len(ids)
         forward = Forward(torch.stack(rows), torch.zeros(len(ids), 1))
         self.last = Forward(forward.logits[-1:], forward.hidden[-1:])
         return forward
 
     def sync(
-        self, layout: Any, vectors: Any, tokens: Any, reread: int = 0, keep_last: bool = False
+        self, layout: Any, vectors: Any, tokens: Any, reread: int = 0, fuse: bool = False
     ) -> SyncStats:
         """Reads every row of the layout, so that one which is not there fails."""
         for level in set(layout.levels.tolist()):
             if level:
                 vectors(level, layout.index[layout.levels == level])
         self.n_tokens = layout.n_tokens
+        raw = int(np.count_nonzero(layout.levels == 0))
+        self._rows = layout.n_tokens - layout.tail_start + raw * layout.block_size
+        self._rows += len(layout.levels) - raw
         if not self.n_tokens:
             return SyncStats(0, self.mode, None)
         newest = int(tokens(layout.n_tokens - 1, layout.n_tokens)[0])

@@ -51,6 +51,7 @@ class _Message:
     rows: int
 
 
+_LITTLE_ENDIAN = 0
 _END_OF_STREAM = _Message(0, 8, 0)
 
 
@@ -173,6 +174,18 @@ def scan(handle: FileHandle, start: int, size: int, footer: bool) -> Scan:
     return Scan(blocks, damage, position, finished)
 
 
+def _byte_order(metadata: bytes) -> int:
+    """What a schema message says of its numbers; -1 where it cannot be told."""
+    try:
+        message = struct.unpack_from("<I", metadata, 0)[0]
+        header = _field(metadata, message, 2)
+        header += struct.unpack_from("<I", metadata, header)[0]
+        at = _field(metadata, header, 0)
+        return int(struct.unpack_from("<h", metadata, at)[0]) if at else _LITTLE_ENDIAN
+    except struct.error:
+        return -1
+
+
 def read_schema(handle: FileHandle, name: str) -> tuple[pa.Schema, int]:
     """The schema of the trace and the offset of its first batch.
 
@@ -188,6 +201,9 @@ def read_schema(handle: FileHandle, name: str) -> tuple[pa.Schema, int]:
     if message is None or message.kind != _SCHEMA:
         raise TraceError(f"{name} was cut or damaged inside its schema; nothing can be read.")
     raw = handle.pread(DATA_START, message.length)
+    if _byte_order(raw[8:]) != _LITTLE_ENDIAN:
+        # Arrow would swap the bytes of every number on the way.
+        raise TraceError(f"{name} has a damaged schema: its byte order is not little-endian.")
     try:
         schema = pa.ipc.read_schema(pa.py_buffer(raw))
         _ = schema.names  # decoded here, where a damaged one can be told
