@@ -189,7 +189,8 @@ def shrink_failure(
                 config = plainer
         short = shrink(failure.operations, partial(fails, config), simpler, max_tries)
         last = attempt(config, short)
-    assert last is not None
+    if last is None:  # it comes and goes, as what is not deterministic does
+        return failure
     return replace(last, commit=failure.commit)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from megacontext.simulator import failures
 from megacontext.simulator.config import WorldConfig
 from megacontext.simulator.failures import Failure, load_failure
 from megacontext.simulator.operations import check_operations, simpler
@@ -74,3 +75,10 @@ def test_a_file_that_is_no_json_or_missing_is_refused(tmp_path: Path) -> None:
 def test_operations_must_be_a_list() -> None:
     with pytest.raises(ConfigError, match="no list"):
         check_operations({"append": 1})
+
+
+def test_a_failure_that_comes_and_goes_is_kept_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    failure = Failure(WorldConfig(), [["append", 3], ["refocus"]], "budget", "1 over")
+    tries = iter([failure] * 3)
+    monkeypatch.setattr(failures, "attempt", lambda config, operations: next(tries, None))
+    assert failures.shrink_failure(failure) == failure
