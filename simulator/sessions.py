@@ -20,20 +20,16 @@ import torch
 
 from megacontext.core.config import Config, parse_config
 from megacontext.core.config.load import dump_config
+from megacontext.core.focus import smallest_w_max
 from megacontext.core.lenses import make_lens
-from megacontext.core.model.base import Forward
-from megacontext.core.model.window import SyncStats
 from megacontext.core.rng import generator
-from megacontext.core.runtime.asking import answer_turn, inject
 from megacontext.core.runtime.build import EngineParts, assemble
-from megacontext.core.runtime.controller import NullController, Stop
 from megacontext.core.runtime.pretrained import resolve_kinds
 from megacontext.core.runtime.recorder import Recorder
 from megacontext.core.runtime.resume import Resumed, restore
 from megacontext.core.runtime.script import ScriptRunner
 from megacontext.core.runtime.session import Session
 from megacontext.core.runtime.skip_replayed import ReplaySkipper
-from megacontext.core.runtime.socket_controller import set_knob
 from megacontext.core.sources import Decode, Event, Ingest, Mark, Plant, Question
 from megacontext.core.tree import HashGister, Tree, TreeSpec
 from megacontext.simulator.checks.invariant import InvariantError
@@ -41,95 +37,26 @@ from megacontext.simulator.checks.trace import check_rows_follow
 from megacontext.simulator.faults import At, Fate, Killed, SimDisk
 from megacontext.simulator.faults.base import is_changing
 from megacontext.simulator.faults.kill import die
-from megacontext.traces.errors import ConfigError, SourceError, TraceError
+from megacontext.simulator.session_parts import (
+    LETTERS,
+    VOCAB,
+    DrawnCommands,
+    HashWindow,
+    LetterTokenizer,
+)
+from megacontext.traces.errors import SourceError, TraceError
 from megacontext.traces.meta import TraceMeta
 from megacontext.traces.reader import TraceReader
 from megacontext.traces.row import TraceRow
-from megacontext.traces.schema import KVMode
 from megacontext.traces.writer import TraceWriter
 
 __all__ = ["SessionLife", "SessionWorld", "check_same_rows"]
 
 _TREE, _TRACE = Path("/sim/tree"), Path("/sim/run.arrow")
-_VOCAB = 24
-"""So few that n-grams of two and three tokens come back all the time."""
-_LETTERS = "abcdefghijklmnopqrstuvw?"
+_MOST_BLOCKS = 180
+"""No drawn source has more."""
 _DIM, _KEY_DIM = 4, 2
 _COMPARED = ("levels", "new_tokens", "scores", "actions", "rejected", "appended_levels")
-
-
-class _Tokenizer:
-    """One letter a token; the last one ends a question."""
-
-    chat = None
-    start_ids: tuple[int, ...] = ()
-    end_ids: frozenset[int] = frozenset()
-
-    def encode(self, text: str) -> np.ndarray:
-        """U32[t]; letters that the vocabulary lacks are left out."""
-        return np.array([_LETTERS.index(c) for c in text if c in _LETTERS], np.uint32)
-
-    def stream(self) -> _Tokenizer:
-        return self
-
-    def push(self, tokens: Any) -> list[str]:
-        """The text of each token."""
-        return [_LETTERS[int(token)] for token in tokens]
-
-
-def _logits(token: int, position: int) -> torch.Tensor:
-    """F32[V] after ``token`` at ``position``: a function of the two alone."""
-    mixed = (token * 0x9E3779B1 + position * 0x85EBCA6B + 1) % (1 << 32)
-    values = [(mixed * (i + 3) * 2654435761) % 1021 / 256 for i in range(_VOCAB)]
-    return torch.tensor(values, dtype=torch.float32)
-
-
-class _Window:
-    """A window whose model reads one token and its place, and that checks what it is told."""
-
-    mode, max_rows, notes = KVMode.EXACT, 64, ()
-
-    def __init__(self, w_max: int) -> None:
-        self.w_max = w_max
-        self.n_tokens = self._rows = 0
-        self.last: Forward | None = None
-
-    def __len__(self) -> int:
-        """Rows in use."""
-        return self._rows
-
-    def append(self, tokens: Any) -> Forward:
-        """See :class:`~megacontext.core.model.token_window.TokenWindow`."""
-        ids = np.asarray(tokens).tolist()
-        rows = [_logits(token, self.n_tokens + at) for at, token in enumerate(ids)]
-        self.n_tokens += len(ids)
-        self._rows += len(ids)
-        forward = Forward(torch.stack(rows), torch.zeros(len(ids), 1))
-        self.last = Forward(forward.logits[-1:], forward.hidden[-1:])
-        return forward
-
-    def sync(
-        self, layout: Any, vectors: Any, tokens: Any, reread: int = 0, fuse: bool = False
-    ) -> SyncStats:
-        """Reads every row of the layout, so that one which is not there fails."""
-        for level in set(layout.levels.tolist()):
-            if level:
-                vectors(level, layout.index[layout.levels == level])
-        self.n_tokens = layout.n_tokens
-        raw = int(np.count_nonzero(layout.levels == 0))
-        self._rows = layout.n_tokens - layout.tail_start + raw * layout.block_size
-        self._rows += len(layout.levels) - raw
-        if not self.n_tokens:
-            return SyncStats(0, self.mode, None)
-        newest = int(tokens(layout.n_tokens - 1, layout.n_tokens)[0])
-        logits = _logits(newest, layout.n_tokens - 1)[None]
-        self.last = Forward(logits, torch.zeros(1, 1))
-        return SyncStats(0, self.mode, None)
-
-    def attention_mass(self, layout: Any, queries: int) -> np.ndarray:
-        """Even over the entries."""
-        n = len(layout.levels) + 1
-        return np.full((1, n), 1 / n, np.float32)
 
 
 @dataclass
@@ -143,43 +70,6 @@ class SessionLife:
 
     nth: int = 0
     fate: Fate | None = None
-
-
-class _Hand(NullController):
-    """Somebody at the controls: at drawn moments one command, of every kind."""
-
-    def __init__(self, seed: int, chance: float) -> None:
-        self._rng, self._chance = generator(seed, "session.hand"), chance
-        self.done: Counter[str] = Counter()
-
-    def serve(self, session: Session) -> None:
-        """See :class:`~megacontext.core.runtime.controller.Controller`."""
-        if session.answering or self._rng.random() >= self._chance:
-            return
-        kind = ("n_diff", "tau", "w_max", "text", "ask", "marker", "stop")[self._rng.integers(7)]
-        number = int(self._rng.integers(1, 8))
-        self.done[kind] += 1
-        try:
-            self._carry_out(kind, number, session)
-        except ConfigError:
-            self.done["refused"] += 1
-
-    def _carry_out(self, kind: str, number: int, session: Session) -> None:
-        match kind:
-            case "n_diff":
-                set_knob(session, "focus.n_diff", number)
-            case "tau":
-                set_knob(session, "focus.tau_expand", number / 16)
-            case "w_max":
-                set_knob(session, "w_max", session.parts.config.w_max - number)
-            case "text":
-                inject(session, _LETTERS[: 2 * number])
-            case "ask":
-                answer_turn(session, _LETTERS[number : 2 * number] + "?", 5, "")
-            case "marker":
-                session.sink.marker(f"mark {number}")
-            case "stop" if number == 1:
-                raise Stop
 
 
 @dataclass
@@ -211,10 +101,13 @@ class SessionWorld:
 
     def _settings(self, rng: np.random.Generator, size: int, levels: int) -> Config:
         lens = ("random", "recency", "bm25")[int(rng.integers(3))]
+        # The whole history has to fit as nodes of the coarsest level.
+        least = smallest_w_max(size, levels, 1) + _MOST_BLOCKS * size // size**levels
         settings = [
             f"seed={self.seed}",
             f"block_size={size}",
-            f"w_max={max(64, 24 * size) + int(rng.integers(16))}",
+            f"w_max={least + int(rng.integers(4 * size))}",
+            "focus.protected_blocks=1",
             f"tree.max_levels={levels}",
             "tree.storage=disk",
             f"tree.path={_TREE}",
@@ -244,7 +137,7 @@ class SessionWorld:
                 at = int(rng.integers(len(said) - count))
                 tokens = said[at : at + count]
             else:
-                tokens = rng.integers(0, _VOCAB - 1, count).tolist()
+                tokens = rng.integers(0, VOCAB - 1, count).tolist()
             said.extend(tokens)
             return np.array(tokens, np.uint32)
 
@@ -297,7 +190,7 @@ class SessionWorld:
             prefix_rows=restored.rows or None,
         )
         with writer:
-            hand = _Hand(self.seed * 1009 + self.lives, self.chance)
+            hand = DrawnCommands(self.seed * 1009 + self.lives, self.chance)
             session = Session(parts, Recorder(writer), hand)
             session.restore(restored)
             if restored.rows:
@@ -324,12 +217,17 @@ class SessionWorld:
         """The parts where the trace and the tree end.
 
         Rows reach stable storage when a trace is finished, so a power cut may leave none, or
-        zeros. That has to be said, and the run begins anew.
+        zeros. That has to be said, and the run begins anew. So it does where the tree has tokens and
+        the trace no row yet, as nobody can tell whether this run brought them.
         """
         if self.disk.exists(_TRACE):
             parts = self._parts()
             try:
-                return parts, restore(parts, _TRACE, self.disk)
+                restored = restore(parts, _TRACE, self.disk)
+                if restored.rows or not parts.tree.n_tokens:
+                    return parts, restored
+                self.sometimes["no_row_yet"] += 1
+                parts.close()
             except TraceError:
                 if not self._power_failed:
                     raise
@@ -361,7 +259,7 @@ class SessionWorld:
             "fp16",
             "simulator",
             "hash",
-            _VOCAB,
+            VOCAB,
         )
         if self.disk.exists(_TREE / "manifest.json"):
             tree = Tree.open(_TREE, gister, files=self.disk)
@@ -369,15 +267,15 @@ class SessionWorld:
             tree = Tree.create(spec, gister, _TREE, self.disk, now_ns=0)
         base: Any = SimpleNamespace(
             name="simulator",
-            tokenizer=_Tokenizer(),
+            tokenizer=LetterTokenizer(),
             window=1 << 20,
-            vocab_size=_VOCAB,
+            vocab_size=VOCAB,
             device=torch.device("meta"),  # no core of its own for gists
             dtype=torch.float32,
         )
         lens = make_lens(config.lens.kind, {})
-        window = _Window(config.w_max)
-        return assemble(config, base, gister, tree, lens, window, pieces=list(_LETTERS))
+        window = HashWindow(config.w_max)
+        return assemble(config, base, gister, tree, lens, window, pieces=list(LETTERS))
 
     def _metadata(self) -> dict[str, str]:
         config = self.config
@@ -412,7 +310,10 @@ class SessionWorld:
         """The tree holds the tokens of the trace, and is sound."""
         tokens = np.concatenate([row.new_tokens for row in rows])
         with Tree.open(_TREE, files=self.disk, write=False) as reader:
-            if not np.array_equal(reader.tokens(0, reader.n_tokens), tokens):
+            held = reader.tokens(0, reader.n_tokens)
+            if self._typed:
+                held = held[: len(tokens)]  # typed text whose row was lost may follow
+            if not np.array_equal(held, tokens):
                 raise InvariantError("session", "the tree and the trace hold other tokens")
             if said := reader.verify():
                 raise InvariantError("session", said[0])

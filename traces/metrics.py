@@ -94,6 +94,8 @@ def _rows(reader: TraceReader, start: int = 0) -> Iterator[dict[str, Any]]:
             row: dict[str, Any] = {name: values[j] for name, values in scalars.items()}
             for name, (flat, offsets) in lists.items():
                 row[name] = flat[offsets[j] : offsets[j + 1]]
+            if len(row["levels"]) and row["levels"].min() < 0:
+                continue  # a flipped sign; the checksum, which nobody read here, says so, too
             yield row | {"row": first + j}
 
 

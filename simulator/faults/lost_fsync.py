@@ -18,8 +18,8 @@ __all__ = ["LostFsync"]
 
 @dataclass(frozen=True)
 class LostFsync(Fault):
-    """The n-th sync does nothing; power fails up to twenty changing calls later, so that a file
-    which comes later in a commit may be ahead of this one."""
+    """The n-th sync does nothing; power fails at once, before the next sync brings what this one
+    did not, or up to twenty changing calls later, when other files may be ahead of this one."""
 
     name: ClassVar[str] = "lost_fsync"
 
@@ -28,7 +28,8 @@ class LostFsync(Fault):
 
         def lie(call: Call) -> bool:
             world.lied()
-            world.arm(self.name, At(1 + salt % 20, is_changing, die), fate)
+            longest = (2, 7, 20)[salt // 32 % 3]
+            world.arm(self.name, At(1 + salt % longest, is_changing, die), fate)
             return True
 
         world.arm(self.name, At(nth, is_sync, lie), fate)

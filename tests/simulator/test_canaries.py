@@ -1,6 +1,6 @@
 """Deliberate bugs, planted one at a time: the fuzz loop must find each of them, and fast.
 
-``python tests/simulator/test_canaries.py`` prints the table of ``docs/simulator.md``.
+``canary_table.py`` beside this file makes the table of ``docs/simulator.md``.
 """
 
 from __future__ import annotations
@@ -101,23 +101,3 @@ def test_a_canary_shrinks_to_a_short_list() -> None:
     short = shrunk(canary, caught.failure)
     assert len(short.operations) <= 12
     assert short.kind == caught.failure.kind
-
-
-def main() -> None:
-    """Print the table of the documentation."""
-    print("| canary | caught by | worlds | steps | shrunk to |\n|---|---|---:|---:|---:|")
-    for canary in CANARIES:
-        caught = hunt(canary)
-        if caught is None:
-            print(f"| {canary.name} | **survived** | | {MAX_STEPS} | |", flush=True)
-            continue
-        short = shrunk(canary, caught.failure)
-        print(
-            f"| {canary.name} | {caught.failure.kind} | {caught.worlds} | {caught.steps} | "
-            f"{len(short.operations)} |",
-            flush=True,
-        )
-
-
-if __name__ == "__main__":
-    main()

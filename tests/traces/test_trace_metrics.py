@@ -252,3 +252,16 @@ def test_a_row_with_two_phases_counts_each_token_in_its_own(run):
         figures = metrics_of(reader)
         assert figures["nll_ingest"] == pytest.approx((1 + 1 + 3 + 3) / 4)
         assert figures["nll_decode"] == pytest.approx((8 + 8 + 8 + 9) / 4)
+
+
+def test_a_level_whose_sign_flipped_leaves_its_row_out(tmp_path, meta):
+    path = tmp_path / "run.arrow"
+    levels = [np.array(row, np.int8) for row in ([1, 0], [1, -2], [1, 0])]
+    with TraceWriter(path, meta, threaded=False) as writer:
+        for step, frontier in enumerate(levels):
+            writer.put(
+                TraceRow(step=step, history_tokens=8, levels=frontier, budget_used=5, w_max=100)
+            )
+    with TraceReader.open(path) as reader:
+        assert series_of(reader).step.tolist() == [0, 2]
+        assert metrics_of(reader)["rows"] == 3
