@@ -311,7 +311,7 @@ class Focus:
         forced: list[Actions] = []
         found = self._candidates(frontier, scores, disarmed, forced)
         free = context.free
-        headroom = max(size, self._round_limits.headroom)
+        headroom = size + self._round_limits.headroom
         kept = self._round_limits.keep_newest
         near = context.n_tokens // size - kept  # number of the first block to keep
         while free < headroom and self._round == 0:
