@@ -79,7 +79,13 @@ class InspectorApp(EngineApp):
         (105, "-medium"),
         (165, "-wide"),
     ]
-    VERTICAL_BREAKPOINTS = [(0, "-low"), (18, "-short"), (34, "-high"), (50, "-tall")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [  # noqa: RUF012
+        (0, "-slit"),
+        (11, "-low"),
+        (18, "-short"),
+        (34, "-high"),
+        (50, "-tall"),
+    ]
     BOXES: ClassVar[dict[str, tuple[int, ...]]] = {"left": (1, 2, 3, 4), "right": (5, 6, 8)}
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(c.key, f"run('{c.id}')", FOOTER.get(c.id, c.help), show=c.id in FOOTER, id=c.id,
@@ -194,6 +200,7 @@ class InspectorApp(EngineApp):
     def _arrange(self, frame: Frame, before: Frame | None) -> None:
         """Which panes are on screen: all, or the maximized one; log, inspector or both."""
         base = self.screen_stack[0]
+        base.set_class(18 <= self.size.height < 23, "-squat")
         chosen = frame.view.maximized
         both = self.session.explaining = self.size.height >= 50
         for pane in base.query("#body Pane").results(Pane):
@@ -239,7 +246,10 @@ class InspectorApp(EngineApp):
     def _available(self, command: Command) -> bool:
         if command.diff and not self.COMPARES:
             return False
-        return not command.live or self.source.status().controllable
+        status = self.source.status()
+        if command.growing and not status.growing:
+            return False
+        return not command.live or status.controllable
 
     def to_difference(self, direction: int) -> None:
         """For the view of two runs."""
@@ -261,7 +271,11 @@ class InspectorApp(EngineApp):
         return lambda: self.action_run(name)
 
     async def action_quit(self) -> None:
-        """ctrl+q and ctrl+c leave the way q does."""
+        """ctrl+q leaves the way q does."""
+        self.action_run("quit")
+
+    def action_help_quit(self) -> None:
+        """ctrl+c, too."""
         self.action_run("quit")
 
     def back_out(self) -> None:

@@ -110,7 +110,7 @@ def test_a_refused_command_comes_back_as_a_sentence(tmp_path: Path) -> None:
     control.knob("w_max", 3)
     control.detach()
     engine.close()
-    assert control.answers() == ["set: set is refused; try another."]
+    assert control.answers() == ["The engine refused: set is refused; try another."]
     assert control.answers() == []
 
 
