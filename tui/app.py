@@ -141,7 +141,7 @@ class InspectorApp(EngineApp):
         yield StoryLine()
         yield OverviewPane()
         yield Scrubber()
-        yield Footer(compact=True, show_command_palette=False)
+        yield Footer(compact=True)
 
     def on_mount(self) -> None:
         self.redraw()
@@ -344,6 +344,10 @@ class InspectorApp(EngineApp):
 
     def on_text_pane_scrolled(self, message: TextPane.Scrolled) -> None:
         self.session.scroll_text(message.lines)
+        self.redraw()
+
+    def on_text_pane_word_picked(self, message: TextPane.WordPicked) -> None:
+        self.session.search(message.word)
         self.redraw()
 
     def on_time_pane_sought(self, message: TimePane.Sought) -> None:

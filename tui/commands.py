@@ -258,6 +258,7 @@ FOOTER: dict[str, str] = {
     "next_marker": "marker",
     "focus": "focus",
     "drill": "drill",
+    "back_out": "back",
     "extremes": "worst",
     "search": "find",
     "copy": "copy",

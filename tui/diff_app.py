@@ -134,7 +134,7 @@ class DiffApp(InspectorApp):
         yield DifferencePane()
         yield StoryLine()
         yield Scrubber()
-        yield Footer(compact=True, show_command_palette=False)
+        yield Footer(compact=True)
 
     @property
     def leader(self) -> str:

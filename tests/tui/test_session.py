@@ -161,7 +161,7 @@ def test_a_mark_in_a_live_session_goes_to_the_engine(fake, clock) -> None:
 def test_what_the_engine_turned_down_is_said(fake, clock) -> None:
     source = fake(mode="LIVE", visible=10)
     session = Session(source, clock)
-    source.control.failures = ["The engine refused: w_max is 3; it must be at least 96."]
+    source.control.failures = ["w_max is 3; it must be at least 96."]
     assert session.tick()
     assert "w_max is 3" in session.notice
 
