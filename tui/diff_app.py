@@ -35,6 +35,7 @@ from megacontext.tui.widgets import (
     StoryLine,
     TextPane,
     TitleLine,
+    TwoRunsPane,
     WaterfallPane,
 )
 
@@ -133,6 +134,7 @@ class DiffApp(InspectorApp):
             yield _Side("right", "B")
         yield DifferencePane()
         yield StoryLine()
+        yield TwoRunsPane()
         yield Scrubber()
         yield Footer(compact=True)
 
@@ -183,6 +185,12 @@ class DiffApp(InspectorApp):
             what = "later" if direction > 0 else "earlier"
             self.session.notice = f"No {what} difference up to here; the same key looks further."
 
+    def tick(self) -> None:
+        super().tick()
+        source = self.follower.source
+        if source.vitals().num_rows < source.num_rows:
+            self.redraw()  # which lets the follower read on
+
     def redraw(self) -> None:
         """Bring the other side to the same history, then draw both."""
         if not self.laid_out:
@@ -203,6 +211,9 @@ class DiffApp(InspectorApp):
         difference.apart = self._apart()
         difference.show(pair[0])
         base.query_one(StoryLine).show(frame)
+        overview = base.query_one(TwoRunsPane)
+        overview.other, overview.letters = other, self.leader + ("B" if self.leader == "A" else "A")
+        overview.show(frame)
         base.query_one(Scrubber).show(frame)
         if before is None or before.status != frame.status:
             self.refresh_bindings()

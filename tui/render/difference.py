@@ -122,7 +122,7 @@ def _apart(canvas: Canvas, apart: Apart) -> None:
         if x + len(said) + 12 > canvas.width:
             canvas.text(x, 1, f"+{left} more keys", Role.DIM)
             break
-        x = canvas.text(x, 1, f"{said} · ", Role.TEXT)
+        x = canvas.text(x, 1, f"{said}{' · ' if left > 1 else ''}", Role.TEXT)
 
 
 def _numbers(canvas: Canvas, first: Frame, second: Frame) -> None:

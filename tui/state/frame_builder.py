@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from megacontext.tui.sources.node_history import LifeScan, NodeLife
-from megacontext.tui.sources.row_model import F64, I64, RowModel
+from megacontext.tui.sources.row_model import F64, I64, RowModel, swap_rates
 from megacontext.tui.sources.source import Source
 from megacontext.tui.state.action_lines import LogView
 from megacontext.tui.state.action_log import ActionLog
@@ -304,6 +304,10 @@ class Viewing:
         def lane(name: str) -> F64:
             """From the vitals where they were read, else from the rows that were."""
             read = getattr(vitals, name)[run].astype(np.float64)
+            if len(read) == len(rows):
+                return read
+            if name == "swap":
+                return np.concatenate([read, swap_rates(rows)[len(read) :]])
             late = [math.nan if r is None else getattr(r, name) for r in rows[len(read) :]]
             return np.concatenate([read, np.array(late, np.float64)])
 
