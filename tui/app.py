@@ -22,7 +22,7 @@ from megacontext.tui.screens import HelpScreen, HintScreen, PromptScreen
 from megacontext.tui.sources.source import Source
 from megacontext.tui.state.frame import Frame
 from megacontext.tui.state.goto import GOTO_HELP, go_to
-from megacontext.tui.state.viewer import Session
+from megacontext.tui.state.viewer import ViewerState
 from megacontext.tui.themes import PALETTES, THEMES
 from megacontext.tui.widgets import (
     ActionsPane,
@@ -109,7 +109,7 @@ class InspectorApp(EngineApp):
             self.register_theme(known)
         self.theme = theme
         self.source = source
-        self._session = Session(source, clock, unhurried=unhurried)
+        self._session = ViewerState(source, clock, unhurried=unhurried)
         self.session.notice = notice
         self._hint = hint
         self._ticking = ticking
@@ -120,7 +120,7 @@ class InspectorApp(EngineApp):
         return BaseScreen(id="_default")
 
     @property
-    def session(self) -> Session:
+    def session(self) -> ViewerState:
         """The viewer's state."""
         return self._session
 

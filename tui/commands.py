@@ -8,7 +8,7 @@ from typing import Protocol
 
 from megacontext.tui.state.playback import Playback
 from megacontext.tui.state.view import ViewState
-from megacontext.tui.state.viewer import Session
+from megacontext.tui.state.viewer import ViewerState
 
 __all__ = ["BY_ID", "COMMANDS", "FOOTER", "Command", "Viewer", "key_label"]
 
@@ -17,7 +17,7 @@ class Viewer(Protocol):
     """What commands act on: the app."""
 
     @property
-    def session(self) -> Session: ...
+    def session(self) -> ViewerState: ...
 
     def ask_search(self) -> None: ...
 

@@ -15,7 +15,7 @@ from megacontext.traces.row import ACTION_DTYPE, REJECTED_DTYPE, TraceRow, heat_
 from megacontext.traces.state import apply_actions, cost_of
 from megacontext.traces.token_index import TokenIndex
 from megacontext.traces.vitals import CHANGE_DTYPE, Vitals
-from megacontext.tui.sources.node_history import Glimpse, glimpse_of
+from megacontext.tui.sources.node_history import NodeSnapshot, snapshot_of
 from megacontext.tui.sources.row_model import RowModel, swap_rates
 from megacontext.tui.sources.row_reader import row_model
 from megacontext.tui.sources.source import Scalars
@@ -160,8 +160,8 @@ class FakeSource:
     def cached(self, number: int) -> RowModel | None:
         return None
 
-    def look(self, number: int, node: Node) -> Glimpse:
-        return glimpse_of(self.row(number), node)
+    def look(self, number: int, node: Node) -> NodeSnapshot:
+        return snapshot_of(self.row(number), node)
 
     def acted(self, node: Node) -> np.ndarray:
         rows = range(self.visible)

@@ -28,7 +28,7 @@ from megacontext.tui.live.engine_process import (
     last_line,
 )
 from megacontext.tui.sources.live_source import LiveSource, identity
-from megacontext.tui.state.viewer import Session
+from megacontext.tui.state.viewer import ViewerState
 
 META = TraceMeta(block_size=8, w_max=160, levels=3).to_metadata()
 
@@ -198,7 +198,7 @@ def test_a_live_source_connects_once_its_engine_listens(tmp_path: Path, clock) -
         engine = Engine(trace)
         assert source.refresh()
         assert source.status().controllable
-        session = Session(source, clock)
+        session = ViewerState(source, clock)
         session.set_marker()
         engine.wait(1)
         assert engine.seen == [("marker", {"text": "mark"})]

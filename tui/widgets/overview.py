@@ -118,7 +118,7 @@ class TwoRunsPane(OverviewPane):
     def __init__(self) -> None:
         super().__init__()
         self.other: Frame | None = None
-        self.letters = "AB"
+        self.letters = ("A", "B")
 
     def headings(self, frame: Frame) -> tuple[str, ...]:
         a, b = self.letters
@@ -130,7 +130,7 @@ class TwoRunsPane(OverviewPane):
             *super().known(frame),
             other.num_rows,
             other.vitals.num_rows,
-            *map(ord, self.letters),
+            ord(self.letters[0]),
         )
 
     def curves(self, frame: Frame, height: int) -> list[Curve]:
