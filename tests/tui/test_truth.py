@@ -19,6 +19,7 @@ STATES = [
     (replace(LIVE, waits=True), ("WAITS FOR YOU", "● REC", "FOLLOW")),
     (replace(LIVE, growing=False, problem="It died."), ("✗ DISCONNECTED",)),
     (Status("FOLLOW", growing=True), ("● REC", "FOLLOW")),
+    (replace(LIVE, growing=False, controllable=False), ("■ ENDED",)),
 ]
 
 

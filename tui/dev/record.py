@@ -181,6 +181,8 @@ async def _converse(
     async def until(pilot: Pilot[str], done: str) -> None:
         deadline = time.monotonic() + wait_s
         while not _reached(app, done):
+            if not source.status().growing:
+                raise ConfigError(f"{trace}: its run has ended; record one that still runs.")
             if time.monotonic() > deadline:
                 raise ConfigError(f"--wait {wait_s:g}: no {done} came in that time; give more.")
             await pilot.pause(LOOK_S)
