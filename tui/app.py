@@ -45,6 +45,8 @@ from megacontext.tui.widgets.shared import HistoryPane
 __all__ = ["InspectorApp"]
 
 TICKS_PER_S = 10
+READING_REDRAW_S = 0.3
+"""Between pictures of an overview whose lanes are still being read."""
 
 
 class BaseScreen(Screen[None]):
@@ -149,6 +151,9 @@ class InspectorApp(EngineApp):
             self.push_screen(HintScreen())
         if self._ticking:
             self.set_interval(1 / TICKS_PER_S, self._timer)
+            if not self.source.status().growing and not self.COMPARES:
+                self.session.reads_ahead = True
+                self._read_ahead(time.monotonic())
 
     def on_resize(self) -> None:
         self.call_after_refresh(self.redraw)
@@ -184,6 +189,19 @@ class InspectorApp(EngineApp):
             return
         if changed or not (self.shown.trail.complete and self.shown.log.complete):
             self.redraw()
+
+    def _read_ahead(self, drawn: float) -> None:
+        """Read the lanes of a finished run in short slices; keys are handled between them."""
+        if not self.laid_out:
+            return
+        known = self.session.read_ahead()
+        if known or time.monotonic() - drawn > READING_REDRAW_S:
+            self.redraw()
+            drawn = time.monotonic()
+        if known:
+            self.session.reads_ahead = False
+        else:
+            self.set_timer(0.001, lambda: self._read_ahead(drawn))
 
     def redraw(self) -> None:
         """Build the frame of this moment and hand it to every pane."""

@@ -26,8 +26,8 @@ from megacontext.tui.sources.live_source import LiveSource
 __all__ = ["Frame", "Run", "animated", "record"]
 
 CELL_W, CELL_H, MARGIN = 8.4, 18.0, 8.0
-KEY_S, LOOK_S, LONGEST_S, STILL_S = 0.05, 0.1, 1.0, 4.0
-"""Between typed keys; between looks at the screen; longest wait that is shown; the last frame."""
+KEY_S, LOOK_S, WAIT_S, STILL_S = 0.05, 0.1, 0.6, 5.0
+"""Between typed keys; between looks; longest wait between frames that is shown; the last frame."""
 BLOCKS = {"█": (0.0, 1.0), "▀": (0.0, 0.5), "▄": (0.5, 0.5)}
 """Part of a cell from the top, and how much: drawn as rectangles, which no font displaces."""
 BLOCKS |= {glyph: (1 - n / 8, n / 8) for n, glyph in enumerate("▁▂▃▄▅▆▇", 1)}
@@ -102,9 +102,9 @@ def _visible(numbers: Sequence[int], starts: Sequence[float], seconds: float) ->
 
 def _line(line: Sequence[Run], y: float) -> str:
     """One line of cells: grounds, then blocks as rectangles, other characters as text."""
-    parts, x = [], MARGIN
+    grounds, parts, x = [], [], MARGIN
     for run in line:
-        parts.append(_rectangle(x, y, len(run.text) * CELL_W, CELL_H, run.ground))
+        grounds.append(_rectangle(x, y, len(run.text) * CELL_W, CELL_H, run.ground))
         for glyph, cells in groupby(run.text, key=lambda ch: ch if ch in BLOCKS else ""):
             text = "".join(cells)
             if glyph:
@@ -114,7 +114,7 @@ def _line(line: Sequence[Run], y: float) -> str:
             elif text.strip():
                 parts.append(_text(x, y, text, run))
             x += len(text) * CELL_W
-    return "".join(parts)
+    return "".join(grounds + parts)
 
 
 def _rectangle(x: float, y: float, width: float, height: float, colour: str) -> str:
@@ -169,14 +169,16 @@ async def _converse(
     frames: list[Frame] = []
     now_s, looked = 0.0, time.monotonic()
 
-    def look() -> None:
+    def look(longest_s: float = WAIT_S) -> None:
         """Note the screen where it changed; long waits are cut short."""
         nonlocal now_s, looked
-        now_s += min(time.monotonic() - looked, LONGEST_S)
-        looked = time.monotonic()
         frame = _screen(app, now_s)
-        if not frames or frame.lines != frames[-1].lines:
-            frames.append(frame)
+        if frames and frame.lines == frames[-1].lines:
+            return
+        if frames:
+            now_s += min(time.monotonic() - looked, longest_s)
+        looked = time.monotonic()
+        frames.append(frame._replace(at_s=now_s))
 
     async def until(pilot: Pilot[str], done: str) -> None:
         deadline = time.monotonic() + wait_s
@@ -195,7 +197,7 @@ async def _converse(
         for key in question:
             await pilot.press("space" if key == " " else key)
             await pilot.pause(KEY_S)
-            look()
+            look(2 * KEY_S)
         await pilot.press("enter")
         await until(pilot, "answer")
         await pilot.pause(LOOK_S)

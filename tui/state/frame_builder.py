@@ -71,6 +71,7 @@ class FrameBuilder:
         self.slices = _Slices(math.inf, math.inf, math.inf, math.inf) if unhurried else _Slices()
         status = source.status()
         self._generation = 0
+        self.reads_ahead = False  # whoever owns this reads the vitals between ticks
         self.explaining = False  # the inspector is on screen beside everything else
         self._explained: tuple[tuple[int, Node] | None, ScoreExplanation | None] = None, None
         self._hits: I64 = np.empty((0, 2), np.int64)
@@ -142,7 +143,7 @@ class FrameBuilder:
         if self.row is not None and self._notice and now - self._noticed > NOTICE_S:
             self.notice, changed = "", True
         changed = self._follow_question() or self.talk.changed() or changed
-        read = self._read_vitals()
+        read = not self.reads_ahead and self._read_vitals()
         read |= self._explain()
         return self._read_life() or read or changed or bool(answers) or self.playback != before
 
@@ -167,6 +168,12 @@ class FrameBuilder:
         deadline = self.clock() + share
         self.source.read_vitals(lambda: self.clock() > deadline)
         return self.source.vitals().num_rows != before
+
+    def read_ahead(self) -> bool:
+        """Read on for a moment what rows were like; True when all of it is known."""
+        deadline = self.clock() + self.slices.life_s
+        self.source.read_vitals(lambda: self.clock() > deadline)
+        return self.source.vitals().num_rows >= self.source.num_rows
 
     def _explain(self) -> bool:
         """Find out where the selected node's score comes from; True when that is news."""
