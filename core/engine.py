@@ -18,13 +18,12 @@ from megacontext.core.focus import WorkingContext
 from megacontext.core.geometry import span
 from megacontext.core.lenses import Lens
 from megacontext.core.runtime.asking import TEMPLATE, answer_turn
-from megacontext.core.runtime.parts import Parts, build_parts
+from megacontext.core.runtime.build import EngineParts, build_parts
+from megacontext.core.runtime.controller import NullController
 from megacontext.core.runtime.recorder import Observer, Recorder, TimedRound
 from megacontext.core.runtime.run import trace_writer
 from megacontext.core.runtime.session import Session
 from megacontext.core.runtime.sinks import LastRefocus, NullSink
-from megacontext.core.runtime.steering import NullSteering
-from megacontext.core.sources import Ingest
 from megacontext.core.telemetry.watch import SessionWatch
 from megacontext.traces.errors import ConfigError, SourceError
 from megacontext.traces.schema import ActionKind, Trigger
@@ -91,7 +90,7 @@ class Engine:
 
     def __init__(
         self,
-        parts: Parts,
+        parts: EngineParts,
         resources: ExitStack,
         writer: TraceWriter | None,
         observers: Sequence[Observer] = (),
@@ -104,7 +103,7 @@ class Engine:
         self._session = Session(parts, self._sink, self._listener)
         self._session.warm_up()
         if not parts.tree.n_tokens:  # the token that begins a sequence, where the model has one
-            self._session.ingest(np.asarray(parts.base.tokenizer.start_ids, np.uint32))
+            self._session.append(np.asarray(parts.base.tokenizer.start_ids, np.uint32))
         self._closed = False
 
     @classmethod
@@ -178,7 +177,9 @@ class Engine:
         """
         session = self._open()
         tokens = self._parts.base.tokenizer.encode(text)
-        session.run([Ingest(tokens)] if len(tokens) else [])
+        if len(tokens):
+            session.append(tokens)
+        self._parts.tree.commit()
         return len(tokens)
 
     def text(self, start: int, stop: int) -> str:
@@ -231,14 +232,14 @@ class Engine:
             if ready := stream.push(piece):
                 on_text(ready)
 
-        self._listener.on_token, self._sink.read = listen, []
+        self._listener.callback, self._sink.read = listen, []
         try:
             text = answer_turn(session, turn, max_new_tokens, end)
             if rest := stream.flush():
                 on_text(rest)
             return Answer(text.strip(), count, self._refocus(self._sink.read or self._sink.rounds))
         finally:
-            self._listener.on_token, self._sink.read = _ignore, None
+            self._listener.callback, self._sink.read = _ignore, None
 
     def generate(self, *, max_new_tokens: int = 256, stop: str = "") -> Iterator[str]:
         """Decode what follows the history, piece by piece; what was yielded is in the history.
@@ -292,7 +293,7 @@ class Engine:
             return
         self._closed = True
         with self._resources:
-            self._session.run([])  # the row of the newest tokens; commits the tree
+            self._session.flush()
 
     def __enter__(self) -> Self:
         return self
@@ -348,14 +349,14 @@ def _ignore(text: str) -> None:
     """Nobody listens."""
 
 
-class _Listener(NullSteering):
+class _Listener(NullController):
     """Passes the tokens of a reply on."""
 
     def __init__(self) -> None:
-        self.on_token: Callable[[str], None] = _ignore
+        self.callback: Callable[[str], None] = _ignore
 
-    def token(self, text: str, nll: float) -> None:
-        self.on_token(text)
+    def on_token(self, text: str, nll: float) -> None:
+        self.callback(text)
 
 
 class _UntilStop:

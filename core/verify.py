@@ -22,7 +22,7 @@ from megacontext.core.config import (
 )
 from megacontext.core.config.keys import WHERE_AND_HOW, by_path
 from megacontext.core.focus import ContextShape, Limits, RoundResult, make_focus
-from megacontext.core.runtime.triggers import limits_for
+from megacontext.core.focus.limits import limits_for
 from megacontext.traces.errors import MegaContextError, PlanError, TraceError
 from megacontext.traces.reader import TraceReader
 from megacontext.traces.row import TraceRow
@@ -70,6 +70,7 @@ class _Setup:
     max_levels: int
     protected_blocks: int
     focus: FocusConfig
+    chunk: int | None  # ingest.chunk; None for a simulated world, whose bulk rows score nothing
 
 
 def verify(
@@ -139,6 +140,7 @@ class _Rerun:
         allocator = make_allocator(setup.kind, setup.options)
         self._focus = make_focus(shape, allocator, seed=meta.seed)
         self._limits: FocusConfig | Limits = setup.focus
+        self._chunk = setup.chunk
         self._result: RoundResult | None = None
         self._dropped = 0
         self._report = report
@@ -196,11 +198,11 @@ class _Rerun:
             if trigger == Trigger.QUESTION:  # a question's limits are its own
                 return limits
             self._limits = limits
-        if trigger == Trigger.BULK:
+        if trigger == Trigger.BULK and self._chunk is None:
             return Limits(n_diff=0, rounds=1)
         if isinstance(self._limits, Limits):
             return self._limits
-        return limits_for(self._limits, trigger)
+        return limits_for(self._limits, trigger, self._chunk or 0)
 
     def _differ(self, row: TraceRow, said: str) -> bool:
         self._report.problems.append(f"step {row.step} round {row.round}: {said}")
@@ -248,6 +250,7 @@ def _setup_of(reader: TraceReader) -> _Setup:
         config.tree.max_levels,
         config.focus.protected_blocks,
         config.focus,
+        config.ingest.chunk,
     )
 
 
@@ -278,7 +281,7 @@ def _simulated(raw: dict[str, Any]) -> _Setup:
         reopen=bool(raw.get("reopen", False)),
     )
     focus = dataclasses.replace(focus, question=question)
-    return _Setup(raw["allocator"], {}, max_levels, protected, focus)
+    return _Setup(raw["allocator"], {}, max_levels, protected, focus, None)
 
 
 def _first_difference(name: str, mine: np.ndarray, recorded: np.ndarray) -> str:

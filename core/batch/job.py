@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from megacontext.core.batch.plan import Job
 from megacontext.core.config import parse_config
-from megacontext.core.runtime.bundle import resolve_kinds, weights_id
+from megacontext.core.runtime.pretrained import resolve_kinds, weights_id
 from megacontext.traces.errors import MegaContextError
 from megacontext.traces.reader import TraceReader
 

@@ -11,7 +11,7 @@ from typing import Any
 from megacontext.core.batch.engines import ENGINES
 from megacontext.core.batch.job import is_finished
 from megacontext.core.batch.plan import Job, Plan
-from megacontext.core.evaluation.tables import write_parquet
+from megacontext.core.evaluation.results.tables import write_parquet
 from megacontext.traces.errors import ConfigError, MegaContextError, StorageError
 from megacontext.traces.files import OS_FILES
 from megacontext.traces.metrics import metrics_of

@@ -18,14 +18,16 @@ from lm_eval.api.registry import register_model
 from tqdm import tqdm
 
 from megacontext.core.config import load_config, parse_config
-from megacontext.core.evaluation.contenders import Seat, check_names, take_seat
-from megacontext.core.evaluation.kit import History, Kit
+from megacontext.core.evaluation.contenders.base import NO_GOLD, Sample
+from megacontext.core.evaluation.contenders.registry import CONTENDERS, check_names
+from megacontext.core.evaluation.sessions.base import ContenderSession
+from megacontext.core.evaluation.sessions.history import History
+from megacontext.core.evaluation.sessions.workspace import EvalWorkspace
 from megacontext.core.tree.spec import U32
 from megacontext.traces.errors import ConfigError
 
 __all__ = ["FocusLM", "question_start"]
 
-_NO_GOLD = np.empty((0, 2), np.int64)
 _PIECE = 16  # tokens decoded between two looks for the end
 _ANSWER = 256  # tokens of an answer where a task names no number
 _IGNORED = ("batch_size", "max_batch_size", "max_length", "trust_remote_code")
@@ -72,7 +74,7 @@ class FocusLM(LM):  # type: ignore[misc]  # the harness is not typed
         if question_tokens < 1:
             raise ConfigError(f"question_tokens is {question_tokens}; use at least 1.")
         self._contender = check_names([contender])[0]
-        self._kit = Kit.load(loaded)
+        self._kit = EvalWorkspace.load(loaded)
         self._question_tokens = question_tokens
         self._last: tuple[bytes, History] | None = None
 
@@ -85,7 +87,7 @@ class FocusLM(LM):  # type: ignore[misc]  # the harness is not typed
             context, continuation = request.args
             tokens, count = self._pair(context, continuation)
             seat = self._seat(tokens[:-count], count)
-            nll, greedy = seat.judge(tokens[-count:])
+            nll, greedy = seat.loglikelihood(tokens[-count:])
             found.append((-float(nll.sum()), greedy))
             self.cache_hook.add_partial("loglikelihood", request.args, found[-1])
         return found
@@ -99,10 +101,9 @@ class FocusLM(LM):  # type: ignore[misc]  # the harness is not typed
             (text,) = request.args
             tokens = self._encode(text)
             history = self._kit.history_of(self._prefix())
-            seat = take_seat(
-                self._contender, self._kit, self._kit.config, history, 1, _NO_GOLD, stream=True
-            )
-            found.append(-float(seat.measure(tokens).sum()) if len(tokens) else 0.0)
+            sample = Sample(self._kit.config, history, 1, NO_GOLD, stream=True)
+            seat = CONTENDERS[self._contender].open(self._kit, sample)
+            found.append(-float(seat.score_tokens(tokens).sum()) if len(tokens) else 0.0)
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, found[-1])
         return found
 
@@ -173,28 +174,31 @@ class FocusLM(LM):  # type: ignore[misc]  # the harness is not typed
         tail = self._kit.base.tokenizer.pieces(tokens[-longest:])
         return len(tokens) - longest + question_start(tail)
 
-    def _seat_at(self, tokens: U32, cut: int) -> Seat:
+    def _seat_at(self, tokens: U32, cut: int) -> ContenderSession:
         """A contender that has read the history ``tokens[:cut]``; the newest is remembered."""
         name = tokens[:cut].tobytes()
         if self._last is None or self._last[0] != name:
             self._last = name, self._kit.history_of(tokens[:cut])
         history = self._last[1]
-        return take_seat(self._contender, self._kit, self._kit.config, history, cut, _NO_GOLD)
+        sample = Sample(self._kit.config, history, cut, NO_GOLD)
+        return CONTENDERS[self._contender].open(self._kit, sample)
 
-    def _seat(self, tokens: U32, answer: int) -> Seat:
+    def _seat(self, tokens: U32, answer: int) -> ContenderSession:
         """The same, after the question, too."""
         cut = self._cut(tokens, answer)
         seat = self._seat_at(tokens, cut)
-        seat.hear(tokens[cut:])
+        seat.read_question(tokens[cut:])
         return seat
 
-    def _decode(self, seat: Seat, question: U32, limit: int, stops: Sequence[str]) -> str:
+    def _decode(
+        self, seat: ContenderSession, question: U32, limit: int, stops: Sequence[str]
+    ) -> str:
         eos = self._kit.base.tokenizer.eos_id
         stops = [*stops, *([] if eos is None else [self._kit.base.tokenizer.decode([eos])])]
-        text = seat.ask(question, min(_PIECE, limit), "", room=limit).text
+        text = seat.ask(question, min(_PIECE, limit), "", reserve=limit).text
         done = _PIECE
         while done < limit and not any(stop in text for stop in stops):
-            more = seat.more(min(_PIECE, limit - done), "")
+            more = seat.continue_answer(min(_PIECE, limit - done), "")
             if not more:
                 break
             text, done = text + more, done + _PIECE

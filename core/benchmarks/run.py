@@ -13,11 +13,9 @@ import numpy as np
 
 from megacontext.core.benchmarks.tasks import BenchTask, file_digest, load_bench, score_of
 from megacontext.core.config import Config
-from megacontext.core.evaluation.contenders import Seat, check_names, sample_config, take_seat
-from megacontext.core.evaluation.dense import find_embedder
-from megacontext.core.evaluation.evidence import MISREAD, NOT_SCORED
-from megacontext.core.evaluation.focused import Asked
-from megacontext.core.evaluation.jobs import (
+from megacontext.core.evaluation.contenders.base import Sample, sample_config
+from megacontext.core.evaluation.contenders.registry import CONTENDERS, check_names, takes_part
+from megacontext.core.evaluation.runner.job_pool import (
     JobProgress,
     Refused,
     Store,
@@ -25,14 +23,17 @@ from megacontext.core.evaluation.jobs import (
     plain_config,
     run_jobs,
 )
-from megacontext.core.evaluation.kit import Kit, token_spans
+from megacontext.core.evaluation.sessions.base import AnswerResult, ContenderSession
+from megacontext.core.evaluation.sessions.embedder import find_embedder
+from megacontext.core.evaluation.sessions.evidence import MISREAD, NOT_SCORED
+from megacontext.core.evaluation.sessions.history import token_spans
+from megacontext.core.evaluation.sessions.workspace import EvalWorkspace
 from megacontext.traces.errors import ConfigError
 
 __all__ = ["BENCH_CONTENDERS", "AskJob", "BenchResult", "Unit", "contenders_for", "run_bench"]
 
 BENCH_CONTENDERS = ("ours", "full", "recency", "bm25", "dense", "oracle_neighbours")
 _PIECE = 16  # tokens decoded between two looks at the score
-_ORACLES = ("oracle", "oracle_neighbours")
 
 
 def contenders_for(names: str | None, embedder: str) -> tuple[list[str], list[str]]:
@@ -135,7 +136,7 @@ class AskJob:
         used = self.embedder if contender == "dense" else ""
         return hashlib.sha256(repr((*whole, used)).encode()).hexdigest()[:24]
 
-    def run(self, kit: Kit) -> list[BenchResult | Unit]:
+    def run(self, kit: EvalWorkspace) -> list[BenchResult | Unit]:
         kit.embedder = self.embedder
         tasks = load_bench(Path(self.path))[self.first : self.first + self.count]
         found: list[BenchResult | Unit] = []
@@ -148,7 +149,9 @@ class AskJob:
         return found
 
 
-def ask(kit: Kit, task: BenchTask, contender: str, number: int, unit: str) -> BenchResult | None:
+def ask(
+    kit: EvalWorkspace, task: BenchTask, contender: str, number: int, unit: str
+) -> BenchResult | None:
     """The contender's answer and its score, or None where it cannot take part.
 
     A contender that draws, draws by ``number``.
@@ -158,13 +161,11 @@ def ask(kit: Kit, task: BenchTask, contender: str, number: int, unit: str) -> Be
     prompt = kit.base.tokenizer.encode(task.question)
     read = len(history.tokens)
     needed = read + len(prompt) + task.max_tokens
-    if contender in _ORACLES and not len(gold):
-        return None
-    if contender == "full" and needed > kit.base.window:
+    if not takes_part(contender, kit, gold, needed):
         return None
     began = time.perf_counter()
     config = sample_config(kit.config, number)
-    seat = take_seat(contender, kit, config, history, read, gold)
+    seat = CONTENDERS[contender].open(kit, Sample(config, history, read, gold))
     asked, text = _answer(seat, task, prompt)
     score = score_of(text, task.outputs, task.metric)
     cause = _cause(asked) if score < 1 else ""
@@ -177,7 +178,7 @@ def ask(kit: Kit, task: BenchTask, contender: str, number: int, unit: str) -> Be
         sample=task.sample,
         history=f"{task.name} {task.length} {task.group}",
         contender=contender,
-        w_max=kit.base.window if contender == "full" else config.w_max,
+        w_max=CONTENDERS[contender].budget(kit, config),
         score=score,
         text=text,
         outputs=task.outputs,
@@ -192,7 +193,7 @@ def ask(kit: Kit, task: BenchTask, contender: str, number: int, unit: str) -> Be
     )
 
 
-def _cause(asked: Asked) -> str:
+def _cause(asked: AnswerResult) -> str:
     """Of a wrong answer; empty where gold is unknown."""
     if asked.evidence is not None:
         return asked.evidence.cause
@@ -201,7 +202,9 @@ def _cause(asked: Asked) -> str:
     return MISREAD if asked.gold_raw else NOT_SCORED
 
 
-def _answer(seat: Seat, task: BenchTask, prompt: np.ndarray) -> tuple[Asked, str]:
+def _answer(
+    seat: ContenderSession, task: BenchTask, prompt: np.ndarray
+) -> tuple[AnswerResult, str]:
     """The answer, up to where its score can grow no more or it ends.
 
     Where the score asks what the answer holds, more text never lowers it.
@@ -209,10 +212,10 @@ def _answer(seat: Seat, task: BenchTask, prompt: np.ndarray) -> tuple[Asked, str
     if task.stop or task.metric == "start":
         asked = seat.ask(prompt, task.max_tokens, task.stop)
         return asked, asked.text
-    asked = seat.ask(prompt, min(_PIECE, task.max_tokens), "", room=task.max_tokens)
+    asked = seat.ask(prompt, min(_PIECE, task.max_tokens), "", reserve=task.max_tokens)
     text, done = asked.text, _PIECE
     while done < task.max_tokens and score_of(text, task.outputs, task.metric) < 1:
-        more = seat.more(min(_PIECE, task.max_tokens - done), "")
+        more = seat.continue_answer(min(_PIECE, task.max_tokens - done), "")
         if not more:
             break
         text, done = text + more, done + _PIECE

@@ -12,8 +12,8 @@ import numpy as np
 
 from megacontext.core.benchmarks.ruler import COUNTING
 from megacontext.core.benchmarks.run import BenchResult
-from megacontext.core.evaluation.statistics import Interval, bootstrap, wilson
-from megacontext.core.evaluation.tables import Rows, markdown, share
+from megacontext.core.evaluation.results.tables import Rows, markdown, share
+from megacontext.core.evaluation.tasks.intervals import Interval, bootstrap, wilson
 
 __all__ = ["MEAN", "Cell", "figures_of", "length_name", "page", "summarize", "tables_of"]
 

@@ -16,7 +16,8 @@ from rich.table import Table
 from megacontext.traces.errors import ConfigError
 
 app = typer.Typer(
-    help="Measure: refocus, tree, trace, decode, tui, attached; make-trace makes a large trace.",
+    help="Measure: session, ingest, decode, refocus, tree, trace, tui, attached; make-trace makes "
+    "a large trace.",
     no_args_is_help=True,
 )
 
@@ -74,6 +75,49 @@ def decode(as_json: bool = _JSON) -> None:
     _show("decode", bench(), as_json)
 
 
+_SET = typer.Option([], "--set", help="Override: key.path=value; may repeat.")
+_MODEL = typer.Option("demo", "--model", help="As in model.path.")
+
+
+@app.command()
+def session(
+    model: str = _MODEL,
+    w_max: int = typer.Option(1024, min=64, help="Budget in entries."),
+    history: int = typer.Option(0, min=0, help="Tokens before the first; 0: 16 times --w-max."),
+    cycles: int = typer.Option(16, min=1, help="Blocks to decode, each with a refocus."),
+    set_: list[str] = _SET,
+    as_json: bool = _JSON,
+) -> None:
+    """Time per token with refocuses over without, everything on, and where it goes.
+
+    Example: megacontext bench session --model demo --w-max 1024
+    """
+    from megacontext.core.bench.session import bench
+
+    figures = bench(model, w_max, history, cycles, set_, _say(as_json))
+    _show("session", figures, as_json)
+
+
+@app.command()
+def ingest(
+    model: str = _MODEL,
+    tokens: int = typer.Option(65_536, min=1024, help="Length of the text."),
+    w_max: int = typer.Option(1024, min=64, help="Budget in entries."),
+    chunk: int = typer.Option(512, min=0, help="ingest.chunk; 0: block by block."),
+    nll: bool = typer.Option(True, help="ingest.nll: the model reads every chunk."),
+    set_: list[str] = _SET,
+    as_json: bool = _JSON,
+) -> None:
+    """Tokens/s of reading text into a session, everything on, and how that grows with it.
+
+    Example: megacontext bench ingest --model demo --tokens 16384 --chunk 512
+    """
+    from megacontext.core.bench.ingest import bench
+
+    figures = bench(model, tokens, w_max, chunk, nll, set_, _say(as_json))
+    _show("ingest", figures, as_json)
+
+
 @app.command()
 def tui(
     rows: int = typer.Option(31_250, min=1, help="Rows of the made trace."),
@@ -119,6 +163,11 @@ def make_trace(
 
     make(out, rows=rows, tokens=tokens, entries=entries, seed=seed)
     print(out)
+
+
+def _say(as_json: bool) -> Callable[[str], None]:
+    """Where a benchmark says what it does: standard error, or nowhere."""
+    return Console(stderr=True, quiet=as_json).print
 
 
 def _load(name: str) -> Callable[..., dict[str, Any]]:

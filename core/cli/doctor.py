@@ -62,7 +62,7 @@ def _device() -> Check:
 
 
 def _bundle() -> Check:
-    from megacontext.core.runtime.bundle import bundle_folder, bundle_parts
+    from megacontext.core.runtime.pretrained import bundle_folder, bundle_parts
 
     parts = bundle_parts()
     if "base" not in parts:

@@ -74,7 +74,7 @@ def _stream(mode: str) -> bool:
 
 
 def names_of(text: str | None, default: list[str]) -> list[str]:
-    from megacontext.core.evaluation.contenders import check_names
+    from megacontext.core.evaluation.contenders.registry import check_names
 
     return check_names(default if text is None else [n.strip() for n in text.split(",")])
 
@@ -115,21 +115,21 @@ def recall(
     loaded = load(config, set_, seed)
     console = Console(stderr=True, quiet=as_json)
     quiet_libraries()
-    from megacontext.core.evaluation.kit import Kit
-    from megacontext.core.evaluation.recall import (
+    from megacontext.core.evaluation.results.tables import recall_table, write_results
+    from megacontext.core.evaluation.sessions.workspace import EvalWorkspace
+    from megacontext.core.evaluation.tasks.recall import (
         RECALL_CONTENDERS,
         evaluate_recall,
         summarize_recall,
     )
-    from megacontext.core.evaluation.tables import recall_table, write_results
-    from megacontext.core.evaluation.tasks import load_tasks
+    from megacontext.core.evaluation.tasks.recall_tasks import load_tasks
 
     stream, names = _stream(mode), names_of(contenders, RECALL_CONTENDERS)
     if template is not None and "{question}" not in template:
         raise ConfigError(f"--template is {template!r}; it must hold {{question}}.")
     loaded_tasks = load_tasks(tasks, limit)
     with loading_shown(console):
-        kit = Kit.load(loaded)
+        kit = EvalWorkspace.load(loaded)
     for note in kit.notes:
         console.print(f"note: {note}")
     with bar("answers", console) as progress:
@@ -172,9 +172,9 @@ def make(
     """
     loaded = load(config, set_, seed)
     quiet_libraries()
-    from megacontext.core.evaluation.haystack import texts_from
-    from megacontext.core.evaluation.making import MakeOptions, make_tasks, tokenizer_of
-    from megacontext.core.evaluation.tasks import write_tasks
+    from megacontext.core.evaluation.tasks.corpora import texts_from
+    from megacontext.core.evaluation.tasks.recall_tasks import write_tasks
+    from megacontext.core.evaluation.tasks.synthesize import MakeOptions, make_tasks, tokenizer_of
 
     options = MakeOptions(
         loaded.w_max,
@@ -219,15 +219,15 @@ def nll(
     loaded = load(config, set_, seed)
     console = Console(stderr=True, quiet=as_json)
     quiet_libraries()
-    from megacontext.core.evaluation.kit import Kit
-    from megacontext.core.evaluation.nll import (
+    from megacontext.core.evaluation.results.tables import nll_table, write_results
+    from megacontext.core.evaluation.sessions.workspace import EvalWorkspace
+    from megacontext.core.evaluation.tasks.nll import (
         NLL_CONTENDERS,
         NLLOptions,
         evaluate_nll,
         summarize_nll,
     )
-    from megacontext.core.evaluation.tables import nll_table, write_results
-    from megacontext.core.evaluation.tasks import load_texts
+    from megacontext.core.evaluation.tasks.recall_tasks import load_texts
 
     stream, names = _stream(mode), names_of(contenders, NLL_CONTENDERS)
     for name in ("full", "oracle"):
@@ -236,7 +236,7 @@ def nll(
     budgets = (loaded.w_max,) if w_max is None else numbers_of(w_max, "--w-max")
     texts = load_texts(text, limit)
     with loading_shown(console):
-        kit = Kit.load(loaded)
+        kit = EvalWorkspace.load(loaded)
     for note in kit.notes:
         console.print(f"note: {note}")
     options = NLLOptions(budgets, horizon, pieces, length)

@@ -293,7 +293,7 @@ def _save(
     console: Console,
 ) -> None:
     from megacontext.core.benchmarks.tasks import write_bench
-    from megacontext.core.evaluation.making import tokenizer_of
+    from megacontext.core.evaluation.tasks.synthesize import tokenizer_of
 
     with evaluate.bar("tasks", console) as progress:
         tasks = generate(tokenizer_of(loaded), lambda done, total: progress(done, total))
@@ -311,7 +311,7 @@ def _generated(
     console: Console,
 ) -> Path:
     """The file of these tasks, made where an earlier run has not left it."""
-    from megacontext.core.evaluation.making import tokenizer_of
+    from megacontext.core.evaluation.tasks.synthesize import tokenizer_of
 
     given = [tokenizer_of(loaded).to_str(), plan.number, plan.shared, loaded.seed, what]
     name = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:12]
@@ -326,9 +326,9 @@ def _ask(
 ) -> None:
     from megacontext.core.benchmarks.run import contenders_for, run_bench
     from megacontext.core.benchmarks.summary import figures_of, page, summarize
-    from megacontext.core.evaluation.about import about_now
-    from megacontext.core.evaluation.jobs import fingerprint, workers_for
-    from megacontext.core.evaluation.tables import write_parquet
+    from megacontext.core.evaluation.results.provenance import about_now
+    from megacontext.core.evaluation.results.tables import write_parquet
+    from megacontext.core.evaluation.runner.job_pool import fingerprint, workers_for
 
     began = time.monotonic()
     names, notes = contenders_for(plan.contenders, plan.embedder)

@@ -19,7 +19,7 @@ from megacontext.core.cli.progress import loading_shown, quiet_libraries
 from megacontext.traces.errors import ConfigError, MegaContextError, StorageError
 
 if TYPE_CHECKING:
-    from megacontext.core.evaluation.rows import Row
+    from megacontext.core.evaluation.results.metrics import Row
 
 __all__ = ["ablate", "questions", "report", "suite"]
 
@@ -64,10 +64,10 @@ def suite(
     loaded = evaluate.load(config, set_, seed)
     console = Console(stderr=True, quiet=as_json)
     quiet_libraries()
-    from megacontext.core.evaluation.jobs import fingerprint, workers_for
-    from megacontext.core.evaluation.kit import Kit
-    from megacontext.core.evaluation.suite import FULL, QUICK, run_suite
-    from megacontext.core.evaluation.tables import write_parquet
+    from megacontext.core.evaluation.results.tables import write_parquet
+    from megacontext.core.evaluation.runner.job_pool import fingerprint, workers_for
+    from megacontext.core.evaluation.runner.suite import FULL, QUICK, run_suite
+    from megacontext.core.evaluation.sessions.workspace import EvalWorkspace
 
     options = QUICK if quick else FULL
     options = replace(options, samples=samples or options.samples, pieces=pieces or options.pieces)
@@ -78,7 +78,7 @@ def suite(
     if only is not None:
         options = replace(options, sections=tuple(k.strip() for k in only.split(",")))
     with loading_shown(console):
-        kit = Kit.load(loaded)
+        kit = EvalWorkspace.load(loaded)
     for note in kit.notes:
         console.print(f"note: {note}")
     workers = workers_for(loaded, jobs)
@@ -118,8 +118,8 @@ def ablate(
     began = time.monotonic()
     console = Console(stderr=True, quiet=as_json)
     quiet_libraries()
-    from megacontext.core.evaluation.ablate import load_plan, run_ablations
-    from megacontext.core.evaluation.jobs import fingerprint, workers_for
+    from megacontext.core.evaluation.runner.ablations import load_plan, run_ablations
+    from megacontext.core.evaluation.runner.job_pool import fingerprint, workers_for
 
     loaded = replace(load_plan(plan), overrides=tuple(set_))
     loaded.config()
@@ -156,7 +156,7 @@ def report(
 
     Example: megacontext eval report runs/suite runs/ablations --out docs/results.md
     """
-    from megacontext.core.evaluation.report import page
+    from megacontext.core.evaluation.results.report import page
 
     text = page(folders, trace)
     try:
@@ -176,8 +176,8 @@ def questions(
 
     Example: megacontext eval questions runs/demo.arrow --need 9
     """
-    from megacontext.core.evaluation.report import questions_table
-    from megacontext.core.evaluation.traced import questions_of
+    from megacontext.core.evaluation.results.report import questions_table
+    from megacontext.core.evaluation.results.trace_questions import questions_of
 
     asked = questions_of(trace)
     in_time = [q.refocuses is not None and q.refocuses <= within for q in asked]
@@ -208,7 +208,7 @@ class _TooFewError(MegaContextError):
 
 
 def _sources(text: Sequence[Path], parts: int) -> Any:
-    from megacontext.core.evaluation.work import Sources
+    from megacontext.core.evaluation.runner.job_specs import Sources
 
     return Sources(tuple(str(path) for path in text), parts)
 
@@ -224,9 +224,9 @@ def _finish(
     as_json: bool,
 ) -> None:
     """Write the table and what it was measured with; show it."""
-    from megacontext.core.evaluation.about import about_now
-    from megacontext.core.evaluation.report import section, tables_of, targets_table
-    from megacontext.core.evaluation.tables import write_parquet
+    from megacontext.core.evaluation.results.provenance import about_now
+    from megacontext.core.evaluation.results.report import section, tables_of, targets_table
+    from megacontext.core.evaluation.results.tables import write_parquet
 
     command = ["megacontext", *sys.argv[1:]]
     about = about_now(kind, command, weights, workers, seconds, notes)

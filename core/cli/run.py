@@ -7,6 +7,7 @@ import sys
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
@@ -14,6 +15,10 @@ from rich.console import Console
 from megacontext.core.cli.progress import quiet_libraries, token_progress
 from megacontext.traces.errors import ConfigError
 from megacontext.traces.target import check_target, dated
+
+if TYPE_CHECKING:
+    from megacontext.core.config import Config
+    from megacontext.core.runtime.run import RunResult
 
 app = typer.Typer(add_completion=False)
 
@@ -49,19 +54,51 @@ def run(
 
     Example: megacontext run --config configs/demo.yaml --set w_max=2048 --out runs/a.arrow
     """
-    from megacontext.core.config import load_config
-    from megacontext.core.config.sources import PromptSource
     from megacontext.traces.packaged import find_config
 
     config = find_config(config)
+    loaded = _load(config, set_, tree, telemetry)
+    target = _target(config, out, overwrite=overwrite, resume=resume)
+
+    # Load, run and record.
+    console = Console(stderr=True, quiet=as_json, markup=False, soft_wrap=True)
+    result = _run(loaded, target, console, resume, overwrite, control, stdin, as_json)
+
+    # Report.
+    from megacontext.core.config.sources import PromptSource
+    from megacontext.core.runtime.summary import print_summary, summarize
+
+    summary = summarize(target, result.outcome, result.seconds)
+    if as_json:
+        print(json.dumps(asdict(summary)))
+    else:
+        print_summary(summary, Console(), decoded=not isinstance(loaded.source, PromptSource))
+    if summary.violations or (fail_on_alarm and summary.alarms):
+        raise typer.Exit(1)
+
+
+def _load(config: Path, set_: list[str], tree: Path | None, telemetry: str | None) -> Config:
+    """The config with what the options change."""
+    from megacontext.core.config import load_config
+
     if telemetry is not None:
         set_ = [*set_, f"telemetry.sinks=[{telemetry}]"]
     loaded = load_config(config, set_)
     if tree is not None:
         loaded = replace(loaded, tree=replace(loaded.tree, storage="disk", path=str(tree)))
-    stem = config.stem if config.suffix != ".arrow" else config.stem + "-again"
+    return loaded
+
+
+def _target(config: Path, out: Path | None, *, overwrite: bool, resume: bool) -> Path:
+    """Where the trace goes.
+
+    Raises:
+        ConfigError: ``--resume`` without ``--out``, or ``--out`` is what ``--config`` names.
+            Also if a file is there that may not be replaced.
+    """
     if resume and out is None:
         raise ConfigError("--resume needs --out with the trace of the run that goes on.")
+    stem = config.stem if config.suffix != ".arrow" else config.stem + "-again"
     target = out or dated(stem)
     if not resume and target.exists() and target.samefile(config):
         raise ConfigError(
@@ -69,26 +106,39 @@ def run(
             "choose another --out."
         )
     check_target(target, overwrite=overwrite, resume=resume)
-    console = Console(stderr=True, quiet=as_json, markup=False, soft_wrap=True)
+    return target
+
+
+def _run(
+    config: Config,
+    target: Path,
+    console: Console,
+    resume: bool,
+    overwrite: bool,
+    control: bool,
+    stdin: bool,
+    as_json: bool,
+) -> RunResult:
+    """Run the session under a progress bar; an interrupt ends it with exit code 130."""
     quiet_libraries()
     from megacontext.core.runtime.run import run as run_session
-    from megacontext.core.runtime.summary import print_summary, summarize
 
+    def print_notes(notes: list[str]) -> None:
+        console.print("".join(f"note: {note}\n" for note in notes), end="")
+
+    # With --json only the object goes to stdout: replies of a conversation go to stderr.
+    replies_to = redirect_stdout(sys.stderr) if as_json else nullcontext()
     try:
-        # With --json only the object goes to stdout: replies of a conversation go to stderr.
-        answers_to = redirect_stdout(sys.stderr) if as_json else nullcontext()
-        with answers_to, token_progress(loaded.source, console) as progress:
-            result = run_session(
-                loaded,
+        with replies_to, token_progress(config.source, console) as progress:
+            return run_session(
+                config,
                 target,
                 resume=resume,
                 overwrite=overwrite,
                 control=control,
                 read_stdin=stdin,
                 progress=progress,
-                on_notes=lambda notes: console.print(
-                    "".join(f"note: {n}\n" for n in notes), end=""
-                ),
+                on_notes=print_notes,
             )
     except KeyboardInterrupt:
         if target.exists():
@@ -97,10 +147,3 @@ def run(
                 " goes on."
             )
         raise typer.Exit(130) from None
-    summary = summarize(target, result.outcome, result.seconds)
-    if as_json:
-        print(json.dumps(asdict(summary)))
-    else:
-        print_summary(summary, Console(), decoded=not isinstance(loaded.source, PromptSource))
-    if summary.violations or (fail_on_alarm and summary.alarms):
-        raise typer.Exit(1)

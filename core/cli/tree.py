@@ -88,7 +88,7 @@ def regist(
     Example: megacontext tree regist runs/disk.tree --config configs/disk.yaml
     """
     from megacontext.core.config import load_config
-    from megacontext.core.runtime.bundle import resolve_kinds
+    from megacontext.core.runtime.pretrained import resolve_kinds
     from megacontext.core.tree.manifest import read_manifest
     from megacontext.traces.errors import StorageError
     from megacontext.traces.files import OS_FILES
@@ -100,7 +100,7 @@ def regist(
             f"the tree in {tree} belongs to model {before.model!r}, not to model.path "
             f"{loaded.model.path!r}; its tokens mean nothing to another model, start a new tree."
         )
-    from megacontext.core.runtime.parts import load_base, make_gister, tokenizer_id
+    from megacontext.core.runtime.build import load_base, make_gister, tokenizer_id
     from megacontext.core.tree import regist as regist_tree
 
     base = load_base(loaded)

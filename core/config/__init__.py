@@ -2,6 +2,7 @@
 
 from megacontext.core.config.load import (
     build,
+    check_lag,
     dump_config,
     load_config,
     parse_config,
@@ -16,6 +17,7 @@ from megacontext.core.config.schema import (
     EchoConfig,
     FocusConfig,
     GistConfig,
+    IngestConfig,
     KVConfig,
     LensConfig,
     ModelConfig,
@@ -34,6 +36,7 @@ __all__ = [
     "EchoConfig",
     "FocusConfig",
     "GistConfig",
+    "IngestConfig",
     "KVConfig",
     "LensConfig",
     "ModelConfig",
@@ -45,6 +48,7 @@ __all__ = [
     "TriggersConfig",
     "allocator_options",
     "build",
+    "check_lag",
     "dump_config",
     "load_config",
     "parse_config",

@@ -15,6 +15,7 @@ __all__ = [
     "EchoConfig",
     "FocusConfig",
     "GistConfig",
+    "IngestConfig",
     "KVConfig",
     "LensConfig",
     "ModelConfig",
@@ -107,6 +108,19 @@ class LensConfig:
     path: str | None = option(
         None, "LensNet checkpoint folder, or heads: a calibration; none: the cached one"
     )
+    margin: float | None = option(
+        None,
+        "heads: a question expands blocks with at least this fraction of the best block's "
+        "attention; none: the calibration's",
+        low=0.01,
+        high=1.0,
+    )
+    hops: int | None = option(
+        None,
+        "heads: times that what an expanded block says becomes the query; none: the calibration's",
+        low=0,
+        high=8,
+    )
     query_tokens: int = option(
         32,
         "newest tokens that form the query of similarity, bm25 and attention; LensNet reads as "
@@ -173,6 +187,13 @@ class FocusConfig:
         low=0,
         high=4096,
     )
+    lag: int = option(
+        0,
+        "tokens decoded between a closed block's refocus and its edit of the window, which is then "
+        "computed with the next token; questions, turns and echoes never wait",
+        low=0,
+        high=1023,
+    )
     question: QuestionConfig = field(default_factory=QuestionConfig)
 
 
@@ -211,6 +232,24 @@ class TriggersConfig:
     surprisal: float = option(8.0, "after a decoded token of this NLL in nats; 0: never", low=0.0)
     min_gap: int = option(8, "tokens that must lie between two refocuses", low=1)
     echo: EchoConfig = field(default_factory=EchoConfig)
+
+
+@dataclass(frozen=True)
+class IngestConfig:
+    """How long text is read into the history; questions and turns are read block by block."""
+
+    chunk: int = option(
+        0,
+        "tokens of whole blocks that one forward reads and one refocus follows, where the budget "
+        "holds them; 0: block by block",
+        low=0,
+        high=2**22,
+    )
+    nll: bool = option(
+        True,
+        "the model reads each chunk in the window, which gives its NLL; off: a chunk is stored "
+        "and indexed, and the model reads the window when all text is in",
+    )
 
 
 @dataclass(frozen=True)
@@ -298,6 +337,7 @@ class Config:
     focus: FocusConfig = field(default_factory=FocusConfig)
     kv: KVConfig = field(default_factory=KVConfig)
     triggers: TriggersConfig = field(default_factory=TriggersConfig)
+    ingest: IngestConfig = field(default_factory=IngestConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     trace: TraceConfig = field(default_factory=TraceConfig)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)

@@ -44,12 +44,12 @@ def prepare(
     """
     from rich.console import Console
 
+    from megacontext.core.config.settings import load
     from megacontext.core.data.prepare import DataConfig
     from megacontext.core.data.prepare import prepare as run
     from megacontext.core.data.progress import stages
     from megacontext.core.data.recall_shards import RecallText
     from megacontext.core.data.teacher_cache import Teacher
-    from megacontext.core.training.loop.config import load
 
     settings = load(DataConfig, config, set_ or [])
     if recall and settings.recall is None:

@@ -16,6 +16,7 @@ from typing import Literal
 
 from megacontext.core.data.recall.writer import RecallOptions, RecallWriter
 from megacontext.core.data.shards import Layout, open_shards, write_shard
+from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.data.tokenizer import load_tokenizer
 from megacontext.core.rng import generator
 from megacontext.traces.errors import ConfigError
@@ -101,10 +102,6 @@ def write_recall(
     unit: RecallUnit, recall: RecallText, path: Path, tokenizer: Path, layout: Layout
 ) -> dict[str, object]:
     """Write one shard; the text shards lie in the same folder. Returns the manifest entry."""
-    from megacontext.core.training.base.dataset import (
-        TokenStreams,  # imports torch: only where used
-    )
-
     streams = TokenStreams(open_shards(path.parent, layout.tokenizer, "shard-*.arrow"))
     writer = RecallWriter(load_tokenizer(tokenizer), recall.split, recall.seed, layout.block_size)
     length = recall.window(layout)

@@ -167,7 +167,7 @@ class Focus:
     def round(self, scores: npt.ArrayLike | None) -> RoundResult:
         """Allocate once on ``scores`` F16/F32[n]; None means that nothing was scored.
 
-        In round 0 forced collapses come first, until at least K entries are free.
+        In round 0 forced collapses come first, until the headroom is free.
 
         Raises:
             PlanError: no refocus is under way, or its rounds are used up.
@@ -311,11 +311,16 @@ class Focus:
         forced: list[Actions] = []
         found = self._candidates(frontier, scores, disarmed, forced)
         free = context.free
+        headroom = size + self._round_limits.headroom
         kept = self._round_limits.keep_newest
         near = context.n_tokens // size - kept  # number of the first block to keep
-        while free < size and self._round == 0:
-            need = -((free - size) // (size - 1))
+        while free < headroom and self._round == 0:
+            need = -((free - headroom) // (size - 1))
             rows, override = choose_forced(found, need, raw_since(found, near) if kept else None)
+            if override or len(rows) == 0:  # only a block's room is worth a cooling group
+                if free >= size:
+                    break
+                rows = rows[: -((free - size) // (size - 1))]
             if len(rows) == 0:
                 raise BudgetError(
                     f"w_max: {context.w_max} cannot hold {context.n_tokens} tokens; raise it."
@@ -336,7 +341,7 @@ class Focus:
             found.group_reason[raw_since(found, near) & (found.group_reason != TAKEN)] = (
                 Reason.PROTECTED
             )
-        room = max(0, (free - size) // (size - 1))
+        room = max(0, (free - headroom) // (size - 1))
         return forced, AllocatorView(
             levels=frontier.levels,
             index=frontier.index,

@@ -30,6 +30,8 @@ class Limits:
             nothing flips twice within the refocus.
         keep_newest: raw blocks among so many newest ones are left alone by voluntary actions;
             forced collapses take them only when no other group is open.
+        headroom: entries beyond a block's that forced collapses leave free, where open groups
+            allow it.
     """
 
     n_diff: int = 4
@@ -39,6 +41,7 @@ class Limits:
     rounds: int = 3
     reopen: bool = False
     keep_newest: int = 0
+    headroom: int = 0
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -48,6 +51,7 @@ class Limits:
             ("cooldown_steps", 0, MAX_COOLDOWN),
             ("rounds", 1, 255),
             ("keep_newest", 0, 1 << 20),
+            ("headroom", 0, 1 << 32),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
@@ -70,7 +74,7 @@ class AllocatorView:
     scores: F32
     candidates: Candidates
     limits: Limits
-    room: int  # expansions that fit and still leave K entries free
+    room: int  # expansions that fit and still leave the headroom
     n_tokens: int
     block_size: int
     max_levels: int

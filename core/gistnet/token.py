@@ -2,7 +2,7 @@
 
 A frozen model has only ever seen token embeddings. With the asked fact raw in the window, the
 bundled base answered 10 of 10 questions beside 50, 150 or 270 such gists, and 0 of 10 beside as
-many mean-pooled ones (``docs/experiments.md``): a mean lies where no token lies, and derails it.
+many mean-pooled ones (``docs/lab``): a mean lies where no token lies, and derails it.
 """
 
 from __future__ import annotations

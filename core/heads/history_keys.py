@@ -20,6 +20,10 @@ Tokens = Callable[[int, int], U32]
 """Token ids [start, stop) of a history."""
 
 
+_CHUNKS_OF_A_PASS = 8
+"""Chunks that a GPU encodes at once while text comes in; a question encodes the rest."""
+
+
 def _nothing_committed() -> int:
     return 0
 
@@ -46,6 +50,15 @@ class HistoryKeys:
         self.store.extend(tokens, n_tokens, progress)
         if self.store.count > before:
             self.store.commit(self.committed())
+
+    def follow_along(self, tokens: Tokens, n_tokens: int) -> None:
+        """As :meth:`follow`, once a pass over what waits is worth its launches.
+
+        On a CPU that is every whole chunk; on a GPU short passes cost as much as long ones.
+        """
+        chunks = 1 if self.encoder.device.type == "cpu" else _CHUNKS_OF_A_PASS
+        if n_tokens - self.store.count >= chunks * self.store.chunk or n_tokens < self.store.count:
+            self.follow(tokens, n_tokens)
 
     def pieces(self, tokens: Tokens, n_tokens: int, whole: int) -> list[Tensor]:
         """Keys of the first ``whole`` of ``n_tokens`` tokens, int8 [t, H * D] in two pieces."""

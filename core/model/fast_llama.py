@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from megacontext.core.model.base import BaseModel, Forward
 from megacontext.core.model.llama_weights import LlamaLayer, llama_weights
+from megacontext.core.model.runner import MAX_ROWS
 from megacontext.core.model.slotted_cache import SlottedCache
 from megacontext.core.model.torch_ops import LayerOps, TorchOps
 
@@ -23,7 +24,7 @@ __all__ = ["LlamaRunner", "llama_layers"]
 def llama_layers(ops: LayerOps, x: Tensor, layers: tuple[LlamaLayer, ...]) -> Tensor:
     """All layers over rows x [r, d]; the residual stream [r, d] before the final norm."""
     for number, layer in enumerate(layers):
-        qkv = ops.norm_linear(x, layer.norm1, layer.qkv)
+        qkv = ops.norm_linear(x, layer.norm1, layer.qkv, layer.qkv_bias)
         queries = ops.rotate_and_write(number, qkv)
         x = ops.linear_add(ops.attend(number, queries), layer.out, x)
         x = ops.linear_add(ops.gated(x, layer.norm2, layer.gate_up), layer.down, x)
@@ -32,6 +33,8 @@ def llama_layers(ops: LayerOps, x: Tensor, layers: tuple[LlamaLayer, ...]) -> Te
 
 class LlamaRunner:
     """Rows of a Llama-type model in plain PyTorch."""
+
+    max_rows = MAX_ROWS
 
     def __init__(self, base: BaseModel, cache: SlottedCache) -> None:
         self.base = base

@@ -57,6 +57,8 @@ class _RowsGraph:
 class GraphRunner:
     """Decoding under CUDA graphs. Capturing all graphs takes a few seconds, at construction."""
 
+    max_rows = BUCKETS[-1]
+
     def __init__(self, base: BaseModel, cache: SlottedCache, tuning: Tuning | None = None) -> None:
         self.base = base
         self.cache = cache

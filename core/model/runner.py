@@ -12,13 +12,18 @@ from megacontext.core.model.base import BaseModel, Forward
 from megacontext.core.model.local import row_masks
 from megacontext.core.model.slotted_cache import SlottedCache, visible
 
-__all__ = ["HFRunner", "RowRunner"]
+__all__ = ["MAX_ROWS", "HFRunner", "RowRunner"]
 
 
 class RowRunner(Protocol):
     """Computes rows of the window from ``cache.inputs`` and writes their keys and values."""
 
     cache: SlottedCache
+
+    @property
+    def max_rows(self) -> int:
+        """Rows that one forward computes at most; bounds the mask, activations and logits."""
+        ...
 
     def run(
         self,
@@ -43,12 +48,19 @@ class RowRunner(Protocol):
         ...
 
 
+MAX_ROWS = 512
+"""Rows of one forward on a CPU, whose speed no longer grows beyond it, and under CUDA graphs."""
+_MAX_ROWS_CUDA = 2048
+"""The transformers forward is bound by its launches below."""
+
+
 class HFRunner:
     """Any architecture: the transformers forward with the slotted cache and a 4-D mask."""
 
     def __init__(self, base: BaseModel, cache: SlottedCache) -> None:
         self.base = base
         self.cache = cache
+        self.max_rows = _MAX_ROWS_CUDA if base.device.type == "cuda" else MAX_ROWS
 
     def run(
         self,

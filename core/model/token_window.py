@@ -10,7 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from megacontext.core.model.base import Forward
 from megacontext.core.model.layout import Layout
-from megacontext.core.model.window import SyncStats, TokenSource, VectorSource
+from megacontext.core.model.row_inputs import TokenSource, VectorSource
+from megacontext.core.model.window import SyncStats
+from megacontext.traces.schema import KVMode
 
 __all__ = ["TokenWindow"]
 
@@ -18,9 +20,23 @@ __all__ = ["TokenWindow"]
 class TokenWindow(Protocol):
     """What follows a working context; see :class:`~megacontext.core.model.window.KVWindow`."""
 
+    def __len__(self) -> int:
+        """Rows in use."""
+        ...
+
     @property
     def w_max(self) -> int:
         """Budget in rows."""
+        ...
+
+    @property
+    def mode(self) -> KVMode:
+        """How an edit is followed."""
+        ...
+
+    @property
+    def max_rows(self) -> int:
+        """Rows that one forward computes at most."""
         ...
 
     @property
@@ -38,7 +54,12 @@ class TokenWindow(Protocol):
         ...
 
     def sync(
-        self, layout: Layout, vectors: VectorSource, tokens: TokenSource, reread: int = 0
+        self,
+        layout: Layout,
+        vectors: VectorSource,
+        tokens: TokenSource,
+        reread: int = 0,
+        fuse: bool = False,
     ) -> SyncStats:
         """Follow the working context to ``layout``."""
         ...

@@ -58,6 +58,10 @@ class Tokenizer:
         # A history is longer than any window: silence the length warning.
         hf.model_max_length = int(1e30)
         self._backend, self._anchor = _without_prefix(hf)
+        # Byte-level decoders join bytes, whatever stands beside them: texts by token id.
+        decoder = None if self._backend is None else self._backend.decoder
+        self._byte_level = isinstance(decoder, tokenizers.decoders.ByteLevel) and not self._anchor
+        self._texts: dict[int, str] = {}
         self.chat = self._chat()
         self.start_ids = self._start()
         self.end_ids = frozenset(end_ids)
@@ -179,6 +183,15 @@ class Tokenizer:
     def _decode(self, ids: list[int]) -> str:
         return str(self.hf.decode(ids, clean_up_tokenization_spaces=False))
 
+    def context_free_text(self, token: int) -> str | None:
+        """Text of a token that is the same in any context; None where the context matters."""
+        if not self._byte_level:
+            return None
+        text = self._texts.get(token)
+        if text is None:
+            text = self._texts[token] = self._decode([token])
+        return None if _UNFINISHED in text else text
+
     def pieces(self, ids: Sequence[int] | NDArray[np.integer[Any]]) -> list[str]:
         """One text per token whose concatenation is ``decode(ids)``.
 
@@ -227,6 +240,8 @@ def _drop_prefix(state: dict[str, Any], part: str) -> bool:
     value = state.get(part)
     if not isinstance(value, dict):
         return False
+
+    # The parts that add a space, and a sequence of parts.
     match value.get("type"):
         case "Prepend":
             state[part] = None
@@ -250,13 +265,15 @@ class PieceStream:
     """Texts of tokens as they arrive; see :meth:`Tokenizer.pieces`.
 
     A token's text may depend on its left neighbour, so each step decodes the tokens since the
-    last complete piece twice, with and without the new one.
+    last complete piece twice, with and without the new one. Most tokens of a byte-level tokenizer
+    are whole characters, whose text is looked up.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._context: list[int] = []  # tokens of the last complete piece
         self._pending: list[int] = []  # tokens after it
+        self._whole = True  # the last piece ended with a whole character
 
     def push(self, ids: Sequence[int] | NDArray[np.integer[Any]]) -> list[str]:
         """Pieces of ``ids``, one each; unfinished characters wait for later tokens."""
@@ -269,12 +286,18 @@ class PieceStream:
         return text
 
     def _push_one(self, token: int) -> str:
+        if self._whole and not self._pending:
+            text_by_id = self._tokenizer.context_free_text(token)
+            if text_by_id is not None:
+                self._context = [token]
+                return text_by_id
         self._pending.append(token)
         text = self._new_text()
         # Four bytes are the longest character; a longer wait is a real U+FFFD in the text.
         if text.endswith(_UNFINISHED) and len(self._pending) < 5:
             return ""
         self._context, self._pending = self._pending, []
+        self._whole = not text.endswith(_UNFINISHED)
         return text
 
     def _new_text(self) -> str:

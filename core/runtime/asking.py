@@ -39,7 +39,7 @@ def question_text(text: str, chat: bool = False) -> str:
 
 
 def answer_turn(session: Session, text: str, limit: int, stop: str) -> str:
-    """Take a person's turn in, refocus on it, decode a reply and record it at once.
+    """Append a person's turn, refocus on it, decode a reply and record it at once.
 
     Args:
         session: the running session.
@@ -53,29 +53,24 @@ def answer_turn(session: Session, text: str, limit: int, stop: str) -> str:
     tokens = _turn_tokens(session, text)
     if not len(tokens):
         return ""
-    recorder, context = session.recorder, session.parts.focus.working_context
+    sink, context, controller = session.sink, session.context, session.controller
     phase, session.answering = session.phase, True
-    session.steering.asked(text)
+    controller.on_question(text)
 
-    # The turn: its last token waits for the marker, which belongs to the row that it brings.
+    # The turn.
     start = context.n_tokens
-    recorder.marker(f"typed @{start}-{start + len(tokens)}")
-    session.ingest(tokens[:-1], asked=True)
-    recorder.marker(f"asked @{start}-{start + len(tokens)}")
-    if session.config.triggers.turn_end:
-        session.take(tokens[-1:])
-        session.refocus(Trigger.TURN_END, len(tokens))
-    else:
-        session.ingest(tokens[-1:], asked=True)
+    sink.marker(f"typed @{start}-{start + len(tokens)}")
+    session.append_question(tokens, Trigger.TURN_END if session.config.triggers.turn_end else None)
 
-    # The reply, streamed, and a row for it: nobody should have to wait for the next block.
-    asked = context.n_tokens
-    reply = session.decode(limit, stop, on_token=session.steering.token)
-    recorder.marker(f"typed @{asked}-{context.n_tokens}")
-    recorder.marker(f"answered @{asked}-{context.n_tokens}")
+    # The reply, streamed. It gets a row at once: a viewer should not wait for the next block.
+    start = context.n_tokens
+    reply = session.decode(limit, stop, on_token=controller.on_token)
+    sink.marker(f"typed @{start}-{context.n_tokens}")
+    sink.marker(f"answered @{start}-{context.n_tokens}")
     session.refocus(Trigger.REPLY)
+
     session.phase, session.answering, session.replied = phase, False, True
-    session.steering.answered(reply)
+    controller.on_answer(reply)
     return reply
 
 
@@ -92,11 +87,11 @@ def _turn_tokens(session: Session, text: str) -> U32:
 
 
 def inject(session: Session, text: str) -> None:
-    """A person's text, taken in now without a reply; a turn ends with it."""
+    """Append a person's text now, without a reply; a turn ends with it."""
     tokens = session.parts.base.tokenizer.encode(text)
-    start = session.parts.focus.working_context.n_tokens
-    session.recorder.marker(f"typed @{start}-{start + len(tokens)}")
+    start = session.context.n_tokens
+    session.sink.marker(f"typed @{start}-{start + len(tokens)}")
     phase = session.phase
-    session.ingest(tokens, asked=True)
+    session.append(tokens, is_question=True)
     session.phase = phase
     session.refocus(Trigger.TURN_END, len(tokens))

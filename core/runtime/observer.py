@@ -1,4 +1,4 @@
-"""What the lens gets to see: the frontier, the newest tokens, surprisal, attention, truth."""
+"""What a lens reads: frontier, newest tokens, hidden states, NLL, attention, ground truth."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch
 
 from megacontext.core.lenses import Observation
 from megacontext.core.model.layout import Layout
-from megacontext.core.runtime.parts import Parts
+from megacontext.core.runtime.build import EngineParts
 
 __all__ = ["Observer"]
 
 
 class Observer:
-    """Keeps what a lens may ask for and gives it out as an :class:`Observation` per round."""
+    """Collects what a lens may read, and builds the :class:`Observation` of each round."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: EngineParts) -> None:
         self._parts = parts
         self._query = np.empty(0, np.uint32)
         # A trained lens says how much it was trained on; the others take what the config names.
@@ -28,7 +28,7 @@ class Observer:
         self._hidden: Any | None = None
         self._nll = np.full(1024, np.nan, np.float32)
         self._facts: dict[str, tuple[int, int]] = {}
-        self._wanted: tuple[int, int] | None = None
+        self._target: tuple[int, int] | None = None
         self._question_tokens = 0
         self._mass: tuple[np.ndarray, np.ndarray] | None = None
 
@@ -39,58 +39,61 @@ class Observer:
             nll: float32 [t] in nats, of its newest tokens; what is older counts as unknown.
         """
         n_tokens, tree = self._parts.focus.working_context.n_tokens, self._parts.tree
-        self._place(nll, n_tokens - len(nll))
+        self._store_nll(nll, n_tokens - len(nll))
         start = max(0, n_tokens - self._query_tokens)
         self._query = np.array(tree.tokens(start, n_tokens))
         last = self._parts.window.last
         if last is not None:
-            self._keep(last.hidden)
+            self._store_hidden(last.hidden)
 
-    def tokens(
+    def on_tokens(
         self, tokens: np.ndarray, nll: np.ndarray, start: int, hidden: Any | None = None
     ) -> None:
         """New history from position ``start``.
 
         Args:
             tokens: uint32 [t]. nll: float32 [t] in nats. hidden: torch [t, d], last hidden states
-                behind them; none of a window that computed nothing.
+                after them; None of a window that computed nothing.
         """
-        self._place(nll, start)
+        self._store_nll(nll, start)
         self._query = np.concatenate([self._query, tokens])[-self._query_tokens :]
-        self._keep(hidden)
+        self._store_hidden(hidden)
 
-    def _place(self, nll: np.ndarray, start: int) -> None:
+    def _store_nll(self, nll: np.ndarray, start: int) -> None:
         stop = start + len(nll)
         while stop > len(self._nll):
             self._nll = np.concatenate([self._nll, np.full_like(self._nll, np.nan)])
         self._nll[start:stop] = nll
 
-    def _keep(self, hidden: Any | None) -> None:
-        """The newest states as the lens was trained on them; a copy, as a replayed graph writes
-        the next ones to the same place."""
+    def _store_hidden(self, hidden: Any | None) -> None:
+        """Store as many of the newest states as the lens was trained on.
+
+        They are copied, because a replayed CUDA graph writes the next ones to the same memory.
+        """
         if hidden is None or not len(hidden) or not self._hidden_states:
             self._hidden = None
             return
+
         fresh = hidden[-self._hidden_states :]
         if self._hidden is None or len(fresh) == self._hidden_states:
             self._hidden = fresh.clone()
         else:
             self._hidden = torch.cat((self._hidden, fresh))[-self._hidden_states :]
 
-    def plant(self, name: str, start: int, stop: int) -> None:
-        """A fact that questions may be about."""
+    def register_fact(self, name: str, start: int, stop: int) -> None:
+        """Tokens [start, stop) hold a fact that questions may be about."""
         self._facts[name] = (start, stop)
 
-    def ask(self, question_tokens: int) -> None:
-        """The newest so many tokens are a question that is asked now; 0: nothing is asked."""
+    def set_question(self, question_tokens: int) -> None:
+        """How many of the newest tokens are a question that is asked now; 0: none is."""
         self._question_tokens = question_tokens
 
-    def want(self, about: str | None) -> None:
-        """The fact that matters from now on (ground truth for the ``oracle`` lens), or none."""
-        self._wanted = None if about is None else self._facts.get(about)
+    def set_target(self, name: str | None) -> None:
+        """The fact that is asked about from now on (for the ``oracle`` lens), or none."""
+        self._target = None if name is None else self._facts.get(name)
 
     def begin(self, layout: Layout) -> None:
-        """A refocus starts over ``layout``: measure attention where the lens asks for it."""
+        """A refocus starts over ``layout``: measure attention if the lens requires it."""
         if self._measures_attention and len(layout.levels):
             mass_n = self._parts.window.attention_mass(layout, self._query_tokens).mean(axis=0)
             starts = self._parts.focus.working_context.starts
@@ -99,7 +102,9 @@ class Observer:
     def observe(self, step: int, number: int) -> Observation:
         """The observation of round ``number`` of refocus ``step``."""
         parts, context = self._parts, self._parts.focus.working_context
-        wanted = None if self._wanted is None else np.array([self._wanted], np.int64)
+        target = None if self._target is None else np.array([self._target], np.int64)
+
+        # The frontier as it is in this round; all else as it was when the refocus began.
         return Observation(
             levels=context.levels,
             index=context.index,
@@ -116,7 +121,7 @@ class Observer:
             query_hidden=self._hidden,
             attention=self._attention(),
             surprisal=self._nll[: context.n_tokens],
-            wanted=wanted,
+            wanted=target,
         )
 
     def _attention(self) -> np.ndarray | None:

@@ -16,7 +16,7 @@ from megacontext.traces.row import PAIR_DTYPE, TraceRow
 from megacontext.traces.schema import Phase
 from megacontext.traces.writer import TraceWriter
 
-__all__ = ["Observer", "Recorder", "Stages", "TimedRound"]
+__all__ = ["Observer", "Recorder", "StageTimings", "TimedRound"]
 
 Observer = Callable[[list[TraceRow]], None]
 """Given the rows of a whole refocus before they are written; may add to their markers."""
@@ -37,7 +37,7 @@ class TimedRound:
 
 
 @dataclass
-class Stages:
+class StageTimings:
     """Stage times since the last row, microseconds."""
 
     gist: float = 0.0
@@ -63,7 +63,7 @@ class Recorder:
     def __init__(self, writer: TraceWriter, observers: Sequence[Observer] = ()) -> None:
         self.writer = writer
         self._observers = observers
-        self.stages = Stages()
+        self.timings = StageTimings()
         self._pending = _Pending()
 
     def tokens(
@@ -88,7 +88,7 @@ class Recorder:
         self._pending.knobs = json.dumps({"focus": asdict(focus), "w_max": w_max}, sort_keys=True)
 
     @property
-    def has_news(self) -> bool:
+    def has_pending(self) -> bool:
         """Whether tokens or markers wait for a row."""
         return bool(self._pending.tokens or self._pending.markers)
 
@@ -100,9 +100,11 @@ class Recorder:
     ) -> None:
         """One row per round; the KV figures go with the last, the new tokens with the first."""
         began = time.perf_counter()
-        now, pending, stages = time.time_ns(), self._pending, self.stages
-        self._pending, self.stages = _Pending(), Stages()
+        now, pending, timings = time.time_ns(), self._pending, self.timings
+        self._pending, self.timings = _Pending(), StageTimings()
         rows: list[TraceRow] = []
+
+        # What happened since the last row goes with the first round, what followed with the last.
         for number, timed in enumerate(rounds):
             result, last = timed.result, number == len(rounds) - 1
             row = TraceRow(
@@ -124,17 +126,19 @@ class Recorder:
             )
             if number == 0:
                 _fill_news(row, pending)
-                row.us_gist, row.us_decode = stages.gist, stages.decode
-                row.us_record = stages.record
+                row.us_gist, row.us_decode = timings.gist, timings.decode
+                row.us_record = timings.record
             if last:
-                row.kv_rows, row.kv_drift, row.us_kv = sync.rows, sync.drift, stages.kv
+                row.kv_rows, row.kv_drift, row.us_kv = sync.rows, sync.drift, timings.kv
             row.us_lens, row.us_alloc = timed.us_lens, timed.us_alloc
             rows.append(row)
+
+        # Observers may add to the markers before anything is written.
         for observe in self._observers:
             observe(rows)
         for row in rows:
             self.writer.put(row)
-        self.stages.record += (time.perf_counter() - began) * 1e6
+        self.timings.record += (time.perf_counter() - began) * 1e6
 
 
 def _fill_news(row: TraceRow, pending: _Pending) -> None:

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from megacontext.core.config import FocusConfig, parse_config, recorded_focus
+from megacontext.core.config import Config, FocusConfig, parse_config, recorded_focus
 from megacontext.core.config.keys import WHERE_AND_HOW, by_path
 from megacontext.core.focus import Limits
-from megacontext.core.runtime.bundle import resolve_kinds, weights_id
-from megacontext.core.runtime.parts import Parts
-from megacontext.core.runtime.triggers import ASKED, limits_for
+from megacontext.core.focus.limits import USER_TRIGGERS, limits_for
+from megacontext.core.runtime.build import EngineParts
+from megacontext.core.runtime.pretrained import resolve_kinds, weights_id
 from megacontext.traces.errors import TraceError
 from megacontext.traces.reader import TraceReader
 from megacontext.traces.row import TraceRow
-from megacontext.traces.schema import Trigger
+from megacontext.traces.schema import Phase, Trigger
 
 __all__ = ["Resumed", "restore"]
 
@@ -41,18 +41,20 @@ class Resumed:
     ``rows`` whole rows of its trace; the history that its source gave, uint32 [n], and the
     positions of these tokens, int64 [n]; the limits that were in force, if any were changed; the
     length of the history at the last question or turn end; the NLL of the newest tokens of the
-    history as the model saw them, float32 [t] in nats.
+    history as the model saw them, float32 [t] in nats; the frontier I8[n] that the window held
+    while the last row's edit waited (``focus.lag``), or None where it did not wait.
     """
 
     rows: int = 0
     focus: FocusConfig | None = None
-    asked_at: int | None = None
+    last_question_at: int | None = None
     source_history: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint32))
     positions: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     nll: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
+    waiting_levels: np.ndarray | None = None
 
 
-def restore(parts: Parts, trace: Path) -> Resumed:
+def restore(parts: EngineParts, trace: Path) -> Resumed:
     """Bring tree, working context and constraint memory to the last whole row of ``trace``.
 
     The tree may be ahead of the trace (the session then takes those tokens from it) or behind it
@@ -75,20 +77,38 @@ def restore(parts: Parts, trace: Path) -> Resumed:
                 f"trace {trace} starts at token {began} of a tree that is not here; pass --tree "
                 "with the run's tree."
             )
+
+        # The tree gets what it lacks, the focus every recorded decision.
         known = max(0, parts.tree.n_tokens - began)
         if known < len(tokens):
             parts.tree.append(tokens[known:])
             parts.tree.commit()
-        limits, focus = _recorded_limits(parts.config.focus, rows)
+        limits, focus = _recorded_limits(parts.config, rows)
         parts.focus.rebuild(rows, lambda row: limits[row.step, row.round])
         typed = [(a - began, b - began) for a, b in _typed(rows)]
+
+    # What a person typed in between is no part of the source.
     keep = np.ones(len(tokens), bool)
     for start, stop in typed:
         keep[max(start, 0) : max(stop, 0)] = False
-    asked = [row.history_tokens for row in rows if Trigger(row.trigger) in ASKED]
-    asked_at = asked[-1] if asked else None
+    asked = [row.history_tokens for row in rows if Trigger(row.trigger) in USER_TRIGGERS]
+    last_question_at = asked[-1] if asked else None
     places = began + np.flatnonzero(keep)
-    return Resumed(len(rows), focus, asked_at, tokens[keep], places, nll)
+    return Resumed(
+        len(rows),
+        focus,
+        last_question_at,
+        tokens[keep],
+        places,
+        nll,
+        _waiting_levels(focus, [row for row in rows if row.step == last.step]),
+    )
+
+
+def _waiting_levels(focus: FocusConfig, step: list[TraceRow]) -> np.ndarray | None:
+    """The frontier before the last refocus, of rows ``step``, if its edit waited."""
+    waits = Trigger(step[0].trigger) == Trigger.BLOCK_CLOSED and step[0].phase == Phase.DECODE
+    return step[0].levels if focus.lag and waits else None
 
 
 def _typed(rows: list[TraceRow]) -> list[tuple[int, int]]:
@@ -112,18 +132,18 @@ def _typed(rows: list[TraceRow]) -> list[tuple[int, int]]:
 
 
 def _recorded_limits(
-    focus: FocusConfig, rows: list[TraceRow]
+    config: Config, rows: list[TraceRow]
 ) -> tuple[dict[tuple[int, int], Limits], FocusConfig]:
     """Limits by (step, round), and what is in force at the end; ``knobs`` hold from their row."""
-    limits = {}
+    limits, focus = {}, config.focus
     for row in rows:
         if row.knobs is not None:
             focus = recorded_focus(json.loads(row.knobs)["focus"], "knobs.focus")
-        limits[row.step, row.round] = limits_for(focus, Trigger(row.trigger))
+        limits[row.step, row.round] = limits_for(focus, Trigger(row.trigger), config.ingest.chunk)
     return limits, focus
 
 
-def _check(parts: Parts, reader: TraceReader) -> None:
+def _check(parts: EngineParts, reader: TraceReader) -> None:
     """One trace has one config, by which its rows are decided again: no other may go on with it.
 
     Raises:

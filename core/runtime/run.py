@@ -13,13 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from megacontext.core.config import Config, dump_config
-from megacontext.core.runtime.bundle import weights_id
-from megacontext.core.runtime.parts import Parts, build_parts
+from megacontext.core.runtime.build import EngineParts, build_parts
+from megacontext.core.runtime.controller import Controller
+from megacontext.core.runtime.pretrained import weights_id
 from megacontext.core.runtime.recorder import Recorder
 from megacontext.core.runtime.resume import Resumed, restore
-from megacontext.core.runtime.rewind import Rewind
-from megacontext.core.runtime.session import Outcome, Session
-from megacontext.core.runtime.steering import ControlSteering, LineSteering, Steering
+from megacontext.core.runtime.script import Outcome, ScriptRunner
+from megacontext.core.runtime.session import Session
+from megacontext.core.runtime.skip_replayed import ReplaySkipper
+from megacontext.core.runtime.socket_controller import LineController, SocketController
 from megacontext.core.sources import Event, Ingest, open_source
 from megacontext.core.telemetry.watch import SessionWatch
 from megacontext.traces.control import ControlServer
@@ -95,7 +97,7 @@ def run(
     return RunResult(outcome, out, time.monotonic() - began, tuple(parts.notes))
 
 
-def _opening(parts: Parts, restored: Resumed, resume: bool) -> list[Event]:
+def _opening(parts: EngineParts, restored: Resumed, resume: bool) -> list[Event]:
     """The token that begins a sequence, in front of a history that begins with this run."""
     ids = np.asarray(parts.base.tokenizer.start_ids, np.uint32)
     begins = not parts.tree.n_tokens
@@ -105,7 +107,7 @@ def _opening(parts: Parts, restored: Resumed, resume: bool) -> list[Event]:
 
 
 def _drive(
-    parts: Parts,
+    parts: EngineParts,
     events: Iterator[Event],
     taken: Claim,
     restored: Resumed,
@@ -119,19 +121,22 @@ def _drive(
     with writer:
         server = ControlServer(taken.path) if control else None
         try:
-            steering: Steering = (
-                ControlSteering(server, read_stdin=read_stdin) if server else LineSteering()
+            controller: Controller = (
+                SocketController(server, read_stdin=read_stdin) if server else LineController()
             )
-            session = Session(parts, Recorder(writer, [watch]), steering, progress)
-            session.focus_config = restored.focus or parts.config.focus
-            session.asked_at = restored.asked_at
-            session.warm_up(restored.nll)
+            session = Session(parts, Recorder(writer, [watch]), controller, progress)
+            session.restore(restored)
             on_ready()
-            rewind = Rewind(
-                restored.source_history, restored.positions, parts.base.tokenizer, session.plant
+
+            # A resumed run skips what its history holds of the source.
+            skipper = ReplaySkipper(
+                restored.source_history,
+                restored.positions,
+                parts.base.tokenizer,
+                session.register_fact,
             )
-            outcome = session.run(rewind.remaining(events))
-            outcome.answers[:0] = rewind.answers
+            outcome = ScriptRunner(session).run(skipper.remaining(events))
+            outcome.answers[:0] = skipper.answers
             return outcome
         finally:
             if server is not None:
@@ -146,7 +151,7 @@ def _recorded_rows(trace: Path, count: int) -> Iterator[TraceRow]:
             yield from reader.rows(0, count)
 
 
-def trace_writer(parts: Parts, taken: Claim, rows: int = 0) -> TraceWriter:
+def trace_writer(parts: EngineParts, taken: Claim, rows: int = 0) -> TraceWriter:
     """A writer of the claimed trace, which keeps the first ``rows`` rows that are there."""
     trace = parts.config.trace
     mode, _, top_k = trace.scores.partition(":")
@@ -164,10 +169,12 @@ def trace_writer(parts: Parts, taken: Claim, rows: int = 0) -> TraceWriter:
     )
 
 
-def metadata(parts: Parts) -> dict[str, str]:
+def metadata(parts: EngineParts) -> dict[str, str]:
     """The ``mc.*`` metadata of a run."""
     config = parts.config
     bundled = weights_id(config)
+
+    # A trace repeats its run: it holds the whole config, and what the config does not name.
     return TraceMeta(
         block_size=config.block_size,
         w_max=config.w_max,

@@ -1,226 +1,238 @@
-"""The loop of one run: take tokens in, gist, score, allocate, edit the window, decode, record."""
+"""A session: it appends tokens, samples tokens, refocuses, and records each of these.
+
+It knows nothing of scripts, people or files: :mod:`~megacontext.core.runtime.script` turns the
+events of a source into calls of a session, and
+:class:`~megacontext.core.runtime.controller.Controller` lets commands in between two steps.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 
 import numpy as np
 
 from megacontext.core.config import Config, FocusConfig
+from megacontext.core.focus import WorkingContext
+from megacontext.core.focus.limits import USER_TRIGGERS, limits_for
 from megacontext.core.lenses.base import ExplainsScores
-from megacontext.core.model.layout import Layout
-from megacontext.core.runtime.aside import second_core
-from megacontext.core.runtime.asking import answer_turn
-from megacontext.core.runtime.echoes import Echoes, EchoTrigger
+from megacontext.core.runtime.build import EngineParts
+from megacontext.core.runtime.controller import Controller, NullController
 from megacontext.core.runtime.hooks import Hooks
-from megacontext.core.runtime.judge import is_right
-from megacontext.core.runtime.nll import DeltaNLL, check_nll, token_nll
+from megacontext.core.runtime.nll import DeltaNLL
 from megacontext.core.runtime.observer import Observer
-from megacontext.core.runtime.parts import Parts
+from megacontext.core.runtime.reader import WindowReader, bulk_tokens
 from megacontext.core.runtime.recorder import TimedRound
+from megacontext.core.runtime.resume import Resumed
 from megacontext.core.runtime.sinks import TraceSink
-from megacontext.core.runtime.steering import NullSteering, Steering, Stop
-from megacontext.core.runtime.triggers import (
-    ASKED,
-    QuestionMarks,
-    ScoreModifier,
-    Surprisal,
-    TriggerRule,
-    first_trigger,
-    limits_for,
-)
-from megacontext.core.sources import AwaitTurn, Decode, Event, Ingest, Mark, Plant, Question
-from megacontext.core.tree.spec import F32
+from megacontext.core.runtime.tree_appender import TreeAppender
+from megacontext.core.runtime.triggers.base import ScoreModifier, TriggerRule, first_trigger
+from megacontext.core.runtime.triggers.echo import Echoes, EchoTrigger
+from megacontext.core.runtime.triggers.question_mark import QuestionMarkTrigger
+from megacontext.core.runtime.triggers.surprisal import SurprisalTrigger
+from megacontext.core.tree.spec import F32, U32
 from megacontext.traces.errors import ConfigError, SourceError
 from megacontext.traces.schema import Phase, Trigger
 
-__all__ = ["Answer", "Outcome", "Session"]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A decoded answer to a question of a script."""
-
-    about: str
-    expected: str
-    text: str
-
-    @property
-    def right(self) -> bool | None:
-        """Whether the text starts with what was expected; None if nobody said."""
-        return is_right(self.text, self.expected) if self.expected.strip() else None
-
-
-@dataclass
-class Outcome:
-    """What a session did; the trace has the rest."""
-
-    answers: list[Answer] = field(default_factory=list)
-    decoded: list[str] = field(default_factory=list)
-    bad_scores: int = 0
-    stopped: bool = False
+__all__ = ["Session"]
 
 
 class Session:
-    """Drives the parts over the events of a source.
+    """Drives the parts of an engine over a growing history.
 
     Args:
         parts: model, tree, focus, lens and window, built for ``config``.
-        recorder: where rows go.
-        steering: commands from outside while running; none by default.
-        progress: called with N after every refocus.
+        sink: where rows go.
+        controller: commands from outside between two steps; none by default.
+        progress: called with the length of the history after every refocus.
         hooks: called at certain moments.
+
+    Attributes:
+        step: number of the last refocus, -1 before the first.
+        last_question_at: length of the history at the last question or turn end, or None.
+        bad_scores: scores that were not finite, so far.
     """
 
     def __init__(
         self,
-        parts: Parts,
-        recorder: TraceSink,
-        steering: Steering | None = None,
+        parts: EngineParts,
+        sink: TraceSink,
+        controller: Controller | None = None,
         progress: Callable[[int], None] = lambda n_tokens: None,
         hooks: Hooks | None = None,
     ) -> None:
         self.parts = parts
         self.config: Config = parts.config
         self.focus_config: FocusConfig = parts.config.focus
-        self.recorder = recorder
-        self.outcome = Outcome()
-        self.steering = steering or NullSteering()
+        self.sink = sink
+        self.controller = controller or NullController()
         self._progress = progress
         self._hooks = hooks or Hooks()
+
+        # When to refocus, and what changes the lens's scores.
         triggers = parts.config.triggers
-        echoes = Echoes(triggers.echo, parts.focus.working_context, parts.tree.tokens)
-        self._question_mark = QuestionMarks(parts.pieces, triggers)
+        echoes = Echoes(triggers.echo, self.context, parts.tree.tokens)
+        self._question_mark = QuestionMarkTrigger(parts.pieces, triggers)
         self._echo = EchoTrigger(echoes, self._tokens_without_echo)
-        self._surprisal = Surprisal(triggers)
+        self._surprisal = SurprisalTrigger(triggers)
         self._modifiers: tuple[ScoreModifier, ...] = (echoes,)
+
         self._delta = DeltaNLL(parts.base, parts.tree.tokens, parts.config.trace)
         self._text = parts.base.tokenizer.stream()
-        self.phase = Phase.INGEST
-        self._since_refocus = 0
-        self.asked_at: int | None = None
         self._observer = Observer(parts)
-        self._aside = second_core(parts.base)
+        self._reader = WindowReader(parts)
+        self._appender = TreeAppender(parts)
+
         self.step = -1
+        self.bad_scores = 0
+        self.last_question_at: int | None = None
+        self._since_refocus = 0
+
+        # The state of a conversation, for the controller.
+        self.phase = Phase.INGEST
         self.awaits_turn = False
         self.answering = False
         self.replied = False  # a turn was answered before
 
-    def plant(self, name: str, start: int, stop: int) -> None:
-        """Say where a fact lies that questions may be about."""
-        self._observer.plant(name, start, stop)
+    @property
+    def context(self) -> WorkingContext:
+        """The working context: frontier and tail, as the model sees them."""
+        return self.parts.focus.working_context
 
-    def warm_up(self, nll: np.ndarray | None = None) -> None:
+    def register_fact(self, name: str, start: int, stop: int) -> None:
+        """Tokens [start, stop) hold a fact that questions may be about."""
+        self._observer.register_fact(name, start, stop)
+
+    def set_target(self, name: str | None) -> None:
+        """The fact that is asked about from now on (for the ``oracle`` lens), or none."""
+        self._observer.set_target(name)
+
+    def restore(self, resumed: Resumed) -> None:
+        """Continue an interrupted run: its limits, its last question and its newest NLL."""
+        self.focus_config = resumed.focus or self.parts.config.focus
+        self.last_question_at = resumed.last_question_at
+        if resumed.waiting_levels is not None:
+            self._reader.hold(resumed.waiting_levels, self.focus_config.lag)
+        self.warm_up(resumed.nll)
+
+    def warm_up(self, nll: F32 | None = None) -> None:
         """Fill the window from a history that is there already.
 
         Args:
             nll: float32 [t] in nats, of its newest tokens as the model saw them, if known.
         """
-        context, tree = self.parts.focus.working_context, self.parts.tree
-        if context.n_tokens:
-            self.parts.window.sync(self._layout(), tree.gist_rows, tree.tokens)
+        if self.context.n_tokens:
+            self._reader.start()
             self._observer.warm_up(np.empty(0, np.float32) if nll is None else nll)
 
-    # -- events ---------------------------------------------------------------------------
-
-    def run(self, events: Iterable[Event]) -> Outcome:
-        """Take every event in turn; returns early, and cleanly, when told to stop."""
-        try:
-            for event in events:
-                self._handle(event)
-        except Stop:
-            self.outcome.stopped = True
-        if self.recorder.has_news:
+    def flush(self) -> None:
+        """Record the tokens and markers that no row holds yet, and commit the tree."""
+        if self.sink.has_pending:
             self.refocus(Trigger.MANUAL)
         self.parts.tree.commit()
-        return self.outcome
 
-    def _handle(self, event: Event) -> None:
-        match event:
-            case Ingest(tokens=tokens):
-                self.ingest(tokens)
-            case Plant(name=name, tokens=tokens):
-                start = self.parts.focus.working_context.n_tokens
-                self.plant(name, start, start + len(tokens))
-                self.recorder.marker(
-                    f"needle planted @{start}-{start + len(tokens)} {name}".strip()
-                )
-                self.ingest(tokens)
-            case Mark(text=text):
-                self.recorder.marker(text)
-            case Question():
-                self._ask(event)
-            case Decode():
-                self._decode_event(event)
-            case AwaitTurn(limit=limit, stop=stop):
-                self._turn(limit, stop)
+    # -- append -----------------------------------------------------------------------------
 
-    def _ask(self, question: Question) -> None:
-        start = self.parts.focus.working_context.n_tokens
-        self.ingest(question.tokens[:-1], asked=True)
-        self.recorder.marker(f"question about {question.about}" if question.about else "question")
-        self.recorder.marker(f"asked @{start}-{start + len(question.tokens)}")
-        self.take(question.tokens[-1:])
-        self._observer.want(question.about)
-        self.refocus(Trigger.QUESTION, len(question.tokens))
-        about = question.about or "?"
-        asked, self.answering = start + len(question.tokens), True
-        self._decode_event(Decode(question.limit, question.stop, about, question.answer))
-        self.answering = False
-        self.recorder.marker(f"answered @{asked}-{self.parts.focus.working_context.n_tokens}")
-
-    def _decode_event(self, event: Decode) -> None:
-        self._observer.want(event.about or None)
-        text = self.decode(event.limit, event.stop, event.prefix)
-        self._observer.want(None)
-        if event.about:
-            self.outcome.answers.append(Answer(event.about, event.answer, text))
-        else:
-            self.outcome.decoded.append(text)
-
-    def _turn(self, limit: int, stop: str) -> None:
-        self.awaits_turn = True
-        text = self.steering.next_turn(self)
-        self.awaits_turn = False
-        reply = answer_turn(self, text, limit, stop)
-        if reply:
-            self.outcome.decoded.append(reply)
-        self.steering.reply(reply)
-
-    # -- tokens ---------------------------------------------------------------------------
-
-    def ingest(self, tokens: np.ndarray, asked: bool = False) -> None:
-        """Take tokens (uint32 [t]) into the history, refocusing at every closed block.
+    def append(self, tokens: U32, is_question: bool = False) -> None:
+        """Append tokens (uint32 [t]) to the history; refocuses at every complete block, or at the
+        end of every chunk of ``ingest.chunk`` tokens, where no other trigger is looked for.
 
         Args:
-            asked: they are somebody's question or turn, behind which a refocus comes anyway; what
-                it sounds like is not what it is about, so its echoes open nothing.
+            is_question: the tokens belong to a user question or turn. A refocus follows in any
+                case, and n-gram matches of a question with earlier questions are misleading, so
+                the echo trigger is off.
         """
         self._enter(Phase.INGEST)
-        block_size = self.config.block_size
+        if is_question:
+            self._reader.settle()
+        else:
+            self._reader.expect_text()
         rules: list[TriggerRule] = [self._question_mark]
-        if not asked:
+        if not is_question:
             rules.append(self._echo)
-        at = 0
-        while at < len(tokens):
-            self.steering.serve(self)
-            left = block_size - self.parts.focus.working_context.tail_tokens
-            chunk = tokens[at : at + left]
-            count, trigger = first_trigger(rules, chunk, self._since_refocus)
-            at += count
-            self.take(chunk[:count])
+
+        position = 0
+        while position < len(tokens):
+            self.controller.serve(self)
+            bulk = 0 if is_question else self._bulk_tokens(len(tokens) - position)
+            if bulk:
+                self._append_tokens(tokens[position : position + bulk])
+                position += bulk
+                more = len(tokens) - position >= 2 * self.config.block_size
+                self.refocus(Trigger.BULK if more else Trigger.BLOCK_CLOSED)
+                continue
+            rest_of_block = self.config.block_size - self.context.tail_tokens
+            chunk = tokens[position : position + rest_of_block]
+            n, trigger = first_trigger(rules, chunk, self._since_refocus)
+            position += n
+            self._append_tokens(chunk[:n])
             self._refocus_if_due(trigger)
+
+    def append_question(
+        self, tokens: U32, trigger: Trigger | None, about: str = "", marker: str = ""
+    ) -> None:
+        """Append a question or turn and refocus on it.
+
+        Args:
+            tokens: uint32 [t], at least one.
+            trigger: of the refocus; None: only the usual ones.
+            about: name of the fact that is asked about, if it is known.
+            marker: of the row with the question's last token.
+        """
+        start = self.context.n_tokens
+        self.append(tokens[:-1], is_question=True)
+
+        # The last token belongs to the row of the question's refocus, and so do the markers.
+        if marker:
+            self.sink.marker(marker)
+        self.sink.marker(f"asked @{start}-{start + len(tokens)}")
+        if trigger is None:
+            self.append(tokens[-1:], is_question=True)
+            return
+        self._append_tokens(tokens[-1:])
+        if about:
+            self.set_target(about)
+        self.refocus(trigger, len(tokens))
 
     def _enter(self, phase: Phase) -> None:
         """A row has one phase, that at its end; a marker says where it began inside the row."""
         if phase is not self.phase and self._since_refocus:
-            n_tokens = self.parts.focus.working_context.n_tokens
-            self.recorder.marker(f"{phase.name.lower()} @{n_tokens}")
+            self.sink.marker(f"{phase.name.lower()} @{self.context.n_tokens}")
         self.phase = phase
+
+    def _append_tokens(self, tokens: U32) -> tuple[float, str]:
+        """Append tokens that the budget has room for to model, tree and working context.
+
+        Returns:
+            NLL of the last token in nats, and the tokens' text.
+        """
+        parts, timings, start = self.parts, self.sink.timings, self.context.n_tokens
+
+        # The model reads the tokens; on a second core GistNet encodes the block they complete.
+        began = time.perf_counter()
+        gist = self._appender.prefetch_gist(tokens)
+        nll, hidden = self._reader.read(tokens, start)
+        read = time.perf_counter()
+
+        # Tree and frontier grow.
+        self._appender.append(tokens, gist)
+        appended = parts.focus.append(len(tokens))
+        timings.decode += (read - began) * 1e6
+        timings.gist += (time.perf_counter() - read) * 1e6
+
+        # Record and observe.
+        pieces = self._text.push(tokens)
+        self.sink.tokens(tokens, pieces, nll, appended)
+        self._observer.on_tokens(tokens, nll, start, hidden)
+        self._delta.observe(nll)
+        self._since_refocus += len(tokens)
+        if len(appended):
+            self._appender.commit_if_due()
+        return float(nll[-1]), "".join(pieces)
+
+    # -- sample -----------------------------------------------------------------------------
 
     def decode(
         self,
@@ -232,21 +244,28 @@ class Session:
         """Decode up to ``limit`` tokens; ends early at ``stop`` or the end-of-text token.
 
         Args:
-            on_token: given the text and the NLL (nats) of each token as it comes.
+            on_token: called with the text and the NLL (nats) of each token.
 
         Returns:
             ``prefix`` and the decoded text, up to ``stop``.
+
+        Raises:
+            SourceError: the history is empty.
         """
         self._hooks.before_decode()
         self._enter(Phase.DECODE)
+        self._reader.catch_up()
         text = prefix
         for _ in range(limit):
-            self.steering.serve(self)
-            token = np.array([self._pick()], np.uint32)
+            self.controller.serve(self)
+            token = np.array([self._sample_token()], np.uint32)
+
+            # The echo trigger looks at the token before the model reads it, the surprisal after.
             _, trigger = first_trigger([self._echo], token, self._since_refocus)
-            nll, piece = self.take(token)
+            nll, piece = self._append_tokens(token)
             if trigger is None:
                 trigger = self._surprisal.of(nll, self._since_refocus)
+
             ended = int(token[0]) in self.parts.base.tokenizer.end_ids
             piece = "" if ended else piece
             text += piece
@@ -256,25 +275,8 @@ class Session:
                 break
         return text.partition(stop)[0] if stop else text
 
-    def _refocus_if_due(self, trigger: Trigger | None) -> None:
-        """A complete block refocuses whatever else happened; else ``trigger`` does."""
-        if self.parts.focus.working_context.tail_tokens == 0:
-            self.refocus(Trigger.BLOCK_CLOSED)
-        elif trigger is not None:
-            self.refocus(trigger)
-
-    def _tokens_without_echo(self) -> int:
-        """How many of the next tokens bring no echo: those of a block's length after a question.
-
-        An answer matches many unrelated passages, and what the question expanded is read first.
-        """
-        if self.asked_at is None:
-            return 0
-        until = self.asked_at + self.config.block_size
-        return max(0, until - self.parts.focus.working_context.n_tokens)
-
-    def _pick(self) -> int:
-        position, tree = self.parts.focus.working_context.n_tokens, self.parts.tree
+    def _sample_token(self) -> int:
+        position, tree = self.context.n_tokens, self.parts.tree
         if position < tree.n_tokens:  # decoded and committed before an interruption
             return int(tree.tokens(position, position + 1)[0])
         began = time.perf_counter()
@@ -282,138 +284,101 @@ class Session:
         if last is None:
             raise SourceError("There is nothing to decode from; ingest some text first.")
         token = self.parts.sampler.sample(last.logits[-1], position)
-        self.recorder.stages.decode += (time.perf_counter() - began) * 1e6
+        self.sink.timings.decode += (time.perf_counter() - began) * 1e6
         return token
 
-    def take(self, tokens: np.ndarray) -> tuple[float, str]:
-        """Model, tree and working context take tokens that fit the tail's block.
-
-        Returns:
-            NLL of the last token in nats, and the tokens' text.
-        """
-        parts, stages = self.parts, self.recorder.stages
-        began = time.perf_counter()
-        before = parts.window.last
-        gist = self._begin_gist(tokens)
-        forward = parts.window.append(tokens)
-        nll = np.full(len(tokens), np.nan, np.float32)
-        if before is not None:
-            nll[0] = token_nll(before.logits[-1:], tokens[:1])[0]
-        if len(tokens) > 1:
-            nll[1:] = token_nll(forward.logits[:-1], tokens[1:])
-        if parts.window.last is not None:  # a window that waits has computed nothing yet
-            check_nll(parts.base, nll[int(before is None) :], parts.focus.working_context.n_tokens)
-        ingested = time.perf_counter()
-        start = parts.focus.working_context.n_tokens
-        self._grow_tree(tokens, gist)
-        appended = parts.focus.append(len(tokens))
-        stages.decode += (ingested - began) * 1e6
-        stages.gist += (time.perf_counter() - ingested) * 1e6
-        pieces = self._text.push(tokens)
-        self.recorder.tokens(tokens, pieces, nll, appended)
-        self._observer.tokens(tokens, nll, start, forward.hidden)
-        self._delta.observe(nll)
-        self._since_refocus += len(tokens)
-        if len(appended):
-            self._commit_if_due()
-        return float(nll[-1]), "".join(pieces)
-
-    def _begin_gist(self, tokens: np.ndarray) -> Future[tuple[F32, F32]] | None:
-        """Gist the block that ``tokens`` close while the model reads them; None if they close
-        none that the tree does not know, or no core is free. The gist needs nothing of the model,
-        so it is the same either way."""
-        parts = self.parts
-        if self._aside is None or parts.tree.n_tokens != parts.focus.working_context.n_tokens:
-            return None
-        closed = parts.tree.closing(tokens)
-        if closed is None:
-            return None
-        return self._aside.submit(parts.gister.encode_blocks, *closed)
-
-    def _grow_tree(self, tokens: np.ndarray, gist: Future[tuple[F32, F32]] | None) -> None:
-        """Append what the tree does not hold yet; after an interruption it may be ahead."""
-        tree, at = self.parts.tree, self.parts.focus.working_context.n_tokens
-        ahead = min(tree.n_tokens - at, len(tokens))
-        if ahead and not np.array_equal(tree.tokens(at, at + ahead), tokens[:ahead]):
-            raise SourceError(
-                f"source gives other tokens than the tree holds at token {at}; resume with the "
-                "config and texts of the interrupted run, or start a new run."
-            )
-        # Where no core was free to begin with it, waiting for one would take longer.
-        made = None if gist is None or gist.cancel() else gist.result()
-        if ahead < len(tokens):
-            tree.append(tokens[ahead:], made)
-
-    def _commit_if_due(self) -> None:
-        tree = self.parts.tree
-        due = self.config.tree.commit_blocks * self.config.block_size
-        if tree.n_tokens - tree.committed_tokens >= due:
-            tree.commit()
-
-    # -- focus ----------------------------------------------------------------------------
+    # -- refocus ----------------------------------------------------------------------------
 
     def refocus(self, trigger: Trigger, question_tokens: int = 0) -> int:
-        """Score and allocate until nothing changes, bring the window along, record.
+        """Score and allocate until nothing changes, update the window, record.
 
         Args:
-            question_tokens: how many of the newest tokens are the question behind it.
+            question_tokens: how many of the newest tokens are the question that triggered it.
 
         Returns:
             The refocus number.
         """
         self._hooks.before_refocus()
-        parts, focus = self.parts, self.parts.focus
-        limits = limits_for(self.focus_config, trigger)
-        if trigger in ASKED:
-            self.asked_at = focus.working_context.n_tokens
+        focus, is_user = self.parts.focus, trigger in USER_TRIGGERS
+        if is_user:
+            self.last_question_at = self.context.n_tokens
+
+        # Rounds of lens and allocator, over the layout that the window holds.
+        limits = limits_for(self.focus_config, trigger, self.config.ingest.chunk)
         self.step = step = focus.begin(trigger, limits)
+        self._observer.begin(self._reader.layout())
+        self._observer.set_question(question_tokens)
+        rounds = self._rounds(step, trigger, question_tokens > 0)
+
+        # The KV window follows the frontier, once.
+        began = time.perf_counter()
+        lag = self.focus_config.lag if self.phase == Phase.DECODE else 0
+        sync = self._reader.follow(trigger, lag, self.config.kv.reread if is_user else 0)
+        self.sink.timings.kv += (time.perf_counter() - began) * 1e6
+
+        # Record.
+        delta_nll = self._delta.at_refocus(self.context.n_tokens)
+        if delta_nll is not None:
+            self.sink.delta_nll(delta_nll)
+        self.sink.refocus(rounds, sync, self.phase)
+        self._since_refocus = 0
+        self._progress(self.context.n_tokens)
+        self._hooks.after_refocus()
+        return step
+
+    def _rounds(self, step: int, trigger: Trigger, with_pairs: bool) -> list[TimedRound]:
+        """Score and allocate until the focus says that a round was the last.
+
+        Args:
+            with_pairs: record which question tokens matched which history tokens, if the lens
+                knows.
+        """
+        lens, focus = self.parts.lens, self.parts.focus
         rounds: list[TimedRound] = []
-        self._observer.begin(self._layout())
-        self._observer.ask(question_tokens)
         for number in count():
             began = time.perf_counter()
-            scores = parts.lens.score(self._observer.observe(step, number))
+            scores = lens.score(self._observer.observe(step, number))
             for modifier in self._modifiers:
                 scores = modifier.modify(scores, trigger)
             scored = time.perf_counter()
             result = focus.round(scores)
             done = time.perf_counter()
+
             timed = TimedRound(result, (scored - began) * 1e6, (done - scored) * 1e6)
-            if question_tokens and isinstance(parts.lens, ExplainsScores):
-                timed = replace(timed, pairs=parts.lens.score_pairs())
+            if with_pairs and isinstance(lens, ExplainsScores):
+                timed = replace(timed, pairs=lens.score_pairs())
             rounds.append(timed)
-            self.outcome.bad_scores += result.bad_scores
+            self.bad_scores += result.bad_scores
             if result.last:
                 break
-        began = time.perf_counter()
-        reread = self.config.kv.reread if trigger in ASKED else 0
-        sync = parts.window.sync(self._layout(), parts.tree.gist_rows, parts.tree.tokens, reread)
-        self.recorder.stages.kv += (time.perf_counter() - began) * 1e6
-        measured = self._delta.at_refocus(focus.working_context.n_tokens)
-        if measured is not None:
-            self.recorder.delta_nll(measured)
-        self.recorder.refocus(rounds, sync, self.phase)
-        self._since_refocus = 0
-        self._progress(focus.working_context.n_tokens)
-        self._hooks.after_refocus()
-        return step
+        return rounds
 
-    def _layout(self) -> Layout:
-        context = self.parts.focus.working_context
-        return Layout(
-            levels=context.levels,
-            index=context.index,
-            tail_start=context.n_tokens - context.tail_tokens,
-            n_tokens=context.n_tokens,
-            block_size=self.config.block_size,
-        )
+    def _refocus_if_due(self, trigger: Trigger | None) -> None:
+        """A complete block refocuses in any case; else ``trigger`` does."""
+        if self.context.tail_tokens == 0:
+            self.refocus(Trigger.BLOCK_CLOSED)
+        elif trigger is not None:
+            self.refocus(trigger)
 
-    # -- steering -------------------------------------------------------------------------
+    def _bulk_tokens(self, left: int) -> int:
+        return bulk_tokens(left, self.config.ingest.chunk, self.context)
+
+    def _tokens_without_echo(self) -> int:
+        """How many of the next tokens bring no echo: those of a block's length after a question.
+
+        An answer matches many unrelated passages, and what the question expanded is read first.
+        """
+        if self.last_question_at is None:
+            return 0
+        until = self.last_question_at + self.config.block_size
+        return max(0, until - self.context.n_tokens)
+
+    # -- limits -----------------------------------------------------------------------------
 
     def set_focus(self, focus: FocusConfig) -> None:
-        """New limits from the next refocus on; the trace says so."""
+        """New limits from the next refocus on; the trace records them."""
         self.focus_config = focus
-        self.recorder.knobs(focus, self.parts.focus.working_context.w_max)
+        self.sink.knobs(focus, self.context.w_max)
 
     def set_w_max(self, w_max: int, marker: str = "") -> None:
         """A new budget; a smaller one collapses at once. ``marker``, if any, goes on its row.
@@ -429,7 +394,7 @@ class Session:
             )
         self.config = replace(self.config, w_max=w_max)
         self.parts.focus.set_w_max(w_max)
-        self.recorder.knobs(self.focus_config, w_max)
+        self.sink.knobs(self.focus_config, w_max)
         if marker:
-            self.recorder.marker(marker)
+            self.sink.marker(marker)
         self.refocus(Trigger.BUDGET_CUT)

@@ -1,4 +1,4 @@
-"""Where a session's rows go: a port with one method an event, and the sinks that need no file."""
+"""Where a session's rows go: a port with one method per event, and sinks that need no file."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import numpy as np
 
 from megacontext.core.config import FocusConfig
 from megacontext.core.model.window import SyncStats
-from megacontext.core.runtime.recorder import Stages, TimedRound
+from megacontext.core.runtime.recorder import StageTimings, TimedRound
 from megacontext.traces.schema import Phase
 
 __all__ = ["LastRefocus", "NullSink", "TraceSink"]
 
 
 class TraceSink(Protocol):
-    """What a session tells of itself; everything belongs to the next row.
+    """What a session reports; everything belongs to the next row.
 
-    ``stages`` are the stage times since the last row, which the session adds to.
+    ``timings`` are the stage times since the last row; the session adds to them.
     """
 
-    stages: Stages
+    timings: StageTimings
 
     def tokens(
         self, tokens: np.ndarray, text: list[str], nll: np.ndarray, appended: np.ndarray
@@ -41,7 +41,7 @@ class TraceSink(Protocol):
         ...
 
     @property
-    def has_news(self) -> bool:
+    def has_pending(self) -> bool:
         """Whether tokens or markers wait for a row."""
         ...
 
@@ -53,10 +53,10 @@ class TraceSink(Protocol):
 class NullSink:
     """A :class:`TraceSink` that records nothing."""
 
-    has_news = False  # no row waits, so the end of a session needs no refocus
+    has_pending = False  # no row waits, so the end of a session needs no refocus
 
     def __init__(self) -> None:
-        self.stages = Stages()
+        self.timings = StageTimings()
 
     def tokens(
         self, tokens: np.ndarray, text: list[str], nll: np.ndarray, appended: np.ndarray
@@ -90,17 +90,17 @@ class LastRefocus:
         self.read: list[TimedRound] | None = None
 
     @property
-    def stages(self) -> Stages:
-        return self._sink.stages
+    def timings(self) -> StageTimings:
+        return self._sink.timings
 
-    @stages.setter
-    def stages(self, stages: Stages) -> None:
-        self._sink.stages = stages
+    @timings.setter
+    def timings(self, timings: StageTimings) -> None:
+        self._sink.timings = timings
 
     @property
-    def has_news(self) -> bool:
+    def has_pending(self) -> bool:
         """See :class:`TraceSink`."""
-        return self._sink.has_news
+        return self._sink.has_pending
 
     def tokens(
         self, tokens: np.ndarray, text: list[str], nll: np.ndarray, appended: np.ndarray

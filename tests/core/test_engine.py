@@ -242,3 +242,12 @@ def test_a_config_is_used_and_arguments_win(model_folder):
     with Engine.load(model_folder, config=config, w_max=256) as engine:
         assert engine.working_context.w_max == 256
         assert engine.working_context.block_size == 16
+
+
+def test_a_trace_changes_nothing_but_the_record(load, tmp_path):
+    with load() as silent, load(trace=tmp_path / "t.arrow") as recorded:
+        for engine in (silent, recorded):
+            for text in (FILLER[:150], FACT, FILLER[150:310]):  # each ends inside a block
+                engine.append(text)
+        assert recorded.last_refocus == silent.last_refocus
+        assert recorded.working_context.levels.tolist() == silent.working_context.levels.tolist()

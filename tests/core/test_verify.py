@@ -11,8 +11,8 @@ import yaml
 from megacontext.core.allocators import make_allocator
 from megacontext.core.config import FocusConfig, dump_config, load_config, parse_config
 from megacontext.core.focus import Focus, WorkingContext
+from megacontext.core.focus.limits import limits_for
 from megacontext.core.rng import generator
-from megacontext.core.runtime.triggers import limits_for
 from megacontext.core.verify import verify
 from megacontext.traces.errors import TraceError
 from megacontext.traces.meta import TraceMeta

@@ -14,14 +14,14 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from megacontext.core.config.settings import Count, check_fractions
 from megacontext.core.data.recall.window_sampling import CoarseEntries, coarse_window
 from megacontext.core.data.recall.writer import RecallOptions, RecallWriter
-from megacontext.core.data.shards import ShardSet
+from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.data.tokenizer import BOS
 from megacontext.core.rng import generator
 from megacontext.core.training.common.copied_tokens import copied_in, repeated_in
 from megacontext.core.training.common.gist_inputs import place_entries
-from megacontext.core.training.loop.config import Count, check_chances
 from megacontext.traces.errors import ConfigError
 
 __all__ = [
@@ -33,7 +33,6 @@ __all__ = [
     "SILENT",
     "Mixture",
     "Phase",
-    "TokenStreams",
 ]
 
 Rng = np.random.Generator
@@ -85,7 +84,7 @@ class Phase:
     weights: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_chances("phases", self)
+        check_fractions("phases", self)
         for coarse, gappy in (("coarse", "gappy"), ("coarse_text", "gappy_text")):
             if getattr(self, gappy) + getattr(self, coarse) > 1:
                 raise ConfigError(
@@ -98,29 +97,6 @@ class Phase:
             raise ConfigError(
                 f"phases.batch_tokens: {self.batch_tokens} is no multiple of length {self.length}."
             )
-
-
-class TokenStreams:
-    """Random windows of real text by domain; a document is drawn in proportion to its length."""
-
-    def __init__(self, shards: ShardSet) -> None:
-        self._documents = shards.streams
-        self._ends = {d: np.cumsum([len(t) for t in docs]) for d, docs in shards.streams.items()}
-        self.domains = sorted(shards.streams)
-
-    def window(self, rng: Rng, domain: str, length: int) -> np.ndarray:
-        """``length`` contiguous tokens; a short document is continued by the next ones."""
-        ends, documents = self._ends[domain], self._documents[domain]
-        index = int(np.searchsorted(ends, int(rng.integers(int(ends[-1]))), side="right"))
-        document = documents[index]
-        start = int(rng.integers(max(1, len(document) - length + 1)))
-        parts = [document[start : start + length]]
-        missing = length - len(parts[0])
-        while missing > 0:
-            index = (index + 1) % len(documents)
-            parts.append(documents[index][:missing])
-            missing -= len(parts[-1])
-        return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
 @dataclass(frozen=True)

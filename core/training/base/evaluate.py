@@ -15,13 +15,13 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
 
+from megacontext.core.config.settings import Count
 from megacontext.core.data.recall.window_sampling import CoarseEntries
 from megacontext.core.data.recall.writer import RecallOptions, RecallWriter
 from megacontext.core.data.shards import ShardSet
+from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.rng import generator
-from megacontext.core.training.base.dataset import TokenStreams
 from megacontext.core.training.common.gist_inputs import place_entries
-from megacontext.core.training.loop.config import Count
 
 __all__ = ["BLOCK", "HeldoutConfig", "HeldoutSet", "Mixed", "RecallCell"]
 

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
+from megacontext.core.config.settings import check_fraction_sum
 from megacontext.core.data.shards import open_shards
+from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.data.tokenizer import BOS, EOS, PAD, fingerprint, load_tokenizer
 from megacontext.core.gistnet.gister import save_gistnet
 from megacontext.core.training.base.dataset import (
@@ -27,7 +29,6 @@ from megacontext.core.training.base.dataset import (
     SILENT,
     Mixture,
     Phase,
-    TokenStreams,
 )
 from megacontext.core.training.base.evaluate import BLOCK, HeldoutConfig, HeldoutSet, Mixed
 from megacontext.core.training.common.gist_inputs import GistInputs
@@ -39,9 +40,9 @@ from megacontext.core.training.common.llama import (
     load_hf_state,
 )
 from megacontext.core.training.loop import checkpoint
-from megacontext.core.training.loop.config import check_shares
 from megacontext.core.training.loop.distributed import World, join_world
-from megacontext.core.training.loop.trainer import LoopConfig, Trainer
+from megacontext.core.training.loop.run_task import run_task
+from megacontext.core.training.loop.trainer import LoopConfig
 from megacontext.traces.errors import ConfigError, ModelError
 
 __all__ = ["BaseConfig", "BaseTask", "export_base", "judge_base", "load_weights", "train_base"]
@@ -86,7 +87,7 @@ class BaseConfig:
     evaluation: HeldoutConfig = field(default_factory=HeldoutConfig)
 
     def __post_init__(self) -> None:
-        check_shares(phase.share for phase in self.phases)
+        check_fraction_sum(phase.share for phase in self.phases)
         wants = any(phase.gists for phase in self.phases)
         if wants != bool(self.gistnet):
             raise ConfigError(
@@ -369,19 +370,16 @@ def train_base(
         load_weights(task.llama, init)
     if config.train_gistnet:
         task.join_gistnet()
-    trainer = Trainer(task, config.loop, out, world)
 
-    def exported(folder: Path, best: bool) -> None:
-        if export is not None and best:
-            export_base(task.llama, Path(config.tokenizer), export)
-            if config.train_gistnet:
-                written = task.llama.embed.weight.bfloat16().float()
-                save_gistnet(task.gists.net, export / "gistnet", written)
-            text = (folder / "state.json").read_text(encoding="utf8")
-            checkpoint.write_json(export / "training.json", json.loads(text))
+    def save_best(checkpoint_folder: Path) -> None:
+        if export is None:
+            return
+        export_base(task.llama, Path(config.tokenizer), export)
+        if config.train_gistnet:
+            # The GistNet belongs to the embeddings as they are written, in bfloat16.
+            written = task.llama.embed.weight.bfloat16().float()
+            save_gistnet(task.gists.net, export / "gistnet", written)
+        state = (checkpoint_folder / "state.json").read_text(encoding="utf8")
+        checkpoint.write_json(export / "training.json", json.loads(state))
 
-    trainer.after_save = exported
-    try:
-        return trainer.run(resume)
-    finally:
-        world.leave()
+    return run_task(task, config.loop, out, world, resume=resume, export=save_best)

@@ -20,7 +20,14 @@ from megacontext.core.training.common.llama import Llama, LlamaShape, load_hf_st
 from megacontext.core.training.common.output_head import HeadMath
 from megacontext.traces.errors import ModelError
 
-__all__ = ["FrozenBase", "block_inputs", "divergence", "llama_hidden", "plain_llama"]
+__all__ = [
+    "FrozenBase",
+    "block_inputs",
+    "divergence",
+    "llama_hidden",
+    "plain_llama",
+    "question_inputs",
+]
 
 
 class FrozenBase:
@@ -186,3 +193,10 @@ def block_inputs(
     x = base.embed(picked.clamp(max=pad - 1))
     x = torch.where((picked == pad)[..., None], net.pad.to(x.dtype), x)
     return x, picked[..., left:]
+
+
+def question_inputs(base: FrozenBase, net: GistNet, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """(embeddings [N, q, D], real bool [N, q]) of questions padded with negative ids."""
+    real = tokens >= 0
+    x = base.embed(tokens.clamp(min=0))
+    return torch.where(real[..., None], x, net.pad.to(x.dtype)), real

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from megacontext.core.training.loop.config import Count
+from megacontext.core.config.settings import Count
 from megacontext.traces.errors import ConfigError
 
 __all__ = ["Llama", "LlamaShape", "hf_config", "hf_state", "load_hf_state"]

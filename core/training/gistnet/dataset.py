@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from megacontext.core.config.settings import Count, check_fractions
 from megacontext.core.data.recall.writer import RecallOptions, RecallSample, RecallWriter
+from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.rng import generator
-from megacontext.core.training.base.dataset import TokenStreams
 from megacontext.core.training.common.copied_tokens import copied_tokens, repeat_pieces
 from megacontext.core.training.common.tilings import RowTiling, tile
-from megacontext.core.training.loop.config import Count, check_chances
 from megacontext.traces.errors import ConfigError
 
 __all__ = ["GistRows", "TilingMix"]
@@ -73,7 +73,7 @@ class TilingMix:
     behind: int = 0
 
     def __post_init__(self) -> None:
-        check_chances("tilings", self)
+        check_fractions("tilings", self)
         if len(self.gists) != 2 or not 0 < self.gists[0] <= self.gists[1]:
             raise ConfigError(f"tilings.gists: {list(self.gists)} should be [fewest, most] from 1.")
         if self.far and self.rows < 2:

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from megacontext.core.config.settings import Count
+from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.gistnet.encoder import rms_normalized
 from megacontext.core.gistnet.lexical import LexicalKeys
 from megacontext.core.gistnet.module import GistNet
 from megacontext.core.rng import generator
-from megacontext.core.training.base.dataset import TokenStreams
 from megacontext.core.training.common.copied_tokens import copied_tokens
 from megacontext.core.training.common.frozen_base import FrozenBase, block_inputs
 from megacontext.core.training.common.tilings import RowTiling, stack_tilings, tile
-from megacontext.core.training.loop.config import Count
 from megacontext.traces.errors import ConfigError
 
 __all__ = ["KINDS", "SETTINGS", "GistJudge", "JudgeConfig", "gist_table"]

@@ -27,23 +27,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
+from megacontext.core.config.settings import Count, check_fraction_sum
 from megacontext.core.data.recall.writer import RecallWriter
 from megacontext.core.data.shards import open_shards
+from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.data.tokenizer import fingerprint, load_tokenizer
 from megacontext.core.gistnet.encoder import copy_base_layers, rms_normalized
 from megacontext.core.gistnet.gister import load_gistnet, save_gistnet
 from megacontext.core.gistnet.keys import KeyConfig
 from megacontext.core.gistnet.module import GistNet, GistNetConfig
 from megacontext.core.model.base import BaseModel
-from megacontext.core.training.base.dataset import TokenStreams
 from megacontext.core.training.common.frozen_base import FrozenBase, block_inputs, divergence
+from megacontext.core.training.common.idf import inverse_document_frequency
 from megacontext.core.training.gistnet.dataset import GistRows, TilingMix
 from megacontext.core.training.gistnet.evaluate import GistJudge, JudgeConfig
-from megacontext.core.training.index_keys.dataset import information
-from megacontext.core.training.loop import checkpoint
-from megacontext.core.training.loop.config import Count, check_shares
 from megacontext.core.training.loop.distributed import World, join_world
-from megacontext.core.training.loop.trainer import LoopConfig, Trainer
+from megacontext.core.training.loop.run_task import run_task
+from megacontext.core.training.loop.trainer import LoopConfig
 from megacontext.traces.errors import ConfigError
 
 __all__ = [
@@ -133,6 +133,7 @@ class GistNetTraining:
         shards, heldout: prepared text, see ``megacontext data prepare``.
         dtype: of the frozen base and of the arithmetic; ``auto`` is bfloat16 on a GPU and float32
             on a CPU. bfloat16 pays on CPUs with matrix units for it.
+        adapter: folder of a LoRA adapter that is merged into the base model; empty: none.
     """
 
     base: str
@@ -143,9 +144,10 @@ class GistNetTraining:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     net: NetShape = NetShape()
     evaluation: JudgeConfig = field(default_factory=JudgeConfig)
+    adapter: str = ""
 
     def __post_init__(self) -> None:
-        check_shares(phase.share for phase in self.phases)
+        check_fraction_sum(phase.share for phase in self.phases)
         for phase in self.phases:
             if phase.tilings.length % self.net.block_size:
                 raise ConfigError(
@@ -327,7 +329,7 @@ def make_gistnet(shape: NetShape, shards: Path, seed: int, base: FrozenBase) -> 
     net = GistNet(shape.resolve(base))
     net.init_weights(seed)
     streams = open_shards(shards).streams
-    idf = information(streams, base.base.vocab_size, net.config.block_size)
+    idf = inverse_document_frequency(streams, base.base.vocab_size, net.config.block_size)
     net.fit_rarity(base.embedding, torch.from_numpy(idf))
     if shape.init == "base":
         copy_base_layers(net.encoder, base.module.state_dict())
@@ -358,7 +360,9 @@ def train_gistnet(
     """
     world = join_world(device)
     torch.set_float32_matmul_precision("high")
-    base = BaseModel.load(config.base, device=str(world.device), dtype=config.dtype)
+    base = BaseModel.load(
+        config.base, device=str(world.device), dtype=config.dtype, adapter=config.adapter or None
+    )
     mix = config.phases[-1].tilings
     frozen = FrozenBase(base, (mix.rows, mix.length))
     if init is None:
@@ -373,17 +377,9 @@ def train_gistnet(
         for layer in net.encoder.layers:
             layer.compile(dynamic=False)
     task = GistTask(config, frozen, net, world)
-    trainer = Trainer(task, config.loop, out, world)
 
-    def exported(folder: Path, best: bool) -> None:
-        if export is not None and best:
+    def save_best(_: Path) -> None:
+        if export is not None:
             save_gistnet(net, export, frozen.embedding)
 
-    trainer.after_save = exported
-    try:
-        figures = trainer.run(resume)
-    finally:
-        world.leave()
-    if world.is_main:
-        checkpoint.write_json(out / "figures.json", figures)
-    return figures
+    return run_task(task, config.loop, out, world, resume=resume, export=save_best)

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.gistnet.encoder import rms_normalized
 from megacontext.core.rng import generator
-from megacontext.core.training.base.dataset import TokenStreams
 from megacontext.core.training.common.frozen_base import FrozenBase, divergence
 
 __all__ = ["one_vector_ceiling"]

@@ -12,7 +12,6 @@ Four sources, so that no single wording, and not wording alone, can be learned:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,15 +20,15 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from megacontext.core.config.settings import Count, check_fractions
 from megacontext.core.data.recall.lexicon import side
 from megacontext.core.data.recall.scenes import KINDS
 from megacontext.core.data.recall.writer import RecallOptions, RecallWriter
+from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.rng import generator
-from megacontext.core.training.base.dataset import TokenStreams
-from megacontext.core.training.loop.config import Count, check_chances
 from megacontext.traces.errors import ConfigError
 
-__all__ = ["NO_TOKEN", "KeyMix", "KeyRows", "gold_share", "information", "question_tokens"]
+__all__ = ["NO_TOKEN", "KeyMix", "KeyRows", "gold_share", "question_tokens"]
 
 NO_TOKEN = -1
 _SCENES = tuple(sorted(KINDS))
@@ -62,28 +61,13 @@ class KeyMix:
     canonical: float = 0.25
 
     def __post_init__(self) -> None:
-        check_chances("mix", self)
+        check_fractions("mix", self)
         known = {"recall", "random", "cloze", "lexical"}
         for name in self.sources:
             if name not in known:
                 raise ConfigError(
                     f"keys.sources: {name!r} is unknown; choose from {', '.join(sorted(known))}."
                 )
-
-
-def information(streams: Mapping[str, list[np.ndarray]], vocab_size: int, block: int) -> np.ndarray:
-    """BM25's inverse document frequency of each token, blocks as documents: float32[vocab]."""
-    seen = np.zeros(vocab_size, np.int64)
-    total = 0
-    for documents in streams.values():
-        for tokens in documents:
-            part = tokens[: min(len(tokens), 200_000) // block * block].reshape(-1, block)
-            ordered = np.sort(part, axis=1)
-            first = np.ones(ordered.shape, bool)
-            first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-            seen += np.bincount(ordered[first], minlength=vocab_size)
-            total += len(part)
-    return np.log1p((total - seen + 0.5) / (seen + 0.5)).astype(np.float32)
 
 
 def question_tokens(tokens: np.ndarray, stop: int, count: int) -> np.ndarray:

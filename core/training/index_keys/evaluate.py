@@ -14,16 +14,16 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from megacontext.core.config.settings import Count
 from megacontext.core.data.recall.writer import RecallOptions, RecallWriter
+from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.gistnet.lexical import LexicalKeys
 from megacontext.core.gistnet.module import GistNet
 from megacontext.core.rng import generator
-from megacontext.core.training.base.dataset import TokenStreams
-from megacontext.core.training.common.frozen_base import FrozenBase, block_inputs
+from megacontext.core.training.common.frozen_base import FrozenBase, block_inputs, question_inputs
 from megacontext.core.training.index_keys.dataset import question_tokens
-from megacontext.core.training.loop.config import Count
 
-__all__ = ["KeyJudge", "KeyJudgeConfig", "question_inputs"]
+__all__ = ["KeyJudge", "KeyJudgeConfig"]
 
 _TOP = (1, 4, 16)
 _CONTENDERS = ("keys", "lexical", "bm25")
@@ -39,13 +39,6 @@ class KeyJudgeConfig:
     length: Count = 2048
     facts_max: int = 20
     seed: int = 0
-
-
-def question_inputs(base: FrozenBase, net: GistNet, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """(embeddings [N, q, D], real bool [N, q]) of questions padded with negative ids."""
-    real = tokens >= 0
-    x = base.embed(tokens.clamp(min=0))
-    return torch.where(real[..., None], x, net.pad.to(x.dtype)), real
 
 
 @dataclass(frozen=True)

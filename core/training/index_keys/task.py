@@ -13,20 +13,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
+from megacontext.core.config.settings import check_fraction_sum
 from megacontext.core.data.shards import open_shards
+from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.data.tokenizer import fingerprint, load_tokenizer
 from megacontext.core.gistnet.gister import load_gistnet, save_gistnet
 from megacontext.core.gistnet.module import GistNet
 from megacontext.core.model.base import BaseModel
-from megacontext.core.training.base.dataset import TokenStreams
-from megacontext.core.training.common.frozen_base import FrozenBase, block_inputs
+from megacontext.core.training.common.frozen_base import FrozenBase, block_inputs, question_inputs
+from megacontext.core.training.common.idf import inverse_document_frequency
 from megacontext.core.training.gistnet.task import NetShape, make_gistnet
-from megacontext.core.training.index_keys.dataset import KeyMix, KeyRows, information
-from megacontext.core.training.index_keys.evaluate import KeyJudge, KeyJudgeConfig, question_inputs
-from megacontext.core.training.loop import checkpoint
-from megacontext.core.training.loop.config import check_shares
+from megacontext.core.training.index_keys.dataset import KeyMix, KeyRows
+from megacontext.core.training.index_keys.evaluate import KeyJudge, KeyJudgeConfig
 from megacontext.core.training.loop.distributed import World, join_world
-from megacontext.core.training.loop.trainer import LoopConfig, Trainer
+from megacontext.core.training.loop.run_task import run_task
+from megacontext.core.training.loop.trainer import LoopConfig
 
 __all__ = ["KeyPhase", "KeyTask", "KeyTraining", "train_keys"]
 
@@ -65,7 +66,7 @@ class KeyTraining:
     evaluation: KeyJudgeConfig = field(default_factory=KeyJudgeConfig)
 
     def __post_init__(self) -> None:
-        check_shares(phase.share for phase in self.phases)
+        check_fraction_sum(phase.share for phase in self.phases)
 
 
 class KeyTask:
@@ -84,7 +85,7 @@ class KeyTask:
         shards = open_shards(Path(config.shards), mark)
         self._streams = TokenStreams(shards)
         size = net.config.block_size
-        self._idf = information(shards.streams, base.base.vocab_size, size)
+        self._idf = inverse_document_frequency(shards.streams, base.base.vocab_size, size)
         self.judge = KeyJudge(
             config.evaluation,
             base,
@@ -198,17 +199,9 @@ def train_keys(
         for layer in net.keys.encoder.layers:
             layer.compile(dynamic=False)
     task = KeyTask(config, frozen, net, world)
-    trainer = Trainer(task, config.loop, out, world)
 
-    def exported(folder: Path, best: bool) -> None:
-        if export is not None and best:
+    def save_best(_: Path) -> None:
+        if export is not None:
             save_gistnet(net, export, frozen.embedding)
 
-    trainer.after_save = exported
-    try:
-        figures = trainer.run(resume)
-    finally:
-        world.leave()
-    if world.is_main:
-        checkpoint.write_json(out / "figures.json", figures)
-    return figures
+    return run_task(task, config.loop, out, world, resume=resume, export=save_best)

@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from megacontext.core.config.settings import Count, check_fractions
 from megacontext.core.data.recall.scenes import KINDS
 from megacontext.core.data.recall.writer import RecallOptions, RecallSample, RecallWriter
+from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.rng import generator
-from megacontext.core.training.base.dataset import TokenStreams
 from megacontext.core.training.lensnet.rollout import cold_levels
-from megacontext.core.training.loop.config import Count, check_chances
 from megacontext.traces.errors import ConfigError
 
 __all__ = ["LensRows", "StateMix", "draw_levels", "frontier", "gold_blocks", "window_entries"]
@@ -76,7 +76,7 @@ class StateMix:
     rounds: int = 0
 
     def __post_init__(self) -> None:
-        check_chances("states", self)
+        check_fractions("states", self)
         if not 0 <= self.far_least <= self.far_blocks:
             raise ConfigError(
                 f"states.far_least: {self.far_least} is outside 0 to far_blocks {self.far_blocks}."

@@ -35,13 +35,14 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from megacontext.core.config.settings import Count
 from megacontext.core.data.recall.scenes import KINDS
 from megacontext.core.data.recall.writer import RecallWriter
+from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.gistnet.module import GistNet
 from megacontext.core.lensnet.module import LensNet
 from megacontext.core.lensnet.sight import Stored
 from megacontext.core.rng import generator
-from megacontext.core.training.base.dataset import TokenStreams
 from megacontext.core.training.common.frozen_base import FrozenBase
 from megacontext.core.training.lensnet.dataset import LensRows, StateMix, frontier
 from megacontext.core.training.lensnet.inputs import over_frontier, remember, view
@@ -49,7 +50,6 @@ from megacontext.core.training.lensnet.losses import chance_meant
 from megacontext.core.training.lensnet.rollout import QUESTION, cold_levels, walk
 from megacontext.core.training.lensnet.teacher import Probe, token_nll, window_nll
 from megacontext.core.training.lensnet.text_rollout import PlainWalks
-from megacontext.core.training.loop.config import Count
 
 __all__ = ["LensJudge", "LensJudgeConfig"]
 

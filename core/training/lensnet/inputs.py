@@ -12,8 +12,7 @@ from megacontext.core.gistnet.module import GistNet
 from megacontext.core.lensnet.features import node_max
 from megacontext.core.lensnet.module import LensNetConfig
 from megacontext.core.lensnet.sight import LensInputs, State, Stored, lens_inputs
-from megacontext.core.training.common.frozen_base import FrozenBase, block_inputs
-from megacontext.core.training.index_keys.evaluate import question_inputs
+from megacontext.core.training.common.frozen_base import FrozenBase, block_inputs, question_inputs
 
 __all__ = ["HIGHEST", "over_frontier", "remember", "starts_of", "view"]
 

@@ -12,8 +12,8 @@ import numpy as np
 from megacontext.core.allocators import make_allocator
 from megacontext.core.config import FocusConfig
 from megacontext.core.focus import ContextShape, Limits, make_focus
+from megacontext.core.focus.limits import limits_for
 from megacontext.core.lensnet.lens import legal_scores
-from megacontext.core.runtime.triggers import limits_for
 from megacontext.traces.schema import Trigger
 
 __all__ = ["MAX_LEVELS", "PLAIN", "PROTECTED", "QUESTION", "cold_levels", "padded", "walk"]

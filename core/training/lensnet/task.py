@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 
 from megacontext.core.data.recall.writer import RecallWriter
 from megacontext.core.data.shards import open_shards
+from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.data.tokenizer import fingerprint, load_tokenizer
 from megacontext.core.focus import Limits
 from megacontext.core.gistnet.gister import NetGister, load_gistnet
@@ -29,7 +30,6 @@ from megacontext.core.lensnet.lens import save_lensnet, start_from
 from megacontext.core.lensnet.module import LensNet, LensNetConfig
 from megacontext.core.lensnet.sight import LensInputs
 from megacontext.core.model.base import BaseModel
-from megacontext.core.training.base.dataset import TokenStreams
 from megacontext.core.training.common.frozen_base import FrozenBase
 from megacontext.core.training.lensnet.config import LensNetTraining, LensPhase, LensShape
 from megacontext.core.training.lensnet.dataset import LensRows
@@ -45,9 +45,8 @@ from megacontext.core.training.lensnet.losses import (
 )
 from megacontext.core.training.lensnet.rollout import PLAIN, QUESTION, walk
 from megacontext.core.training.lensnet.teacher import make_probe, token_nll, window_nll
-from megacontext.core.training.loop import checkpoint
 from megacontext.core.training.loop.distributed import World, join_world
-from megacontext.core.training.loop.trainer import Trainer
+from megacontext.core.training.loop.run_task import run_task
 
 __all__ = ["LensNetTraining", "LensPhase", "LensShape", "LensTask", "train_lensnet"]
 
@@ -297,7 +296,14 @@ def train_lensnet(
     """
     world = join_world(device)
     torch.set_float32_matmul_precision("high")
-    base = FrozenBase(BaseModel.load(config.base, device=str(world.device), dtype=config.dtype))
+    base = FrozenBase(
+        BaseModel.load(
+            config.base,
+            device=str(world.device),
+            dtype=config.dtype,
+            adapter=config.adapter or None,
+        )
+    )
     gistnet, name = load_gistnet(Path(config.gistnet), base.embedding)
     gister = NetGister(gistnet, base.embedding, name)
     shape: dict[str, Any] = vars(config.net)
@@ -315,17 +321,9 @@ def train_lensnet(
         lens = start_from(init, lens.config)
     lens.to(world.device)
     task = LensTask(config, base, gister.net, lens, world)
-    trainer = Trainer(task, config.loop, out, world)
 
-    def exported(folder: Path, best: bool) -> None:
-        if export is not None and best:
+    def save_best(_: Path) -> None:
+        if export is not None:
             save_lensnet(lens, export, gister)
 
-    trainer.after_save = exported
-    try:
-        figures = trainer.run(resume)
-    finally:
-        world.leave()
-    if world.is_main:
-        checkpoint.write_json(out / "figures.json", figures)
-    return figures
+    return run_task(task, config.loop, out, world, resume=resume, export=save_best)

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from megacontext.core.allocators import make_allocator
+from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.focus import ContextShape, Focus, make_focus
 from megacontext.core.gistnet.module import GistNet
 from megacontext.core.lensnet.lens import legal_scores
 from megacontext.core.lensnet.module import LensNet
 from megacontext.core.lensnet.sight import Stored
 from megacontext.core.rng import generator
-from megacontext.core.training.base.dataset import TokenStreams
 from megacontext.core.training.common.frozen_base import FrozenBase
 from megacontext.core.training.lensnet.inputs import remember, view
 from megacontext.core.training.lensnet.rollout import MAX_LEVELS, PLAIN, PROTECTED, padded

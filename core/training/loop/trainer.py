@@ -20,12 +20,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from megacontext.core.config.settings import Count
 from megacontext.core.telemetry.sinks import About, make_sinks
 from megacontext.core.training.loop import checkpoint
-from megacontext.core.training.loop.config import Budget, Count, Schedule
 from megacontext.core.training.loop.distributed import World
 from megacontext.core.training.loop.metrics import Metrics
 from megacontext.core.training.loop.optimizers import Optimizer, OptimizerConfig
+from megacontext.core.training.loop.schedule import Budget, Schedule
 from megacontext.traces.errors import MegaContextError
 
 __all__ = ["DivergedError", "LoopConfig", "Task", "Trainer"]
@@ -312,6 +313,7 @@ class Trainer:
             "tokens": self.tokens,
             "elapsed_s": spent,
             "best": self.best if math.isfinite(self.best) else None,
+            "is_best": better,
             "optimizer_steps": self.optimizer.step_count,
             "figures": dict(figures),
         }
@@ -340,3 +342,9 @@ class Trainer:
             self._judged = (self.step, dict(found.state["figures"]))
         best = found.state["best"]
         self.best = math.inf if best is None else float(best)
+
+        # The kill may have come between this checkpoint and its export.
+        if self.world.is_main and found.state.get("is_best", False):
+            checkpoint.mark(self.out, "best", folder)
+            if self.after_save is not None:
+                self.after_save(folder, True)

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from megacontext.core.config.settings import check_fractions
 from megacontext.core.data.recall.writer import RecallOptions, RecallWriter
 from megacontext.core.data.recall_shards import DOMAIN
 from megacontext.core.data.teacher_cache import CachedSlice, TeacherCache
+from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.rng import generator
-from megacontext.core.training.base.dataset import TokenStreams
 from megacontext.core.training.common.tilings import RowTiling, stack_tilings, tile
-from megacontext.core.training.loop.config import check_chances
 from megacontext.traces.errors import ConfigError
 
 __all__ = ["MixedRows", "WindowMix"]
@@ -54,7 +54,7 @@ class WindowMix:
     def __post_init__(self) -> None:
         if len(self.gists) != 2 or not 0 < self.gists[0] <= self.gists[1]:
             raise ConfigError(f"windows.gists: {list(self.gists)} should be [fewest, most] from 1.")
-        check_chances("windows", self)
+        check_fractions("windows", self)
 
     def check(self, block_size: int) -> None:
         """Refuse windows that blocks of ``block_size`` cannot tile."""

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.rng import generator
-from megacontext.core.training.base.dataset import TokenStreams
 from megacontext.core.training.common.frozen_base import FrozenBase, divergence
 from megacontext.core.training.lora.dataset import MixedRows, WindowMix
 from megacontext.traces.errors import ConfigError, MegaContextError

@@ -22,22 +22,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
+from megacontext.core.config.settings import check_fraction_sum
 from megacontext.core.data.recall.writer import RecallWriter
 from megacontext.core.data.shards import open_shards
 from megacontext.core.data.teacher_cache import TeacherCache
+from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.data.tokenizer import fingerprint, load_tokenizer
 from megacontext.core.gistnet.checkpoint import base_fingerprint
 from megacontext.core.gistnet.gister import load_gistnet
 from megacontext.core.gistnet.module import GistNet
 from megacontext.core.model.base import BaseModel
-from megacontext.core.training.base.dataset import TokenStreams
 from megacontext.core.training.common.frozen_base import FrozenBase, divergence
 from megacontext.core.training.gistnet.evaluate import gist_table
 from megacontext.core.training.gistnet.task import NetShape
-from megacontext.core.training.loop import checkpoint
-from megacontext.core.training.loop.config import check_shares
 from megacontext.core.training.loop.distributed import RankRows, World, join_world
-from megacontext.core.training.loop.trainer import LoopConfig, Trainer
+from megacontext.core.training.loop.run_task import run_task
+from megacontext.core.training.loop.trainer import LoopConfig
 from megacontext.core.training.lora.dataset import MixedRows, WindowMix
 from megacontext.core.training.lora.evaluate import Guard, LoraJudge, LoraJudgeConfig
 from megacontext.core.training.lora.layers import LoraLayers, LoraShape
@@ -85,7 +85,7 @@ class LoraTraining:
     evaluation: LoraJudgeConfig = field(default_factory=LoraJudgeConfig)
 
     def __post_init__(self) -> None:
-        check_shares(phase.share for phase in self.phases)
+        check_fraction_sum(phase.share for phase in self.phases)
         if (self.gister == "gistnet") != bool(self.gistnet):
             raise ConfigError(
                 f"gistnet: {self.gistnet!r} does not go with gister {self.gister!r}; name a folder "
@@ -218,11 +218,13 @@ def train_lora(
     *,
     device: str = "auto",
     resume: bool = False,
+    init: Path | None = None,
     export: Path | None = None,
 ) -> dict[str, float]:
     """Train by ``config``; checkpoints and metrics go to ``out``.
 
     Args:
+        init: an adapter folder to start from; the guard still measures from the original base.
         export: a folder that receives the adapter, in peft's format, whenever it is judged best
             and its guard is inside the bound; give it to a run as ``model.adapter``.
 
@@ -237,20 +239,14 @@ def train_lora(
     torch.set_float32_matmul_precision("high")
     base = FrozenBase(BaseModel.load(config.base, device=str(world.device), dtype=config.dtype))
     task = LoraTask(config, base, make_gister(config, base), world)
-    trainer = Trainer(task, config.loop, out, world)
+    if init is not None:
+        task.layers.start_from(init)
 
-    def exported(folder: Path, best: bool) -> None:
-        if export is not None and best:
+    def save_best(_: Path) -> None:
+        if export is not None:
             task.layers.save(export, base)
 
-    trainer.after_save = exported
-    try:
-        figures = trainer.run(resume)
-    finally:
-        world.leave()
-    if world.is_main:
-        checkpoint.write_json(out / "figures.json", figures)
-    return figures
+    return run_task(task, config.loop, out, world, resume=resume, export=save_best)
 
 
 def make_gister(config: LoraTraining, base: FrozenBase) -> GistNet:

@@ -7,7 +7,7 @@ import pytest
 
 from megacontext.core.benchmarks.tasks import BenchTask, write_bench
 from megacontext.core.config import parse_config
-from megacontext.core.evaluation.kit import Kit
+from megacontext.core.evaluation.sessions.workspace import EvalWorkspace
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +26,7 @@ tree: {{max_levels: 3}}
 
 @pytest.fixture(scope="session")
 def kit(config_text):
-    return Kit.load(parse_config(config_text))
+    return EvalWorkspace.load(parse_config(config_text))
 
 
 def words(seed, count):

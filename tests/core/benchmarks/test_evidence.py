@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from megacontext.core.evaluation.evidence import (
+from megacontext.core.evaluation.sessions.evidence import (
     MISREAD,
     NOT_EXPANDED,
     NOT_SCORED,

@@ -11,7 +11,7 @@ from megacontext.core.benchmarks.run import AskJob, ask, run_bench
 from megacontext.core.benchmarks.summary import MEAN, figures_of, length_name, summarize
 from megacontext.core.cli.app import app, guard
 from megacontext.core.config import parse_config
-from megacontext.core.evaluation.evidence import MISREAD, NOT_SCORED
+from megacontext.core.evaluation.sessions.evidence import MISREAD, NOT_SCORED
 from megacontext.traces.errors import ConfigError
 
 WHO = ["ours", "full", "recency", "bm25", "oracle_neighbours"]
@@ -31,12 +31,12 @@ def test_gold_is_raw_for_an_oracle_and_for_no_window(kit, tasks):
 
 
 def test_neighbours_of_gold_are_opened_too(kit, tasks):
-    from megacontext.core.evaluation.contenders import _with_neighbours
-    from megacontext.core.evaluation.kit import token_spans
+    from megacontext.core.evaluation.contenders.oracle import with_neighbours
+    from megacontext.core.evaluation.sessions.history import token_spans
 
     history = kit.history(tasks[1].history)
     gold = token_spans(history.offsets, tasks[1].gold)
-    ((start, stop),) = _with_neighbours(gold, 8, len(history.tokens)).tolist()
+    ((start, stop),) = with_neighbours(gold, 8, len(history.tokens)).tolist()
     assert start == (gold[0, 0] // 8 - 1) * 8
     assert stop == (-(-gold[0, 1] // 8) + 1) * 8
 

@@ -11,7 +11,7 @@ import pytest
 from megacontext.core.cli.app import app, guard
 from megacontext.core.config import Config, load_config, parse_config
 from megacontext.core.config.reference import entries, explain, reference
-from megacontext.core.training.loop.config import load as load_training
+from megacontext.core.config.settings import load as load_training
 from megacontext.traces.errors import ConfigError
 from megacontext.traces.packaged import config_folder, config_names, find_config
 

@@ -56,7 +56,7 @@ def test_a_run_that_fails_on_its_first_tokens_keeps_the_trace_it_was_to_replace(
     def broken(*_, **__):
         raise ConfigError("broken on purpose.")
 
-    monkeypatch.setattr("megacontext.core.runtime.session.Session.take", broken)
+    monkeypatch.setattr("megacontext.core.runtime.session.Session._append_tokens", broken)
     assert call(capsys, "run", "--config", config, "--out", out, "--overwrite")[0] == 2
     assert out.read_bytes() == before
 

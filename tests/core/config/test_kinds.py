@@ -6,7 +6,8 @@ import pytest
 
 from megacontext.core.config import Config, allocator_options, dump_config, parse_config
 from megacontext.core.config.fields import legal_of
-from megacontext.core.config.kinds import KEYS_OF_KINDS
+from megacontext.core.config.kinds import KEYS_OF_KINDS, unread_keys
+from megacontext.core.runtime.pretrained import resolve_kinds
 from megacontext.traces.errors import ConfigError
 
 CASES = [
@@ -20,6 +21,8 @@ CASES = [
 def other_value(section, key):
     """A legal value that is not the default."""
     default = getattr(getattr(Config(), section), key)
+    if default is None:
+        return {"path": "runs/some.tree", "margin": 0.5, "hops": 2}[key]
     return "auto" if default == "float32" else default * 2
 
 
@@ -27,6 +30,8 @@ def other_value(section, key):
 def test_a_key_is_taken_by_its_kinds_and_refused_by_the_others(section, kind_key, key, kind):
     value = other_value(section, key.key)
     text = f"{section}: {{{kind_key}: {kind}, {key.key}: {value}}}"
+    if kind == "disk" and key.key != "path":
+        text = text.replace("}", ", path: runs/some.tree}")
     if kind in key.kinds:
         assert getattr(getattr(parse_config(text), section), key.key) == value
     else:
@@ -45,3 +50,14 @@ def test_the_allocators_options_are_in_the_table():
     for kind in ("greedy", "simple", "stochastic_greedy", "slot", "optimal"):
         read = set(allocator_options(parse_config(f"allocator: {{kind: {kind}}}").allocator))
         assert read == {name for name, kinds in names.items() if kind in kinds}
+
+
+def test_a_calibration_may_be_named_with_the_lens_that_reads_it():
+    assert parse_config("lens: {kind: heads, path: heads.json}").lens.path == "heads.json"
+
+
+def test_a_key_that_auto_does_not_come_to_is_noted():
+    config = resolve_kinds(parse_config("lens: {query_tokens: 20}"))
+    assert config.lens.kind == "lensnet"
+    (note,) = unread_keys(config)
+    assert note.startswith("lens.query_tokens is 20, but lens.kind lensnet does not read it")

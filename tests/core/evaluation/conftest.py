@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from megacontext.core.config import parse_config
-from megacontext.core.evaluation.kit import Kit
+from megacontext.core.evaluation.sessions.workspace import EvalWorkspace
 
 
 @pytest.fixture(scope="session")
@@ -24,8 +24,8 @@ tree: {{max_levels: 3}}
 
 
 @pytest.fixture(scope="session")
-def kit(config_text):
-    return Kit.load(parse_config(config_text))
+def workspace(config_text):
+    return EvalWorkspace.load(parse_config(config_text))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 from megacontext.core.allocators import make_allocator
 from megacontext.core.config import load_config
 from megacontext.core.focus import Focus, Limits, WorkingContext
-from megacontext.core.runtime.triggers import limits_for
+from megacontext.core.focus.limits import limits_for
 from megacontext.traces.schema import Reason, Trigger
 
 K = 4

@@ -9,7 +9,7 @@ from refocusing import focus_on, reasons, seen
 from megacontext.core.allocators import make_allocator
 from megacontext.core.config import FocusConfig
 from megacontext.core.focus import Focus, Limits, WorkingContext
-from megacontext.core.runtime.triggers import limits_for
+from megacontext.core.focus.limits import limits_for
 from megacontext.traces.schema import Reason, Trigger
 
 PLAIN = Limits(cooldown_steps=2)

@@ -16,8 +16,8 @@ from transformers import (
 from megacontext.core.model import BaseModel, KVWindow
 from megacontext.core.model.rotary import probe_rotary, rotate_keys
 from megacontext.core.model.slotted_cache import SlottedCache
-from megacontext.core.runtime.bundle import bundle_folder
 from megacontext.core.runtime.nll import full_history_nll, token_nll
+from megacontext.core.runtime.pretrained import bundle_folder
 
 
 @pytest.mark.parametrize(

@@ -145,3 +145,31 @@ def test_prefix_is_found_in_a_metaspace_too():
     tokenizer = Tokenizer(PreTrainedTokenizerFast(tokenizer_object=fast))
     assert tokenizer.encode("a a").tolist() == [1, 2]
     assert tokenizer.decode(tokenizer.encode(" a")) == " a"
+
+
+def test_looked_up_pieces_are_those_of_a_stream_that_decodes_every_token(monkeypatch):
+    tokenizer = Tokenizer(byte_level())
+    rng = np.random.default_rng(3)
+    text = "aé漢🙂 <|end|>\n".encode() * 20
+    whole = tokenizer.hf.convert_tokens_to_ids(bytes_to_letters(text))
+    broken = rng.integers(0, len(tokenizer), 400).tolist()  # bytes that form no characters
+    ids = [*whole, *broken, 2, *whole]
+
+    looked_up = tokenizer.pieces(ids)
+    monkeypatch.setattr(tokenizer, "_byte_level", False)
+    assert tokenizer.pieces(ids) == looked_up
+    assert "".join(looked_up) == tokenizer.decode(ids)
+
+
+def test_known_tokens_are_not_decoded_again(monkeypatch):
+    tokenizer = Tokenizer(byte_level())
+    ids = tokenizer.encode("plain text")
+    first = tokenizer.pieces(ids)
+    monkeypatch.setattr(tokenizer, "_decode", None)
+    assert tokenizer.pieces(ids) == first == list("plain text")
+
+
+def bytes_to_letters(data: bytes) -> list[str]:
+    """The byte-level alphabet's letter of each byte."""
+    coder = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return [coder.pre_tokenize_str(data.decode())[0][0][i] for i in range(len(data))]

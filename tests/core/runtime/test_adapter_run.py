@@ -5,7 +5,7 @@ import torch
 from megacontext.core.config import dump_config, parse_config
 from megacontext.core.model.adapter import write_adapter
 from megacontext.core.model.base import BaseModel
-from megacontext.core.runtime.parts import build_parts
+from megacontext.core.runtime.build import build_parts
 
 LAYER = "model.layers.0.self_attn.v_proj"
 

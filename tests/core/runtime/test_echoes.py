@@ -6,9 +6,9 @@ from recorded import rows_of
 
 from megacontext.core.config import EchoConfig, FocusConfig, parse_config
 from megacontext.core.focus import WorkingContext
-from megacontext.core.runtime.echoes import Echoes
+from megacontext.core.focus.limits import limits_for
 from megacontext.core.runtime.run import run
-from megacontext.core.runtime.triggers import limits_for
+from megacontext.core.runtime.triggers.echo import Echoes
 from megacontext.core.verify import verify
 from megacontext.traces.schema import Trigger
 
@@ -25,9 +25,9 @@ class History:
         self.context.cold_start(len(self.tokens))
         self.context.set_w_max(w_max + 64)  # room for what the tests add
         self.config = EchoConfig(**{"match": 3, **options})
-        self.echoes = self.listener()
+        self.echoes = self.new_echoes()
 
-    def listener(self) -> Echoes:
+    def new_echoes(self) -> Echoes:
         return Echoes(self.config, self.context, lambda start, stop: self.tokens[start:stop])
 
     def entry(self, place: int) -> int:
@@ -35,15 +35,15 @@ class History:
 
     def add(self, tokens: np.ndarray, since: int = 100) -> int | None:
         """Take tokens in as a session does, up to the first that calls for a refocus."""
-        count = self.echoes.listen(tokens, since)
+        count = self.echoes.first_trigger(tokens, since)
         taken = tokens[: count or len(tokens)]
         self.tokens = np.concatenate([self.tokens, taken])
         self.context.append(len(taken))
         return count
 
-    def lifted(self, alone: bool = False, score: float = -0.1) -> np.ndarray:
+    def boosted(self, alone: bool = False, score: float = -0.1) -> np.ndarray:
         scores = np.full(len(self.context), score, np.float32)
-        return self.echoes.lift(scores, alone)
+        return self.echoes.boost_scores(scores, alone)
 
 
 def test_the_first_tokens_of_a_repeated_passage_open_what_followed():
@@ -51,16 +51,16 @@ def test_the_first_tokens_of_a_repeated_passage_open_what_followed():
     at = history.entry(FAR)
     assert history.context.levels[at] > 0
     assert history.add(history.tokens[FAR - 3 : FAR + 2]) == 3
-    lifted = history.lifted()
-    assert lifted[at] == pytest.approx(3 / 4)
-    assert np.flatnonzero(lifted > 0).tolist() == [at]
+    boosted = history.boosted()
+    assert boosted[at] == pytest.approx(3 / 4)
+    assert np.flatnonzero(boosted > 0).tolist() == [at]
 
 
 def test_a_longer_match_scores_higher():
     history = History()
     for place in range(FAR - 6, FAR):
         history.add(history.tokens[place : place + 1])
-    assert history.lifted().max() == pytest.approx(6 / 7)
+    assert history.boosted().max() == pytest.approx(6 / 7)
 
 
 def test_what_is_raw_calls_for_nothing_and_stays():
@@ -68,7 +68,7 @@ def test_what_is_raw_calls_for_nothing_and_stays():
     near = len(history.tokens) - SIZE - 4
     assert history.context.levels[history.entry(near)] == 0
     assert history.add(history.tokens[near - 4 : near]) is None
-    assert history.lifted()[history.entry(near)] > 0
+    assert history.boosted()[history.entry(near)] > 0
 
 
 def test_an_echo_waits_until_the_gap_is_over():
@@ -82,9 +82,10 @@ def test_an_echo_waits_until_the_gap_is_over():
 def test_what_is_to_be_quiet_is_heard_and_calls_for_nothing():
     history = History()
     passage = history.tokens[FAR - 6 : FAR]
-    assert history.echoes.listen(passage, since=100, quiet=4) == 5
+    assert history.echoes.first_trigger(passage, since=100, suppress_tokens=4) == 5
     history = History()
-    assert history.echoes.listen(history.tokens[FAR - 6 : FAR], since=100, quiet=6) is None
+    passage = history.tokens[FAR - 6 : FAR]
+    assert history.echoes.first_trigger(passage, since=100, suppress_tokens=6) is None
 
 
 def test_a_gist_is_wanted_once_and_a_raw_block_until_the_echo_is_forgotten():
@@ -92,19 +93,19 @@ def test_a_gist_is_wanted_once_and_a_raw_block_until_the_echo_is_forgotten():
     near = len(history.tokens) - SIZE - 4
     history.add(history.tokens[near - 3 : near])
     history.add(history.tokens[FAR - 3 : FAR])
-    assert history.lifted()[history.entry(FAR)] > 0
+    assert history.boosted()[history.entry(FAR)] > 0
     history.add(np.arange(3).astype(np.uint32))
-    lifted = history.lifted()
-    assert lifted[history.entry(FAR)] < 0
-    assert lifted[history.entry(near)] > 0
+    boosted = history.boosted()
+    assert boosted[history.entry(FAR)] < 0
+    assert boosted[history.entry(near)] > 0
     history.add(np.arange(10, 18).astype(np.uint32))
-    assert history.lifted().max() < 0
+    assert history.boosted().max() < 0
 
 
 def test_alone_the_lens_opens_nothing_and_still_says_who_pays():
     history = History()
     history.add(history.tokens[FAR - 3 : FAR])
-    high, low = history.lifted(True, score=0.9), history.lifted(True, score=-0.6)
+    high, low = history.boosted(True, score=0.9), history.boosted(True, score=-0.6)
     assert np.unique(high).tolist() == [0, 0.75]
     assert np.unique(low) == pytest.approx([-0.6, 0.75])
 
@@ -114,24 +115,24 @@ def test_who_comes_later_remembers_the_same():
     history.add(history.tokens[FAR - 5 : FAR])
     history.add(np.arange(7).astype(np.uint32))
     history.add(history.tokens[FAR + 20 : FAR + 23])
-    expected = history.lifted()
+    expected = history.boosted()
     assert expected.max() > 0
-    history.echoes = history.listener()
-    assert history.lifted().tolist() == expected.tolist()
+    history.echoes = history.new_echoes()
+    assert history.boosted().tolist() == expected.tolist()
     assert history.add(history.tokens[FAR + 23 : FAR + 25], since=0) == 1, "it goes on matching"
 
 
 def test_switched_off_it_hears_nothing():
     history = History(match=0)
     assert history.add(history.tokens[FAR - 9 : FAR]) is None
-    assert history.lifted().max() < 0
+    assert history.boosted().max() < 0
 
 
 def test_scores_that_are_none_are_reported_as_they_are():
     history = History()
     history.add(history.tokens[FAR - 3 : FAR])
     short = np.zeros(3, np.float32)
-    assert history.echoes.lift(short, False) is short
+    assert history.echoes.boost_scores(short, False) is short
 
 
 def test_its_limits_are_a_questions_at_the_plain_threshold():

@@ -2,9 +2,9 @@
 
 import pytest
 
-from megacontext.core.evaluation import recall
+from megacontext.core.evaluation.tasks import recall
 from megacontext.core.runtime.judge import is_right
-from megacontext.core.runtime.session import Answer
+from megacontext.core.runtime.script import ScriptAnswer
 
 
 @pytest.mark.parametrize(
@@ -19,9 +19,9 @@ from megacontext.core.runtime.session import Answer
 )
 def test_a_longer_number_is_no_answer_and_case_does_not_matter(expected, text, right):
     assert is_right(text, expected) is right
-    assert Answer("x", expected, text).right is right
+    assert ScriptAnswer("x", expected, text).right is right
 
 
 def test_an_answer_that_nobody_expected_is_neither():
-    assert Answer("x", "", "anything").right is None
+    assert ScriptAnswer("x", "", "anything").right is None
     assert recall.is_right is is_right

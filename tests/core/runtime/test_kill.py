@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from megacontext.core.config import parse_config
-from megacontext.core.runtime.parts import build_parts
+from megacontext.core.runtime.build import build_parts
 from megacontext.core.tree import Tree
 from megacontext.traces.reader import TraceReader
 
@@ -76,7 +76,7 @@ def kill_and_resume(config_file, tmp_path, plain, kills):
     return history_of(out)
 
 
-@pytest.mark.parametrize("kills", [[8], [60, 200]])
+@pytest.mark.parametrize("kills", [[8], pytest.param([60, 200], marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_and_loses_nothing(config_file, config_text, tmp_path, plain, kills):
     history = kill_and_resume(config_file, tmp_path, plain, kills)
     parts = build_parts(parse_config(config_text))

@@ -7,8 +7,8 @@ import torch
 
 from megacontext.core.config import parse_config
 from megacontext.core.gistnet import half
-from megacontext.core.runtime.bundle import bundle_parts, resolve_kinds
-from megacontext.core.runtime.parts import load_base, make_gister
+from megacontext.core.runtime.build import load_base, make_gister
+from megacontext.core.runtime.pretrained import bundle_parts, resolve_kinds
 
 
 @pytest.mark.skipif("gistnet" not in bundle_parts(), reason="the bundle holds no GistNet")

@@ -4,7 +4,7 @@ import pytest
 from recorded import rows_of
 
 from megacontext.core.config import load_config, parse_config
-from megacontext.core.evaluation.traced import questions_of
+from megacontext.core.evaluation.results.trace_questions import questions_of
 from megacontext.core.runtime.run import run
 from megacontext.core.verify import verify
 from megacontext.traces.schema import Reason, Trigger

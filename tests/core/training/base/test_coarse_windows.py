@@ -12,8 +12,10 @@ import yaml
 from safetensors.torch import load_file
 from torch.nn import functional
 
+from megacontext.core.config.settings import load
 from megacontext.core.data.recall.window_sampling import CoarseEntries, coarse_window
 from megacontext.core.data.shards import open_shards
+from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.data.tokenizer import fingerprint, load_tokenizer
 from megacontext.core.gistnet.gister import NetGister, save_gistnet
 from megacontext.core.gistnet.module import GistNet, GistNetConfig
@@ -28,7 +30,6 @@ from megacontext.core.training.base.dataset import (
     SILENT,
     Mixture,
     Phase,
-    TokenStreams,
 )
 from megacontext.core.training.base.evaluate import HeldoutConfig
 from megacontext.core.training.base.task import (
@@ -39,7 +40,6 @@ from megacontext.core.training.base.task import (
     train_base,
 )
 from megacontext.core.training.common.gist_inputs import GistInputs, place_entries
-from megacontext.core.training.loop.config import load
 from megacontext.traces.errors import ConfigError
 
 K = 32

@@ -10,19 +10,19 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from megacontext.core.config.settings import parse
 from megacontext.core.data.recall.writer import RecallWriter
 from megacontext.core.data.shards import open_shards
+from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.data.tokenizer import load_tokenizer
 from megacontext.core.gistnet.gister import NetGister
 from megacontext.core.model.base import BaseModel
 from megacontext.core.rng import generator
-from megacontext.core.training.base.dataset import TokenStreams
 from megacontext.core.training.common.copied_tokens import copied_tokens, repeat_pieces
 from megacontext.core.training.common.frozen_base import FrozenBase
 from megacontext.core.training.gistnet.dataset import GistRows, TilingMix
 from megacontext.core.training.gistnet.evaluate import GistJudge, JudgeConfig
 from megacontext.core.training.gistnet.task import GistNetTraining, train_gistnet
-from megacontext.core.training.loop.config import parse
 
 K = 32
 T = 1024

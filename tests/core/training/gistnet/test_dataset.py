@@ -12,9 +12,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from megacontext.core.data.recall.writer import RecallWriter
 from megacontext.core.data.shards import open_shards
+from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.data.tokenizer import load_tokenizer
 from megacontext.core.model.base import BaseModel
-from megacontext.core.training.base.dataset import TokenStreams
 from megacontext.core.training.common.frozen_base import FrozenBase, llama_hidden, plain_llama
 from megacontext.core.training.common.tilings import tile
 from megacontext.core.training.gistnet.dataset import GistRows, TilingMix

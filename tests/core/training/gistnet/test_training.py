@@ -18,13 +18,14 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from megacontext.core.config.settings import parse
 from megacontext.core.data.shards import open_shards
+from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.data.tokenizer import load_tokenizer
 from megacontext.core.model.base import BaseModel
 from megacontext.core.rng import generator
-from megacontext.core.training import lensnet_teacher
-from megacontext.core.training.base.dataset import TokenStreams
 from megacontext.core.training.common.frozen_base import FrozenBase, divergence
+from megacontext.core.training.common.idf import inverse_document_frequency
 from megacontext.core.training.common.tilings import stack_tilings, tile
 from megacontext.core.training.gistnet.evaluate import GistJudge, JudgeConfig
 from megacontext.core.training.gistnet.task import (
@@ -34,8 +35,9 @@ from megacontext.core.training.gistnet.task import (
     train_gistnet,
 )
 from megacontext.core.training.gistnet.vector_upper_bound import one_vector_ceiling
-from megacontext.core.training.index_keys.dataset import KeyMix, KeyRows, gold_share, information
+from megacontext.core.training.index_keys.dataset import KeyMix, KeyRows, gold_share
 from megacontext.core.training.index_keys.task import KeyTraining, train_keys
+from megacontext.core.training.lensnet import teacher as lensnet_teacher
 from megacontext.core.training.lensnet.dataset import window_entries
 from megacontext.core.training.lensnet.task import LensNetTraining, train_lensnet
 from megacontext.core.training.lensnet.teacher import (
@@ -45,7 +47,6 @@ from megacontext.core.training.lensnet.teacher import (
     copied_from,
     window_nll,
 )
-from megacontext.core.training.loop.config import parse
 from megacontext.core.training.loop.distributed import join_world
 from megacontext.core.training.loop.optimizers import OptimizerConfig
 from megacontext.traces.errors import ConfigError, ModelError
@@ -281,7 +282,7 @@ def test_key_batches_repeat_and_point_at_the_asked_blocks(
     shards: Path, tokenizer: Tokenizer
 ) -> None:
     opened = open_shards(shards)
-    idf = information(opened.streams, 8192, K)
+    idf = inverse_document_frequency(opened.streams, 8192, K)
     common, unseen = (tokenizer.encode(text).ids[0] for text in (" the", " Ottoman"))
     assert idf[common] < idf[unseen]
 
@@ -449,7 +450,7 @@ def test_two_processes_train_one_gistnet(base_folder: Path, shards: Path, tmp_pa
     config = tmp_path / "gistnet.yaml"
     config.write_text(json.dumps(fields))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command += ["-m", "megacontext.core.training.gistnet_cli", "gistnet", "--device", "cpu"]
+    command += ["-m", "megacontext.core.training", "gistnet", "--device", "cpu"]
     command += ["--config", str(config), "--out", str(tmp_path / "two")]
     subprocess.run(
         [*command, "--export", str(tmp_path / "export")],

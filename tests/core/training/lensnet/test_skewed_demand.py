@@ -18,8 +18,9 @@ from megacontext.core.lensnet import LensNet, LensNetConfig, NetLens, save_lensn
 from megacontext.core.lensnet import lens as lens_module
 from megacontext.core.lensnet.lens import legal_scores
 from megacontext.core.model.base import BaseModel
-from megacontext.core.runtime.parts import build_parts
+from megacontext.core.runtime.build import build_parts
 from megacontext.core.runtime.recorder import Recorder
+from megacontext.core.runtime.script import ScriptRunner
 from megacontext.core.runtime.session import Session
 from megacontext.core.sources import Ingest, Question
 from megacontext.core.training.common.frozen_base import FrozenBase
@@ -57,7 +58,7 @@ class Silent(Recorder):
         pass
 
     @property
-    def has_news(self) -> bool:
+    def has_pending(self) -> bool:
         return False
 
 
@@ -103,7 +104,7 @@ def lived(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     tokens = np.random.default_rng(0).integers(0, base.vocab_size, 713).astype(np.uint32)
     try:
         session = Session(parts, Silent())
-        session.run([Ingest(tokens[:700]), Question(tokens[700:], "", "", 3, "")])
+        ScriptRunner(session).run([Ingest(tokens[:700]), Question(tokens[700:], "", "", 3, "")])
     finally:
         patch.undo()
         parts.close()

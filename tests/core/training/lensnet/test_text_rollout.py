@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from megacontext.core.data.shards import open_shards
+from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.data.tokenizer import fingerprint, load_tokenizer
-from megacontext.core.training.base.dataset import TokenStreams
 from megacontext.core.training.lensnet.text_rollout import PlainWalks
 from megacontext.traces.errors import ConfigError
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from megacontext.core.config.settings import load
 from megacontext.core.telemetry.sinks import About, MetricSink, make_sinks
 from megacontext.core.training.base.task import BaseConfig, train_base
-from megacontext.core.training.loop.config import load
 from megacontext.traces.errors import ConfigError
 
 ROWS = [(1, {"loss": 3.5, "norm": 1.0}), (2, {"loss": 2.25, "note": "text"})]

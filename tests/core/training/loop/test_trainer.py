@@ -10,10 +10,11 @@ import pyarrow as pa
 import pytest
 import torch
 
+from megacontext.core.config.settings import load
 from megacontext.core.training.base.task import BaseConfig, BaseTask, train_base
 from megacontext.core.training.loop import checkpoint
-from megacontext.core.training.loop.config import Budget, Schedule, load
 from megacontext.core.training.loop.distributed import join_world
+from megacontext.core.training.loop.schedule import Budget, Schedule
 from megacontext.core.training.loop.trainer import DivergedError, Trainer
 from megacontext.traces.errors import ConfigError, SourceError, StorageError
 
@@ -57,6 +58,27 @@ def test_a_run_that_was_killed_and_resumed_has_the_curve_of_the_unbroken_one(
         assert torch.equal(value, last[0].model[name]), name
     for name, value in last[1].optimizer.items():
         assert torch.equal(value, last[0].optimizer[name]), name
+
+
+def test_a_best_checkpoint_whose_export_a_kill_prevented_is_exported_on_resume(
+    base_config: Path, tmp_path: Path
+) -> None:
+    config = load(BaseConfig, base_config)
+    world = join_world("cpu")
+    trainer = Trainer(BaseTask(config, world), config.loop, tmp_path / "run", world)
+
+    def killed(folder: Path, is_best: bool) -> None:
+        raise _KilledError
+
+    trainer.after_save = killed
+    with pytest.raises(_KilledError):
+        trainer.run()
+
+    exported: list[tuple[str, bool]] = []
+    resumed = Trainer(BaseTask(config, world), config.loop, tmp_path / "run", world)
+    resumed.after_save = lambda folder, is_best: exported.append((folder.name, is_best))
+    resumed.run(resume=True)
+    assert exported[0] == ("step-00000003", True)
 
 
 def test_nan_stops_the_run_names_the_step_and_keeps_the_last_good_checkpoint(

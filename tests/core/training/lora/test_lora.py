@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from megacontext.core.config.settings import parse
 from megacontext.core.model.base import BaseModel
 from megacontext.core.training.common.frozen_base import FrozenBase
 from megacontext.core.training.loop import checkpoint
-from megacontext.core.training.loop.config import parse
 from megacontext.core.training.loop.distributed import RankRows, World, join_world
 from megacontext.core.training.loop.trainer import Trainer
 from megacontext.core.training.lora.evaluate import GuardError

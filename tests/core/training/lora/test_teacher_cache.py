@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from megacontext.core.config.settings import parse
 from megacontext.core.data.prepare import DataConfig, prepare
 from megacontext.core.data.readers import Source
 from megacontext.core.data.recall_shards import RecallText
@@ -20,7 +21,6 @@ from megacontext.core.data.teacher_cache import Teacher, TeacherCache
 from megacontext.core.gistnet.checkpoint import base_fingerprint
 from megacontext.core.model.base import BaseModel
 from megacontext.core.training.common.frozen_base import FrozenBase, divergence
-from megacontext.core.training.loop.config import parse
 from megacontext.core.training.loop.distributed import join_world
 from megacontext.core.training.lora.task import (
     LoraTask,

@@ -1,0 +1,1 @@
+"""Metrics of measurements, tables and the report."""

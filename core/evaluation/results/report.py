@@ -1,0 +1,239 @@
+"""Tables for people: an evaluation's rows as Markdown, and several of them as one page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from megacontext.core.evaluation.contenders.registry import CONTENDERS
+from megacontext.core.evaluation.results.metrics import Row
+from megacontext.core.evaluation.results.provenance import About
+from megacontext.core.evaluation.results.tables import Rows, markdown
+from megacontext.core.evaluation.results.trace_questions import AskedInRun, questions_of
+from megacontext.traces.errors import SourceError
+from megacontext.traces.reader import TraceReader
+
+__all__ = ["page", "questions_table", "read_rows", "section", "tables_of", "targets_table"]
+
+_INTRO = """# Results
+
+Written by `megacontext eval report`; every table comes from the command above it. Values in
+brackets are 95 % intervals: Wilson for shares, bootstrap over documents for means. All contenders
+have the same budget W_max; `full` has none and takes part only where the whole history fits the
+trained window.
+
+"""
+_CONTENDERS = "\n".join(f"* `{name}`: {contender.what}" for name, contender in CONTENDERS.items())
+_HOW = """
+How it is measured:
+
+* Recall: keys, values and wording are of a split that no training text uses; several facts in the
+  same wording stand in each history; the newest 1.25 W_max tokens hold none. The answer is decoded
+  greedily up to the line end and must start with the expected one (case and quotes aside); of
+  several values under one key the order does not matter. The tree is built without the model
+  reading the history, the focus starts cold before the question (newest blocks raw, the rest
+  coarse), and gold counts as expanded when every token of it is raw as the answer begins.
+* ΔNLL@64: mean NLL of the next 64 tokens minus that of `full`, four times in a row at the end of
+  windows of the trained length (once with --quick, or before 2026-11-23); 8 blocks before them are
+  read with refocuses. n counts the stretches, intervals go by documents. "NLL above ours" is the
+  mean difference over the same documents. Recovered gain is the share of what `delete` costs that
+  a contender wins back; it has no value where the interval of that cost reaches 0, as on text that
+  needs no far history.
+* Recall text: the same on the tokens of answers, after questions about facts that are older than
+  the largest budget.
+* One block: the newest block that is not protected gives way to its gist, its mean or nothing; all
+  others stay raw.
+* Refocus overhead: time of decoding with refocuses (gists, lens, allocator, window) over the time
+  without, in the same session. The focus costs the same beside a large model, whose tokens cost
+  far more: [performance](performance.md) has the figures of a 3B shape, and cost by length.
+* Ablations: the window follows every refocus by the session's own edits, over `lead` blocks before
+  the scored tokens. "NLL above the first row" is the mean difference from it over the same windows.
+"""
+
+
+def _share(value: float) -> str:
+    return f"{value:.0%}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _nats(value: float) -> str:
+    return f"{value:.3f}"
+
+
+Format = Callable[[float], str]
+_FORMATS: dict[str, Format] = {
+    "recall": _share,
+    "gold expanded": _share,
+    "residency": _share,
+    "refocuses until expanded": _number,
+    "recovered gain": _number,
+    "budget violations": lambda value: f"{value:.0f}",
+}
+
+
+def _cell(row: Row) -> str:
+    if row.value is None:
+        return "–"
+    form = _FORMATS.get(row.measure, _nats)
+    spread = "" if row.low is None or row.high is None else f" [{form(row.low)}, {form(row.high)}]"
+    return form(row.value) + spread
+
+
+def targets_table(rows: Sequence[Row]) -> Rows:
+    """What has a target: ours beside it."""
+    return [
+        {
+            "measure": row.measure,
+            "of": f"{row.group} {row.column}".removeprefix("session "),
+            "ours": _cell(row),
+            "n": str(row.count),
+            "target": row.target,
+            "": "met" if row.met else "**missed**",
+        }
+        for row in rows
+        if row.met is not None
+    ]
+
+
+def tables_of(rows: Sequence[Row]) -> list[tuple[str, Rows]]:
+    """(title, table) for every measure and group, in order of appearance."""
+    keys = dict.fromkeys((row.measure, row.group) for row in rows)
+    return [
+        (_title(measure, group), _pivot([r for r in rows if (r.measure, r.group) == key]))
+        for key in keys
+        for measure, group in (key,)
+    ]
+
+
+def _title(measure: str, group: str) -> str:
+    return {
+        "history": f"{measure}, by length of history".capitalize(),
+        "kind": f"{measure}, by kind of fact".capitalize(),
+        "session": measure.capitalize(),
+        "domain": measure,
+    }.get(group, f"{measure}: {group}")
+
+
+def _pivot(rows: Sequence[Row]) -> Rows:
+    """Contenders down, columns across; the count is in a column's head where it is one."""
+    heads: dict[str, str] = {}
+    for column in dict.fromkeys(row.column for row in rows):
+        counts = {row.count for row in rows if row.column == column}
+        heads[column] = f"{column} (n = {counts.pop()})" if len(counts) == 1 else column
+    cells = {(row.contender, row.column): _cell(row) for row in rows}
+    return [
+        {"": name} | {head: cells.get((name, column), "–") for column, head in heads.items()}
+        for name in dict.fromkeys(row.contender for row in rows)
+    ]
+
+
+def _ablation_tables(rows: Sequence[Row]) -> list[tuple[str, Rows]]:
+    """One table a group: variants down, measures across."""
+    found = []
+    for group in dict.fromkeys(row.group for row in rows):
+        own = [row for row in rows if row.group == group]
+        columns = dict.fromkeys((row.measure, row.column, row.count) for row in own)
+        cells = {(row.contender, row.measure, row.column): _cell(row) for row in own}
+        table = [
+            {"": name}
+            | {
+                f"{measure}, {column} (n = {count})": cells.get((name, measure, column), "–")
+                for measure, column, count in columns
+            }
+            for name in dict.fromkeys(row.contender for row in own)
+        ]
+        found.append((group, table))
+    return found
+
+
+def read_rows(folder: Path, kind: str) -> list[Row]:
+    """The rows that an evaluation left in ``folder``.
+
+    Raises:
+        SourceError: no readable file.
+    """
+    path = folder / f"{kind}.parquet"
+    try:
+        return [Row(**record) for record in pq.read_table(path).to_pylist()]
+    except (OSError, TypeError, pa.ArrowException) as error:
+        raise SourceError(f"{path} is no table of figures; run eval {kind} again.") from error
+
+
+def section(about: About, rows: Sequence[Row], level: str = "##") -> str:
+    """One evaluation: what it was made with, targets, tables."""
+    what = "Ablations" if about.kind == "ablations" else "Suite"
+    lines = [
+        f"{level} {what}, {about.date}",
+        f"```\n{about.command}\n```",
+        f"Commit {about.commit or 'unknown'}, weights {about.weights[:12]}; {about.machine}; "
+        f"{about.workers} processes, {about.seconds / 60:.1f} minutes"
+        + (
+            f", {about.cpu_seconds / 60:.1f} of CPU time, load {about.load:.1f}."
+            if about.cpu_seconds
+            else "."
+        )
+        + "".join(f" Note: {note}." for note in about.notes),
+    ]
+    tables = _ablation_tables(rows) if about.kind == "ablations" else tables_of(rows)
+    targets = targets_table(rows)
+    if targets:
+        met = sum(row.met for row in rows if row.met is not None)
+        lines += [f"{level}# Targets: {met} of {len(targets)} met", markdown(targets).rstrip()]
+    for title, table in tables:
+        lines += [f"{level}# {title}", markdown(table).rstrip()]
+    return "\n\n".join(lines) + "\n"
+
+
+def trace_section(trace: Path) -> str:
+    """The questions of a recorded run.
+
+    Raises:
+        TraceError: no trace of a scripted run with questions.
+    """
+    with TraceReader.open(trace) as reader:
+        made, commit = reader.meta.created, reader.meta.git[:7]
+    asked = questions_of(trace)
+    good = sum(q.refocuses is not None and q.refocuses <= 2 and q.right for q in asked)
+    lines = [
+        f"## Questions of a recorded run, {made}",
+        f"```\nmegacontext eval questions {trace} --need 9\n```",
+        f"Recorded at commit {commit or '?'}; expanded within 2 refocuses and answered right: "
+        f"{good} of {len(asked)}.",
+        markdown(questions_table(asked)).rstrip(),
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+def questions_table(asked: Sequence[AskedInRun]) -> Rows:
+    """One row a question."""
+    return [
+        {
+            "about": q.about,
+            "refocuses": "–" if q.refocuses is None else str(q.refocuses),
+            "expected": q.expected,
+            "decoded": q.answer,
+            "": "right" if q.right else "**wrong**",
+        }
+        for q in asked
+    ]
+
+
+def page(folders: Sequence[Path], traces: Sequence[Path] = ()) -> str:
+    """``docs/results.md`` of several evaluations and recorded runs.
+
+    Raises:
+        SourceError: a folder holds no evaluation.
+        TraceError: a trace without questions.
+    """
+    parts = []
+    for folder in folders:
+        about = About.read(folder)
+        parts.append(section(about, read_rows(folder, about.kind)))
+    parts += [trace_section(trace) for trace in traces]
+    return _INTRO + _CONTENDERS + "\n" + _HOW + "\n" + "\n".join(parts)

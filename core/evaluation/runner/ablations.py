@@ -1,0 +1,266 @@
+"""Ablations: tables of config variants, each judged by recall and by NLL at one budget.
+
+In all variants the window follows the refocuses by the session's own edits, so that ``splice``
+and ``exact`` differ; recall is that of ``ours`` and, as the ceiling of what the variant's window
+lets the model answer, of ``oracle``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from megacontext.core.config import Config, build, dump_config, parse_config
+from megacontext.core.config.yamls import parse_mapping
+from megacontext.core.evaluation.results.metrics import Row
+from megacontext.core.evaluation.runner.job_pool import (
+    Job,
+    JobProgress,
+    Refused,
+    Store,
+    fingerprint,
+    plain_config,
+    run_jobs,
+)
+from megacontext.core.evaluation.runner.job_specs import RESULTS, NLLJob, RecallJob, Sources
+from megacontext.core.evaluation.runner.suite import Suite
+from megacontext.core.evaluation.tasks.nll import NLLOptions, Piece, summarize_nll
+from megacontext.core.evaluation.tasks.recall import Result, summarize_recall
+from megacontext.core.evaluation.tasks.recall_tasks import Text
+from megacontext.core.evaluation.tasks.synthesize import MakeOptions
+from megacontext.traces.errors import ConfigError
+from megacontext.traces.packaged import find_config
+
+__all__ = ["AblationSizes", "Plan", "load_plan", "run_ablations"]
+
+_RECALL = ("ours", "oracle")
+_NLL = ("ours", "delete")
+
+
+@dataclass(frozen=True)
+class AblationSizes:
+    """How much each variant is measured.
+
+    Attributes:
+        samples: recall tasks.
+        per_history: of them about one history.
+        times: length of their histories in multiples of W_max.
+        documents: texts for NLL, of each domain.
+        pieces: windows of each.
+        stretches: times that ``ΔNLL@64`` is measured at the end of each, one after the other.
+        lead: blocks that are read with refocuses before the scored tokens.
+    """
+
+    samples: int = 48
+    per_history: int = 16
+    times: int = 16
+    documents: int = 8
+    pieces: int = 1
+    stretches: int = 1
+    lead: int = 32
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run: table -> variant -> settings over ``run`` and ``overrides``."""
+
+    run: dict[str, Any]
+    tables: dict[str, dict[str, tuple[str, ...]]]
+    full: AblationSizes = field(default_factory=AblationSizes)
+    quick: AblationSizes = field(default_factory=AblationSizes)
+    overrides: tuple[str, ...] = ()
+
+    def config(self, settings: Sequence[str] = ()) -> Config:
+        """The config of a variant.
+
+        Raises:
+            ConfigError: an illegal setting.
+        """
+        return parse_config(yaml.safe_dump(self.run), [*self.overrides, *settings])
+
+
+def load_plan(path: Path) -> Plan:
+    """The plan in a YAML file with ``run``, ``tables`` and optionally ``full`` and ``quick``.
+
+    Raises:
+        ConfigError: not such a file, or a variant with an illegal setting, by its name.
+    """
+    path = find_config(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ConfigError(f"--plan {path} cannot be read ({why}); name a YAML file.") from error
+    raw = parse_mapping(text, f"--plan {path}")
+    if not isinstance(raw.get("tables"), Mapping):
+        raise ConfigError(f"--plan {path} has no 'tables'; see configs/eval/ablations.yaml.")
+    unknown = sorted(set(raw) - {"run", "tables", "full", "quick"})
+    if unknown:
+        raise ConfigError(
+            f"--plan {path}: unknown key {unknown[0]!r}; use run, tables, full, quick."
+        )
+    plan = Plan(
+        dict(raw.get("run") or {}),
+        {str(name): _variants(str(name), table) for name, table in raw["tables"].items()},
+        build(AblationSizes, raw.get("full") or {}, "full"),
+        build(AblationSizes, raw.get("quick") or {}, "quick"),
+    )
+    for variants in plan.tables.values():
+        for settings in variants.values():
+            plan.config(settings)
+    return plan
+
+
+def _variants(name: str, table: object) -> dict[str, tuple[str, ...]]:
+    if not isinstance(table, Mapping) or not table:
+        raise ConfigError(f"tables.{name} is {table!r:.40}; map names of variants to settings.")
+    found: dict[str, tuple[str, ...]] = {}
+    for variant, settings in table.items():
+        listed = settings or []
+        if not isinstance(listed, list) or not all(isinstance(s, str) for s in listed):
+            raise ConfigError(
+                f"tables.{name}.{variant} is {settings!r:.40}; give a list of key.path=value."
+            )
+        found[str(variant)] = tuple(listed)
+    return found
+
+
+def run_ablations(
+    plan: Plan,
+    sizes: AblationSizes,
+    sources: Sources,
+    store_path: Path,
+    *,
+    workers: int = 1,
+    resume: bool = False,
+    progress: JobProgress = lambda *_: None,
+) -> tuple[Suite, list[str]]:
+    """All variants; also sentences on those that cannot run here.
+
+    Variants with the same config, as the reference in several tables, are measured once.
+    """
+    sources = replace(sources, parts=sizes.documents)
+    jobs: dict[str, list[Job]] = {}
+    for variants in plan.tables.values():
+        for settings in variants.values():
+            config = plan.config(settings)
+            jobs.setdefault(dump_config(config), _jobs(config, sizes, sources))
+    store = Store(store_path, resume, fingerprint(plan.config()), RESULTS)
+    results = iter(run_jobs([j for own in jobs.values() for j in own], workers, store, progress))
+    found = {key: [r for _ in own for r in next(results)] for key, own in jobs.items()}
+    rows: list[Row] = []
+    notes: dict[str, None] = {}
+    singles: dict[str, list[Any]] = {}
+    for table, variants in plan.tables.items():
+        reference = found[dump_config(plan.config(next(iter(variants.values()))))]
+        for variant, settings in variants.items():
+            config = plan.config(settings)
+            own = found[dump_config(config)]
+            for refused in (r for r in own if isinstance(r, Refused)):
+                notes[f"{table}, {variant} was left out: {refused.why.rstrip('.')}"] = None
+            rows += _rows(table, variant, own, reference, sizes, config)
+            singles[f"{table}, {variant}"] = own
+    return Suite(rows, singles), list(notes)
+
+
+def _jobs(config: Config, sizes: AblationSizes, sources: Sources) -> list[Job]:
+    plain = plain_config(config)
+    made = MakeOptions(
+        config.w_max,
+        (sizes.times,),
+        sizes.samples,
+        per_history=sizes.per_history,
+        seed=config.seed,
+    )
+    cut = NLLOptions(
+        (config.w_max,), pieces=sizes.pieces, lead=sizes.lead, stretches=sizes.stretches
+    )
+    recall = [
+        RecallJob(plain, sources, made, times, first, first, _RECALL, True, True)
+        for times, first in made.histories()
+    ]
+    documents = _first_of_each_domain(sources.documents(), sizes.documents)
+    return [
+        *recall,
+        *(
+            NLLJob(plain, sources, number, piece, cut, _NLL, True, True)
+            for number in documents
+            for piece in range(cut.pieces)
+        ),
+    ]
+
+
+def _first_of_each_domain(texts: Sequence[Text], count: int) -> list[int]:
+    """Numbers of the first ``count`` texts of every domain."""
+    seen: Counter[str] = Counter()
+    numbers = []
+    for number, text in enumerate(texts):
+        seen[text.domain] += 1
+        if seen[text.domain] <= count:
+            numbers.append(number)
+    return numbers
+
+
+def _rows(
+    table: str,
+    variant: str,
+    own: Sequence[Any],
+    reference: Sequence[Any],
+    sizes: AblationSizes,
+    config: Config,
+) -> list[Row]:
+    rows: list[Row] = []
+    where = f"{sizes.times}×"
+    recall = summarize_recall([r for r in own if isinstance(r, Result)])
+    for name in (n for n in _RECALL if n in recall):
+        cell = recall[name]
+        low, high = cell["interval"]
+        column = where if name == "ours" else f"{name}, {where}"
+        rows.append(
+            Row("recall", table, column, variant, cell["accuracy"], low, high, cell["count"])
+        )
+    if "ours" in recall and recall["ours"]["gold_expanded"] is not None:
+        cell = recall["ours"]
+        low, high = cell["gold_interval"]
+        share = cell["gold_expanded"]
+        rows.append(Row("gold expanded", table, where, variant, share, low, high, cell["count"]))
+    column = f"W_max {config.w_max}"
+    nll = summarize_nll([r for r in own if isinstance(r, Piece)], config.seed)
+    if "ours" in nll:
+        cell = nll["ours"]
+        for measure, key, interval in (
+            ("ΔNLL@64", "delta_nll", "interval"),
+            ("recovered gain", "recovered_gain", "recovered_gain_interval"),
+        ):
+            if cell[key] is not None:
+                low, high = cell[interval] or (None, None)
+                rows.append(
+                    Row(measure, table, column, variant, cell[key], low, high, cell["count"])
+                )
+    above = summarize_nll(_beside(own, reference), config.seed)
+    if "variant" in above and own is not reference:
+        cell = above["variant"]
+        low, high = cell["behind_ours_interval"] or (None, None)
+        value, count = cell["behind_ours"], cell["count"]
+        rows.append(Row("NLL above the first row", table, column, variant, value, low, high, count))
+    return rows
+
+
+def _beside(own: Sequence[Any], reference: Sequence[Any]) -> list[Piece]:
+    """The pieces of both, with the reference as ``ours``: what differs is told piece by piece."""
+    known = {
+        (piece.document, piece.start): piece.nll["ours"]
+        for piece in reference
+        if isinstance(piece, Piece)
+    }
+    pairs = ((p, (p.document, p.start)) for p in own if isinstance(p, Piece))
+    return [
+        replace(piece, nll={"ours": known[key], "variant": piece.nll["ours"]})
+        for piece, key in pairs
+        if key in known
+    ]

@@ -1,0 +1,1 @@
+"""Sessions of an evaluation over one history, and what they share: windows, gists, searches."""
