@@ -51,6 +51,11 @@ def history_of(out):
         return np.concatenate([row.new_tokens for row in reader.rows()])
 
 
+def nll_of(out):
+    with TraceReader.open(out) as reader:
+        return np.concatenate([row.new_nll for row in reader.rows()])
+
+
 @pytest.fixture
 def config_file(config_text, tmp_path):
     path = tmp_path / "run.yaml"
@@ -102,7 +107,9 @@ def test_a_run_killed_while_an_edit_waits_decodes_what_the_unbroken_one_does(
 
     # The history's last row closes a block: its edit waits for five tokens that no row holds.
     assert np.array_equal(kill_and_resume(path, tmp_path, plain, [50]), history_of(whole))
-    assert verify(tmp_path / "t.arrow").ok
+    resumed = tmp_path / "t.arrow"
+    np.testing.assert_allclose(nll_of(resumed), nll_of(whole), atol=1e-4)
+    assert verify(resumed).ok
 
 
 def test_a_run_that_is_told_to_stop_closes_its_trace_and_says_how_it_goes_on(config_file, tmp_path):
