@@ -217,8 +217,8 @@ class SessionWorld:
         """The parts where the trace and the tree end.
 
         Rows reach stable storage when a trace is finished, so a power cut may leave none, or
-        zeros. That has to be said, and the run begins anew. So it does where the tree has tokens and
-        the trace no row yet, as nobody can tell whether this run brought them.
+        zeros. That has to be said, and the run begins anew. So it does where the tree has tokens
+        and the trace no row yet, as nobody can tell whether this run brought them.
         """
         if self.disk.exists(_TRACE):
             parts = self._parts()

@@ -17,7 +17,20 @@ __all__ = [
     "SourceError",
     "StorageError",
     "TraceError",
+    "printable",
 ]
+
+
+_SHORT = 120
+
+
+def printable(value: object) -> str:
+    """``value`` as part of a sentence: one line, no control characters, not endless.
+
+    For what was read from a file, which may be anything where it is damaged.
+    """
+    text = "".join(c if c.isprintable() else "?" for c in str(value)[: _SHORT + 1])
+    return text if len(text) <= _SHORT else f"{text[:_SHORT]}…"
 
 
 class MegaContextError(Exception):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
-from megacontext.traces.errors import TraceError
+from megacontext.traces.errors import TraceError, printable
 from megacontext.traces.schema import VERSION
 
 __all__ = ["SCORE_MODES", "TraceMeta"]
@@ -64,8 +64,8 @@ class TraceMeta:
         major = version.split(".")[0]
         if not major.isdigit() or int(major) > int(VERSION):
             raise TraceError(
-                f"{name} has trace version {version}, newer than this reader's {VERSION};"
-                " update megacontext."
+                f"{name} has trace version {printable(version)}, newer than this reader's "
+                f"{VERSION}; update megacontext."
             )
         text = {key: raw.get(f"mc.{key}", "") for key in _TEXT}
         return cls(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from megacontext.traces.errors import TraceError
+from megacontext.traces.errors import TraceError, printable
 from megacontext.traces.schema import COLUMNS, HEAT_BINS, OPTIONAL
 
 __all__ = [
@@ -319,7 +319,9 @@ class BatchColumns:
                 raise TraceError(f"column {column.name} is missing; this is no trace of version 1.")
             array = batch.column(column.name)
             if array.type != column.type:
-                raise TraceError(f"column {column.name} is {array.type}, not {column.type}.")
+                raise TraceError(
+                    f"column {column.name} is {printable(array.type)}, not {column.type}."
+                )
             self._decode(column, array)
         if "scores" in names:
             self._no_scores = batch.column("scores").is_null().to_numpy(zero_copy_only=False)

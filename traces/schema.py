@@ -7,7 +7,7 @@ from enum import IntEnum
 
 import pyarrow as pa
 
-from megacontext.traces.errors import TraceError
+from megacontext.traces.errors import TraceError, printable
 
 __all__ = [
     "CLOCK_COLUMNS",
@@ -212,7 +212,7 @@ def check_columns(found: pa.Schema, name: str) -> None:
             kind = found.field(column.name).type
             if kind != column.type:
                 raise TraceError(
-                    f"{damaged}: column {column.name} is {kind}, not {column.type}; nothing can "
+                    f"{damaged}: column {column.name} is {printable(kind)}, not {column.type}; nothing can "
                     f"be read."
                 )
     except UnicodeDecodeError as error:  # a name inside a struct

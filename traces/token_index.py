@@ -16,6 +16,12 @@ GROUP = 64
 _SHIFT = 32
 
 
+_FAR = 1 << 24
+"""Tokens between the ends of two rows of one batch, at most."""
+_MOST = 1 << 31
+"""Tokens of a history, at most; a number beyond is a flipped bit."""
+
+
 class TokenIndex:
     """Token ids by position and, per id, the blocks that hold it."""
 
@@ -46,14 +52,21 @@ class TokenIndex:
         return self.complete
 
     def _put(self, flat: np.ndarray, offsets: np.ndarray, stops: np.ndarray) -> None:
-        last = int(stops[-1]) if len(stops) else 0
+        # A row whose place is damaged is left out: those of one batch lie close together.
+        counts = np.diff(offsets)
+        near = np.abs(stops - int(np.median(stops))) <= _FAR if len(stops) else np.ones(0, bool)
+        near &= stops >= counts
+        last = int(stops[near].max()) if near.any() else 0
+        if last > _MOST:
+            return
         if last > len(self._tokens):
             grown = np.full(max(last, 2 * len(self._tokens)), -1, np.int64)
             grown[: len(self._tokens)] = self._tokens
             self._tokens = grown
-        counts = np.diff(offsets)
         within = np.arange(counts.sum()) - np.repeat(offsets[:-1] - offsets[0], counts)
-        self._tokens[np.repeat(stops - counts, counts) + within] = flat[offsets[0] : offsets[-1]]
+        places = np.repeat(stops - counts, counts) + within
+        kept = np.repeat(near, counts)
+        self._tokens[places[kept]] = flat[offsets[0] : offsets[-1]][kept]
 
     def tokens(self, start: int, stop: int) -> np.ndarray:
         """I64[stop - start]: ids at positions [start, stop), -1 where none was recorded."""

@@ -414,3 +414,9 @@ def test_the_cache_is_bounded(tmp_path, meta, arbitrary_row):
 def test_the_schema_of_a_trace_is_version_one(write):
     with TraceReader.open(write(1)) as reader:
         assert reader.schema.names == schema().names
+
+
+def test_what_a_damaged_file_says_stays_one_short_line():
+    said = printable("1\n\0" + "x" * 1000)
+    assert said.startswith("1??xxx")
+    assert len(said) < 130

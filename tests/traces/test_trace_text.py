@@ -5,6 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megacontext.traces.reader import TraceReader
+from megacontext.traces.row import TraceRow
+from megacontext.traces.token_index import TokenIndex
 from megacontext.traces.writer import TraceWriter
 
 
@@ -99,3 +101,26 @@ def test_a_bulk_row_of_many_tokens_survives(tmp_path, meta, arbitrary_row):
     with TraceReader.open(tmp_path / "run.arrow") as reader:
         assert len(reader.row(0).new_text) == 300_000
         assert reader.text_of(299_999, 300_000) == ["w0.299999 "]
+
+
+def test_a_row_whose_place_is_damaged_is_left_out_of_the_token_index(tmp_path, meta):
+    path = tmp_path / "run.arrow"
+    with TraceWriter(path, meta, threaded=False) as writer:
+        for step, stop in enumerate((4, 1 << 58, 12)):
+            tokens = np.full(4, step, np.uint32)
+            writer.put(
+                TraceRow(
+                    step=step,
+                    history_tokens=stop,
+                    levels=np.zeros(1, np.int8),
+                    budget_used=4,
+                    w_max=100,
+                    new_tokens=tokens,
+                    new_text=["x"] * 4,
+                    new_nll=np.zeros(4, np.float32),
+                )
+            )
+    with TraceReader.open(path) as reader:
+        index = TokenIndex(reader)
+        assert index.advance(lambda: False)
+        assert index.tokens(0, 12).tolist() == [0] * 4 + [-1] * 4 + [2] * 4

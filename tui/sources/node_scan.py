@@ -18,6 +18,7 @@ __all__ = ["NodeScan"]
 
 COLUMNS = ("step", "levels", "scores", "actions", "rejected")
 CHANGES = ("actions",)
+_MAX_LEVELS = 24
 KEPT = 4
 """Batches kept: a life is read in two directions."""
 
@@ -86,7 +87,10 @@ class NodeScan:
         if batch is None:
             return NOTHING
         place = number - batch.first
-        spans = Spans(batch.values("levels", place), self._block_size)
+        levels = batch.values("levels", place)
+        if len(levels) and not 0 <= levels.min() <= levels.max() <= _MAX_LEVELS:
+            return NOTHING  # a flipped bit; the row itself says that it is damaged
+        spans = Spans(levels, self._block_size)
         state, entry = spans.state(node)
         score = float("nan")
         if state in ("raw", "gist") and not batch.unscored[place]:
