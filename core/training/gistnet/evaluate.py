@@ -56,6 +56,8 @@ def gist_table(
     """
     size = net.config.block_size
     raw = base.embed(tokens_RT)
+
+    # Level 1: one vector per block.
     x, own = block_inputs(base, net, tokens_RT, batch["blocks"])
     rows, count = x.shape[:2]
     if kind == "gist":
@@ -66,6 +68,8 @@ def gist_table(
         gists = x.flatten(0, 1)[:, -size:][torch.arange(rows * count, device=x.device), best]
     else:
         gists = rms_normalized(x.flatten(0, 1)[:, -size:].float().mean(1)) * net.config.gist_rms
+
+    # Groups come last among the blocks; their gists are made of those of their children.
     gists = gists.view(rows, count, raw.shape[-1])
     coded = raw.shape[1] + count
     groups = int((batch["kept"][0] >= coded).sum())

@@ -310,13 +310,18 @@ class GistTask:
             without = kl_divergence(
                 teacher, self.base.logits_at(bare, batch["predictor_raw"].long())
             )
+
+        # The student reads the window in which gists stand for the blocks.
         window = functional.embedding(batch["window"].long(), table)
         student = self.base.logits_at(window, batch["predictor"].long())
         kl = kl_divergence(teacher, student)
+
+        # A token that is as likely without the gists says nothing about them.
         need = self._phase.need
         weight = (1 - need) + need * (without / without.mean().clamp(min=1e-6)).clamp(max=20.0)
         weight = weight * batch["stress"]
         weight = weight / weight.mean()
+
         answer = batch["tokens"].long().gather(1, target)
         ce = functional.cross_entropy(student.flatten(0, 1), answer.flatten())
         mean_kl = kl.mean()
