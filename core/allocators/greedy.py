@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from megacontext.core.allocators.walk import best_expands, by_strength, cheapest_groups, walk
+from megacontext.core.allocators.grant import best_expands, by_strength, cheapest_groups, walk
 from megacontext.core.focus.view import AllocatorView, Decision
 from megacontext.traces.schema import MAX_REJECTED, Reason
 
@@ -18,7 +18,7 @@ class Greedy:
     """Strongest score first, ties nearest to the cursor; swaps when the budget is full.
 
     Settles for arbitrary fixed scores: each expand disarms its node (see
-    :mod:`megacontext.core.focus.memory`), and collapses only undo expands or use up original
+    :mod:`megacontext.core.focus.hysteresis`), and collapses only undo expands or use up original
     nodes, so finitely many actions are ever taken; a round without any is a fixed point once
     cooldowns have run out.
     """

@@ -8,9 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
+from megacontext.core.allocators.grant import Wishes, cheapest_groups, walk
 from megacontext.core.allocators.greedy import Greedy
 from megacontext.core.allocators.policy import FEATURES, MlpPolicy
-from megacontext.core.allocators.walk import Wishes, cheapest_groups, walk
 from megacontext.core.focus.actions import COLLAPSE, EXPAND, F32, I64
 from megacontext.core.focus.constraints import OPEN
 from megacontext.core.focus.view import AllocatorView, Decision

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from megacontext.core.allocators.grant import Wishes, best_expands, first_by, walk
 from megacontext.core.allocators.rejections import Turned
-from megacontext.core.allocators.walk import Wishes, best_expands, first_by, walk
 from megacontext.core.focus.actions import COLLAPSE, EXPAND, F32, I64
 from megacontext.core.focus.constraints import OPEN
 from megacontext.core.focus.view import AllocatorView, Decision

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from megacontext.core.allocators.grant import by_strength, cheapest_groups, first_by, walk
 from megacontext.core.allocators.rejections import Turned
-from megacontext.core.allocators.walk import by_strength, cheapest_groups, first_by, walk
 from megacontext.core.focus.actions import EXPAND
 from megacontext.core.focus.constraints import OPEN
 from megacontext.core.focus.view import AllocatorView, Decision

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from megacontext.core.allocators.rejections import Turned
-from megacontext.core.allocators.walk import (
+from megacontext.core.allocators.grant import (
     Wishes,
     best_expands,
     by_strength,
     cheapest_groups,
     walk,
 )
+from megacontext.core.allocators.rejections import Turned
 from megacontext.core.focus.actions import EXPAND
 from megacontext.core.focus.view import AllocatorView, Decision
 from megacontext.core.rng import generator

@@ -18,7 +18,7 @@ from megacontext.core.focus.constraints import (
     raw_since,
 )
 from megacontext.core.focus.forced import choose_forced, take
-from megacontext.core.focus.memory import Memory, flips_of
+from megacontext.core.focus.hysteresis import Memory, flips_of
 from megacontext.core.focus.plan import Frontier
 from megacontext.core.focus.view import Allocator, AllocatorView, Limits
 from megacontext.core.focus.working_context import WorkingContext

@@ -13,7 +13,7 @@ from canaries.plant import Patch, no, wrap
 from megacontext.core.focus import Limits, packing, plan, working_context
 from megacontext.core.focus import focus as focus_module
 from megacontext.core.focus.focus import Focus
-from megacontext.core.focus.memory import Memory
+from megacontext.core.focus.hysteresis import Memory
 from megacontext.core.focus.working_context import WorkingContext
 
 # -- budget, headroom, tiling ------------------------------------------------------------------
