@@ -1,6 +1,6 @@
-"""The walk that turns an ordered list of wishes into legal actions and reasons.
+"""Turns an ordered list of requests into legal actions, with reasons.
 
-Allocators differ in which wishes they have and in what order; budget, pairs, ``n_diff`` and the
+Allocators differ in their requests and the order of these; budget, pairs, ``n_diff`` and the
 list of rejected candidates are the same for all of them.
 """
 
@@ -10,17 +10,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from megacontext.core.allocators.rejections import Turned, rejections
+from megacontext.core.allocators.rejections import RuledOut, rejections
 from megacontext.core.focus.actions import ACTION_DTYPE, COLLAPSE, EXPAND, F32, I64, Actions
 from megacontext.core.focus.constraints import OPEN, order_key
 from megacontext.core.focus.view import AllocatorView, Decision
 from megacontext.traces.schema import Reason
 
-__all__ = ["Wishes", "best_expands", "by_strength", "cheapest_groups", "first_by", "walk"]
+__all__ = ["Requests", "best_expands", "by_strength", "cheapest_groups", "first_by", "grant"]
 
 
 @dataclass(slots=True)
-class Wishes:
+class Requests:
     """Candidate rows in order of preference: ``kinds[k]`` is EXPAND (a row of the expand
     candidates) or COLLAPSE (a row of the groups)."""
 
@@ -29,7 +29,7 @@ class Wishes:
 
 
 def first_by(scores: F32, positions: I64, count: int, *, highest: bool) -> I64:
-    """Where the ``count`` lowest (or highest) of ``scores`` are, in order.
+    """Indices of the ``count`` lowest (or highest) of ``scores``, in order.
 
     Ties: the oldest first when lowest are asked for, the newest first when highest.
     """
@@ -46,146 +46,163 @@ def first_by(scores: F32, positions: I64, count: int, *, highest: bool) -> I64:
 
 def best_expands(view: AllocatorView, count: int) -> I64:
     """Rows of the best open expand candidates, best first, ties nearest to the cursor first."""
-    found = view.candidates
-    rows: I64 = (found.expand_reason == OPEN).nonzero()[0]
-    best = first_by(found.expand_score[rows], found.expand_at[rows], count, highest=True)
+    candidates = view.candidates
+    rows: I64 = (candidates.expand_reason == OPEN).nonzero()[0]
+    best = first_by(candidates.expand_score[rows], candidates.expand_at[rows], count, highest=True)
     chosen: I64 = rows[best]
     return chosen
 
 
 def cheapest_groups(view: AllocatorView, count: int) -> I64:
     """Rows of the open groups with the lowest scores, lowest first, ties oldest first."""
-    found = view.candidates
-    rows: I64 = (found.group_reason == OPEN).nonzero()[0]
-    best = first_by(found.group_score[rows], found.group_at[rows], count, highest=False)
+    candidates = view.candidates
+    rows: I64 = (candidates.group_reason == OPEN).nonzero()[0]
+    best = first_by(candidates.group_score[rows], candidates.group_at[rows], count, highest=False)
     chosen: I64 = rows[best]
     return chosen
 
 
-def by_strength(view: AllocatorView, expands: I64, groups: I64) -> Wishes:
+def by_strength(view: AllocatorView, expands: I64, groups: I64) -> Requests:
     """Expands and collapses merged by how far their scores are from 0; expands win ties."""
-    found = view.candidates
-    strength = np.concatenate([found.expand_score[expands], -found.group_score[groups]])
+    candidates = view.candidates
+    strength = np.concatenate([candidates.expand_score[expands], -candidates.group_score[groups]])
     order = (-strength).argsort(kind="stable")
     rows = np.concatenate([expands, groups])[order]
-    return Wishes((order >= len(expands)).astype(np.int8).tolist(), rows.tolist())
+    return Requests((order >= len(expands)).astype(np.int8).tolist(), rows.tolist())
 
 
-class _Walk:
-    """State of one walk, in plain Python numbers: it touches a few dozen candidates."""
+class _Grants:
+    """What was granted so far, in plain Python numbers: there are a few dozen candidates."""
 
-    def __init__(self, view: AllocatorView, payers: I64) -> None:
-        found = view.candidates
-        first = found.group_at[payers]
-        self.payers: list[int] = payers.tolist()  # group rows, cheapest first
+    def __init__(self, view: AllocatorView, groups: I64) -> None:
+        candidates = view.candidates
+        first = candidates.group_at[groups]
+        self.groups: list[int] = groups.tolist()  # group rows, cheapest first
         self.low: list[int] = first.tolist()
-        self.high: list[int] = (first + found.group_count[payers]).tolist()
-        self.price: list[float] = found.group_score[payers].tolist()
+        self.high: list[int] = (first + candidates.group_count[groups]).tolist()
+        self.price: list[float] = candidates.group_score[groups].tolist()
         self.margin = view.limits.margin
-        self.room = view.room
-        self.next = 0  # payers before it are gone or broken
-        self.moved = False  # something was taken since ``next`` was looked for
-        self.taken: list[tuple[int, int, int]] = []  # kind, row, reason
-        self.expanded: list[int] = []  # positions
-        self.gone: list[tuple[int, int]] = []  # position ranges collapsed
+        self.free_slots = view.free_slots
+        self.next = 0  # groups before it are collapsed or broken
+        self.moved = False  # something was granted since ``next`` was computed
+        self.granted: list[tuple[int, int, int]] = []  # kind, row, reason
+        self.expanded: list[int] = []  # frontier positions
+        self.collapsed: list[tuple[int, int]] = []  # position ranges
 
     def covered(self, at: int) -> bool:
-        return any(low <= at < high for low, high in self.gone)
+        return any(low <= at < high for low, high in self.collapsed)
 
     def intact(self, low: int, high: int) -> bool:
         """Neither collapsed nor broken by an expand so far."""
-        return (low, high) not in self.gone and not any(low <= at < high for at in self.expanded)
+        return (low, high) not in self.collapsed and not any(
+            low <= at < high for at in self.expanded
+        )
 
     def collapse(self, row: int, low: int, high: int, reason: int) -> None:
-        self.taken.append((COLLAPSE, row, reason))
-        self.gone.append((low, high))
-        self.room += 1
+        self.granted.append((COLLAPSE, row, reason))
+        self.collapsed.append((low, high))
+        self.free_slots += 1
         self.moved = True
 
     def expand(self, row: int, at: int, reason: int) -> None:
-        self.taken.append((EXPAND, row, reason))
+        self.granted.append((EXPAND, row, reason))
         self.expanded.append(at)
-        self.room -= 1
+        self.free_slots -= 1
         self.moved = True
 
     def swap(self, row: int, at: int, score: float, left: int) -> int:
-        """Collapse the cheapest payer and expand; OPEN, or why not."""
-        payers = len(self.payers)
+        """Collapse the cheapest group and expand; OPEN, or the reason why not."""
+        n_groups = len(self.groups)
         if self.moved:
             self.moved = False
-            while self.next < payers and not self.intact(self.low[self.next], self.high[self.next]):
+            while self.next < n_groups and not self.intact(
+                self.low[self.next], self.high[self.next]
+            ):
                 self.next += 1
-        payer = self.next
-        while payer < payers:
-            low, high = self.low[payer], self.high[payer]
-            if not low <= at < high and (payer == self.next or self.intact(low, high)):
+
+        # The cheapest intact group that does not contain the node.
+        group = self.next
+        while group < n_groups:
+            low, high = self.low[group], self.high[group]
+            if not low <= at < high and (group == self.next or self.intact(low, high)):
                 break
-            payer += 1
-        if payer == payers:
+            group += 1
+        if group == n_groups:
             return Reason.BUDGET
-        if score - self.price[payer] <= self.margin:
+        if score - self.price[group] <= self.margin:
             return Reason.GAIN
         if left < 2:
             return Reason.N_DIFF
-        self.collapse(self.payers[payer], low, high, Reason.PAIR)
+
+        self.collapse(self.groups[group], low, high, Reason.PAIR)
         self.expand(row, at, Reason.PAIR)
         return OPEN
 
 
-def walk(
+def grant(
     view: AllocatorView,
-    wishes: Wishes,
-    payers: I64,
+    requests: Requests,
+    groups: I64,
     reason: Reason,
-    turned: Turned | None = None,
+    ruled_out: RuledOut | None = None,
 ) -> Decision:
-    """Grant wishes in order as budget, ``n_diff`` and gains allow.
+    """Grant requests in order as budget, ``n_diff`` and gains allow.
 
-    An expand without room is paired with the cheapest payer if the gain (score of the gist minus
-    score of the group) exceeds ``limits.margin``; the collapse is applied first and the pair
+    An expand without a free slot is paired with the cheapest group if the gain (score of the gist
+    minus score of the group) exceeds ``limits.margin``. The collapse is applied first, and the pair
     counts as two actions.
 
     Args:
-        wishes: open candidates only.
-        payers: rows of open groups, cheapest first; as many as could be needed.
-        reason: what granted single actions say.
-        turned: candidates that the policy itself ruled out; more are added here.
+        requests: open candidates only.
+        groups: rows of open groups, cheapest first; as many as could be needed.
+        reason: of granted single actions.
+        ruled_out: candidates that the policy itself ruled out; more are added here.
     """
-    turned = turned or Turned()
-    found, n_diff = view.candidates, view.limits.n_diff
-    state = _Walk(view, payers)
-    for done, (kind, row) in enumerate(zip(wishes.kinds, wishes.rows, strict=True)):
-        left = n_diff - len(state.taken)
+    ruled_out = ruled_out or RuledOut()
+    candidates, n_diff = view.candidates, view.limits.n_diff
+    state = _Grants(view, groups)
+
+    for number, (kind, row) in enumerate(zip(requests.kinds, requests.rows, strict=True)):
+        left = n_diff - len(state.granted)
         if left < 1:
-            turned.rest(wishes.kinds[done:], wishes.rows[done:], state.taken)
+            ruled_out.rest(requests.kinds[number:], requests.rows[number:], state.granted)
             break
         if kind == COLLAPSE:
-            low = int(found.group_at[row])
-            high = low + int(found.group_count[row])
-            if state.intact(low, high):  # else it paid for an expand, or a member was expanded
+            low = int(candidates.group_at[row])
+            high = low + int(candidates.group_count[row])
+            if state.intact(low, high):  # else it is part of a pair, or a member was expanded
                 state.collapse(row, low, high, reason)
             continue
-        at = int(found.expand_at[row])
-        if state.gone and state.covered(at):
-            turned.add(EXPAND, row, Reason.BUDGET)
-        elif state.room > 0:
+
+        at = int(candidates.expand_at[row])
+        if state.collapsed and state.covered(at):
+            ruled_out.add(EXPAND, row, Reason.BUDGET)
+        elif state.free_slots > 0:
             state.expand(row, at, reason)
         else:
-            why = state.swap(row, at, float(found.expand_score[row]), left)
+            why = state.swap(row, at, float(candidates.expand_score[row]), left)
             if why != OPEN:
-                turned.add(EXPAND, row, why)
-    return Decision(_as_actions(view, state.taken), rejections(view, turned))
+                ruled_out.add(EXPAND, row, why)
+    return Decision(_as_actions(view, state.granted), rejections(view, ruled_out))
 
 
 def _as_actions(view: AllocatorView, taken: list[tuple[int, int, int]]) -> Actions:
-    found, size = view.candidates, view.block_size
+    candidates, size = view.candidates, view.block_size
     actions = np.empty(len(taken), ACTION_DTYPE)
     for at, (kind, row, reason) in enumerate(taken):
         if kind == EXPAND:
-            where = found.expand_at[row]
+            where = candidates.expand_at[row]
             level, index = view.levels[where], view.index[where]
-            actions[at] = (kind, level, index, found.expand_score[row], size - 1, False, reason)
+            actions[at] = (
+                kind,
+                level,
+                index,
+                candidates.expand_score[row],
+                size - 1,
+                False,
+                reason,
+            )
         else:
-            level, index = found.group_level[row], found.group_index[row]
-            actions[at] = (kind, level, index, found.group_score[row], 1 - size, False, reason)
+            level, index = candidates.group_level[row], candidates.group_index[row]
+            actions[at] = (kind, level, index, candidates.group_score[row], 1 - size, False, reason)
     return actions

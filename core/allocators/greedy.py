@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from megacontext.core.allocators.grant import best_expands, by_strength, cheapest_groups, walk
+from megacontext.core.allocators.grant import best_expands, by_strength, cheapest_groups, grant
 from megacontext.core.focus.view import AllocatorView, Decision
 from megacontext.traces.schema import MAX_REJECTED, Reason
 
@@ -29,6 +29,11 @@ class Greedy:
         """See :class:`~megacontext.core.focus.view.Allocator`."""
         limits = view.limits
         expands = best_expands(view, limits.n_diff + MAX_REJECTED)
-        payers = cheapest_groups(view, 2 * limits.n_diff + MAX_REJECTED)
-        low = view.candidates.group_score[payers] < np.float32(-limits.tau_collapse)
-        return walk(view, by_strength(view, expands, payers[low]), payers, Reason.SCORE)
+        groups = cheapest_groups(view, 2 * limits.n_diff + MAX_REJECTED)
+        low = view.candidates.group_score[groups] < np.float32(-limits.tau_collapse)
+        return grant(
+            view,
+            by_strength(view, expands, groups[low]),
+            groups,
+            Reason.SCORE,
+        )

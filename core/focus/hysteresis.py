@@ -33,7 +33,7 @@ from collections import deque
 import numpy as np
 
 from megacontext.core.focus.actions import EXPAND, F32, I8, I64, Actions, Bools
-from megacontext.core.focus.constraints import Cooling
+from megacontext.core.focus.constraints import Cooldowns
 from megacontext.core.focus.plan import Splice
 from megacontext.core.focus.view import MAX_COOLDOWN
 
@@ -57,7 +57,7 @@ class Memory:
         self._fired_at: F32 = np.zeros(entries, np.float32)
         self._any_disarmed = False
         self._expanded: dict[tuple[int, int], float] = {}
-        self._flips: deque[tuple[int, Cooling]] = deque()
+        self._flips: deque[tuple[int, Cooldowns]] = deque()
 
     def grow(self, entries: int, step: int) -> None:
         """``entries`` new frontier entries at the end, first seen by refocus ``step``."""
@@ -77,7 +77,7 @@ class Memory:
             self.disarmed = self.disarmed & same & (scores >= np.float32(tau_expand))
             self._any_disarmed = bool(self.disarmed.any())
 
-    def cooling(self, step: int, cooldown_steps: int, reopen: bool = False) -> Cooling | None:
+    def cooling(self, step: int, cooldown_steps: int, reopen: bool = False) -> Cooldowns | None:
         """Nodes that may not flip back at refocus ``step``.
 
         With ``reopen`` those that an earlier refocus collapsed may.
@@ -89,7 +89,7 @@ class Memory:
         ]
         if len(recent) <= 1:
             return recent[0] if recent else None
-        return Cooling(
+        return Cooldowns(
             np.concatenate([flips.kinds for flips in recent]),
             np.concatenate([flips.levels for flips in recent]),
             np.concatenate([flips.index for flips in recent]),
@@ -127,9 +127,9 @@ class Memory:
                     self._any_disarmed = True
 
 
-def flips_of(actions: Actions) -> Cooling:
+def flips_of(actions: Actions) -> Cooldowns:
     """The nodes of ``actions`` as they are remembered for the cooldown."""
-    return Cooling(
+    return Cooldowns(
         actions["kind"].astype(np.int8),
         actions["level"].astype(np.int64),
         actions["index"].astype(np.int64),
