@@ -19,7 +19,7 @@ from megacontext.core.cli.progress import loading_shown, quiet_libraries
 from megacontext.traces.errors import ConfigError, MegaContextError, StorageError
 
 if TYPE_CHECKING:
-    from megacontext.core.evaluation.results.metrics import Row
+    from megacontext.core.evaluation.results.metrics import Metric
 
 __all__ = ["ablate", "questions", "report", "suite"]
 
@@ -216,7 +216,7 @@ def _sources(text: Sequence[Path], parts: int) -> Any:
 def _finish(
     out: Path,
     kind: str,
-    rows: Sequence[Row],
+    rows: Sequence[Metric],
     weights: str,
     workers: int,
     seconds: float,

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from megacontext.core.evaluation.contenders.registry import CONTENDERS
-from megacontext.core.evaluation.results.metrics import Row
+from megacontext.core.evaluation.results.metrics import Metric
 from megacontext.core.evaluation.results.provenance import About
-from megacontext.core.evaluation.results.tables import Rows, markdown
+from megacontext.core.evaluation.results.tables import Table, markdown
 from megacontext.core.evaluation.results.trace_questions import AskedInRun, questions_of
 from megacontext.traces.errors import SourceError
 from megacontext.traces.reader import TraceReader
@@ -77,7 +77,7 @@ _FORMATS: dict[str, Format] = {
 }
 
 
-def _cell(row: Row) -> str:
+def _cell(row: Metric) -> str:
     if row.value is None:
         return "–"
     form = _FORMATS.get(row.measure, _nats)
@@ -85,7 +85,7 @@ def _cell(row: Row) -> str:
     return form(row.value) + spread
 
 
-def targets_table(rows: Sequence[Row]) -> Rows:
+def targets_table(rows: Sequence[Metric]) -> Table:
     """What has a target: ours beside it."""
     return [
         {
@@ -101,7 +101,7 @@ def targets_table(rows: Sequence[Row]) -> Rows:
     ]
 
 
-def tables_of(rows: Sequence[Row]) -> list[tuple[str, Rows]]:
+def tables_of(rows: Sequence[Metric]) -> list[tuple[str, Table]]:
     """(title, table) for every measure and group, in order of appearance."""
     keys = dict.fromkeys((row.measure, row.group) for row in rows)
     return [
@@ -120,7 +120,7 @@ def _title(measure: str, group: str) -> str:
     }.get(group, f"{measure}: {group}")
 
 
-def _pivot(rows: Sequence[Row]) -> Rows:
+def _pivot(rows: Sequence[Metric]) -> Table:
     """Contenders down, columns across; the count is in a column's head where it is one."""
     heads: dict[str, str] = {}
     for column in dict.fromkeys(row.column for row in rows):
@@ -133,26 +133,26 @@ def _pivot(rows: Sequence[Row]) -> Rows:
     ]
 
 
-def _ablation_tables(rows: Sequence[Row]) -> list[tuple[str, Rows]]:
+def _ablation_tables(rows: Sequence[Metric]) -> list[tuple[str, Table]]:
     """One table a group: variants down, measures across."""
-    found = []
+    tables = []
     for group in dict.fromkeys(row.group for row in rows):
-        own = [row for row in rows if row.group == group]
-        columns = dict.fromkeys((row.measure, row.column, row.count) for row in own)
-        cells = {(row.contender, row.measure, row.column): _cell(row) for row in own}
+        of_group = [row for row in rows if row.group == group]
+        columns = dict.fromkeys((row.measure, row.column, row.count) for row in of_group)
+        cells = {(row.contender, row.measure, row.column): _cell(row) for row in of_group}
         table = [
             {"": name}
             | {
                 f"{measure}, {column} (n = {count})": cells.get((name, measure, column), "–")
                 for measure, column, count in columns
             }
-            for name in dict.fromkeys(row.contender for row in own)
+            for name in dict.fromkeys(row.contender for row in of_group)
         ]
-        found.append((group, table))
-    return found
+        tables.append((group, table))
+    return tables
 
 
-def read_rows(folder: Path, kind: str) -> list[Row]:
+def read_rows(folder: Path, kind: str) -> list[Metric]:
     """The rows that an evaluation left in ``folder``.
 
     Raises:
@@ -160,12 +160,12 @@ def read_rows(folder: Path, kind: str) -> list[Row]:
     """
     path = folder / f"{kind}.parquet"
     try:
-        return [Row(**record) for record in pq.read_table(path).to_pylist()]
+        return [Metric(**record) for record in pq.read_table(path).to_pylist()]
     except (OSError, TypeError, pa.ArrowException) as error:
         raise SourceError(f"{path} is no table of figures; run eval {kind} again.") from error
 
 
-def section(about: About, rows: Sequence[Row], level: str = "##") -> str:
+def section(about: About, rows: Sequence[Metric], level: str = "##") -> str:
     """One evaluation: what it was made with, targets, tables."""
     what = "Ablations" if about.kind == "ablations" else "Suite"
     lines = [
@@ -180,6 +180,8 @@ def section(about: About, rows: Sequence[Row], level: str = "##") -> str:
         )
         + "".join(f" Note: {note}." for note in about.notes),
     ]
+
+    # What has a target first, then every table.
     tables = _ablation_tables(rows) if about.kind == "ablations" else tables_of(rows)
     targets = targets_table(rows)
     if targets:
@@ -197,11 +199,11 @@ def trace_section(trace: Path) -> str:
         TraceError: no trace of a scripted run with questions.
     """
     with TraceReader.open(trace) as reader:
-        made, commit = reader.meta.created, reader.meta.git[:7]
+        created, commit = reader.meta.created, reader.meta.git[:7]
     asked = questions_of(trace)
     good = sum(q.refocuses is not None and q.refocuses <= 2 and q.right for q in asked)
     lines = [
-        f"## Questions of a recorded run, {made}",
+        f"## Questions of a recorded run, {created}",
         f"```\nmegacontext eval questions {trace} --need 9\n```",
         f"Recorded at commit {commit or '?'}; expanded within 2 refocuses and answered right: "
         f"{good} of {len(asked)}.",
@@ -210,7 +212,7 @@ def trace_section(trace: Path) -> str:
     return "\n\n".join(lines) + "\n"
 
 
-def questions_table(asked: Sequence[AskedInRun]) -> Rows:
+def questions_table(asked: Sequence[AskedInRun]) -> Table:
     """One row a question."""
     return [
         {

@@ -112,9 +112,9 @@ def test_the_bundled_model_answers_what_the_oracle_brings():
     backend = workspace.base.tokenizer.hf.backend_tokenizer
     tasks = make_tasks(options, backend, library_texts())
     figures = summarize_recall(evaluate_recall(workspace, tasks, ["oracle", "recency"]))
-    assert figures["oracle"]["gold_expanded"] == 1
-    assert figures["recency"]["accuracy"] == 0
-    assert figures["oracle"]["accuracy"] >= 0.5
+    assert figures["oracle"].overall.gold_expanded == 1
+    assert figures["recency"].overall.accuracy == 0
+    assert figures["oracle"].overall.accuracy >= 0.5
 
 
 def test_more_facts_than_a_history_holds_are_refused_before_any_is_made(tokenizer, texts):
