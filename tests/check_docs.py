@@ -28,6 +28,7 @@ from megacontext.traces.packaged import find_config
 _TRAINERS = {
     "base": "megacontext.core.training.base.task:BaseConfig",
     "gistnet": "megacontext.core.training.gistnet.task:GistNetTraining",
+    "joint": "megacontext.core.training.joint.config:JointTraining",
     "keys": "megacontext.core.training.index_keys.task:KeyTraining",
     "lensnet": "megacontext.core.training.lensnet.task:LensNetTraining",
     "lora": "megacontext.core.training.lora.task:LoraTraining",
@@ -128,7 +129,8 @@ def wrong_config(words: list[str], written: set[str]) -> str | None:
     if words[0] not in _OURS or "--config" not in words:
         return None
     name = words[words.index("--config") + 1]
-    if name in written or name.endswith(".arrow"):
+    is_written = any(name == path or name.startswith(f"{path}/") for path in written)
+    if is_written or name.endswith(".arrow"):
         return None
     settings = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
     try:

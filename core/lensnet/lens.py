@@ -24,7 +24,15 @@ from megacontext.core.lensnet.module import LensNet, LensNetConfig
 from megacontext.core.lensnet.sight import Replay, Stored, lens_pass
 from megacontext.traces.errors import ModelError
 
-__all__ = ["NetLens", "Sight", "legal_scores", "load_lensnet", "save_lensnet", "start_from"]
+__all__ = [
+    "NetLens",
+    "Sight",
+    "bind_lensnet",
+    "legal_scores",
+    "load_lensnet",
+    "save_lensnet",
+    "start_from",
+]
 
 F32 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.integer[Any]]
@@ -57,6 +65,20 @@ class Sight(Protocol):
 def save_lensnet(net: LensNet, folder: Path, gister: NetGister) -> str:
     """Write a LensNet that was trained on this gister's keys; returns its checkpoint id."""
     facts = {"gist_checkpoint": gister.checkpoint_id}
+    return save_folder(folder, _KIND, net.state_dict(), net.config.as_dict(), facts)
+
+
+def bind_lensnet(source: Path, gistnet: Path, folder: Path) -> str:
+    """Write the LensNet of ``source`` to ``folder`` as one of another GistNet of the same sizes.
+
+    Its weights stay; until it is trained on the new gists it reads them as it read the old ones.
+
+    Raises:
+        ModelError: one of the two folders holds no readable checkpoint.
+    """
+    net, _ = _read(source)
+    meta, _ = load_folder(gistnet, "gistnet")
+    facts = {"gist_checkpoint": meta["checkpoint_id"]}
     return save_folder(folder, _KIND, net.state_dict(), net.config.as_dict(), facts)
 
 

@@ -15,11 +15,12 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from megacontext.core.model.base import BaseModel
+from megacontext.core.model.row_table import RowTable
 from megacontext.core.model.runner import HFRunner
 from megacontext.core.model.slotted_cache import SlottedCache
 from megacontext.traces.errors import ModelError
 
-__all__ = ["column_mass"]
+__all__ = ["column_mass", "entry_mass"]
 
 _NAME = "megacontext_mass"
 
@@ -50,6 +51,32 @@ def column_mass(
         )
     found: NDArray[np.float32] = torch.stack(masses).cpu().numpy()
     return found
+
+
+def entry_mass(
+    base: BaseModel,
+    cache: SlottedCache,
+    table: RowTable,
+    entry_rows: NDArray[np.int64],
+    queries: int,
+) -> NDArray[np.float32]:
+    """Attention weights of the newest rows, summed over each frontier entry: F32[L, n].
+
+    Args:
+        base: the model of ``cache``.
+        cache: keys and values of all rows.
+        table: the rows in window order.
+        entry_rows: I64[n], rows of each entry, from the window's first row on.
+        queries: how many of the newest rows ask.
+    """
+    slots, positions = table.slots[-queries:].copy(), table.positions[-queries:].copy()
+    orders = np.arange(len(table) - queries, len(table))
+    columns = column_mass(base, cache, slots, orders, positions)
+
+    rows = columns[:, table.slots[: int(entry_rows.sum())]]
+    stops = np.cumsum(entry_rows)
+    total = np.pad(np.cumsum(rows, axis=1, dtype=np.float64), ((0, 0), (1, 0)))
+    return (total[:, stops] - total[:, stops - entry_rows]).astype(np.float32)
 
 
 def _recording(masses: list[Tensor]) -> Any:

@@ -24,7 +24,7 @@ __all__ = ["LlamaRunner", "llama_layers"]
 def llama_layers(ops: LayerOps, x: Tensor, layers: tuple[LlamaLayer, ...]) -> Tensor:
     """All layers over rows x [r, d]; the residual stream [r, d] before the final norm."""
     for number, layer in enumerate(layers):
-        qkv = ops.norm_linear(x, layer.norm1, layer.qkv)
+        qkv = ops.norm_linear(x, layer.norm1, layer.qkv, layer.qkv_bias)
         queries = ops.rotate_and_write(number, qkv)
         x = ops.linear_add(ops.attend(number, queries), layer.out, x)
         x = ops.linear_add(ops.gated(x, layer.norm2, layer.gate_up), layer.down, x)

@@ -1,9 +1,10 @@
 """Weights of a Llama-type decoder, laid out for few kernels per layer.
 
-Llama, SmolLM3 and Qwen3 share one layer: RMSNorm, attention with grouped key/value heads and
-rotary positions (SmolLM3: not in every layer; Qwen3: with normed queries and keys), RMSNorm, gated
-SiLU MLP. The query, key and value matrices become one matrix, as do gate and up; the module's own
-parameters turn into views of them, so no weight is held twice and none changes its value.
+Llama, Mistral, SmolLM3, Qwen2 and Qwen3 share one layer: RMSNorm, attention with grouped
+key/value heads and rotary positions (SmolLM3: not in every layer; Qwen2: with biases of queries,
+keys and values; Qwen3: with normed queries and keys), RMSNorm, gated SiLU MLP. The query, key and
+value matrices become one matrix, as do gate and up; the module's own parameters turn into views of
+them, so no weight is held twice and none changes its value.
 """
 
 from __future__ import annotations
@@ -19,16 +20,18 @@ from megacontext.core.model.base import BaseModel
 
 __all__ = ["LlamaLayer", "LlamaWeights", "llama_weights", "unsupported"]
 
-_TYPES = ("llama", "smollm3", "qwen3")
+_TYPES = ("llama", "mistral", "smollm3", "qwen2", "qwen3")
 
 
 @dataclass(frozen=True)
 class LlamaLayer:
-    """One layer. Shapes: ``qkv`` [(Hq + 2H) * D, d], ``out`` [d, Hq * D], ``gate_up`` [2f, d],
-    ``down`` [d, f]; ``query_norm`` and ``key_norm`` [D] or None; ``rotated``: uses positions."""
+    """One layer. Shapes: ``qkv`` [(Hq + 2H) * D, d], ``qkv_bias`` [(Hq + 2H) * D] or None, ``out``
+    [d, Hq * D], ``gate_up`` [2f, d], ``down`` [d, f]; ``query_norm`` and ``key_norm`` [D] or None;
+    ``rotated``: uses positions."""
 
     norm1: Tensor
     qkv: Tensor
+    qkv_bias: Tensor | None
     query_norm: Tensor | None
     key_norm: Tensor | None
     out: Tensor
@@ -53,6 +56,8 @@ class LlamaWeights:
     attention_scaling: float
 
 
+_QKV = ("q_proj", "k_proj", "v_proj")
+
 _FUSED: WeakKeyDictionary[nn.Module, tuple[LlamaLayer, ...]] = WeakKeyDictionary()
 
 
@@ -63,15 +68,18 @@ def unsupported(base: BaseModel) -> str | None:
         return f"'{config.model_type}' is none of {', '.join(_TYPES)}"
     if config.hidden_act != "silu":
         return f"activation '{config.hidden_act}' is not silu"
-    if getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False):
-        return "its linear layers have biases"
     if getattr(config, "pretraining_tp", 1) != 1:
         return "it is split for tensor parallelism"
     if base.local is not None:
         return f"it has {base.local.describe()}"
-    linears = [m for m in base.module.get_decoder().layers.modules() if hasattr(m, "in_features")]
+    layers = base.module.get_decoder().layers
+    linears = [m for m in layers.modules() if hasattr(m, "in_features")]
     if any(type(linear) is not nn.Linear for linear in linears):
         return "its linear layers are wrapped or quantized"
+    for name, part in layers.named_modules():
+        of_qkv = name.endswith(_QKV) and config.model_type == "qwen2"
+        if isinstance(part, nn.Linear) and (part.bias is not None) != of_qkv:
+            return f"its layer {name.rpartition('.')[2]} has {'no' if of_qkv else 'a'} bias"
     return None
 
 
@@ -99,23 +107,26 @@ def llama_weights(base: BaseModel, rotated: tuple[int, ...]) -> LlamaWeights:
 def _layer(layer: Any, rotated: bool) -> LlamaLayer:
     attention, mlp = layer.self_attn, layer.mlp
     normed = hasattr(attention, "q_norm")
+    qkv = [getattr(attention, name) for name in _QKV]
     return LlamaLayer(
         norm1=layer.input_layernorm.weight,
-        qkv=_fuse(attention.q_proj, attention.k_proj, attention.v_proj),
+        qkv=_fuse(qkv, "weight"),
+        qkv_bias=None if qkv[0].bias is None else _fuse(qkv, "bias"),
         query_norm=attention.q_norm.weight if normed else None,
         key_norm=attention.k_norm.weight if normed else None,
         out=attention.o_proj.weight,
         norm2=layer.post_attention_layernorm.weight,
-        gate_up=_fuse(mlp.gate_proj, mlp.up_proj),
+        gate_up=_fuse([mlp.gate_proj, mlp.up_proj], "weight"),
         down=mlp.down_proj.weight,
         rotated=rotated,
     )
 
 
 @torch.no_grad()
-def _fuse(*linears: nn.Linear) -> Tensor:
-    fused = torch.cat([linear.weight for linear in linears])
+def _fuse(linears: list[nn.Linear], name: str) -> Tensor:
+    """Parameter ``name`` of several linear layers as one tensor, of which theirs become views."""
+    fused = torch.cat([getattr(linear, name) for linear in linears])
     parts = torch.split(fused, [linear.out_features for linear in linears])
     for linear, part in zip(linears, parts, strict=True):
-        linear.weight.data = part
+        getattr(linear, name).data = part
     return fused

@@ -55,6 +55,12 @@ class RowTable:
         self._count += count
         return added
 
+    def first_change(self, rows: Rows, positions: NDArray[np.int64]) -> int:
+        """Index of the first row that differs in key or position; the shorter length if none."""
+        n = min(len(self), len(rows))
+        same = (self.rows.keys[:n] == rows.keys[:n]) & (self.positions[:n] == positions[:n])
+        return n if same.all() else int(np.argmin(same))
+
     def replace(
         self, rows: Rows, positions: NDArray[np.int64]
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from megacontext.core.model.base import Forward
 from megacontext.core.model.layout import Layout
-from megacontext.core.model.window import SyncStats, TokenSource, VectorSource
+from megacontext.core.model.row_inputs import TokenSource, VectorSource
+from megacontext.core.model.window import SyncStats
 from megacontext.traces.schema import KVMode
 
 __all__ = ["TokenWindow"]
@@ -54,7 +55,7 @@ class TokenWindow(Protocol):
         vectors: VectorSource,
         tokens: TokenSource,
         reread: int = 0,
-        keep_last: bool = False,
+        fuse: bool = False,
     ) -> SyncStats:
         """Follow the working context to ``layout``."""
         ...

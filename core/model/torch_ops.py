@@ -26,7 +26,9 @@ class LayerOps(Protocol):
         """Prepare a batch of r rows: I64[r] each."""
         ...
 
-    def norm_linear(self, x: Tensor, norm: Tensor, weight: Tensor) -> Tensor:
+    def norm_linear(
+        self, x: Tensor, norm: Tensor, weight: Tensor, bias: Tensor | None = None
+    ) -> Tensor:
         """RMSNorm, then a linear map: [r, d] -> [r, n]."""
         ...
 
@@ -80,8 +82,10 @@ class TorchOps:
         self._cos = (angle.cos() * weights.attention_scaling).to(dtype)
         self._sin = (angle.sin() * weights.attention_scaling).to(dtype)
 
-    def norm_linear(self, x: Tensor, norm: Tensor, weight: Tensor) -> Tensor:
-        return functional.linear(self.norm(x, norm), weight)
+    def norm_linear(
+        self, x: Tensor, norm: Tensor, weight: Tensor, bias: Tensor | None = None
+    ) -> Tensor:
+        return functional.linear(self.norm(x, norm), weight, bias)
 
     def rotate_and_write(self, layer: int, qkv: Tensor) -> Tensor:
         weights = self._weights

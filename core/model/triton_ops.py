@@ -85,10 +85,12 @@ class TritonOps:
         self._cos = angle.cos() * self._weights.attention_scaling
         self._sin = angle.sin() * self._weights.attention_scaling
 
-    def norm_linear(self, x: Tensor, norm: Tensor, weight: Tensor) -> Tensor:
-        if len(x) == 1:
-            return self._gemv(x, weight, self.tuning.qkv, norm=norm)
-        return functional.linear(self.norm(x, norm), weight)
+    def norm_linear(
+        self, x: Tensor, norm: Tensor, weight: Tensor, bias: Tensor | None = None
+    ) -> Tensor:
+        if len(x) == 1:  # a bias is added as a residual is
+            return self._gemv(x, weight, self.tuning.qkv, norm=norm, residual=bias)
+        return functional.linear(self.norm(x, norm), weight, bias)
 
     def rotate_and_write(self, layer: int, qkv: Tensor) -> Tensor:
         weights, cache = self._weights, self._cache

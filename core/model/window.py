@@ -8,9 +8,10 @@ How an edit is followed:
 
 * ``exact``: all rows from the first changed one on are recomputed; the prefix is reused.
 * ``splice``: only the inserted rows are computed, in one pass against the edited window; rows that
-  left are dropped, keys whose position shifted are rotated, later rows stay as they are.
+  left are dropped, keys whose position shifted are rotated, later rows stay as they are. A *fused*
+  edit leaves the inserted rows to the next append, whose rows see them in the same pass.
 
-In both, the newest row is computed again, so that ``last`` holds the next token's logits *after*
+Otherwise the newest row is computed again, so that ``last`` holds the next token's logits *after*
 the edit. Behind a question (``reread``) so are the newest rows, which asked before what answers
 them was there, and the rows that :mod:`.unread` marks.
 
@@ -27,50 +28,28 @@ from the latest edits, so it falls with better gists rather than with more refre
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
-from megacontext.core.model.attention import column_mass
+from megacontext.core.model.attention import entry_mass
 from megacontext.core.model.base import BaseModel, Forward
 from megacontext.core.model.decoder import RunnerKind, pick_runner
-from megacontext.core.model.layout import Layout, Rows, layout_rows
+from megacontext.core.model.layout import Layout, layout_rows
 from megacontext.core.model.positions import POSITION_MODES, PositionMode, row_positions
 from megacontext.core.model.rotary import RotaryLayers, probe_rotary
+from megacontext.core.model.row_inputs import TokenSource, VectorSource, load_inputs, set_inputs
 from megacontext.core.model.row_table import RowTable
 from megacontext.core.model.runner import RowRunner
 from megacontext.core.model.slotted_cache import SlottedCache
+from megacontext.core.model.sync_stats import SyncStats
 from megacontext.core.model.unread import UnreadRows
 from megacontext.traces.errors import ModelError, PlanError
 from megacontext.traces.schema import KVMode
 
-__all__ = ["KVWindow", "SyncStats", "TokenSource", "VectorSource"]
+__all__ = ["KVWindow", "SyncStats"]
 
-VectorSource = Callable[[int, NDArray[np.int64]], Any]
-"""(level, node indices I64[n]) -> gist vectors F32[n, d], numpy or torch."""
-TokenSource = Callable[[int, int], ArrayLike]
-"""(start, stop) -> token ids of the history [start, stop)."""
-
-
-@dataclass(frozen=True)
-class SyncStats:
-    """What one ``sync`` did.
-
-    ``rows`` were computed since the last sync beyond the appended ones (inserted rows, the newest
-    row again, refreshed rows); ``shifted`` keys were rotated to new positions. ``mode`` is REFRESH
-    if rows were refreshed since the last sync. ``drift`` is KL(exact || spliced) of the next
-    token in nats where it was sampled.
-    """
-
-    rows: int
-    mode: KVMode
-    drift: float | None
-    shifted: int = 0
+_NO_ROWS = np.empty(0, np.int64)
 
 
 class KVWindow:
@@ -149,6 +128,9 @@ class KVWindow:
         self._refreshed_rows = 0
         self._syncs = 0
         self._tokens_since_refresh = 0
+        self._deferred = _NO_ROWS  # rows that a fused edit left to the next append
+        self._drift_due = False  # measure the drift of a fused edit once its rows are there
+        self._late_drift: float | None = None
 
     # -- what the window holds ------------------------------------------------------------------
 
@@ -205,11 +187,14 @@ class KVWindow:
         self._next_position += count
         self.n_tokens += count
         self._tokens_since_refresh += count
-        if count == 1:
+        if count == 1 and not len(self._deferred):
             forward = self._compute_token(int(ids[0]))
         else:
-            self._set_inputs(added, self.base.embed(ids))
-            forward = self._compute(added, keep_all=True)
+            set_inputs(self.cache, self._table.slots[added], self.base.embed(ids))
+            todo, self._deferred = np.concatenate([self._deferred, added]), _NO_ROWS
+            forward = self._compute(todo, keep=count)
+        if self._drift_due:
+            self._drift_due, self._late_drift = False, self._measured_drift()
         if self.mode is KVMode.SPLICE and 0 < self.refresh_every <= self._tokens_since_refresh:
             self._start_refresh()
         return forward
@@ -225,7 +210,7 @@ class KVWindow:
         vectors: VectorSource,
         tokens: TokenSource,
         reread: int = 0,
-        keep_last: bool = False,
+        fuse: bool = False,
     ) -> SyncStats:
         """Follow the working context to ``layout``.
 
@@ -234,12 +219,13 @@ class KVWindow:
             vectors: gist vectors of inserted gists, by level and node indices.
             tokens: ids of inserted raw tokens.
             reread: newest rows that are computed again; if any, so are the marked ones.
-            keep_last: splice leaves the newest row, and with it ``last``, as before the edit if it
-                stays: nothing is sampled before more text is read.
+            fuse: splice computes the inserted rows in the next append's forward and leaves the
+                newest row, and with it ``last``, as it is: nothing is sampled in between.
 
         Raises:
             PlanError: the layout exceeds w_max; nothing was changed.
         """
+        self.finish()
         rows = layout_rows(layout, self.hide_gists)
         if len(rows) > self.w_max:
             raise PlanError(f"a layout of {len(rows)} rows exceeds w_max {self.w_max}, collapse")
@@ -251,7 +237,7 @@ class KVWindow:
         positions, self._next_position = row_positions(
             self.positions, rows, self.w_max, self.base.window
         )
-        changed = _first_change(self._table, rows, positions)
+        changed = self._table.first_change(rows, positions)
         self.n_tokens = layout.n_tokens
         settled = self._clean == len(self) or reread == 0
         if changed == len(rows) == len(self) and settled:
@@ -259,7 +245,7 @@ class KVWindow:
         kept, shifted = self._table.replace(rows, positions)
         self.cache.place(self._table.slots)
         self._clean = min(self._clean, changed)
-        self._load_inputs(np.flatnonzero(~kept), vectors, tokens)
+        load_inputs(self.base, self.cache, self._table, np.flatnonzero(~kept), vectors, tokens)
         newest = len(rows) - 1
         if self.mode is KVMode.EXACT:
             todo = np.arange(min(changed, newest), len(rows))
@@ -267,37 +253,27 @@ class KVWindow:
         else:
             self.cache.move(self._table.slots[shifted], positions[shifted])
             self._unread.inserted(rows, self._table.slots, kept)
+            if fuse:
+                return self._defer(np.flatnonzero(~kept), int(shifted.sum()))
             again = np.arange(len(rows)) >= min(newest, len(rows) - reread)
-            again[newest] &= not keep_last
             if reread:
                 again |= self._unread.among(self._table.slots)
             todo = np.flatnonzero(~kept | again)
-        if len(todo) == 0:
-            return self._stats(0, None, int(shifted.sum()))
         self._compute(todo)
         return self._stats(len(todo), self._sampled_drift(), int(shifted.sum()))
 
-    def _load_inputs(
-        self, inserted: NDArray[np.int64], vectors: VectorSource, tokens: TokenSource
-    ) -> None:
-        """Fetch the input embeddings of the inserted rows."""
-        rows = self._table.rows
-        levels, values = rows.levels[inserted], rows.values[inserted]
-        raw = inserted[levels == 0]
-        if len(raw):
-            at = values[levels == 0]
-            runs = np.split(at, np.flatnonzero(np.diff(at) != 1) + 1)
-            ids = [np.asarray(tokens(int(run[0]), int(run[-1]) + 1)) for run in runs]
-            self._set_inputs(raw, self.base.embed(np.concatenate(ids)))
-        for level in np.unique(levels[levels > 0]):
-            of_level = levels == level
-            found = torch.as_tensor(vectors(int(level), values[of_level]))
-            self._set_inputs(inserted[of_level], found)
+    def _defer(self, rows: NDArray[np.int64], shifted: int) -> SyncStats:
+        """Leave inserted ``rows`` to the next append, and the drift of this edit, too."""
+        self._deferred = rows
+        self._drift_due = self._drift_is_due()
+        return self._stats(len(rows), None, shifted)
 
-    def _set_inputs(self, rows: NDArray[np.int64], x: Tensor) -> None:
-        inputs = self.cache.inputs
-        slots = torch.from_numpy(self._table.slots[rows]).to(inputs.device)
-        inputs.index_copy_(0, slots, x.to(inputs))
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Compute the rows that a fused edit left to an append that did not come."""
+        todo, self._deferred = self._deferred, _NO_ROWS
+        if len(todo):
+            self._compute(todo)
 
     def _compute_token(self, token: int) -> Forward:
         newest = len(self) - 1
@@ -306,14 +282,21 @@ class KVWindow:
         self._clean += self._clean == newest
         return self.last
 
-    def _compute(self, todo: NDArray[np.int64], *, keep_all: bool = False) -> Forward:
-        """Compute rows ``todo`` (window order, ascending) in place; sets ``last``."""
+    def _compute(self, todo: NDArray[np.int64], *, keep: int = 1) -> Forward:
+        """Compute rows ``todo`` (window order, ascending) in place; sets ``last``.
+
+        Returns logits and hidden states of the last ``keep`` of them.
+        """
         slots, positions = self._table.slots, self._table.positions
         parts: list[Forward] = []
         for start in range(0, len(todo), self.max_rows):
             part = todo[start : start + self.max_rows]
-            keep = len(part) if keep_all else 1
-            parts.append(self.runner.run(slots[part], part, positions[part], keep))
+            kept = len(part) - max(0, len(todo) - keep - start)
+            forward = self.runner.run(slots[part], part, positions[part], max(kept, 1))
+            if kept > 0:
+                parts.append(forward)
+
+        # What is known of the rows now.
         self._unread.read(slots[todo])
         done = np.zeros(len(self) + 1, dtype=np.bool_)
         done[todo] = True
@@ -335,19 +318,14 @@ class KVWindow:
             F32[L, n]: share of the attention of a layer's heads and queries that goes to each
             frontier entry. What is missing to 1 goes to the tail.
         """
-        count = min(queries, len(self))
-        columns = column_mass(
+        self.finish()
+        return entry_mass(
             self.base,
             self.cache,
-            self._table.slots[-count:].copy(),
-            np.arange(len(self) - count, len(self)),
-            self._table.positions[-count:].copy(),
+            self._table,
+            layout.entry_costs(0 if self.hide_gists else 1),
+            min(queries, len(self)),
         )
-        costs = layout.entry_costs(0 if self.hide_gists else 1)
-        rows = columns[:, self._table.slots[: int(costs.sum())]]
-        stops = np.cumsum(costs)
-        total = np.pad(np.cumsum(rows, axis=1, dtype=np.float64), ((0, 0), (1, 0)))
-        return (total[:, stops] - total[:, stops - costs]).astype(np.float32)
 
     def describe(self) -> str:
         """One line on how the window works, for ``megacontext doctor`` and the run's log."""
@@ -363,6 +341,7 @@ class KVWindow:
     @torch.no_grad()
     def refresh(self) -> int:
         """Recompute every row that may differ from the exact value; returns how many."""
+        self.finish()
         before = self._refreshed_rows
         self._start_refresh()
         while self._refreshing:
@@ -378,6 +357,7 @@ class KVWindow:
         assert self.last is not None
         if self._clean == len(self):
             return 0.0
+        self.finish()
         cache, last, clean, unread = self.cache, self.last, self._clean, self._unread.copy()
         saved = cache.snapshot(self._table.slots[clean:])
         self._compute(np.arange(clean, len(self)))
@@ -387,11 +367,17 @@ class KVWindow:
         return float((exact.exp() * (exact - last.logits[-1].log_softmax(-1))).sum())
 
     def _sampled_drift(self) -> float | None:
+        return self._measured_drift() if self._drift_is_due() else None
+
+    def _drift_is_due(self) -> bool:
+        """Count an edit; whether it is one of those whose drift is sampled."""
         if self.mode is KVMode.EXACT:
-            return None
+            return False
         self._syncs += 1
-        if not self.drift_every or self._syncs % self.drift_every:
-            return None
+        return self.drift_every > 0 and self._syncs % self.drift_every == 0
+
+    def _measured_drift(self) -> float:
+        """The drift now; a refresh starts if it is beyond the bound."""
         drift = self.drift()
         if self.drift_bound is not None and drift > self.drift_bound:
             self._start_refresh()
@@ -402,7 +388,7 @@ class KVWindow:
         self._tokens_since_refresh = 0
 
     def _refresh_step(self) -> None:
-        if not self._refreshing:
+        if not self._refreshing or len(self._deferred):
             return
         todo = np.arange(self._clean, min(self._clean + self.refresh_chunk, len(self)))
         if len(todo):
@@ -412,15 +398,10 @@ class KVWindow:
 
     def _stats(self, rows: int, drift: float | None, shifted: int) -> SyncStats:
         refreshed, self._refreshed_rows = self._refreshed_rows, 0
+        late, self._late_drift = self._late_drift, None
+        drift = late if drift is None else drift
         mode = KVMode.REFRESH if refreshed else self.mode
         return SyncStats(rows + refreshed, mode, drift, shifted)
-
-
-def _first_change(table: RowTable, rows: Rows, positions: NDArray[np.int64]) -> int:
-    """Index of the first row that differs in key or position; the shorter length if none."""
-    n = min(len(table), len(rows))
-    same = (table.rows.keys[:n] == rows.keys[:n]) & (table.positions[:n] == positions[:n])
-    return n if same.all() else int(np.argmin(same))
 
 
 def _notes(base: BaseModel, mode: str, rotary: RotaryLayers) -> list[str]:

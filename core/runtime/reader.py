@@ -93,7 +93,7 @@ class WindowReader:
             return SyncStats(0, self._window.mode, None)
         self.postponed = False
         vectors, tokens = self._tree.gist_rows, self._tree.tokens
-        return self._window.sync(self.layout(), vectors, tokens, reread, keep_last=more_text)
+        return self._window.sync(self.layout(), vectors, tokens, reread, fuse=more_text)
 
     def layout(self) -> Layout:
         """The working context as the window follows it."""

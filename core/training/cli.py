@@ -12,7 +12,7 @@ import typer
 __all__ = ["app", "print_metrics"]
 
 app = typer.Typer(
-    help="Train a base model, GistNet, its keys, LensNet, or a LoRA adapter.",
+    help="Train a base model, GistNet, its keys, LensNet, a LoRA adapter, or all in turn.",
     no_args_is_help=True,
 )
 
@@ -123,6 +123,7 @@ def lora(
     config: _Config,
     out: _Out,
     export: Annotated[Path | None, typer.Option(help="Adapter folder to write when best.")] = None,
+    init: Annotated[Path | None, typer.Option(help="Start from this adapter.")] = None,
     resume: _Resume = False,
     device: _Device = "auto",
     set_: _Set = None,
@@ -138,7 +139,34 @@ def lora(
     from megacontext.core.training.lora.task import LoraTraining, train_lora
 
     settings = load(LoraTraining, config, set_ or [])
-    print_metrics(train_lora(settings, out, device=device, resume=resume, export=export), json_)
+    print_metrics(
+        train_lora(settings, out, device=device, resume=resume, init=init, export=export), json_
+    )
+
+
+@app.command()
+def joint(
+    config: _Config,
+    out: _Out,
+    export: Annotated[Path | None, typer.Option(help="Folder for what was kept.")] = None,
+    resume: _Resume = False,
+    device: _Device = "auto",
+    set_: _Set = None,
+    json_: _Json = False,
+) -> None:
+    """Train GistNet, LensNet and the base model's adapter in turn; roll back what does harm.
+
+    Every phase is scored on the same held-out windows, and the drift guard bounds how far the base
+    model may fall behind the original one on plain text and short tasks.
+
+    Example: megacontext train joint --config configs/train/joint-smoke.yaml --out runs/joint
+    """
+    from megacontext.core.config.settings import load
+    from megacontext.core.training.joint.config import JointTraining
+    from megacontext.core.training.joint.task import train_joint
+
+    settings = load(JointTraining, config, set_ or [])
+    print_metrics(train_joint(settings, out, device=device, resume=resume, export=export), json_)
 
 
 @app.command()

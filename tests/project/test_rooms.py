@@ -9,7 +9,16 @@ ROOT = Path(__file__).parents[2]
 MOST_FILES = 15
 
 ROOMS = {
-    "core/training": ("loop", "common", "base", "gistnet", "index_keys", "lensnet", "lora"),
+    "core/training": (
+        "loop",
+        "common",
+        "base",
+        "gistnet",
+        "index_keys",
+        "lensnet",
+        "lora",
+        "joint",
+    ),
     "core/evaluation": ("sessions", "contenders", "tasks", "results", "runner"),
 }
 """A room may import from those before it, never from those after it."""

@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from megacontext.core.model import KVWindow
 from megacontext.core.model.base import Forward
 from megacontext.core.model.layout import Layout
-from megacontext.core.model.window import SyncStats, TokenSource, VectorSource
+from megacontext.core.model.row_inputs import TokenSource, VectorSource
+from megacontext.core.model.sync_stats import SyncStats
 from megacontext.core.tree import Tree
 from megacontext.traces.schema import KVMode
 
@@ -117,7 +118,7 @@ class LazyKVWindow:
         vectors: VectorSource,
         tokens: TokenSource,
         reread: int = 0,
-        keep_last: bool = False,
+        fuse: bool = False,
     ) -> SyncStats:
         """See :class:`~megacontext.core.model.token_window.TokenWindow`."""
         if self.waits:
@@ -125,7 +126,7 @@ class LazyKVWindow:
             return SyncStats(0, self._window.mode, None)
         if self.gists is not None:
             vectors = self.gists.follow(layout, tokens)
-        return self._window.sync(layout, vectors, tokens, reread, keep_last)
+        return self._window.sync(layout, vectors, tokens, reread, fuse)
 
     def attention_mass(self, layout: Layout, queries: int) -> NDArray[np.float32]:
         """See :class:`~megacontext.core.model.token_window.TokenWindow`."""

@@ -11,7 +11,7 @@ from megacontext.core.evaluation.sessions.workspace import EvalWorkspace
 from megacontext.core.evaluation.tasks.nll import Piece
 from megacontext.core.evaluation.tasks.recall_tasks import Text
 from megacontext.core.model.layout import Layout
-from megacontext.core.model.window import VectorSource
+from megacontext.core.model.row_inputs import VectorSource
 from megacontext.core.rng import generator
 from megacontext.core.runtime.nll import full_history_nll, token_nll
 from megacontext.core.tree import Gister

@@ -133,6 +133,7 @@ class GistNetTraining:
         shards, heldout: prepared text, see ``megacontext data prepare``.
         dtype: of the frozen base and of the arithmetic; ``auto`` is bfloat16 on a GPU and float32
             on a CPU. bfloat16 pays on CPUs with matrix units for it.
+        adapter: folder of a LoRA adapter that is merged into the base model; empty: none.
     """
 
     base: str
@@ -143,6 +144,7 @@ class GistNetTraining:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     net: NetShape = NetShape()
     evaluation: JudgeConfig = field(default_factory=JudgeConfig)
+    adapter: str = ""
 
     def __post_init__(self) -> None:
         check_fraction_sum(phase.share for phase in self.phases)
@@ -358,7 +360,9 @@ def train_gistnet(
     """
     world = join_world(device)
     torch.set_float32_matmul_precision("high")
-    base = BaseModel.load(config.base, device=str(world.device), dtype=config.dtype)
+    base = BaseModel.load(
+        config.base, device=str(world.device), dtype=config.dtype, adapter=config.adapter or None
+    )
     mix = config.phases[-1].tilings
     frozen = FrozenBase(base, (mix.rows, mix.length))
     if init is None:

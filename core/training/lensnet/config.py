@@ -80,7 +80,7 @@ class LensNetTraining:
         teacher: what demand is: the ``attention`` of the coming tokens, the ``gradient`` of their
             NLL, which knows what of it matters, or what they lose without far text at the blocks
             that they copy from (``copies``); see :mod:`.teacher`.
-        dtype: as for GistNet.
+        dtype, adapter: as for GistNet.
     """
 
     base: str
@@ -93,6 +93,7 @@ class LensNetTraining:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     net: LensShape = field(default_factory=LensShape)
     evaluation: LensJudgeConfig = field(default_factory=LensJudgeConfig)
+    adapter: str = ""
 
     def __post_init__(self) -> None:
         check_fraction_sum(phase.share for phase in self.phases)

@@ -296,7 +296,14 @@ def train_lensnet(
     """
     world = join_world(device)
     torch.set_float32_matmul_precision("high")
-    base = FrozenBase(BaseModel.load(config.base, device=str(world.device), dtype=config.dtype))
+    base = FrozenBase(
+        BaseModel.load(
+            config.base,
+            device=str(world.device),
+            dtype=config.dtype,
+            adapter=config.adapter or None,
+        )
+    )
     gistnet, name = load_gistnet(Path(config.gistnet), base.embedding)
     gister = NetGister(gistnet, base.embedding, name)
     shape: dict[str, Any] = vars(config.net)

@@ -313,6 +313,7 @@ class Trainer:
             "tokens": self.tokens,
             "elapsed_s": spent,
             "best": self.best if math.isfinite(self.best) else None,
+            "is_best": better,
             "optimizer_steps": self.optimizer.step_count,
             "figures": dict(figures),
         }
@@ -341,3 +342,9 @@ class Trainer:
             self._judged = (self.step, dict(found.state["figures"]))
         best = found.state["best"]
         self.best = math.inf if best is None else float(best)
+
+        # The kill may have come between this checkpoint and its export.
+        if self.world.is_main and found.state.get("is_best", False):
+            checkpoint.mark(self.out, "best", folder)
+            if self.after_save is not None:
+                self.after_save(folder, True)

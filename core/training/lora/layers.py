@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from megacontext.core.model.adapter import write_adapter
+from megacontext.core.model.adapter import read_adapter, write_adapter
 from megacontext.core.training.common.frozen_base import FrozenBase
 from megacontext.traces.errors import ConfigError
 
@@ -87,6 +87,31 @@ class LoraLayers(nn.Module):
             yield
         finally:
             self._on = before
+
+    @torch.no_grad()
+    def start_from(self, folder: Path) -> None:
+        """Take the weights of a saved adapter of the same layers, rank and scale.
+
+        Raises:
+            ModelError: the folder holds no readable adapter.
+            ConfigError: an adapter of other layers, rank or alpha.
+        """
+        adapter = read_adapter(folder)
+        pairs = {name.replace(".", "/"): pair for name, pair in adapter.pairs.items()}
+        scale = self.shape.alpha / self.shape.rank
+        rank = next(iter(adapter.pairs.values()))[0].shape[0]
+        if pairs.keys() != set(self._pairs) or rank != self.shape.rank or adapter.scale != scale:
+            raise ConfigError(
+                f"lora: {folder} holds an adapter of rank {rank} and alpha {adapter.scale * rank:g}"
+                f" on {len(pairs)} layers, and lora.rank {self.shape.rank}, lora.alpha "
+                f"{self.shape.alpha:g} and lora.targets give one on {len(self._pairs)}; set them "
+                "to those of the adapter."
+            )
+        for name, pair in self._pairs.items():
+            assert isinstance(pair, _Pair)
+            down, up = pairs[name]
+            pair.down.copy_(down)
+            pair.up.copy_(up)
 
     def save(self, folder: Path, base: FrozenBase) -> None:
         """Write the adapter in peft's format."""

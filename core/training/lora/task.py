@@ -218,11 +218,13 @@ def train_lora(
     *,
     device: str = "auto",
     resume: bool = False,
+    init: Path | None = None,
     export: Path | None = None,
 ) -> dict[str, float]:
     """Train by ``config``; checkpoints and metrics go to ``out``.
 
     Args:
+        init: an adapter folder to start from; the guard still measures from the original base.
         export: a folder that receives the adapter, in peft's format, whenever it is judged best
             and its guard is inside the bound; give it to a run as ``model.adapter``.
 
@@ -237,6 +239,8 @@ def train_lora(
     torch.set_float32_matmul_precision("high")
     base = FrozenBase(BaseModel.load(config.base, device=str(world.device), dtype=config.dtype))
     task = LoraTask(config, base, make_gister(config, base), world)
+    if init is not None:
+        task.layers.start_from(init)
 
     def save_best(_: Path) -> None:
         if export is not None:

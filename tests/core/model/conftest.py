@@ -10,6 +10,10 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
     SmolLM3Config,
@@ -19,7 +23,7 @@ from transformers import (
 from megacontext.core.model import BaseModel, Layout
 
 VOCAB, DIM, WINDOW, BLOCK = 97, 32, 512, 4
-ROTARY = ("llama", "llama3", "yarn", "smollm3", "qwen3")
+ROTARY = ("llama", "llama3", "yarn", "mistral", "smollm3", "qwen2", "qwen3")
 KINDS = (*ROTARY, "gpt2")
 
 _LLAMA3 = {
@@ -60,6 +64,14 @@ def _module(kind: str) -> torch.nn.Module:
     }
     if kind == "smollm3":
         return SmolLM3ForCausalLM(SmolLM3Config(**shared))
+    if kind == "mistral":
+        return MistralForCausalLM(MistralConfig(**shared, sliding_window=None))
+    if kind == "qwen2":
+        module = Qwen2ForCausalLM(Qwen2Config(**shared))
+        for name, value in module.named_parameters():
+            if name.endswith("bias"):  # transformers starts them at 0
+                torch.nn.init.normal_(value, std=0.5)
+        return module
     if kind == "qwen3":
         return Qwen3ForCausalLM(Qwen3Config(**shared, head_dim=16))
     rope = {"llama3": {"rope_parameters": _LLAMA3}, "yarn": {"rope_parameters": _YARN}}

@@ -14,7 +14,14 @@ W_MAX = 200
 @pytest.fixture
 def cuda_model(tiny_module):
     """cuda_model(kind, dtype): head dimension 16 or more, as the kernels need."""
-    from transformers import LlamaConfig, LlamaForCausalLM, SmolLM3Config, SmolLM3ForCausalLM
+    from transformers import (
+        LlamaConfig,
+        LlamaForCausalLM,
+        Qwen2Config,
+        Qwen2ForCausalLM,
+        SmolLM3Config,
+        SmolLM3ForCausalLM,
+    )
 
     def build(kind: str, dtype: torch.dtype) -> BaseModel:
         torch.manual_seed(0)
@@ -23,14 +30,19 @@ def cuda_model(tiny_module):
         classes = {
             "llama": (LlamaConfig, LlamaForCausalLM),
             "smollm3": (SmolLM3Config, SmolLM3ForCausalLM),
+            "qwen2": (Qwen2Config, Qwen2ForCausalLM),
         }
-        config, module = classes[kind]
+        config, model_class = classes[kind]
         shape = config(
             vocab_size=97, hidden_size=32, intermediate_size=80, num_hidden_layers=4,
             num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=512,
             pad_token_id=0, bos_token_id=1, eos_token_id=2, initializer_range=0.2,
         )  # fmt: skip
-        return BaseModel.from_module(module(shape).to("cuda", dtype))
+        module = model_class(shape)
+        for name, value in module.named_parameters():
+            if name.endswith("bias"):  # transformers starts them at 0
+                torch.nn.init.normal_(value, std=0.5)
+        return BaseModel.from_module(module.to("cuda", dtype))
 
     return build
 
@@ -38,7 +50,7 @@ def cuda_model(tiny_module):
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 8e-2)], ids=["fp32", "bf16"]
 )
-@pytest.mark.parametrize("kind", ["llama", "smollm3", "qwen3"])
+@pytest.mark.parametrize("kind", ["llama", "smollm3", "qwen2", "qwen3"])
 def test_graphs_equal_the_transformers_forward(cuda_model, history, kind, dtype, tolerance):
     base, text = cuda_model(kind, dtype), history()
     windows = [KVWindow(base, W_MAX, "splice", runner=r) for r in ("hf", "graph")]

@@ -189,6 +189,80 @@ def test_splice_computes_inserted_rows_against_the_edited_window(tiny_model, his
     )
 
 
+@pytest.mark.parametrize("runner", ["hf", "torch"])
+@pytest.mark.parametrize("kind", ["llama", "yarn", "mistral", "smollm3", "qwen2", "qwen3"])
+def test_fused_rows_equal_rows_of_a_pass_of_their_own(tiny_model, history, kind, runner):
+    text = history()
+    plain, fused = (KVWindow(tiny_model(kind), W_MAX, runner=runner) for _ in range(2))
+    for pick in range(12):
+        tokens = text.take(1 + pick % 3)
+        results = [window.append(tokens) for window in (plain, fused)]
+        for name in ("logits", "hidden"):
+            one, other = (getattr(result, name) for result in results)
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+        text.edit(pick * 7, W_MAX - text.cost())
+        stats = [
+            w.sync(text.layout(), text.vectors, text.tokens, fuse=True) for w in (plain, fused)
+        ]
+        assert stats[0] == stats[1]
+        plain.finish()
+    assert np.array_equal(plain.row_positions, fused.row_positions)
+
+
+def test_fused_rows_take_no_forward_of_their_own(tiny_model, history, monkeypatch):
+    text = history()
+    window = KVWindow(tiny_model("llama"), W_MAX)
+    window.append(text.take(24))
+    text.edit(0, 0)
+    last = window.last
+    batches, run = [], window.runner.run
+    monkeypatch.setattr(
+        window.runner, "run", lambda slots, *rest: batches.append(len(slots)) or run(slots, *rest)
+    )
+    stats = window.sync(text.layout(), text.vectors, text.tokens, fuse=True)
+    assert stats.rows > 0
+    assert batches == []
+    assert window.last is last
+
+    window.append(text.take(1))
+    assert batches == [stats.rows + 1]
+    assert window.last is not last
+
+
+@pytest.mark.parametrize("use", ["sync", "drift", "refresh"])
+def test_whatever_needs_fused_rows_computes_them_first(tiny_model, history, use):
+    text = history()
+    plain, fused = (KVWindow(tiny_model("llama"), W_MAX) for _ in range(2))
+    tokens = text.take(24)
+    for window in (plain, fused):
+        window.append(tokens)
+    text.edit(0, 0)
+    for window in (plain, fused):
+        window.sync(text.layout(), text.vectors, text.tokens, fuse=True)
+    plain.finish()
+    for window in (plain, fused):
+        if use == "sync":
+            window.sync(text.layout(), text.vectors, text.tokens, reread=4)
+        else:
+            getattr(window, use)()
+    slots = plain.row_slots
+    torch.testing.assert_close(plain.cache.keys[:, :, slots], fused.cache.keys[:, :, slots])
+    torch.testing.assert_close(plain.last.logits, fused.last.logits)
+
+
+def test_the_drift_of_a_fused_edit_is_measured_when_its_rows_are_there(tiny_model, history):
+    text = history()
+    window = KVWindow(tiny_model("llama"), W_MAX, drift_every=1)
+    window.append(text.take(40))
+    drifts = []
+    for pick in range(6):
+        text.edit(pick * 7, W_MAX - text.cost())
+        drifts.append(window.sync(text.layout(), text.vectors, text.tokens, fuse=True).drift)
+        window.append(text.take(1))
+    assert drifts[0] is None  # of the edit before the first
+    assert max(drift for drift in drifts[1:] if drift is not None) > 1e-6
+
+
 def test_splice_keeps_later_rows_as_they_are(tiny_model, history, recompute):
     """Later rows still hold what they saw before the edit, so splice differs from exact."""
     base, text = tiny_model("llama"), history()

@@ -11,7 +11,9 @@ W_MAX = 64
 
 
 @pytest.mark.parametrize("mode", ["exact", "splice"])
-@pytest.mark.parametrize("kind", ["llama", "llama3", "yarn", "smollm3", "qwen3"])
+@pytest.mark.parametrize(
+    "kind", ["llama", "llama3", "yarn", "mistral", "smollm3", "qwen2", "qwen3"]
+)
 def test_the_own_step_equals_the_transformers_forward(tiny_model, history, kind, mode):
     text = history()
     windows = [KVWindow(tiny_model(kind), W_MAX, mode, runner=r) for r in ("hf", "torch")]
@@ -51,6 +53,13 @@ def test_wrapped_linear_layers_go_through_the_transformers_forward(tiny_module):
     window = KVWindow(BaseModel.from_module(module), W_MAX)
     assert "transformers forward" in window.describe()
     with pytest.raises(ModelError, match="runner is 'torch' but its linear layers are wrapped"):
+        KVWindow(BaseModel.from_module(module), W_MAX, runner="torch")
+
+
+def test_a_bias_that_the_own_step_does_not_add_is_refused_by_name(tiny_module):
+    module = tiny_module("llama")
+    module.model.layers[0].mlp.up_proj = torch.nn.Linear(32, 48)
+    with pytest.raises(ModelError, match="runner is 'torch' but its layer up_proj has a bias"):
         KVWindow(BaseModel.from_module(module), W_MAX, runner="torch")
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +29,29 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = Source("folder", str(ROOT / "core" / "data"), domain="code")
     prepare(DataConfig((source,), str(TOKENIZER)), folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def run_jobs() -> Callable[[list[dict[str, Any]], Path], list[int]]:
+    """Runs training commands, some of which kill themselves; see ``killed_run.py``."""
+
+    def run(jobs: list[dict[str, Any]], folder: Path) -> list[int]:
+        file = folder / "jobs.json"
+        file.write_text(json.dumps(jobs))
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / ".links")}
+        done = subprocess.run(
+            [sys.executable, str(Path(__file__).with_name("killed_run.py")), str(file)],
+            env=environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        codes: list[int] = json.loads(done.stdout.splitlines()[-1])
+        assert 70 not in codes, done.stderr
+        return codes
+
+    return run
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """Runs training commands in forked children and kills some of them with SIGKILL.
 
 ``python killed_run.py JOBS.json``: a list of objects with ``arguments`` (of ``megacontext train``)
-and optionally ``kill_at`` (the step before which the child kills itself) or ``kill_at_change``
+and optionally ``kill_at`` (the step before which the child kills itself, in the run of the folder
+``kill_in`` if that is given) or ``kill_at_change``
 (the number of the change to a file or folder in ``folder`` before which it does). Prints one JSON
 list of exit codes; -9 is a killed child. One process imports torch for all of them.
 """
@@ -20,6 +21,7 @@ import torch
 
 import megacontext.core.training.gistnet.task
 import megacontext.core.training.index_keys.task
+import megacontext.core.training.joint.task
 import megacontext.core.training.lensnet.task
 import megacontext.core.training.lora.task  # noqa: F401
 from megacontext.core.training.cli import app
@@ -45,11 +47,11 @@ def _kill_at_change(folder: str, number: int) -> None:
 def _child(job: dict[str, Any]) -> int:
     if "kill_at_change" in job:
         _kill_at_change(job["folder"], job["kill_at_change"])
-    kill_at = job.get("kill_at")
+    kill_at, kill_in = job.get("kill_at"), job.get("kill_in")
     plain = Trainer._one_step
 
     def one_step(self: Trainer, batch: Any, factor: float) -> Any:
-        if self.step == kill_at:
+        if self.step == kill_at and kill_in in (None, self.out.name):
             os.kill(os.getpid(), signal.SIGKILL)
         return plain(self, batch, factor)
 

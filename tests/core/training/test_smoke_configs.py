@@ -7,10 +7,7 @@ few steps: bundle weights take no part.
 from __future__ import annotations
 
 import csv
-import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +37,7 @@ EXPORTED = {
     "lora": "adapter_model.safetensors",
 }
 Job = dict[str, Any]
+RunJobs = Callable[[list[Job], Path], list[int]]
 
 
 def _arguments(trainer: str, runs: Path, out: str, shards: Path, base: Path) -> list[str]:
@@ -63,29 +61,13 @@ def _arguments(trainer: str, runs: Path, out: str, shards: Path, base: Path) -> 
     return arguments + [a for k, v in settings.items() for a in ("--set", f"{k}={v}")]
 
 
-def _run(jobs: list[Job], folder: Path) -> list[int]:
-    file = folder / "jobs.json"
-    file.write_text(json.dumps(jobs))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / ".links")}
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("killed_run.py")), str(file)],
-        env=environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    codes: list[int] = json.loads(done.stdout.splitlines()[-1])
-    assert 70 not in codes, done.stderr
-    return codes
-
-
 @pytest.fixture(scope="module")
 def runs(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     shards: Path,
     tiny_base: Path,
+    run_jobs: RunJobs,
 ) -> Path:
     """For each trainer a run ``X-unbroken`` and one ``X-killed`` that was killed and resumed."""
     folder = tmp_path_factory.mktemp("runs")
@@ -97,7 +79,7 @@ def runs(
         jobs.append({"arguments": unbroken})
         jobs.append({"arguments": killed, "kill_at": KILL_AT[trainer]})
         jobs.append({"arguments": [*killed, "--resume"]})
-    assert _run(jobs, folder) == [0, -9, 0] * len(trainers)
+    assert run_jobs(jobs, folder) == [0, -9, 0] * len(trainers)
     return folder
 
 
@@ -113,6 +95,8 @@ def _same(run: Path, other: Path) -> None:
     last = f"step-{STEPS:08d}"
     for name in ("model.safetensors", "optimizer.safetensors"):
         assert (run / last / name).read_bytes() == (other / last / name).read_bytes()
+    for path in (other / "export").glob("*.safetensors"):
+        assert (run / "export" / path.name).read_bytes() == path.read_bytes()
 
 
 @pytest.mark.parametrize("trainer", EACH)
@@ -134,7 +118,12 @@ def test_a_run_killed_at_a_step_resumes_to_the_curve_of_the_unbroken_one(
 @pytest.mark.slow
 @pytest.mark.parametrize("trainer", TRAINERS)
 def test_a_run_killed_again_and_again_while_it_writes_ends_with_the_unbroken_curve(
-    runs: Path, trainer: str, shards: Path, tiny_base: Path, tmp_path: Path
+    runs: Path,
+    trainer: str,
+    shards: Path,
+    tiny_base: Path,
+    tmp_path: Path,
+    run_jobs: RunJobs,
 ) -> None:
     folder = runs / f"{trainer}-hunted"
     arguments = [*_arguments(trainer, runs, "hunted", shards, tiny_base), "--resume"]
@@ -142,7 +131,7 @@ def test_a_run_killed_again_and_again_while_it_writes_ends_with_the_unbroken_cur
     jobs: list[Job] = [
         {"arguments": arguments, "kill_at_change": int(n), "folder": str(folder)} for n in kills
     ]
-    codes = _run([*jobs, {"arguments": arguments}], tmp_path)
+    codes = run_jobs([*jobs, {"arguments": arguments}], tmp_path)
     assert codes.count(-9) >= 3
     assert codes[-1] == 0
     _same(folder, runs / f"{trainer}-unbroken")

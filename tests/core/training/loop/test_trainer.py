@@ -60,6 +60,27 @@ def test_a_run_that_was_killed_and_resumed_has_the_curve_of_the_unbroken_one(
         assert torch.equal(value, last[0].optimizer[name]), name
 
 
+def test_a_best_checkpoint_whose_export_a_kill_prevented_is_exported_on_resume(
+    base_config: Path, tmp_path: Path
+) -> None:
+    config = load(BaseConfig, base_config)
+    world = join_world("cpu")
+    trainer = Trainer(BaseTask(config, world), config.loop, tmp_path / "run", world)
+
+    def killed(folder: Path, is_best: bool) -> None:
+        raise _KilledError
+
+    trainer.after_save = killed
+    with pytest.raises(_KilledError):
+        trainer.run()
+
+    exported: list[tuple[str, bool]] = []
+    resumed = Trainer(BaseTask(config, world), config.loop, tmp_path / "run", world)
+    resumed.after_save = lambda folder, is_best: exported.append((folder.name, is_best))
+    resumed.run(resume=True)
+    assert exported[0] == ("step-00000003", True)
+
+
 def test_nan_stops_the_run_names_the_step_and_keeps_the_last_good_checkpoint(
     base_config: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,71 @@
+"""Whether a phase is kept: the drift guard first, then the metric that it was to improve."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from megacontext.core.evaluation.tasks.intervals import Interval, bootstrap
+from megacontext.core.training.joint.config import DriftGuard, PhaseKind
+from megacontext.core.training.joint.evaluate import Scores
+
+__all__ = ["Verdict", "drift_reason", "judge_phase"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``change`` of the phase's metric (negative is better) with its 95 % interval, if any."""
+
+    accepted: bool
+    reason: str
+    change: float | None = None
+    interval: Interval | None = None
+
+
+def drift_reason(scores: Scores, reference: Scores, guard: DriftGuard) -> str | None:
+    """Why ``scores`` are beyond the bounds of the guard, in one clause; None if they are not."""
+    for name, before, after, bound in (
+        ("vanilla_nll", reference.vanilla_nll, scores.vanilla_nll, guard.vanilla_nll_rise),
+        ("task_nll", reference.task_nll, scores.task_nll, guard.task_nll_rise),
+    ):
+        rise = float(np.mean(after) - np.mean(before))
+        if not rise <= bound:  # a NaN is beyond every bound
+            return f"{name} rose by {rise:.4g} nats since the start, above {name}_rise {bound:g}"
+    return None
+
+
+def judge_phase(
+    train: PhaseKind,
+    before: Scores,
+    after: Scores,
+    reference: Scores,
+    guard: DriftGuard,
+    *,
+    tolerance: float,
+    seed: int,
+) -> Verdict:
+    """Keep a phase that improved its metric and drifted within the guard's bounds.
+
+    GistNet and adapter are judged by ``mixed_nll``, paired by window; the lens by ``lens_missed``.
+    """
+    interval = None
+    if train == "lensnet":
+        metric = "lens_missed"
+        if not before.lens:
+            return Verdict(True, f"the first LensNet, {metric} {after.lens[metric]:.4g}")
+        change = after.lens[metric] - before.lens[metric]
+    else:
+        metric = "mixed_nll"
+        differences = np.subtract(after.mixed_nll, before.mixed_nll)
+        change = float(differences.mean())
+        interval = bootstrap(
+            lambda pick: float(differences[pick].mean()), len(differences), seed, "joint"
+        )
+
+    drift = drift_reason(after, reference, guard)
+    if drift is not None:
+        return Verdict(False, drift, change, interval)
+    if not change <= tolerance:
+        return Verdict(False, f"{metric} rose by {change:.4g}", change, interval)
+    return Verdict(True, f"{metric} changed by {change:.4g}", change, interval)
