@@ -118,12 +118,12 @@ def paired_difference(
 
     Returns None if no piece is in both.
     """
-    known = {(piece.document, piece.start): piece.nll[name] for piece in reference}
-    common = [piece for piece in pieces if (piece.document, piece.start) in known]
+    known = {(p.document, p.start, p.w_max): p.nll[name] for p in reference}
+    common = [p for p in pieces if (p.document, p.start, p.w_max) in known]
     if not common:
         return None
     ours = _by_document(common, lambda p: p.nll[name])
-    other = _by_document(common, lambda p: known[p.document, p.start])
+    other = _by_document(common, lambda p: known[p.document, p.start, p.w_max])
     return PairedDifference(*_difference(ours, other, seed), len(common))
 
 
