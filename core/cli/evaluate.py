@@ -174,9 +174,9 @@ def make(
     quiet_libraries()
     from megacontext.core.evaluation.tasks.corpora import texts_from
     from megacontext.core.evaluation.tasks.recall_tasks import write_tasks
-    from megacontext.core.evaluation.tasks.synthesize import MakeOptions, make_tasks, tokenizer_of
+    from megacontext.core.evaluation.tasks.synthesize import TaskGenConfig, make_tasks, tokenizer_of
 
-    options = MakeOptions(
+    options = TaskGenConfig(
         loaded.w_max,
         numbers_of(times, "--times"),
         samples,

@@ -33,7 +33,7 @@ from megacontext.core.evaluation.tasks.nll import NLLOptions, Piece
 from megacontext.core.evaluation.tasks.nll_metrics import paired_difference, summarize_nll
 from megacontext.core.evaluation.tasks.recall import Result, summarize_recall
 from megacontext.core.evaluation.tasks.recall_tasks import Text
-from megacontext.core.evaluation.tasks.synthesize import MakeOptions
+from megacontext.core.evaluation.tasks.synthesize import TaskGenConfig
 from megacontext.traces.errors import ConfigError
 from megacontext.traces.packaged import find_config
 
@@ -182,7 +182,7 @@ def run_ablations(
 
 def _jobs(config: Config, sizes: AblationSizes, sources: Sources) -> list[Job]:
     plain = plain_config(config)
-    tasks = MakeOptions(
+    tasks = TaskGenConfig(
         config.w_max,
         (sizes.times,),
         sizes.samples,

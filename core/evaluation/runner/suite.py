@@ -40,7 +40,7 @@ from megacontext.core.evaluation.runner.job_specs import (
 )
 from megacontext.core.evaluation.tasks.nll import NLL_CONTENDERS, NLLOptions
 from megacontext.core.evaluation.tasks.overhead import overhead_of
-from megacontext.core.evaluation.tasks.synthesize import DEFAULT_KINDS, MakeOptions
+from megacontext.core.evaluation.tasks.synthesize import DEFAULT_KINDS, TaskGenConfig
 from megacontext.core.model import BaseModel
 from megacontext.traces.errors import ConfigError, SourceError
 
@@ -189,7 +189,7 @@ def recall_jobs(
     contenders: tuple[str, ...],
 ) -> list[RecallJob]:
     """One job a history."""
-    tasks = MakeOptions(
+    tasks = TaskGenConfig(
         config.w_max, options.times, options.samples, options.kinds, seed=config.seed
     )
     jobs, number = [], 0
@@ -222,7 +222,7 @@ def _answers_jobs(
     """Histories of the trained window; facts are older than the largest budget."""
     widest = max(budgets)
     times = max(2, window // widest)
-    tasks = MakeOptions(
+    tasks = TaskGenConfig(
         widest,
         (times,),
         options.answers,
