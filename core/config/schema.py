@@ -186,7 +186,9 @@ class KVConfig:
         "packed", "position of each window entry", choices=("packed", "global", "gap")
     )
     reread: int = option(
-        64, "newest tokens computed again at a question or turn end, after it expanded blocks", low=0
+        64,
+        "newest tokens computed again at a question or turn end, after it expanded blocks",
+        low=0,
     )
     drift_every: int = option(64, "edits between two drift samples; 0: never", low=0)
     drift_bound: float = option(0.05, "KL in nats above which a refresh starts", low=0.0)

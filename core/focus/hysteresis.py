@@ -17,8 +17,8 @@ e(L) <= 1 + sum of e(M), M > L, so e(L) <= 2**(max - L). Expansions are finite, 
 undoes one or uses up an original node, and the forced ones stop with the appends: a fixed point
 is reached in bounded time.
 
-A refocus that *reopens* (a question, an echo) ignores disarmed flags, and cooldowns but for what was
-expanded. Forced collapses happen before the next question is known, so they must not block it; and
+A refocus that *reopens* (a question, an echo) ignores disarmed flags, and the cooldowns of what was
+collapsed. Forced collapses happen before the next question is known, so they must not block it; and
 a gist that scored high for an earlier question shows no new evidence by scoring as high for this
 one. Within the refocus no node changes twice, so each question adds at most one expansion a node:
 with q of them e(L) <= (1 + q) * 2**(max - L), and after the last one a fixed point is reached as

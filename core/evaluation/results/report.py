@@ -21,36 +21,35 @@ __all__ = ["page", "questions_table", "read_rows", "section", "tables_of", "targ
 _INTRO = """# Results
 
 Written by `megacontext eval report`; every table comes from the command above it. Values in
-brackets are 95 % intervals: Wilson for shares, bootstrap over documents for means. All contenders
-have the same budget W_max; `full` has none and takes part only where the whole history fits the
-trained window.
+brackets are 95 % intervals: Wilson for fractions, bootstrap over documents for means. All
+contenders have the same budget W_max. Only `full` has none: it takes part where the whole history
+fits the trained window.
 
 """
 _CONTENDERS = "\n".join(f"* `{name}`: {contender.what}" for name, contender in CONTENDERS.items())
 _HOW = """
 How it is measured:
 
-* Recall: keys, values and wording are of a split that no training text uses; several facts in the
-  same wording stand in each history; the newest 1.25 W_max tokens hold none. The answer is decoded
-  greedily up to the line end and must start with the expected one (case and quotes aside); of
-  several values under one key the order does not matter. The tree is built without the model
-  reading the history, the focus starts cold before the question (newest blocks raw, the rest
-  coarse), and gold counts as expanded when every token of it is raw as the answer begins.
-* ΔNLL@64: mean NLL of the next 64 tokens minus that of `full`, four times in a row at the end of
-  windows of the trained length (once with --quick, or before 2026-11-23); 8 blocks before them are
-  read with refocuses. n counts the stretches, intervals go by documents. "NLL above ours" is the
-  mean difference over the same documents. Recovered gain is the share of what `delete` costs that
-  a contender wins back; it has no value where the interval of that cost reaches 0, as on text that
-  needs no far history.
-* Recall text: the same on the tokens of answers, after questions about facts that are older than
-  the largest budget.
-* One block: the newest block that is not protected gives way to its gist, its mean or nothing; all
+* **Recall.** Keys, values and wording are of a split that no training text uses. Several facts in
+  the same wording stand in each history; the newest 1.25 W_max tokens hold none. The answer is
+  decoded greedily up to the line end and must start with the expected one. Case and quotes do not
+  matter, nor the order of several values. The tree is built without the model reading the history,
+  and the focus starts cold before the question: newest blocks raw, the rest coarse. Gold counts as
+  expanded when every token of it is raw as the answer begins.
+* **ΔNLL@64.** Mean NLL of the next 64 tokens minus that of `full`, at the end of windows of the
+  trained length: four times in a row, or once with `--quick`. The 8 blocks before them are read
+  with refocuses. n counts the stretches; intervals are over documents. "NLL above ours" is the mean
+  difference over the same documents. Recovered gain is the fraction of the cost of `delete` that a
+  contender recovers. It has no value where the interval of that cost reaches 0.
+* **Recall text.** The same on the tokens of answers, after questions about facts that are older
+  than the largest budget.
+* **One block.** The newest unprotected block is replaced by its gist, its mean or nothing. All
   others stay raw.
-* Refocus overhead: time of decoding with refocuses (gists, lens, allocator, window) over the time
-  without, in the same session. The focus costs the same beside a large model, whose tokens cost
-  far more: [performance](performance.md) has the figures of a 3B shape, and cost by length.
-* Ablations: the window follows every refocus by the session's own edits, over `lead` blocks before
-  the scored tokens. "NLL above the first row" is the mean difference from it over the same windows.
+* **Refocus overhead.** Time of decoding with refocuses over the time without, in the same session.
+  A refocus costs the same beside a large model, whose tokens cost far more:
+  [performance](performance.md).
+* **Ablations.** The window follows every refocus by the session's own edits, over `lead` blocks
+  before the scored tokens. "NLL above the first row" is the mean difference over the same windows.
 """
 
 
