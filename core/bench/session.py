@@ -31,8 +31,8 @@ def bench(
     """Decode ``cycles`` blocks behind a long text, with a refocus after each.
 
     The ratio is the time of a block's tokens with their refocus over the same number of tokens
-    that close no block, its median over the blocks. All that the closing token takes beyond the
-    others counts as refocusing.
+    that close no block, its median over the blocks. All that the closing token, or one that follows
+    an edit, takes beyond the others counts as refocusing.
 
     Args:
         model: as in ``model.path``.
@@ -111,7 +111,8 @@ class _RefocusClock:
 
 @dataclass(frozen=True)
 class _Block:
-    """Seconds of all tokens of a block, and of those that closed none, refocuses apart."""
+    """Seconds of all tokens of a block, and of those that neither closed it nor followed an edit
+    (with ``focus.lag`` a later token does), refocuses apart."""
 
     tokens: list[float]
     plain: list[float]
@@ -122,13 +123,15 @@ def _decode_block(session: Session, clock: _RefocusClock) -> _Block:
     tokens: list[float] = []
     plain: list[float] = []
     while True:
+        follows_edit = session.context.tail_tokens == session.focus_config.lag > 0
         clock.seconds, began = 0.0, clock.now()
         session.decode(1)
         took = clock.now() - began
         tokens.append(took)
         if session.context.tail_tokens == 0:
             return _Block(tokens, plain)
-        plain.append(took - clock.seconds)  # a surprisal may have refocused in between
+        if not follows_edit:
+            plain.append(took - clock.seconds)  # a surprisal may have refocused in between
 
 
 def _gpu_ms(session: Session, clock: _RefocusClock) -> dict[str, float]:

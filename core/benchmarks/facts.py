@@ -1,7 +1,8 @@
 """Own facts: several facts in the same words, told apart by their key alone.
 
 Two families of wording share no template: ``calibration`` is what a lens or threshold may be fitted
-on, ``held_out`` what it is measured on.
+on, ``held_out`` what it is measured on. ``calibration_list`` asks for three values of one key,
+``calibration_chain`` for a value that a second fact leads to; both are for fitting alone.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from megacontext.core.benchmarks.planting import Ask, Make, Scene
 from megacontext.core.data.recall.lexicon import FIRST, LAST, PLACES, QUALITIES, THINGS
 
-__all__ = ["FACT_TASKS", "FAMILIES", "Wording", "fact_scenes"]
+__all__ = ["FACT_TASKS", "FAMILIES", "Wording", "chain_scenes", "fact_scenes", "list_scenes"]
 
 Rng = np.random.Generator
 _SAME = 4  # facts in the same words about one question
@@ -143,6 +144,19 @@ _VALUES: dict[str, Callable[[Rng], str]] = {
 }
 
 
+def _unique(rng: Rng) -> Callable[[Callable[[Rng], str]], str]:
+    """Draws texts that were not drawn before."""
+    used: set[str] = set()
+
+    def fresh(draw: Callable[[Rng], str]) -> str:
+        while (text := draw(rng)) in used:
+            pass
+        used.add(text)
+        return text
+
+    return fresh
+
+
 def fact_scenes(family: str) -> Make:
     """Makes scenes of ``_SAME`` facts in one wording, of which one is asked for.
 
@@ -151,14 +165,7 @@ def fact_scenes(family: str) -> Make:
 
     def make(rng: Rng, several: int) -> list[Scene]:
         wordings = [FAMILIES[family][i] for i in rng.permutation(len(FAMILIES[family]))]
-        used: set[str] = set()
-
-        def fresh(draw: Callable[[Rng], str]) -> str:
-            while (text := draw(rng)) in used:
-                pass
-            used.add(text)
-            return text
-
+        fresh = _unique(rng)
         scenes: list[Scene] = []
         for number in range(several):
             wording = wordings[number % len(wordings)]
@@ -176,7 +183,50 @@ def fact_scenes(family: str) -> Make:
     return make
 
 
+def list_scenes(rng: Rng, several: int) -> list[Scene]:
+    """Scenes of three values of one key among two facts about other keys; all three are asked for.
+
+    The answer names them in the order of the text.
+    """
+    fresh = _unique(rng)
+    scenes: list[Scene] = []
+    for _ in range(several):
+        asked, *others = (fresh(_thing) for _ in range(_SAME - 1))
+        keys = [asked, *others, asked, asked]
+        values = [fresh(_person) for _ in keys]
+        order = rng.permutation(len(keys))
+        facts = tuple(f"The {keys[i]} was lent to {values[i]} for a week." for i in order)
+        needed = tuple(at for at, i in enumerate(order) if keys[i] == asked)
+        first, second, third = (values[order[at]] for at in needed)
+        question = f"To whom was the {asked} lent for a week? Name all three."
+        text = f"\nQuestion: {question}\nAnswer: The {asked} was lent to"
+        scenes.append(Scene(facts, Ask(text, f"{first}, {second} and {third}", needed)))
+    return scenes
+
+
+def chain_scenes(rng: Rng, several: int) -> list[Scene]:
+    """Scenes of two chains of two facts; the value at the end of one of them is asked for."""
+    fresh = _unique(rng)
+    scenes: list[Scene] = []
+    for _ in range(several):
+        facts, asks = [], []
+        for chain in range(2):
+            start, link, value = fresh(_person), fresh(_thing), fresh(_digits)
+            facts += [f"{start} rents the {link}.", f"Box {value} belongs to the {link}."]
+            text = f"\nQuestion: Which box belongs to what {start} rents?\nAnswer: Box"
+            asks.append(Ask(text, value, (2 * chain, 2 * chain + 1)))
+        order = rng.permutation(len(facts)).tolist()
+        chosen = asks[int(rng.integers(2))]
+        needed = tuple(sorted(order.index(i) for i in chosen.needed))
+        scenes.append(
+            Scene(tuple(facts[i] for i in order), Ask(chosen.question, chosen.answer, needed))
+        )
+    return scenes
+
+
 FACT_TASKS: dict[str, Make] = {
     "held_out": fact_scenes("held_out"),
     "calibration": fact_scenes("calibration"),
+    "calibration_list": list_scenes,
+    "calibration_chain": chain_scenes,
 }

@@ -32,7 +32,11 @@ _SPLICE = ("splice",)
 KEYS_OF_KINDS: dict[tuple[str, str], tuple[KindKey, ...]] = {
     ("tree", "storage"): (KindKey("path", ("disk",)), KindKey("commit_blocks", ("disk",))),
     ("gist", "kind"): (KindKey("products", ("auto", "gistnet")),),
-    ("lens", "kind"): (KindKey("query_tokens", ("auto", "similarity", "bm25", "attention")),),
+    ("lens", "kind"): (
+        KindKey("query_tokens", ("auto", "similarity", "bm25", "attention")),
+        KindKey("margin", ("auto", "heads")),
+        KindKey("hops", ("auto", "heads")),
+    ),
     ("allocator", "kind"): (
         KindKey("temperature", ("stochastic_greedy", "slot")),
         KindKey("top_k", ("stochastic_greedy",)),

@@ -122,6 +122,11 @@ def _check(config: Config) -> None:
             f"focus.protected_blocks {config.focus.protected_blocks}; raise w_max to at least "
             f"{least} or lower one of these."
         )
+    if config.focus.lag >= config.block_size:
+        raise ConfigError(
+            f"focus.lag is {config.focus.lag}; it must be below block_size {config.block_size}, so "
+            "that an edit reaches the window before the next block closes."
+        )
 
     if config.tree.storage == "disk" and not config.tree.path:
         raise ConfigError(

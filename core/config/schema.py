@@ -108,6 +108,19 @@ class LensConfig:
     path: str | None = option(
         None, "LensNet checkpoint folder, or heads: a calibration; none: the cached one"
     )
+    margin: float | None = option(
+        None,
+        "heads: a question expands blocks with at least this fraction of the best block's "
+        "attention; none: the calibration's",
+        low=0.01,
+        high=1.0,
+    )
+    hops: int | None = option(
+        None,
+        "heads: times that what an expanded block says becomes the query; none: the calibration's",
+        low=0,
+        high=8,
+    )
     query_tokens: int = option(
         32,
         "newest tokens that form the query of similarity, bm25 and attention; LensNet reads as "
@@ -173,6 +186,13 @@ class FocusConfig:
         "newest blocks collapsed by choice only at a question, turn end, surprise or echo",
         low=0,
         high=4096,
+    )
+    lag: int = option(
+        0,
+        "tokens decoded between a closed block's refocus and its edit of the window, which is then "
+        "computed with the next token; questions, turns and echoes never wait",
+        low=0,
+        high=1023,
     )
     question: QuestionConfig = field(default_factory=QuestionConfig)
 

@@ -318,7 +318,7 @@ class Focus:
         forced: list[Actions] = []
         candidates = self._candidates(frontier, scores, disarmed, forced)
         free = context.free
-        headroom = max(size, self._round_limits.headroom)
+        headroom = size + self._round_limits.headroom
         keep_newest = self._round_limits.keep_newest
         near = context.n_tokens // size - keep_newest  # number of the first block to keep
 

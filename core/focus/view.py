@@ -30,8 +30,8 @@ class Limits:
             nothing flips twice within the refocus.
         keep_newest: raw blocks among so many newest ones are left alone by voluntary actions;
             forced collapses take them only when no other group is open.
-        headroom: entries that forced collapses leave free where open groups allow it; a block's
-            are free in any case.
+        headroom: entries beyond a block's that forced collapses leave free, where open groups
+            allow it.
     """
 
     n_diff: int = 4

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+from megacontext.core.config.schema import LensConfig
 from megacontext.core.heads.calibrate import calibration_for, model_fingerprint
 from megacontext.core.heads.calibration import HeadsCalibration
 from megacontext.core.heads.encoder import HeadEncoder, HeadReader
@@ -19,13 +21,14 @@ __all__ = ["head_encoder", "keys_of_tree"]
 
 def head_encoder(
     base: BaseModel,
-    path: str | None,
+    lens: LensConfig,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> HeadEncoder:
     """What reads the model's heads as the calibration says.
 
     Args:
-        path: a calibration file; None for the shipped or cached one, which is made now if missing.
+        lens: names a calibration file, or none for the shipped or cached one, which is made now
+            if missing; its margin and hops go before the calibration's.
         progress: of a calibration: (passes done, passes in all).
 
     Raises:
@@ -33,8 +36,8 @@ def head_encoder(
         ModelError: another model's calibration, or a model whose heads find nothing.
     """
     reader = HeadReader(base)
-    if path is not None:
-        calibration: HeadsCalibration | None = HeadsCalibration.load(Path(path))
+    if lens.path is not None:
+        calibration: HeadsCalibration | None = HeadsCalibration.load(Path(lens.path))
     else:
         calibration = calibration_for(base, progress)
     if calibration is None:
@@ -45,9 +48,13 @@ def head_encoder(
     fingerprint = model_fingerprint(base)
     if calibration.model != fingerprint:
         raise ModelError(
-            f"lens.path {path!r} was calibrated for model {calibration.model}, but model "
+            f"lens.path {lens.path!r} was calibrated for model {calibration.model}, but model "
             f"'{base.name}' is {fingerprint}; run megacontext calibrate for it."
         )
+    if lens.margin is not None:
+        calibration = replace(calibration, margin=lens.margin)
+    if lens.hops is not None:
+        calibration = replace(calibration, hops=lens.hops)
     return HeadEncoder(reader, calibration)
 
 

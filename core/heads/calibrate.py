@@ -1,8 +1,10 @@
 """Finds the heads of a model that look things up, from lookup tasks over any text.
 
 Facts are planted in the text and asked for in several wordings. A head is ranked by how high the
-block that holds the answer stands in its attention over all blocks; nothing is trained. The
-wordings that choose the heads are not those that the reported recall is measured on.
+block that holds the answer stands in its attention over all blocks; nothing is trained. How many
+blocks a question may expand is then fitted by the model's own answers, see
+:mod:`megacontext.core.heads.fit`. The wordings that choose and fit are not those that the reported
+recall is measured on.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from megacontext.core.benchmarks.planting import Haystack, make_set
 from megacontext.core.benchmarks.tasks import BenchTask
 from megacontext.core.heads.calibration import HeadsCalibration, cache_folder, load_cached
 from megacontext.core.heads.encoder import HeadReader
+from megacontext.core.heads.fit import fit_selection
 from megacontext.core.model.base import BaseModel
 from megacontext.core.stages import stage
 from megacontext.core.tree.spec import F32, U32
@@ -121,7 +124,8 @@ def calibrate(
     histories = _histories(base, text, options)
     layers, kv_heads, dim = base.kv_shape
     heads = int(base.config.num_attention_heads)
-    total = sum(1 + len(tasks) for tasks in histories)
+    fitted = options.questions * (2 + sum(t[0].name == "calibration" for t in histories))
+    total = sum(1 + len(tasks) for tasks in histories) + fitted
     done = 0
 
     # Each history is read once, each question once; all heads are judged together.
@@ -169,7 +173,7 @@ def calibrate(
     at = tuple(torch.tensor(list(axis)) for axis in zip(*key_pairs, strict=True))
     held_out = reciprocal[~fit].reshape((~fit).sum(), -1)[:, chosen]
     gold_mass = np.stack(masses)[fit].reshape(fit.sum(), -1)[:, chosen].mean(1)
-    return HeadsCalibration(
+    calibration = HeadsCalibration(
         model=model_fingerprint(base),
         heads=pairs,
         key_heads=key_pairs,
@@ -184,28 +188,39 @@ def calibrate(
         },
     )
 
+    # The margin and the hops: what lets the model answer best, on wordings that chose the heads.
+    fit_tasks = [tasks for tasks in histories if tasks[0].name == "calibration"]
+    fit_tasks += [
+        _tasks(base, text, options, name, number)
+        for number, name in enumerate(("calibration_list", "calibration_chain"), len(histories))
+    ]
+    return fit_selection(reader, calibration, fit_tasks, lambda now, _: progress(done + now, total))
+
 
 def _histories(
     base: BaseModel, text: Sequence[Path], options: CalibrateOptions
 ) -> list[list[BenchTask]]:
     """Tasks by history: both families of wordings take turns."""
-    tokenizer = base.tokenizer.hf.backend_tokenizer
-    found: list[list[BenchTask]] = []
-    for number in range(options.histories):
-        family = ("calibration", "held_out")[number % 2]
-        found.append(
-            make_set(
-                "calibrate",
-                {family: FACT_TASKS[family]},
-                tokenizer,
-                Haystack(text),
-                [options.length],
-                options.questions,
-                shared=options.questions,
-                seed=options.seed + number,
-            )
-        )
-    return found
+    return [
+        _tasks(base, text, options, ("calibration", "held_out")[number % 2], number)
+        for number in range(options.histories)
+    ]
+
+
+def _tasks(
+    base: BaseModel, text: Sequence[Path], options: CalibrateOptions, name: str, number: int
+) -> list[BenchTask]:
+    """The questions about one history."""
+    return make_set(
+        "calibrate",
+        {name: FACT_TASKS[name]},
+        base.tokenizer.hf.backend_tokenizer,
+        Haystack(text),
+        [options.length],
+        options.questions,
+        shared=options.questions,
+        seed=options.seed + number,
+    )
 
 
 def _tokenized(base: BaseModel, text: str) -> tuple[U32, np.ndarray]:

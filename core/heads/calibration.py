@@ -30,7 +30,8 @@ class HeadsCalibration:
         chunk, left: tokens encoded by one pass, and the context read before them.
         margin: blocks that score at least this fraction of the best one are expanded.
         min_mass: a best block with less attention than this stands out from nothing.
-        max_blocks: most blocks that one question expands, neighbours not counted.
+        max_blocks: most blocks that one question expands, neighbours and hops not counted.
+        hops: times that what a selected block says becomes a query of its own.
         metrics: recall on the calibration's own held-out tasks, by name.
     """
 
@@ -44,6 +45,7 @@ class HeadsCalibration:
     margin: float = 0.3
     min_mass: float = 0.0
     max_blocks: int = 8
+    hops: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

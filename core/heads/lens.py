@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-import torch
 
-from megacontext.core.focus.actions import F32, Bools
+from megacontext.core.focus.actions import F32
 from megacontext.core.heads.history_keys import HistoryKeys
-from megacontext.core.heads.search import block_attention, pair_weights
-from megacontext.core.lenses.base import U32, LensNeeds, Observation, TreeView
+from megacontext.core.heads.lookup import Lookup, Match, Pair, look_up
+from megacontext.core.lenses.base import LensNeeds, Observation, TreeView
 from megacontext.core.lenses.blocks import pool_blocks, recency_prior
 from megacontext.traces.row import PAIR_DTYPE
 
 __all__ = ["HeadsLens", "Match", "Pair"]
 
-_MAX_QUESTION = 128
-"""Newest tokens of a question that ask; a longer one asks with its end."""
 _SINK_SCORE = 0.15
 """Of the first block, raw: the attention sink that a model was trained with goes last."""
 _SINK_HIDDEN = 0.6
@@ -27,44 +22,6 @@ _GIVE_WAY = -0.5
 _NEIGHBOUR = 0.9
 _NEAR_MISS = 0.05
 """A raw block with this fraction of the best block's attention resembles the answer."""
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One question token that met one token of a block.
-
-    Attributes:
-        query_token, block_token: positions in the history.
-        layer, head: which head of the model.
-        weight: share of that head's attention, in [0, 1].
-    """
-
-    query_token: int
-    block_token: int
-    layer: int
-    head: int
-    weight: float
-
-
-@dataclass(frozen=True)
-class Match:
-    """Why a block was selected: its score, its attention, and the strongest token pairs."""
-
-    block: int
-    score: float
-    attention: float
-    pairs: tuple[Pair, ...]
-
-
-@dataclass(frozen=True)
-class _Lookup:
-    """What one question found: strength F32[blocks] in [0, 1], selected bool[blocks]."""
-
-    n_tokens: int
-    question_tokens: int
-    strength: F32
-    selected: Bools
-    matches: tuple[Match, ...]
 
 
 class HeadsLens:
@@ -86,7 +43,7 @@ class HeadsLens:
     def __init__(self, keys: HistoryKeys) -> None:
         self.keys = keys
         self.encoder = keys.encoder
-        self._lookup: _Lookup | None = None
+        self._lookup: Lookup | None = None
 
     @property
     def matches(self) -> tuple[Match, ...]:
@@ -120,7 +77,7 @@ class HeadsLens:
         lookup = self._look_up(observation, observation.tree)
         return self._scores(scores, lookup, observation)
 
-    def _scores(self, prior: F32, lookup: _Lookup, observation: Observation) -> F32:
+    def _scores(self, prior: F32, lookup: Lookup, observation: Observation) -> F32:
         """Frontier scores F32[n] of a question."""
         closed = (observation.n_tokens - observation.tail_tokens) // observation.block_size
         blocks = np.zeros(closed, np.float32)
@@ -151,75 +108,11 @@ class HeadsLens:
         scores[near_miss | far] = _GIVE_WAY
         return scores
 
-    def _look_up(self, observation: Observation, tree: TreeView) -> _Lookup:
+    def _look_up(self, observation: Observation, tree: TreeView) -> Lookup:
         """The question's blocks; rounds of one refocus share them."""
         n_tokens, question = observation.n_tokens, observation.question_tokens
         latest = self._lookup
-        if latest is not None and (latest.n_tokens, latest.question_tokens) == (n_tokens, question):
-            return latest
-        size = observation.block_size
-        before = n_tokens - question
-        asking = min(question, _MAX_QUESTION)
-        calibration = self.encoder.calibration
-        known = before // size
-        if known < 2:
-            return _Lookup(n_tokens, question, np.zeros(0, np.float32), np.zeros(0, bool), ())
-
-        # Keys of the history before the question, queries of the question after its context.
-        pieces = self.keys.pieces(tree.tokens, before, known * size)
-        start = max(0, n_tokens - asking - calibration.left)
-        read: U32 = np.asarray(tree.tokens(start, n_tokens))
-        queries = self.encoder.queries(read, n_tokens - asking - start)
-        attention_hb = block_attention(self.encoder, queries, pieces, size)
-        strength, selected, mass = _select(attention_hb, calibration.margin, calibration.max_blocks)
-        if mass < calibration.min_mass:
-            selected[:] = False
-
-        matches = self._explain(queries, pieces, strength, selected, attention_hb, n_tokens, size)
-        self._lookup = _Lookup(n_tokens, question, strength, selected, matches)
-        return self._lookup
-
-    def _explain(
-        self,
-        queries: torch.Tensor,
-        pieces: list[torch.Tensor],
-        strength: F32,
-        selected: Bools,
-        attention_hb: torch.Tensor,
-        n_tokens: int,
-        size: int,
-    ) -> tuple[Match, ...]:
-        """The selected blocks with the token pairs that most of their attention comes from."""
-        order = np.flatnonzero(selected)
-        order = order[np.argsort(-strength[order], kind="stable")]
-        total = attention_hb.mean(0)
-        matches = []
-        for block in order.tolist():
-            at, piece = block * size, pieces[0]
-            if at >= len(pieces[0]):
-                at, piece = at - len(pieces[0]), pieces[1]
-            weights_hqk = pair_weights(self.encoder, queries, piece[at : at + size])
-            weights_hqk *= attention_hb[:, block, None, None] / queries.shape[1]
-            top = weights_hqk.flatten().topk(min(8, weights_hqk.numel()))
-            pairs = []
-            for weight, place in zip(top.values.tolist(), top.indices.tolist(), strict=True):
-                head, query, token = np.unravel_index(place, weights_hqk.shape)
-                layer, number = self.encoder.calibration.heads[head]
-                first = n_tokens - queries.shape[1]
-                pairs.append(
-                    Pair(int(first + query), int(block * size + token), layer, number, weight)
-                )
-            matches.append(Match(block, float(strength[block]), float(total[block]), tuple(pairs)))
-        return tuple(matches)
-
-
-def _select(attention_hb: torch.Tensor, margin: float, most: int) -> tuple[F32, Bools, float]:
-    """Strength of every block, which are selected, and the best block's mean attention."""
-    highest = attention_hb.amax(1, keepdim=True).clamp(min=1e-12)
-    strength_b = (attention_hb / highest).mean(0)
-    strength: F32 = strength_b.cpu().numpy()
-    best = int(strength.argmax())
-    order = np.argsort(-strength, kind="stable")[:most]
-    selected = np.zeros(len(strength), bool)
-    selected[order[strength[order] >= margin * strength[best]]] = True
-    return strength, selected, float(attention_hb[:, best].mean())
+        if latest is None or (latest.n_tokens, latest.question_tokens) != (n_tokens, question):
+            latest = look_up(self.keys, tree.tokens, n_tokens, question, observation.block_size)
+            self._lookup = latest
+        return latest

@@ -6,6 +6,8 @@ and block is kept, so a million tokens need tens of megabytes beside the keys th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,12 @@ _PIECE_TOKENS = {"cpu": 32_768, "cuda": 1 << 20}
 
 
 def block_attention(
-    encoder: HeadEncoder, queries: Tensor, keys: list[Tensor], block_size: int
+    encoder: HeadEncoder,
+    queries: Tensor,
+    keys: list[Tensor],
+    block_size: int,
+    weights: Tensor | None = None,
+    excluded: Sequence[int] = (),
 ) -> Tensor:
     """Attention of each head to each block, averaged over the queries: F32[heads, blocks].
 
@@ -27,6 +34,8 @@ def block_attention(
         queries: F32[heads, q, D], as :meth:`HeadEncoder.queries` gives them.
         keys: int8 [t, H * D] pieces of the history in order, whole blocks each.
         block_size: tokens of a block.
+        weights: F32[q] of the queries, sum 1; None: all alike.
+        excluded: further blocks that the softmax leaves out.
     """
     parts: list[Tensor] = []
     index, dim = encoder.key_index(), queries.shape[-1]
@@ -36,8 +45,11 @@ def block_attention(
             part = piece[start : start + step].to(queries.device)
             parts.append(_block_logsumexp(queries, part, index, dim, block_size))
     logsumexp_hqb = torch.cat(parts, dim=-1)
-    logsumexp_hqb[..., 0] = -torch.inf
-    return logsumexp_hqb.softmax(-1).mean(1)
+    logsumexp_hqb[..., [0, *excluded]] = -torch.inf
+    attention_hqb = logsumexp_hqb.softmax(-1)
+    if weights is None:
+        return attention_hqb.mean(1)
+    return torch.einsum("hqb,q->hb", attention_hqb, weights)
 
 
 def _block_logsumexp(

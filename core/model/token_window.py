@@ -20,6 +20,10 @@ __all__ = ["TokenWindow"]
 class TokenWindow(Protocol):
     """What follows a working context; see :class:`~megacontext.core.model.window.KVWindow`."""
 
+    def __len__(self) -> int:
+        """Rows in use."""
+        ...
+
     @property
     def w_max(self) -> int:
         """Budget in rows."""

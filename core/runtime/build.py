@@ -102,7 +102,7 @@ def build_parts(
     encoder = None
     if config.lens.kind == "heads" and lens is None:
         try:
-            encoder = head_encoder(base, config.lens.path, calibrating)
+            encoder = head_encoder(base, config.lens, calibrating)
         except ModelError as error:
             if not is_auto:
                 raise

@@ -12,15 +12,42 @@ from megacontext.core.config import TraceConfig
 from megacontext.core.model.base import BaseModel
 from megacontext.traces.errors import ModelError
 
-__all__ = ["DeltaNLL", "check_nll", "full_history_nll", "token_nll"]
+__all__ = ["DeltaNLL", "PendingNLL", "check_nll", "full_history_nll", "token_nll"]
 
 
 def token_nll(logits_TV: Tensor, tokens: np.ndarray) -> np.ndarray:
     """NLL in nats of each token (uint32 [T]) under the logits [T, V] that came before it."""
-    target = torch.from_numpy(tokens.astype(np.int64)).to(logits_TV.device)
-    loss = torch.nn.functional.cross_entropy(logits_TV.float(), target, reduction="none")
-    nll: np.ndarray = loss.cpu().numpy().astype(np.float32)
-    return nll
+    return PendingNLL(logits_TV, tokens).wait()
+
+
+class PendingNLL:
+    """NLL of tokens on its way to the host.
+
+    What a GPU is given afterwards does not delay it: the host waits for this copy alone.
+
+    Args:
+        logits_TV: [T, V], those that came before each token.
+        tokens: uint32 [T].
+    """
+
+    def __init__(self, logits_TV: Tensor, tokens: np.ndarray) -> None:
+        target = torch.from_numpy(tokens.astype(np.int64)).to(logits_TV.device)
+        loss = torch.nn.functional.cross_entropy(logits_TV.float(), target, reduction="none")
+        self._copied: torch.cuda.Event | None = None
+        if loss.is_cuda:
+            self._nll = torch.empty(loss.shape, dtype=torch.float32, pin_memory=True)
+            self._nll.copy_(loss, non_blocking=True)
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._copied.record()
+        else:
+            self._nll = loss
+
+    def wait(self) -> np.ndarray:
+        """NLL float32 [T] in nats."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        nll: np.ndarray = self._nll.numpy().astype(np.float32)
+        return nll
 
 
 def check_nll(base: BaseModel, nll: np.ndarray, position: int) -> None:

@@ -18,7 +18,7 @@ from megacontext.core.runtime.pretrained import resolve_kinds, weights_id
 from megacontext.traces.errors import TraceError
 from megacontext.traces.reader import TraceReader
 from megacontext.traces.row import TraceRow
-from megacontext.traces.schema import Trigger
+from megacontext.traces.schema import Phase, Trigger
 
 __all__ = ["Resumed", "restore"]
 
@@ -41,7 +41,8 @@ class Resumed:
     ``rows`` whole rows of its trace; the history that its source gave, uint32 [n], and the
     positions of these tokens, int64 [n]; the limits that were in force, if any were changed; the
     length of the history at the last question or turn end; the NLL of the newest tokens of the
-    history as the model saw them, float32 [t] in nats.
+    history as the model saw them, float32 [t] in nats; the frontier I8[n] that the window held
+    while the last row's edit waited (``focus.lag``), or None where it did not wait.
     """
 
     rows: int = 0
@@ -50,6 +51,7 @@ class Resumed:
     source_history: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint32))
     positions: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     nll: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
+    waiting_levels: np.ndarray | None = None
 
 
 def restore(parts: EngineParts, trace: Path) -> Resumed:
@@ -88,7 +90,21 @@ def restore(parts: EngineParts, trace: Path) -> Resumed:
     asked = [row.history_tokens for row in rows if Trigger(row.trigger) in USER_TRIGGERS]
     last_question_at = asked[-1] if asked else None
     places = began + np.flatnonzero(keep)
-    return Resumed(len(rows), focus, last_question_at, tokens[keep], places, nll)
+    return Resumed(
+        len(rows),
+        focus,
+        last_question_at,
+        tokens[keep],
+        places,
+        nll,
+        _waiting_levels(focus, [row for row in rows if row.step == last.step]),
+    )
+
+
+def _waiting_levels(focus: FocusConfig, step: list[TraceRow]) -> np.ndarray | None:
+    """The frontier before the last refocus, of rows ``step``, if its edit waited."""
+    waits = Trigger(step[0].trigger) == Trigger.BLOCK_CLOSED and step[0].phase == Phase.DECODE
+    return step[0].levels if focus.lag and waits else None
 
 
 def _typed(rows: list[TraceRow]) -> list[tuple[int, int]]:

@@ -113,6 +113,8 @@ class Session:
         """Continue an interrupted run: its limits, its last question and its newest NLL."""
         self.focus_config = resumed.focus or self.parts.config.focus
         self.last_question_at = resumed.last_question_at
+        if resumed.waiting_levels is not None:
+            self._reader.hold(resumed.waiting_levels, self.focus_config.lag)
         self.warm_up(resumed.nll)
 
     def warm_up(self, nll: F32 | None = None) -> None:
@@ -122,7 +124,7 @@ class Session:
             nll: float32 [t] in nats, of its newest tokens as the model saw them, if known.
         """
         if self.context.n_tokens:
-            self._reader.sync(postpone=False)
+            self._reader.start()
             self._observer.warm_up(np.empty(0, np.float32) if nll is None else nll)
 
     def flush(self) -> None:
@@ -144,7 +146,7 @@ class Session:
         """
         self._enter(Phase.INGEST)
         if is_question:
-            self._reader.catch_up()
+            self._reader.settle()
         else:
             self._reader.expect_text()
         rules: list[TriggerRule] = [self._question_mark]
@@ -310,8 +312,8 @@ class Session:
 
         # The KV window follows the frontier, once.
         began = time.perf_counter()
-        reread = self.config.kv.reread if is_user else 0
-        sync = self._reader.sync(reread=reread, more_text=trigger == Trigger.BULK)
+        lag = self.focus_config.lag if self.phase == Phase.DECODE else 0
+        sync = self._reader.follow(trigger, lag, self.config.kv.reread if is_user else 0)
         self.sink.timings.kv += (time.perf_counter() - began) * 1e6
 
         # Record.

@@ -51,6 +51,9 @@ class LazyKVWindow:
         self.waits = False
         self.gists: GistOverride | None = None
 
+    def __len__(self) -> int:
+        return len(self._window)
+
     @property
     def w_max(self) -> int:
         """See :class:`~megacontext.core.model.token_window.TokenWindow`."""

@@ -29,8 +29,9 @@ class Overhead:
 
     ``ratio`` is the median over cycles of one block each, with its interval; ``token_ms`` the
     median time of a decoded token, ``refocus_ms`` of a refocus with its block's gist. The token
-    that closes a block is none to measure by: on a second core its gist is made beside it. All
-    that this token takes beyond the others counts as refocusing.
+    that closes a block is none to measure by: on a second core its gist is made beside it. Nor is
+    the one with which an edit that waited is computed (``focus.lag``). All that these tokens take
+    beyond the others counts as refocusing.
     """
 
     cycles: int
@@ -79,11 +80,12 @@ def overhead_of(config: Config, cycles: int) -> Overhead:
         closed = False
         while not closed:
             watch.seconds, gists = 0.0, sink.timings.gist
+            follows_edit = context.tail_tokens == config.focus.lag > 0
             started = _now(workspace.base.device)
             session.decode(1)
             took = _now(workspace.base.device) - started
             closed = context.tail_tokens == 0
-            if not closed:
+            if not closed and not follows_edit:
                 others.append(took - watch.seconds - (sink.timings.gist - gists) / 1e6)
         whole.append(_now(workspace.base.device) - began)
         plain.append(float(np.mean(others)) * size)

@@ -65,6 +65,8 @@ NOT_RUN = {
     "allocator.path": "a checkpoint of a learned policy",
     "gist.products": "a GistNet",
     "lens.path": "a LensNet or a calibration of heads",
+    "lens.margin": "a model whose heads look things up",
+    "lens.hops": "a model whose heads look things up",
 }
 """Keys that only a trained part reads, and which."""
 
@@ -141,6 +143,8 @@ def other_value(field):
     legal = legal_of(field)
     if legal.choices:
         return next(choice for choice in legal.choices if choice != field.default)
+    if field.default is None and legal.high is not None:
+        return legal.high
     return field.default * 2 if field.default else "other"
 
 

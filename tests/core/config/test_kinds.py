@@ -21,8 +21,8 @@ CASES = [
 def other_value(section, key):
     """A legal value that is not the default."""
     default = getattr(getattr(Config(), section), key)
-    if key == "path":
-        return "runs/some.tree"
+    if default is None:
+        return {"path": "runs/some.tree", "margin": 0.5, "hops": 2}[key]
     return "auto" if default == "float32" else default * 2
 
 

@@ -84,3 +84,17 @@ def test_results_outlive_the_next_step(cuda_model):
     kept = first.logits.clone()
     window.decode(5)
     assert torch.equal(first.logits, kept)
+
+
+def test_the_nll_of_a_token_is_of_the_logits_at_its_launch():
+    from megacontext.core.runtime.nll import PendingNLL
+
+    torch.manual_seed(0)
+    logits = torch.randn(3, 50_000, device="cuda")
+    tokens = np.array([7, 11, 49_999], np.uint32)
+    expected = torch.nn.functional.cross_entropy(
+        logits.cpu(), torch.tensor(tokens.astype(np.int64)), reduction="none"
+    )
+    pending = PendingNLL(logits, tokens)
+    logits.zero_()  # as a replayed graph writes the next ones
+    np.testing.assert_allclose(pending.wait(), expected, rtol=1e-5)
