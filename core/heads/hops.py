@@ -88,7 +88,7 @@ def follow_blocks(
                 continue
             strength = min(1.0, mass) * source.strength
             best[block] = Source(block, strength, mass, queries, start, attention_hb[:, block])
-    return sorted(best.values(), key=lambda found: (-found.attention, found.block))
+    return sorted(best.values(), key=lambda source: (-source.attention, source.block))
 
 
 def _attended(
