@@ -31,7 +31,7 @@ CHANGE_DTYPE = np.dtype(
 )
 """One applied action, or (``applied`` False) one candidate that was turned down."""
 _LISTS = ("new_nll", "levels", "actions", "rejected")
-_SCALARS = ("tail_tokens", "budget_used")
+_SCALARS = ("step", "tail_tokens", "budget_used")
 _COLUMNS = (*_SCALARS, *_LISTS)
 GROUP = 32
 """Batches read at a time."""
@@ -44,7 +44,8 @@ class Vitals:
 
     Attributes:
         nll: mean NLL of the row's new tokens, nats.
-        swap: voluntary actions per raw block of the scored frontier.
+        swap: voluntary actions of the refocus up to and with this round, per raw block of the
+            frontier that its first round scored; so its last round has the refocus's swap rate.
         residency: share of the scored frontier's nodes that are still there after the actions.
         voluntary: actions that were not forced.
         refused: candidates that were turned down.
@@ -79,6 +80,7 @@ class VitalsScan:
         self._batches = 0
         self._parts: list[Vitals] = []
         self._built = Vitals.empty()
+        self._open = _Refocus()
 
     @property
     def complete(self) -> bool:
@@ -110,6 +112,7 @@ class VitalsScan:
                 self._parts.append(self._of(start, pa.Table.from_batches(run)))
             start, run = self._reader.first_row(number + 1), []
             self._parts.append(_missing(start - first))
+            self._open = _Refocus()
         if run:
             self._parts.append(self._of(start, pa.Table.from_batches(run)))
 
@@ -145,12 +148,39 @@ class VitalsScan:
         with np.errstate(divide="ignore", invalid="ignore"):
             return Vitals(
                 _means(*lists["new_nll"]),
-                np.where(raw > 0, voluntary / raw, np.nan).astype(np.float32),
+                self._swap_rates(scalars["step"], raw, voluntary),
                 residency_of(nodes, of_row, actions, self._block_size),
                 voluntary,
                 np.diff(bounds).astype(np.int32),
                 changes_of(first, (of_row, actions), (refused_in, refusals)),
             )
+
+    def _swap_rates(self, steps: np.ndarray, raw: np.ndarray, voluntary: np.ndarray) -> np.ndarray:
+        """F32[rows] from each row's step, raw blocks and voluntary actions."""
+        if not len(steps):
+            return np.empty(0, np.float32)
+        first = np.concatenate([[True], np.diff(steps) != 0])
+        place = np.maximum.accumulate(np.where(first, np.arange(len(steps)), 0))
+        total = np.cumsum(voluntary)
+        done = total - (total - voluntary)[place]
+        blocks = raw[place]
+
+        # Rounds of a refocus that began in rows read before.
+        goes_on = (steps == self._open.step) & (place == 0)
+        done = done + np.where(goes_on, self._open.voluntary, 0)
+        blocks = np.where(goes_on, self._open.raw_blocks, blocks)
+        self._open = _Refocus(int(steps[-1]), int(blocks[-1]), int(done[-1]))
+        rates: np.ndarray = np.where(blocks > 0, done / np.maximum(blocks, 1), np.nan)
+        return rates.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class _Refocus:
+    """The refocus of the newest row read, which later rounds may go on with."""
+
+    step: int = -1
+    raw_blocks: int = 0
+    voluntary: int = 0
 
 
 _NAMES = tuple(Vitals.__dataclass_fields__)

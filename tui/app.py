@@ -22,7 +22,7 @@ from megacontext.tui.screens import HelpScreen, HintScreen, PromptScreen
 from megacontext.tui.sources.source import Source
 from megacontext.tui.state.frame import Frame
 from megacontext.tui.state.goto import GOTO_HELP, go_to
-from megacontext.tui.state.viewer import Session
+from megacontext.tui.state.viewer import ViewerState
 from megacontext.tui.themes import PALETTES, THEMES
 from megacontext.tui.widgets import (
     ActionsPane,
@@ -45,6 +45,8 @@ from megacontext.tui.widgets.shared import HistoryPane
 __all__ = ["InspectorApp"]
 
 TICKS_PER_S = 10
+READING_REDRAW_S = 0.3
+"""Between pictures of an overview whose lanes are still being read."""
 
 
 class BaseScreen(Screen[None]):
@@ -79,7 +81,13 @@ class InspectorApp(EngineApp):
         (105, "-medium"),
         (165, "-wide"),
     ]
-    VERTICAL_BREAKPOINTS = [(0, "-low"), (18, "-short"), (34, "-high"), (50, "-tall")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [  # noqa: RUF012
+        (0, "-slit"),
+        (11, "-low"),
+        (18, "-short"),
+        (34, "-high"),
+        (50, "-tall"),
+    ]
     BOXES: ClassVar[dict[str, tuple[int, ...]]] = {"left": (1, 2, 3, 4), "right": (5, 6, 8)}
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(c.key, f"run('{c.id}')", FOOTER.get(c.id, c.help), show=c.id in FOOTER, id=c.id,
@@ -103,7 +111,7 @@ class InspectorApp(EngineApp):
             self.register_theme(known)
         self.theme = theme
         self.source = source
-        self._session = Session(source, clock, unhurried=unhurried)
+        self._session = ViewerState(source, clock, unhurried=unhurried)
         self.session.notice = notice
         self._hint = hint
         self._ticking = ticking
@@ -114,7 +122,7 @@ class InspectorApp(EngineApp):
         return BaseScreen(id="_default")
 
     @property
-    def session(self) -> Session:
+    def session(self) -> ViewerState:
         """The viewer's state."""
         return self._session
 
@@ -135,7 +143,7 @@ class InspectorApp(EngineApp):
         yield StoryLine()
         yield OverviewPane()
         yield Scrubber()
-        yield Footer(compact=True, show_command_palette=False)
+        yield Footer(compact=True)
 
     def on_mount(self) -> None:
         self.redraw()
@@ -143,6 +151,9 @@ class InspectorApp(EngineApp):
             self.push_screen(HintScreen())
         if self._ticking:
             self.set_interval(1 / TICKS_PER_S, self._timer)
+            if not self.source.status().growing and not self.COMPARES:
+                self.session.reads_ahead = True
+                self._read_ahead(time.monotonic())
 
     def on_resize(self) -> None:
         self.call_after_refresh(self.redraw)
@@ -179,6 +190,19 @@ class InspectorApp(EngineApp):
         if changed or not (self.shown.trail.complete and self.shown.log.complete):
             self.redraw()
 
+    def _read_ahead(self, drawn: float) -> None:
+        """Read the lanes of a finished run in short slices; keys are handled between them."""
+        if not self.laid_out:
+            return
+        known = self.session.read_ahead()
+        if known or time.monotonic() - drawn > READING_REDRAW_S:
+            self.redraw()
+            drawn = time.monotonic()
+        if known:
+            self.session.reads_ahead = False
+        else:
+            self.set_timer(0.001, lambda: self._read_ahead(drawn))
+
     def redraw(self) -> None:
         """Build the frame of this moment and hand it to every pane."""
         if not self.laid_out:
@@ -194,6 +218,7 @@ class InspectorApp(EngineApp):
     def _arrange(self, frame: Frame, before: Frame | None) -> None:
         """Which panes are on screen: all, or the maximized one; log, inspector or both."""
         base = self.screen_stack[0]
+        base.set_class(18 <= self.size.height < 23, "-squat")
         chosen = frame.view.maximized
         both = self.session.explaining = self.size.height >= 50
         for pane in base.query("#body Pane").results(Pane):
@@ -239,7 +264,10 @@ class InspectorApp(EngineApp):
     def _available(self, command: Command) -> bool:
         if command.diff and not self.COMPARES:
             return False
-        return not command.live or self.source.status().controllable
+        status = self.source.status()
+        if command.growing and not status.growing:
+            return False
+        return not command.live or status.controllable
 
     def to_difference(self, direction: int) -> None:
         """For the view of two runs."""
@@ -261,7 +289,11 @@ class InspectorApp(EngineApp):
         return lambda: self.action_run(name)
 
     async def action_quit(self) -> None:
-        """ctrl+q and ctrl+c leave the way q does."""
+        """ctrl+q leaves the way q does."""
+        self.action_run("quit")
+
+    def action_help_quit(self) -> None:
+        """ctrl+c, too."""
         self.action_run("quit")
 
     def back_out(self) -> None:
@@ -330,6 +362,10 @@ class InspectorApp(EngineApp):
 
     def on_text_pane_scrolled(self, message: TextPane.Scrolled) -> None:
         self.session.scroll_text(message.lines)
+        self.redraw()
+
+    def on_text_pane_word_picked(self, message: TextPane.WordPicked) -> None:
+        self.session.search(message.word)
         self.redraw()
 
     def on_time_pane_sought(self, message: TimePane.Sought) -> None:

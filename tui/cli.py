@@ -185,10 +185,15 @@ class _UsageError(Protocol):
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 
 
+_COMMANDS = ("live", "replay", "diff", "serve")
+
+
 def _command(error: Exception) -> str:
     """The command whose usage was wrong, as it is typed."""
     context = getattr(error, "ctx", None)
     path = str(getattr(context, "command_path", "") or "mc-tui")
+    if path == "mc-tui" and sys.argv[1:2] and sys.argv[1] in _COMMANDS:
+        return f"mc-tui {sys.argv[1]}"  # typer gives no context with a missing value
     return path if path.startswith("mc-tui") else "mc-tui"
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from megacontext.tui.state.playback import Playback
 from megacontext.tui.state.view import ViewState
-from megacontext.tui.state.viewer import Session
+from megacontext.tui.state.viewer import ViewerState
 
 __all__ = ["BY_ID", "COMMANDS", "FOOTER", "Command", "Viewer", "key_label"]
 
@@ -17,7 +17,7 @@ class Viewer(Protocol):
     """What commands act on: the app."""
 
     @property
-    def session(self) -> Session: ...
+    def session(self) -> ViewerState: ...
 
     def ask_search(self) -> None: ...
 
@@ -74,6 +74,7 @@ class Command:
         action: what runs.
         live: needs an engine that listens.
         diff: needs two runs.
+        growing: needs a run that still grows.
     """
 
     id: str
@@ -83,6 +84,7 @@ class Command:
     action: Callable[[Viewer], None]
     live: bool = False
     diff: bool = False
+    growing: bool = False
 
 
 _KEY_LABELS = {
@@ -146,7 +148,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("home", "home", "first step", TIME, _play(Playback.home)),
     Command("end", "end", "newest step, and follow it", TIME, _play(Playback.end)),
     Command("follow", "t", "follow the newest step, or let go", TIME,
-            _play(Playback.toggle_follow)),
+            _play(Playback.toggle_follow), growing=True),
     Command("slower", "less_than_sign", "slower", TIME, _play(Playback.slower)),
     Command("faster", "greater_than_sign", "faster", TIME, _play(Playback.faster)),
     Command("previous_action", "comma", "previous action (on the selection, if any)", FIND,
@@ -256,6 +258,7 @@ FOOTER: dict[str, str] = {
     "next_marker": "marker",
     "focus": "focus",
     "drill": "drill",
+    "back_out": "back",
     "extremes": "worst",
     "search": "find",
     "copy": "copy",

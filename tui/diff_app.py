@@ -14,7 +14,7 @@ from textual.widgets import Footer
 from megacontext.tui.app import InspectorApp
 from megacontext.tui.palette import Role
 from megacontext.tui.render.canvas import BOLD, Canvas
-from megacontext.tui.render.difference import Apart, draw_difference
+from megacontext.tui.render.difference import RunDifferences, draw_difference
 from megacontext.tui.sources.source import Source
 from megacontext.tui.state.frame import Frame
 from megacontext.tui.state.run_comparison import (
@@ -23,7 +23,7 @@ from megacontext.tui.state.run_comparison import (
     same_moment,
     texts_part_at,
 )
-from megacontext.tui.state.viewer import Session
+from megacontext.tui.state.viewer import ViewerState
 from megacontext.tui.widgets import (
     ActionsPane,
     BudgetPane,
@@ -35,6 +35,7 @@ from megacontext.tui.widgets import (
     StoryLine,
     TextPane,
     TitleLine,
+    TwoRunsPane,
     WaterfallPane,
 )
 
@@ -54,7 +55,7 @@ class DifferencePane(Pane):
         super().__init__()
         self.leader = "A"
         self.other: Frame | None = None
-        self.apart = Apart()
+        self.apart = RunDifferences()
 
     def headings(self, frame: Frame) -> tuple[str, ...]:
         said = "Difference: who sees which part finer"
@@ -121,7 +122,7 @@ class DiffApp(InspectorApp):
     ) -> None:
         longer = first if first.num_tokens >= second.num_tokens else second
         super().__init__(longer, clock=clock, ticking=ticking, theme=theme, unhurried=unhurried)
-        other = Session(second if longer is first else first, clock, unhurried=unhurried)
+        other = ViewerState(second if longer is first else first, clock, unhurried=unhurried)
         self.sessions = (self.session, other) if longer is first else (other, self.session)
         self._configs = config_differences(*(each.source.info for each in self.sessions))
         self._parted: int | None = None
@@ -133,8 +134,9 @@ class DiffApp(InspectorApp):
             yield _Side("right", "B")
         yield DifferencePane()
         yield StoryLine()
+        yield TwoRunsPane()
         yield Scrubber()
-        yield Footer(compact=True, show_command_palette=False)
+        yield Footer(compact=True)
 
     @property
     def leader(self) -> str:
@@ -142,11 +144,11 @@ class DiffApp(InspectorApp):
         return "A" if self.session is self.sessions[0] else "B"
 
     @property
-    def follower(self) -> Session:
+    def follower(self) -> ViewerState:
         """The session that is brought to the leader's moment."""
         return self.sessions[1 if self.leader == "A" else 0]
 
-    def _apart(self) -> Apart:
+    def _apart(self) -> RunDifferences:
         """Where the texts part, looked for once over what both have, and how the configs differ."""
         common = min(each.source.num_tokens for each in self.sessions)
         if self._parted is None and common > self._compared:
@@ -158,7 +160,7 @@ class DiffApp(InspectorApp):
             for letter, each in zip("AB", self.sessions, strict=True)
             if each.source.num_tokens < self.session.history
         }
-        return Apart(self._parted, tuple(self._configs), ended)
+        return RunDifferences(self._parted, tuple(self._configs), ended)
 
     def swap_leader(self) -> None:
         """Let keys and the story be about the other run, from the same moment on."""
@@ -183,6 +185,12 @@ class DiffApp(InspectorApp):
             what = "later" if direction > 0 else "earlier"
             self.session.notice = f"No {what} difference up to here; the same key looks further."
 
+    def tick(self) -> None:
+        super().tick()
+        source = self.follower.source
+        if source.vitals().num_rows < source.num_rows:
+            self.redraw()  # which lets the follower read on
+
     def redraw(self) -> None:
         """Bring the other side to the same history, then draw both."""
         if not self.laid_out:
@@ -203,11 +211,14 @@ class DiffApp(InspectorApp):
         difference.apart = self._apart()
         difference.show(pair[0])
         base.query_one(StoryLine).show(frame)
+        overview = base.query_one(TwoRunsPane)
+        overview.other, overview.letters = other, ("A", "B") if self.leader == "A" else ("B", "A")
+        overview.show(frame)
         base.query_one(Scrubber).show(frame)
         if before is None or before.status != frame.status:
             self.refresh_bindings()
 
-    def _align(self, follower: Session) -> None:
+    def _align(self, follower: ViewerState) -> None:
         """Seek the other run to where it had read the same tokens, and to the same round there."""
         follower.source.refresh()
         place = same_moment(

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 from megacontext.tui.screens import ChoiceScreen, ConversationScreen, KnobsScreen, PromptScreen
 from megacontext.tui.sources.source import Control, Source
-from megacontext.tui.tools_app import DeskApp
+from megacontext.tui.tools_app import ToolsApp
 from megacontext.tui.widgets import ConversationPane
 
 __all__ = ["EngineApp"]
 
 
-class EngineApp(DeskApp):
+class EngineApp(ToolsApp):
     """Commands that need an engine that listens; the app proper adds panes and time."""
 
     source: Source

@@ -20,7 +20,7 @@ from megacontext.tui.render.run_picture import run_picture
 from megacontext.tui.state.action_log import LINES
 from megacontext.tui.state.frame import Frame
 from megacontext.tui.state.goto import parse_place
-from megacontext.tui.state.viewer import Session
+from megacontext.tui.state.viewer import ViewerState
 
 __all__ = ["COPIES", "command_of", "copy_text", "free_path", "open_at", "system_clipboard", "write"]
 
@@ -34,7 +34,7 @@ COPIES: dict[str, str] = {
 CLIPBOARDS = (("wl-copy",), ("pbcopy",), ("xclip", "-selection", "clipboard"), ("clip.exe",))
 
 
-def copy_text(session: Session, what: str) -> str:
+def copy_text(session: ViewerState, what: str) -> str:
     """The text that ``what``, a key of ``COPIES``, stands for; "" where there is none."""
     frame = session.frame()
     if what == "s":
@@ -61,7 +61,7 @@ def _table(frame: Frame) -> str:
     return "\n".join(lines)
 
 
-def command_of(session: Session) -> str:
+def command_of(session: ViewerState) -> str:
     """``mc-tui replay TRACE --at STEP[.ROUND][:NODE]`` of what is on screen."""
     row, path = session.row, session.source.path
     trace = shlex.quote(str(path)) if path is not None else session.info.name
@@ -72,7 +72,7 @@ def command_of(session: Session) -> str:
     return f"mc-tui replay {trace} --at {row.step}{within}{node}"
 
 
-def open_at(session: Session, place: str) -> None:
+def open_at(session: ViewerState, place: str) -> None:
     """Go to ``STEP[.ROUND][:NODE]``.
 
     Raises:
@@ -132,7 +132,7 @@ def free_path(folder: Path, stem: str, suffix: str) -> Path:
     return path
 
 
-def write(session: Session, kind: str, folder: Path) -> Path:
+def write(session: ViewerState, kind: str, folder: Path) -> Path:
     """Write the run's figures ("csv"), its rows ("parquet") or its picture ("png").
 
     Raises:
@@ -163,7 +163,7 @@ def write(session: Session, kind: str, folder: Path) -> Path:
     return path
 
 
-def _csv(session: Session, path: Path) -> None:
+def _csv(session: ViewerState, path: Path) -> None:
     """One line per row of the trace: what the overview's lanes show."""
     session.source.read_vitals(lambda: False)
     run = session.run()

@@ -15,17 +15,17 @@ from megacontext.tui.screens import ChoiceScreen, PromptScreen
 from megacontext.tui.share import COPIES, copy_text, free_path, system_clipboard, write
 from megacontext.tui.state.action_lines import FILTER_HELP
 from megacontext.tui.state.find import EVENTS, EXTREMES, find, find_again
-from megacontext.tui.state.viewer import Session
+from megacontext.tui.state.viewer import ViewerState
 from megacontext.tui.widgets import ActionsPane, Pane
 
-__all__ = ["DeskApp"]
+__all__ = ["ToolsApp"]
 
 
-class DeskApp(App[str]):
+class ToolsApp(App[str]):
     """Commands that need dialogs, the clipboard or files; the app proper adds panes and time."""
 
     @property
-    def session(self) -> Session:
+    def session(self) -> ViewerState:
         """The viewer's state."""
         raise NotImplementedError
 

@@ -168,16 +168,22 @@ def bench(
         "machine": _machine(place),
         "w_max": SHAPES[name].w_max,
     }
+
+    # Spliced windows over histories of several lengths.
     result["parameters"] = sum(p.numel() for p in base.module.parameters())
     for history in SHAPES[name].histories:
         progress(f"splice, history of {history} tokens")
         result[f"splice_{history}"] = _measure(base, SHAPES[name], history, "splice", cycles, seed)
         progress(str(result[f"splice_{history}"]))
+
+    # The exact window and the transformers forward, to compare with.
     shortest, longest = min(SHAPES[name].histories), max(SHAPES[name].histories)
     progress("exact")
     result["exact"] = _measure(base, SHAPES[name], shortest, "exact", exact_cycles, seed)
     progress("transformers forward")
     result["hf_token_ms"] = _eager(base, SHAPES[name], shortest, eager_tokens, seed)
+
+    # The ratios of the targets.
     splice = {h: result[f"splice_{h}"] for h in SHAPES[name].histories}
     result["token_ms"] = splice[shortest]["token_ms"]
     result["overhead"] = max(s["overhead"] for s in splice.values())
@@ -208,6 +214,8 @@ def _random_model(shape: _Shape, device: torch.device) -> BaseModel:
         bos_token_id=1,
         eos_token_id=2,
     )
+
+    # Made on the device in its type: in float32 on the host it would need four times the memory.
     torch.manual_seed(0)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     before = torch.get_default_dtype()
@@ -228,6 +236,8 @@ def _measure(
     window = KVWindow(base, shape.w_max, mode)
     window.sync(history.layout(), history.vectors, history.tokens)
     decode_ms, sync_ms, rows = [], [], []
+
+    # A block of tokens, then the edit behind it.
     for cycle in range(cycles + 2):
         decoding, _ = _timed(partial(_decode, window, _BLOCK), base.device)
         history.close_block()
@@ -238,6 +248,8 @@ def _measure(
             decode_ms.append(decoding / _BLOCK)
             sync_ms.append(following)
             rows.append(stats.rows)
+
+    # Medians of the cycles that count.
     token, refocus = median(decode_ms), median(sync_ms)
     return {
         "runner": window.runner.describe(),

@@ -68,6 +68,8 @@ def _measure(focus: Focus, scores: str, seed: int, refocuses: int) -> dict[str, 
         focus.append(BLOCK_SIZE)
         focus.begin(Trigger.BLOCK_CLOSED)
         first = len(rounds)
+
+        # Only the round is timed, not the making of its scores.
         for given in _scores(focus, scores, seed, step):
             wall_ns, cpu_ns = time.perf_counter_ns(), time.thread_time_ns()
             result = focus.round(given)
@@ -77,6 +79,8 @@ def _measure(focus: Focus, scores: str, seed: int, refocuses: int) -> dict[str, 
                 break
         wall, cpu = zip(*rounds[first:], strict=True)
         totals.append((sum(wall), sum(cpu)))
+
+    # Percentiles of rounds and of whole refocuses, by both clocks.
     report = {"rounds_per_refocus": len(rounds) / len(totals)}
     for name, times in (("round", rounds), ("refocus", totals)):
         for clock, column in zip(("", "_cpu"), zip(*times, strict=True), strict=True):

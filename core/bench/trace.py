@@ -65,6 +65,8 @@ def rows_of(entries: int) -> list[TraceRow]:
         actions["level"], actions["index"] = 1, random.integers(0, entries, 6)
         rejected = np.zeros(16, REJECTED_DTYPE)
         rejected["level"], rejected["index"] = 1, random.integers(0, entries, 16)
+
+        # One block of text a row.
         rows.append(
             TraceRow(
                 step=number,

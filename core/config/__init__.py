@@ -2,6 +2,7 @@
 
 from megacontext.core.config.load import (
     build,
+    check_lag,
     dump_config,
     load_config,
     parse_config,
@@ -47,6 +48,7 @@ __all__ = [
     "TriggersConfig",
     "allocator_options",
     "build",
+    "check_lag",
     "dump_config",
     "load_config",
     "parse_config",

@@ -23,6 +23,7 @@ from megacontext.traces.packaged import config_hint, find_config
 
 __all__ = [
     "build",
+    "check_lag",
     "dump_config",
     "load_config",
     "parse_config",
@@ -107,6 +108,19 @@ def smallest_w_max(config: Config) -> int:
     return (k - 1) * config.tree.max_levels + config.focus.protected_blocks * k + 2 * k
 
 
+def check_lag(focus: FocusConfig, block_size: int) -> None:
+    """Refuse a lag beyond which the next block closes.
+
+    Raises:
+        ConfigError: ``focus.lag`` is not below ``block_size``.
+    """
+    if focus.lag >= block_size:
+        raise ConfigError(
+            f"focus.lag is {focus.lag}; it must be below block_size {block_size}, so that an edit "
+            "reaches the window before the next block closes."
+        )
+
+
 def _check(config: Config) -> None:
     unknown = [name for name in config.telemetry.sinks if name not in SINK_NAMES]
     if unknown:
@@ -122,11 +136,7 @@ def _check(config: Config) -> None:
             f"focus.protected_blocks {config.focus.protected_blocks}; raise w_max to at least "
             f"{least} or lower one of these."
         )
-    if config.focus.lag >= config.block_size:
-        raise ConfigError(
-            f"focus.lag is {config.focus.lag}; it must be below block_size {config.block_size}, so "
-            "that an edit reaches the window before the next block closes."
-        )
+    check_lag(config.focus, config.block_size)
 
     if config.tree.storage == "disk" and not config.tree.path:
         raise ConfigError(

@@ -104,6 +104,8 @@ def read_adapter(folder: Path) -> Adapter:
             f"{where} holds no readable LoRA adapter ({error}); give a folder written by "
             "`megacontext train lora` or by peft."
         ) from error
+
+    # Only plain LoRA can be added to the weights.
     key = _unplain(config)
     if key is not None:
         raise ModelError(
@@ -147,6 +149,8 @@ def merge_adapter(module: nn.Module, adapter: Adapter) -> None:
             f"{where} was trained on base model {adapter.base} and this one is {own}; train an "
             "adapter for this base model."
         )
+
+    # All pairs are checked before the first weight changes.
     layers = {name: part for name, part in module.named_modules() if isinstance(part, nn.Linear)}
     for name, (down, up) in adapter.pairs.items():
         layer = layers.get(name)
@@ -161,6 +165,8 @@ def merge_adapter(module: nn.Module, adapter: Adapter) -> None:
                 f"{where} adapts '{name}' as {shape} and the model has "
                 f"{tuple(layer.weight.shape)} there; give an adapter of this base model."
             )
+
+    # The sum, in float32.
     for name, (down, up) in adapter.pairs.items():
         weight = layers[name].weight
         change = up.to(weight.device, torch.float32) @ down.to(weight.device, torch.float32)
@@ -181,6 +187,8 @@ def write_adapter(
     for name, (down, up) in pairs.items():
         weights[_PREFIX + name + _DOWN] = down.detach().to("cpu", torch.float32).contiguous()
         weights[_PREFIX + name + _UP] = up.detach().to("cpu", torch.float32).contiguous()
+
+    # The configuration as peft reads it.
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -193,6 +201,8 @@ def write_adapter(
         "fan_in_fan_out": False,
         "inference_mode": True,
     }
+
+    # Each file is whole or not there.
     partial = folder / "weights.tmp"
     save_file(weights, str(partial), metadata={"format": "pt"})
     partial.replace(folder / _WEIGHTS)

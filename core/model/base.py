@@ -90,6 +90,8 @@ class BaseModel:
         """
         target = loading.pick_device(device)
         kind = loading.pick_dtype(dtype, target)
+
+        # Everything that can be refused before the weights are read.
         stage(f"{path_or_id}: finding its files")
         files = resolve_model(path_or_id)
         config = loading.load_config(files)
@@ -98,6 +100,8 @@ class BaseModel:
         hf_tokenizer = loading.load_tokenizer(files)
         loading.check_tokenizer(path_or_id, loading.text_tokens(hf_tokenizer), int(text.vocab_size))
         loading.check_memory(files, config, kind, target, loading.available_bytes(target))
+
+        # The weights, and a check that a window gives the model's own logits.
         stage(f"{path_or_id}: reading its weights")
         module = loading.load_module(files, config, kind, target)
         if adapter is not None:

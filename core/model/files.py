@@ -133,6 +133,8 @@ def _gguf(name: str, path: Path) -> ModelFiles:
             f"model.path '{name}' is no GGUF file (it does not begin with GGUF), give a model "
             "folder, a GGUF file or a hub id"
         )
+
+    # What transformers needs to read it.
     missing = [package for package in _GGUF_PACKAGES if not importlib.util.find_spec(package)]
     if missing:
         raise ModelError(

@@ -169,6 +169,8 @@ def _unreadable(files: ModelFiles, what: str, error: BaseException) -> ModelErro
     text = " ".join(str(error).split()) or repr(error)
     first = text if len(text) <= 200 else text[:197] + "..."
     where = f"model.path '{files.name}'"
+
+    # A GGUF file is of a kind that transformers cannot read, or damaged.
     if files.gguf:
         kind = _UNSUPPORTED_GGUF.search(text)
         if kind is not None:
@@ -180,6 +182,8 @@ def _unreadable(files: ModelFiles, what: str, error: BaseException) -> ModelErro
             f"{where}: its {what} cannot be read from the GGUF file ({first}); "
             "download or convert it again"
         )
+
+    # A folder, or a name that is neither here nor on the hub.
     if files.local:
         return ModelError(f"{where}: its {what} cannot be read ({first}); check its files")
     return ModelError(

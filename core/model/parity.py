@@ -80,6 +80,8 @@ def check_parity(base: BaseModel, w_max: int | None = None) -> Verdict:
         return Verdict("its configuration names no window of positions", None)
     if rows < 4 * _BLOCK:
         return Verdict(f"its window of {base.window} positions is too short to check", None)
+
+    # In exact mode the window must give the plain forward: else the model is refused.
     rng = np.random.default_rng(0)
     ids = rng.integers(base.vocab_size // 8, base.vocab_size, rows + 1).astype(np.int64)
     try:
@@ -94,6 +96,8 @@ def check_parity(base: BaseModel, w_max: int | None = None) -> Verdict:
         return Verdict(
             known or f"its forward does not take a working context ({_line(error)})", None
         )
+
+    # In splice mode it must give it too, else this model runs in exact mode.
     try:
         _Walk(base, ids, plain, "splice").run()
     except _Different as different:

@@ -92,9 +92,13 @@ class SlottedCache(Cache):  # type: ignore[misc]  # transformers is untyped here
         self.slots = slots
         self.columns = 0
         self.rotary = rotary
+
+        # Whole tiles of slots, and one tile for rows that only pad a batch.
         self.attended = -(-slots // _TILE) * _TILE
         self.scratch = self.attended
         stored = self.attended + _TILE
+
+        # One storage for all layers.
         kind: dict[str, Any] = {"device": base.device, "dtype": base.dtype}
         self.keys = torch.zeros(layers, heads, stored, dim, **kind)
         self.values = torch.zeros(layers, heads, stored, base.value_dim, **kind)
@@ -104,6 +108,8 @@ class SlottedCache(Cache):  # type: ignore[misc]  # transformers is untyped here
         self.write_slots = torch.zeros(0, dtype=torch.int64, device=base.device)
         self.birth_index = {layer: i for i, layer in enumerate(rotary.layers)}
         self.rotated = torch.tensor(rotary.layers, dtype=torch.int64, device=base.device)
+
+        # Where each key was computed and where it is now.
         self._born_at = np.zeros(stored, dtype=np.int64)  # position a key was computed at
         self._now_at = self._born_at.copy()  # position it has been moved to
         self.move_keys: Callable[[NDArray[np.int64], NDArray[np.int64]], None] = self._move_keys

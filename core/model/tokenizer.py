@@ -240,6 +240,8 @@ def _drop_prefix(state: dict[str, Any], part: str) -> bool:
     value = state.get(part)
     if not isinstance(value, dict):
         return False
+
+    # The parts that add a space, and a sequence of parts.
     match value.get("type"):
         case "Prepend":
             state[part] = None

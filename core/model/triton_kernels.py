@@ -145,6 +145,8 @@ def rotate_write_kernel(
     if EARLY:
         gdc_launch_dependents()
         gdc_wait()
+
+    # This head of this row, in two halves as rotary positions pair them.
     row = tl.program_id(0)
     head = tl.program_id(1)
     half = tl.arange(0, HALF)
@@ -170,6 +172,8 @@ def rotate_write_kernel(
             b32 = b.to(tl.float32)
             a = (a32 * cos - b32 * sin).to(a.dtype)
             b = (b32 * cos + a32 * sin).to(b.dtype)
+
+    # To the queries, or to the slot as key (and as born) or as value.
     slot = tl.load(slots_ptr + row)
     if head < HEADS:
         target = queries_ptr + (row * HEADS + head) * width
@@ -220,6 +224,8 @@ def attend_kernel(
     if EARLY:
         gdc_launch_dependents()
         gdc_wait()
+
+    # The queries of this tile, and the newest of them.
     tile = tl.program_id(0)
     kv_head = tl.program_id(1)
     split = tl.program_id(2)
@@ -233,6 +239,8 @@ def attend_kernel(
     q = tl.load(queries_ptr + at_q, mask=in_m[:, None], other=0.0)
     order = tl.load(row_orders_ptr + row, mask=in_m, other=-1)
     newest = tl.max(order, axis=0)
+
+    # A softmax over this split of the slots, a tile at a time.
     peak = tl.full([BLOCK_M], _LOW, dtype=tl.float32)
     mass = tl.zeros([BLOCK_M], dtype=tl.float32)
     acc = tl.zeros([BLOCK_M, DIM], dtype=tl.float32)
@@ -256,6 +264,8 @@ def attend_kernel(
             acc = acc * decay[:, None]
             acc += tl.dot(weight.to(v.dtype), v, input_precision=PRECISION)
             peak = new_peak
+
+    # What joining the splits needs.
     part = split * rows * HEADS + row * HEADS + head
     tl.store(partial_ptr + part[:, None] * DIM + dims[None, :], acc, mask=in_m[:, None])
     tl.store(peak_ptr + part, peak, mask=in_m)

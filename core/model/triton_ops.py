@@ -96,9 +96,13 @@ class TritonOps:
         weights, cache = self._weights, self._cache
         part = weights.layers[layer]
         rows, heads, kv_heads = len(qkv), weights.heads, weights.kv_heads
+
+        # Keys that no rotation touches have no birth apart from the cache.
         queries = qkv.new_empty(rows, heads, weights.head_dim)
         birth = cache.birth[cache.birth_index[layer]] if part.rotated else cache.keys[layer]
         normed = part.query_norm is not None
+
+        # One program a head of a row: queries, keys, values.
         kernels.rotate_write_kernel[(rows, heads + 2 * kv_heads)](
             qkv,
             part.query_norm if normed else qkv,
@@ -129,9 +133,13 @@ class TritonOps:
         shape = self.tuning.token_attend if rows == 1 else self.tuning.rows_attend
         block_m = max(shape.block_m, _power_of_two(group)) if rows == 1 else shape.block_m
         tiles = -(-rows * group // block_m)
+
+        # As many splits of the slots as fill the multiprocessors.
         splits = max(1, shape.programs // (weights.kv_heads * tiles))
         splits = _power_of_two(min(splits, cache.attended // shape.block_s or 1))
         split_len = -(-cache.attended // (splits * shape.block_s)) * shape.block_s
+
+        # Each split gives its unnormalized sum, its peak and its mass.
         partial = torch.empty(splits, rows, heads, dim, device=queries.device)
         peak = torch.empty(splits, rows, heads, device=queries.device)
         mass = torch.empty_like(peak)
@@ -158,6 +166,8 @@ class TritonOps:
             num_warps=shape.warps,
             **self._launch,
         )
+
+        # The splits of one row and head are joined.
         out = queries.new_empty(rows, heads * dim)
         kernels.combine_kernel[(rows * heads,)](
             partial,
@@ -216,6 +226,8 @@ class TritonOps:
     ) -> Tensor:
         n, k = weight.shape[0] // (2 if gated else 1), weight.shape[1]
         out = x.new_empty(1, n) if out is None else out
+
+        # A pointer that the kernel is told not to read may be any.
         kernels.gemv_kernel[(-(-n // shape.block_n),)](
             x,
             x if norm is None else norm,
@@ -240,11 +252,15 @@ class TritonOps:
 def triton_move(cache: SlottedCache, slots: NDArray[np.int64], delta: NDArray[np.int64]) -> None:
     """Move the keys in ``slots`` by ``delta`` positions from their birth, all layers at once."""
     stored = cache.keys.shape[2]
+
+    # Which slots move, and by how many positions, in one copy to the GPU.
     table = np.zeros((2, stored), dtype=np.int64)
     table[0, slots] = delta
     table[1, slots] = 1
     on_device = torch.from_numpy(table).to(cache.device, non_blocking=True)
     angle = on_device[0, :, None].double() * cache.rotary.inv_freq.double()
+
+    # One launch for all layers and heads.
     layers = cache.rotated
     heads = cache.keys.shape[1]
     kernels.move_kernel[(len(layers) * heads, stored // 32)](

@@ -99,6 +99,8 @@ class KVWindow:
         self.w_max = w_max
         self.positions = positions
         self.hide_gists = hide_gists
+
+        # Only keys that can be rotated can move, and only they can have any position.
         rotary = probe_rotary(base)
         self.notes = _notes(base, mode, rotary)
         self.mode = KVMode.SPLICE if mode == "splice" and not self.notes else KVMode.EXACT
@@ -107,10 +109,13 @@ class KVWindow:
                 f"positions is 'global' but model '{base.name}' has no rotary positions "
                 f"({rotary.reason}), use packed or gap"
             )
+
+        # How long a spliced window may differ from an exact one.
         self.drift_every = drift_every
         self.drift_bound = drift_bound
         self.refresh_every = refresh_every
         self.refresh_chunk = refresh_chunk
+
         self.cache = SlottedCache(base, w_max, rotary)
         self.runner: RowRunner = pick_runner(base, self.cache, runner)
         self.reset()
@@ -175,24 +180,30 @@ class KVWindow:
             PlanError: the tokens do not fit the budget; nothing was computed.
         """
         ids = np.asarray(tokens, dtype=np.int64)
-        count, held = len(ids), len(self)
-        if count == 0 or held + count > self.w_max:
+        count = len(ids)
+        if count == 0 or len(self) + count > self.w_max:
             raise PlanError(
-                f"append of {count} tokens to a window of {held} rows, w_max is {self.w_max}: "
+                f"append of {count} tokens to a window of {len(self)} rows, w_max is {self.w_max}: "
                 "append at least one and refocus before the budget is full"
             )
         self._refresh_step()
+
+        # New rows at the end of the window.
         added = self._table.append(self.n_tokens, self._next_position, count)
         self._unread.appended(self._table.slots[added])
         self._next_position += count
         self.n_tokens += count
         self._tokens_since_refresh += count
+
+        # One forward, with the rows that a fused edit left to it.
         if count == 1 and not len(self._deferred):
             forward = self._compute_token(int(ids[0]))
         else:
             set_inputs(self.cache, self._table.slots[added], self.base.embed(ids))
             todo, self._deferred = np.concatenate([self._deferred, added]), _NO_ROWS
             forward = self._compute(todo, keep=count)
+
+        # The edit's drift can be measured now; a refresh starts by drift or by count.
         if self._drift_due:
             self._drift_due, self._late_drift = False, self._measured_drift()
         if self.mode is KVMode.SPLICE and 0 < self.refresh_every <= self._tokens_since_refresh:
@@ -234,6 +245,8 @@ class KVWindow:
                 f"a layout of {layout.n_tokens} tokens is older than the window, which has seen "
                 f"{self.n_tokens}: sync to the newest layout"
             )
+
+        # What changes; an edit that changes nothing costs nothing.
         positions, self._next_position = row_positions(
             self.positions, rows, self.w_max, self.base.window
         )
@@ -242,10 +255,14 @@ class KVWindow:
         settled = self._clean == len(self) or reread == 0
         if changed == len(rows) == len(self) and settled:
             return self._stats(0, None, 0)
+
+        # Rows leave and enter; those that stay keep their slots.
         kept, shifted = self._table.replace(rows, positions)
         self.cache.place(self._table.slots)
         self._clean = min(self._clean, changed)
         load_inputs(self.base, self.cache, self._table, np.flatnonzero(~kept), vectors, tokens)
+
+        # The rows to compute: all from the first change on, or the inserted ones and a few more.
         newest = len(rows) - 1
         if self.mode is KVMode.EXACT:
             todo = np.arange(min(changed, newest), len(rows))

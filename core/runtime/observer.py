@@ -103,6 +103,8 @@ class Observer:
         """The observation of round ``number`` of refocus ``step``."""
         parts, context = self._parts, self._parts.focus.working_context
         target = None if self._target is None else np.array([self._target], np.int64)
+
+        # The frontier as it is in this round; all else as it was when the refocus began.
         return Observation(
             levels=context.levels,
             index=context.index,

@@ -103,6 +103,8 @@ class Recorder:
         now, pending, timings = time.time_ns(), self._pending, self.timings
         self._pending, self.timings = _Pending(), StageTimings()
         rows: list[TraceRow] = []
+
+        # What happened since the last row goes with the first round, what followed with the last.
         for number, timed in enumerate(rounds):
             result, last = timed.result, number == len(rounds) - 1
             row = TraceRow(
@@ -130,6 +132,8 @@ class Recorder:
                 row.kv_rows, row.kv_drift, row.us_kv = sync.rows, sync.drift, timings.kv
             row.us_lens, row.us_alloc = timed.us_lens, timed.us_alloc
             rows.append(row)
+
+        # Observers may add to the markers before anything is written.
         for observe in self._observers:
             observe(rows)
         for row in rows:

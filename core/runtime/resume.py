@@ -77,6 +77,8 @@ def restore(parts: EngineParts, trace: Path) -> Resumed:
                 f"trace {trace} starts at token {began} of a tree that is not here; pass --tree "
                 "with the run's tree."
             )
+
+        # The tree gets what it lacks, the focus every recorded decision.
         known = max(0, parts.tree.n_tokens - began)
         if known < len(tokens):
             parts.tree.append(tokens[known:])
@@ -84,6 +86,8 @@ def restore(parts: EngineParts, trace: Path) -> Resumed:
         limits, focus = _recorded_limits(parts.config, rows)
         parts.focus.rebuild(rows, lambda row: limits[row.step, row.round])
         typed = [(a - began, b - began) for a, b in _typed(rows)]
+
+    # What a person typed in between is no part of the source.
     keep = np.ones(len(tokens), bool)
     for start, stop in typed:
         keep[max(start, 0) : max(stop, 0)] = False

@@ -173,6 +173,8 @@ def metadata(parts: EngineParts) -> dict[str, str]:
     """The ``mc.*`` metadata of a run."""
     config = parts.config
     bundled = weights_id(config)
+
+    # A trace repeats its run: it holds the whole config, and what the config does not name.
     return TraceMeta(
         block_size=config.block_size,
         w_max=config.w_max,

@@ -62,6 +62,8 @@ class ReplaySkipper:
                 rest = tokens[self._skip(tokens) :]
                 if len(rest):
                     yield Ingest(rest)
+
+            # A question that is complete leaves its answer, or what is missing of it.
             case Question(tokens=tokens):
                 done = self._skip(tokens)
                 answer = Decode(event.limit, event.stop, event.about or "?", event.answer)

@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
-from megacontext.core.config import build
+from megacontext.core.config import build, check_lag
 from megacontext.core.config.fields import legal_of
 from megacontext.core.config.schema import Config, FocusConfig
 from megacontext.core.markers import check_marker
@@ -172,6 +172,8 @@ class SocketController(LineController):
             case "step":
                 self._paused, self._steps = True, self._steps + 1
                 self._last_step = session.step
+
+            # What changes the session or its history.
             case "set":
                 set_knob(session, command.fields.get("key"), command.fields.get("value"))
             case "text":
@@ -232,12 +234,15 @@ def set_knob(session: Session, key: object, value: object) -> None:
         before = session.config.w_max
         session.set_w_max(value, _change("w_max", before, value))
         return
+
+    # Limits of the focus hold from the next refocus on.
     section, _, name = str(key).partition(".")
     if section != "focus" or not name:
         raise ConfigError(f"{key!r} cannot change in a running session; use w_max or focus.*.")
     if name == "protected_blocks":
         raise ConfigError("focus.protected_blocks is fixed for a run; restart with --set.")
     earlier, focus = session.focus_config, _with(session.focus_config, name, value)
+    check_lag(focus, session.config.block_size)
     session.set_focus(focus)
     change = _change(name, _value_of(earlier, name), _value_of(focus, name))
     if change:

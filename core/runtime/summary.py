@@ -78,6 +78,8 @@ def print_summary(summary: Summary, console: Console, *, decoded: bool = True) -
         ("NLL", f"{_nats(m['nll_ingest'])} ingested, {_nats(m['nll_decode'])} decoded"),
         ("trace", summary.trace),
     ]
+
+    # Answers and alarms, where there are any, above the trace's name.
     checked = [a for a in summary.answers if a["right"] is not None]
     if checked:
         right = sum(a["right"] for a in checked)
@@ -86,6 +88,8 @@ def print_summary(summary: Summary, console: Console, *, decoded: bool = True) -
     for name, value in rows:
         table.add_row(name, escape(value))
     console.print(table)
+
+    # What was asked and what was decoded.
     if summary.answers:
         answers = Table("asked about", "expected", "decoded", box=None)
         for answer in summary.answers:

@@ -41,6 +41,7 @@ def script_events(
         text: opens the running text that ``ingest`` segments draw from, each where the last ended.
         tokenizer: for the literal texts.
     """
+    # Everything that can be wrong is refused before the first event.
     if not source.segments:
         raise SourceError("source.segments is empty; a script needs at least one segment.")
     for number, segment in enumerate(source.segments):
@@ -50,7 +51,6 @@ def script_events(
             )
         if isinstance(segment, MarkerSegment):
             check_marker(segment.text, f"source.segments[{number}].text")
-    running = _Cursor(text)
     planted = {s.name for s in source.segments if isinstance(s, PlantSegment)}
     for segment in source.segments:
         if isinstance(segment, QuestionSegment) and segment.about and segment.about not in planted:
@@ -58,6 +58,9 @@ def script_events(
                 f"A question is about {segment.about!r}, which no plant segment names; "
                 f"legal: {', '.join(sorted(planted)) or 'none'}."
             )
+
+    # One event a segment.
+    running = _Cursor(text)
     for segment in source.segments:
         match segment:
             case IngestSegment(tokens=count):

@@ -162,6 +162,23 @@ def test_a_full_disk_at_the_start_leaves_the_old_trace_alone(write, meta):
     assert sorted(p.name for p in path.parent.iterdir()) == ["run.arrow"]
 
 
+def test_a_disk_that_fills_with_the_first_row_leaves_the_old_trace_alone(
+    write, meta, arbitrary_row, tmp_path
+):
+    path = write(5)
+    before = path.read_bytes()
+    with TraceWriter(tmp_path / "empty.arrow", meta):
+        head = (tmp_path / "empty.arrow").stat().st_size  # no row, no footer yet
+    (tmp_path / "empty.arrow").unlink()
+    with (
+        pytest.raises(TraceError, match="No space left"),
+        TraceWriter(path, meta, files=_Files(capacity=head + 64), flush_rows=1) as writer,
+    ):
+        writer.put(arbitrary_row(0))
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
 def test_an_error_in_the_body_is_not_hidden_by_the_full_disk(tmp_path, meta, arbitrary_row):
     files = _Files(capacity=9_000)
     writer = TraceWriter(tmp_path / "run.arrow", meta, files=files, flush_rows=1)

@@ -9,6 +9,7 @@ import pytest
 from tests.tui.conftest import vitals_of
 
 from megacontext.traces.made import make_small_trace
+from megacontext.traces.metrics import series_of
 from megacontext.traces.reader import TraceReader
 from megacontext.traces.vitals import VitalsScan
 from megacontext.tui.sources.row_reader import row_model
@@ -78,3 +79,17 @@ def test_all_hits_are_those_that_repeated_finding_gives(reader: TraceReader) -> 
     assert hits.tolist() == [list(hit) for hit in one_by_one]
     assert len(reader.find_all("vault", 2)) == 2
     assert not len(reader.find_all("", 5))
+
+
+@pytest.mark.parametrize("group", [1, 32])
+def test_the_last_round_of_a_refocus_has_its_swap_rate(
+    reader: TraceReader, monkeypatch, group: int
+) -> None:
+    monkeypatch.setattr("megacontext.traces.vitals.GROUP", group)
+    scan = VitalsScan(reader)
+    assert scan.advance(lambda: False)
+    series = series_of(reader)
+    steps = np.array([reader.row(n).step for n in range(reader.num_rows)])
+    last = np.flatnonzero(np.append(np.diff(steps) != 0, True))
+    assert len(last) < reader.num_rows, "some refocuses have several rounds"
+    assert np.allclose(scan.vitals().swap[last], series.swap_rate, equal_nan=True)

@@ -15,8 +15,8 @@ from megacontext.traces.row import ACTION_DTYPE, REJECTED_DTYPE, TraceRow, heat_
 from megacontext.traces.state import apply_actions, cost_of
 from megacontext.traces.token_index import TokenIndex
 from megacontext.traces.vitals import CHANGE_DTYPE, Vitals
-from megacontext.tui.sources.node_history import Glimpse, glimpse_of
-from megacontext.tui.sources.row_model import RowModel
+from megacontext.tui.sources.node_history import NodeSnapshot, snapshot_of
+from megacontext.tui.sources.row_model import RowModel, swap_rates
 from megacontext.tui.sources.row_reader import row_model
 from megacontext.tui.sources.source import Scalars
 from megacontext.tui.state.frame import Marker, RunInfo, Status
@@ -86,7 +86,7 @@ def vitals_of(rows: list[RowModel]) -> Vitals:
         changes += acts[::-1]
     return Vitals(
         np.array([row.nll for row in rows], np.float32),
-        np.array([row.swap for row in rows], np.float32),
+        swap_rates(rows).astype(np.float32),
         np.array([row.residency for row in rows], np.float32),
         np.array([sum(not a.forced for a in row.actions) for row in rows], np.int32),
         np.array([len(row.refused) for row in rows], np.int32),
@@ -160,8 +160,8 @@ class FakeSource:
     def cached(self, number: int) -> RowModel | None:
         return None
 
-    def look(self, number: int, node: Node) -> Glimpse:
-        return glimpse_of(self.row(number), node)
+    def look(self, number: int, node: Node) -> NodeSnapshot:
+        return snapshot_of(self.row(number), node)
 
     def acted(self, node: Node) -> np.ndarray:
         rows = range(self.visible)

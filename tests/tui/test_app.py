@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from megacontext.tui.app import InspectorApp
 from megacontext.tui.commands import BY_ID, COMMANDS, FOOTER, key_label
 from megacontext.tui.screens import ChoiceScreen, HelpScreen, HintScreen, KnobsScreen, PromptScreen
 from megacontext.tui.screens.help import help_text
+from megacontext.tui.sources.file_source import FileSource
 from megacontext.tui.themes import THEME_NAMES
 from megacontext.tui.widgets import (
     ActionsPane,
@@ -417,3 +419,17 @@ async def test_a_pane_alone_is_there_on_the_smallest_terminals_too(make: Make, s
             await pilot.press(key)
             shown = [pane for pane in app.panes if pane.has_class("-max") and pane.region.area]
             assert shown, f"key {key}"
+
+
+async def test_the_lanes_of_a_finished_run_are_read_between_ticks(
+    small_trace: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr("megacontext.tui.app.TICKS_PER_S", 1e-6)
+    monkeypatch.setattr("megacontext.traces.vitals.GROUP", 1)
+    source = FileSource(small_trace)
+    app = InspectorApp(source, clock=count().__next__)  # one group of batches takes the slice
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: source.vitals().num_rows == source.num_rows)
+        await until(pilot, lambda: app.shown.run.vitals.num_rows == source.num_rows)
+        assert not app.session.reads_ahead
+    source.close()

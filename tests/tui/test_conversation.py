@@ -23,7 +23,7 @@ from megacontext.tui.state.turns import (
     without_end,
 )
 from megacontext.tui.state.view import Node
-from megacontext.tui.state.viewer import Session
+from megacontext.tui.state.viewer import ViewerState
 from megacontext.tui.widgets import ActionsPane, ConversationPane
 
 ASKED = "\nQuestion: Which number opens the gate?\nAnswer:"
@@ -80,7 +80,7 @@ def test_markers_give_the_turns_and_read_as_words():
 
 def test_the_view_follows_what_the_question_opened(asked, clock):
     source = asked(visible=30)
-    session = Session(source, clock, unhurried=True)
+    session = ViewerState(source, clock, unhurried=True)
     session.ask("Which number opens the gate?")
     assert source.control.sent == [("ask", "Which number opens the gate?")]
     source.visible = 36
@@ -98,7 +98,7 @@ def test_the_view_follows_what_the_question_opened(asked, clock):
 
 def test_an_answer_streams_and_then_comes_from_the_trace_with_its_confidence(asked, clock):
     source = asked(visible=36)
-    session = Session(source, clock, unhurried=True)
+    session = ViewerState(source, clock, unhurried=True)
     session.ask("Which number opens the gate?")
     assert session.frame().turns == ()
     source.control.now = Exchange(ASKED)
@@ -123,13 +123,13 @@ def test_an_answer_streams_and_then_comes_from_the_trace_with_its_confidence(ask
 
 def test_the_same_question_asked_again_is_a_turn_of_its_own(asked, clock):
     source = asked()
-    session = Session(source, clock, unhurried=True)
+    session = ViewerState(source, clock, unhurried=True)
     source.control.now = Exchange(ASKED, (" 1",), (0.5,))
     assert [turn.answer for turn in session.frame().turns] == [" 70956.\n", " 1"]
 
 
 def test_the_pane_shows_question_answer_and_figures_at_any_width(asked, clock):
-    session = Session(asked(), clock, unhurried=True)
+    session = ViewerState(asked(), clock, unhurried=True)
     frame = session.frame()
     text = " ".join(line.strip() for line in draw_conversation(frame, 40, 8).lines())
     assert "? Which number opens the gate?" in text
@@ -190,7 +190,7 @@ async def test_a_replay_lists_its_questions_without_a_line_to_type(asked, clock)
 def test_before_the_first_turn_the_story_says_who_is_waited_for(asked, clock):
     source = asked(visible=0)
     source.control.waits = True
-    frame = Session(source, clock).frame()
+    frame = ViewerState(source, clock).frame()
     assert "waits for you: i asks" in story(frame)[0]
     assert "WAITS FOR YOU" in draw_title(frame, 60, 1).lines()[0]
 
@@ -205,6 +205,6 @@ def test_a_trace_on_disk_has_its_turns(tmp_path, asked):
             writer.put(row)
     source = FileSource(path)
     assert [m.label for m in source.scalars.markers][-2:] == ["question", "answer"]
-    (turn,) = Session(source, unhurried=True).frame().turns
+    (turn,) = ViewerState(source, unhurried=True).frame().turns
     assert (turn.question, turn.answer) == ("Which number opens the gate?", " 70956.\n")
     source.close()

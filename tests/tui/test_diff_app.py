@@ -11,6 +11,7 @@ from megacontext.tui.app import InspectorApp
 from megacontext.tui.diff_app import DiffApp, DifferencePane
 from megacontext.tui.state.frame import RunInfo
 from megacontext.tui.state.run_comparison import config_differences, same_moment, texts_part_at
+from megacontext.tui.widgets import TwoRunsPane
 
 
 async def test_the_diff_keeps_both_runs_at_the_same_history(fake, clock) -> None:
@@ -117,3 +118,27 @@ def test_configs_are_compared_key_by_key() -> None:
 
 def test_texts_part_where_the_first_token_differs(story) -> None:
     assert texts_part_at(story(), story(20)) is None
+
+
+async def test_the_overview_has_lanes_of_both_runs_at_the_same_tokens(story, clock) -> None:
+    first, second = story(), story(30)
+    for row in second.raw:
+        row.new_nll = row.new_nll + 100
+    second.nll_by_token = second.nll_by_token + 100
+    app = DiffApp(first, second, clock=clock, ticking=False, unhurried=True)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press("home")
+        await pilot.pause()
+        pane = app.query_one(TwoRunsPane)
+        lines = {line[:5]: line for line in (strip.text for strip in pane._strips)}
+        assert {"NLL A", "NLL B", "swapA", "swapB"} <= set(lines)
+        assert "≤10" in lines["NLL B"]
+        bars = lines["NLL B"][7:112].replace("│", "")
+        assert "·" not in bars, "after its end B stays at its newest row"
+        y = next(y for y, strip in enumerate(pane._strips) if strip.text.startswith("NLL B"))
+        await pilot.click(TwoRunsPane, offset=(70, y + 1))
+        assert app.session.playback.position > 0
+        await pilot.press("backslash")
+        await pilot.pause()
+        assert any(strip.text.startswith("NLL B") for strip in pane._strips)
+        assert "Run B leads" in str(pane.border_title)

@@ -28,7 +28,7 @@ from megacontext.tui.live.engine_process import (
     last_line,
 )
 from megacontext.tui.sources.live_source import LiveSource, identity
-from megacontext.tui.state.viewer import Session
+from megacontext.tui.state.viewer import ViewerState
 
 META = TraceMeta(block_size=8, w_max=160, levels=3).to_metadata()
 
@@ -110,7 +110,7 @@ def test_a_refused_command_comes_back_as_a_sentence(tmp_path: Path) -> None:
     control.knob("w_max", 3)
     control.detach()
     engine.close()
-    assert control.answers() == ["set: set is refused; try another."]
+    assert control.answers() == ["set is refused; try another."]
     assert control.answers() == []
 
 
@@ -181,7 +181,7 @@ def test_an_engine_that_is_gone_is_a_sentence_not_an_exception(tmp_path: Path) -
     control.pause()
     control.detach()
     (said,) = control.answers()
-    assert said.startswith("pause: ")
+    assert not said.startswith("pause")
     assert "gone" in said
 
 
@@ -198,7 +198,7 @@ def test_a_live_source_connects_once_its_engine_listens(tmp_path: Path, clock) -
         engine = Engine(trace)
         assert source.refresh()
         assert source.status().controllable
-        session = Session(source, clock)
+        session = ViewerState(source, clock)
         session.set_marker()
         engine.wait(1)
         assert engine.seen == [("marker", {"text": "mark"})]

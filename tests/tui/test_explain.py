@@ -18,7 +18,7 @@ from megacontext.tui.sources.file_source import FileSource
 from megacontext.tui.sources.row_reader import row_model, score_pairs
 from megacontext.tui.state.score_explanation import Pair, bm25, strongest
 from megacontext.tui.state.view import Node
-from megacontext.tui.state.viewer import Session
+from megacontext.tui.state.viewer import ViewerState
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_a_block_of_the_query_itself_is_no_evidence(index) -> None:
 
 
 def test_the_inspector_lists_what_the_query_met(small_trace: Path, clock) -> None:
-    session = Session(FileSource(small_trace), clock, unhurried=True)
+    session = ViewerState(FileSource(small_trace), clock, unhurried=True)
     session.seek(session.source.num_rows - 1)
     index = session.source.token_index(lambda: False)
     assert index is not None
@@ -98,7 +98,7 @@ def test_what_a_lens_recorded_wins_and_names_its_heads(story, clock) -> None:
         Pair(291, 46, 0.2, "3.11"),
         Pair(291, 45, 0.1, "3.11"),
     )
-    session = Session(source, clock, unhurried=True)
+    session = ViewerState(source, clock, unhurried=True)
     session.look(lambda view: view.drill(session.history, 8).drill(session.history, 8))
     session.tick()
     text = "\n".join(draw_inspector(session.frame(), 60, 40).lines())

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 from megacontext.tui.state.find import EXTREMES, find, find_again
-from megacontext.tui.state.viewer import Session
+from megacontext.tui.state.viewer import ViewerState
 
 
 @pytest.fixture
-def session(fake, clock) -> Session:
-    return Session(fake(), clock, unhurried=True)
+def session(fake, clock) -> ViewerState:
+    return ViewerState(fake(), clock, unhurried=True)
 
 
 @pytest.mark.parametrize("key", EXTREMES)
 def test_an_extreme_is_the_runs_own_and_the_next_one_follows_by_rank(
-    session: Session, key: str
+    session: ViewerState, key: str
 ) -> None:
     what = EXTREMES[key]
     values = session.run().lane(what.lane)
@@ -35,7 +35,7 @@ def test_an_extreme_is_the_runs_own_and_the_next_one_follows_by_rank(
 
 
 @pytest.mark.parametrize("key", ["o", "x", "q"])
-def test_events_are_walked_in_both_directions(session: Session, key: str) -> None:
+def test_events_are_walked_in_both_directions(session: ViewerState, key: str) -> None:
     session.play(lambda play: play.home())
     seen = []
     for _ in range(200):
@@ -61,13 +61,13 @@ def test_a_run_without_a_figure_says_so(fake, clock) -> None:
     def undrifted(row) -> None:
         row.kv_drift = None
 
-    session = Session(fake(change=undrifted), clock, unhurried=True)
+    session = ViewerState(fake(change=undrifted), clock, unhurried=True)
     before = session.playback.position
     find(session, "d")
     assert session.playback.position == before
     assert session.notice == "No KV drift was recorded in this run."
 
 
-def test_again_without_a_first_time_is_no_error(session: Session) -> None:
+def test_again_without_a_first_time_is_no_error(session: ViewerState) -> None:
     find_again(session, 1)
     assert "e lists" in session.notice

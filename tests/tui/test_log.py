@@ -15,22 +15,22 @@ from megacontext.tui.render.inspector import why
 from megacontext.tui.render.side import CHIPS, draw_actions
 from megacontext.tui.state.action_lines import LogFilter
 from megacontext.tui.state.view import Node
-from megacontext.tui.state.viewer import Session
+from megacontext.tui.state.viewer import ViewerState
 from megacontext.tui.widgets import ActionsPane
 
 
 @pytest.fixture
-def session(fake, clock) -> Session:
-    return Session(fake(), clock, unhurried=True)
+def session(fake, clock) -> ViewerState:
+    return ViewerState(fake(), clock, unhurried=True)
 
 
-def filtered(session: Session, said: str):
+def filtered(session: ViewerState, said: str):
     session.look(lambda view: replace(view, log_filter=said))
     session.play(lambda play: play.seek(play.last))
     return session.frame().log
 
 
-def test_refusals_of_earlier_steps_are_listed_too(session: Session) -> None:
+def test_refusals_of_earlier_steps_are_listed_too(session: ViewerState) -> None:
     session.play(lambda play: play.seek(play.last))
     rows = {line.row for line in filtered(session, "✗").lines}
     assert len(rows) > 1
@@ -50,7 +50,7 @@ def test_refusals_of_earlier_steps_are_listed_too(session: Session) -> None:
         ("L1@2", lambda line: line.node == Node(1, 2)),
     ],
 )
-def test_a_filter_lets_through_just_what_it_says(session: Session, said: str, check) -> None:
+def test_a_filter_lets_through_just_what_it_says(session: ViewerState, said: str, check) -> None:
     log = filtered(session, said)
     assert log.lines
     assert all(check(line) for line in log.lines)
@@ -58,7 +58,7 @@ def test_a_filter_lets_through_just_what_it_says(session: Session, said: str, ch
     assert log.total < everything.total
 
 
-def test_a_filter_by_text_shows_blocks_that_hold_it(session: Session) -> None:
+def test_a_filter_by_text_shows_blocks_that_hold_it(session: ViewerState) -> None:
     log = filtered(session, "vault")
     assert log.lines
     hits = session.source.find_all("vault", 100)[:, 0]
@@ -76,7 +76,7 @@ def test_not_rearmed_and_quoted_words_are_understood() -> None:
 
 
 def test_every_line_has_its_blocks_words(story, clock) -> None:
-    session = Session(story(), clock, unhurried=True)
+    session = ViewerState(story(), clock, unhurried=True)
     lines = session.frame().log.lines
     expanded = next(line for line in lines if line.node == Node(1, 5) and line.kind == 0)
     assert expanded.words == "The gate opens with the number 70956."
@@ -89,7 +89,7 @@ def test_a_swap_names_its_other_half(story, clock) -> None:
     row.actions = np.array(
         [(1, 1, 33, -0.1, -7, False, 1), (0, 1, 5, 0.9, 7, False, 1)], ACTION_DTYPE
     )
-    session = Session(source, clock, unhurried=True)
+    session = ViewerState(source, clock, unhurried=True)
     session.play(lambda play: play.seek(36))
     model = session.source.row(36)
     assert model.partners(model.actions[1]) == (Node(1, 33),)

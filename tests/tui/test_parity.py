@@ -23,10 +23,10 @@ from megacontext.tui.render.side import draw_actions, draw_budget
 from megacontext.tui.render.text import draw_text
 from megacontext.tui.sources.file_source import FileSource
 from megacontext.tui.sources.live_source import LiveSource, identity
-from megacontext.tui.sources.node_history import STATES, glimpse_of
+from megacontext.tui.sources.node_history import STATES, snapshot_of
 from megacontext.tui.state.frame import Frame
 from megacontext.tui.state.view import Node
-from megacontext.tui.state.viewer import Session
+from megacontext.tui.state.viewer import ViewerState
 
 META = TraceMeta(block_size=8, w_max=160, levels=3)
 
@@ -49,7 +49,7 @@ def canvases(frame: Frame) -> list[Canvas]:
 
 
 def seen(source: FileSource, clock, position: int) -> list[Canvas]:
-    session = Session(source, clock, unhurried=True)
+    session = ViewerState(source, clock, unhurried=True)
     session.look(lambda view: view.select(None))
     session.play(lambda play: play.grow(source.num_rows).seek(position))
     session.focus_latest()
@@ -137,7 +137,7 @@ def test_a_glimpse_of_a_row_says_what_the_whole_row_says(growing) -> None:
     seen_states, seen_events = set(), 0
     for node in {*list(changed)[:12], *list(refused)[:6], Node(1, 0), Node(2, 3), Node(1, 4000)}:
         for number in range(source.num_rows):
-            quick, whole = source.look(number, node), glimpse_of(source.row(number), node)
+            quick, whole = source.look(number, node), snapshot_of(source.row(number), node)
             assert np.array_equal(quick.score, whole.score, equal_nan=True)
             assert quick[1:] == whole[1:]
             seen_states.add(quick.state)
@@ -181,7 +181,7 @@ def test_a_file_cut_while_it_is_watched_ends_no_view(growing, clock, mode, share
             writer.flush()
     raw = path.read_bytes()
     source = FileSource(path, mode=mode)
-    session = Session(source, clock, unhurried=True)
+    session = ViewerState(source, clock, unhurried=True)
     session.play(lambda play: play.end())
     os.truncate(path, int(len(raw) * share))
     for change in (session.focus_latest, session.drill, lambda: session.search("the")):
@@ -263,7 +263,7 @@ def test_changed_knobs_count_from_their_row_on(growing, clock) -> None:
     with writer:
         for row in all_rows:
             writer.put(row)
-    session = Session(FileSource(path), clock, unhurried=True)
+    session = ViewerState(FileSource(path), clock, unhurried=True)
     told = []
     for position in (9, 10, 13):
         session.play(lambda play, position=position: play.seek(position))
@@ -280,7 +280,7 @@ def test_a_question_has_thresholds_of_its_own(growing, clock) -> None:
     with writer:
         for row in all_rows:
             writer.put(row)
-    session = Session(FileSource(path), clock, unhurried=True)
+    session = ViewerState(FileSource(path), clock, unhurried=True)
     told = {}
     for position in (9, 11, 13):
         session.play(lambda play, position=position: play.seek(position))
@@ -313,7 +313,7 @@ def test_the_story_begins_with_what_the_refocus_came_after(
     with writer:
         for one in all_rows:
             writer.put(one)
-    session = Session(FileSource(path), clock, unhurried=True)
+    session = ViewerState(FileSource(path), clock, unhurried=True)
     session.play(lambda play: play.seek(11))
     told = story(session.frame())[0]
     assert told.startswith(opening)

@@ -23,7 +23,7 @@ from megacontext.tui.render.text import draw_text
 from megacontext.tui.sources.file_source import FileSource
 from megacontext.tui.state.frame import Marker
 from megacontext.tui.state.view import Node
-from megacontext.tui.state.viewer import Session
+from megacontext.tui.state.viewer import ViewerState
 from megacontext.tui.themes import PALETTES
 from megacontext.tui.widgets import (
     InspectorPane,
@@ -36,8 +36,8 @@ from megacontext.tui.widgets import (
 
 
 @pytest.fixture
-def session(fake, clock) -> Session:
-    return Session(fake(), clock, unhurried=True)
+def session(fake, clock) -> ViewerState:
+    return ViewerState(fake(), clock, unhurried=True)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def coded(fake) -> object:
 
 # -- text -------------------------------------------------------------------------------------
 def test_text_keeps_its_line_breaks_and_indentation(fake, clock) -> None:
-    session = Session(coded(fake), clock, unhurried=True)
+    session = ViewerState(coded(fake), clock, unhurried=True)
     session.seek(2)
     session.look(lambda view: view.select(Node(1, 0)))
     lines = [line.rstrip() for line in draw_text(session.frame(), 40, 6).lines()]
@@ -66,7 +66,7 @@ def test_text_keeps_its_line_breaks_and_indentation(fake, clock) -> None:
     assert draw_text(session.frame(), 40, 6).lines()[0].startswith("▌if x:⏎→y = 1▐⏎    z()")
 
 
-def test_the_selected_block_has_edges_and_a_ground_of_its_own(session: Session) -> None:
+def test_the_selected_block_has_edges_and_a_ground_of_its_own(session: ViewerState) -> None:
     session.look(lambda view: view.select(Node(1, 5)))
     canvas = draw_text(session.frame(), 60, 6)
     text = "".join(canvas.lines())
@@ -102,7 +102,7 @@ def test_the_waterfalls_labels_are_the_rows_steps(fake, clock) -> None:
         row.step += 12_400
 
     source = fake(change=late)
-    session = Session(source, clock)  # hurried: most rows are unread
+    session = ViewerState(source, clock)  # hurried: most rows are unread
     session.play(lambda play: play.seek(play.last))
     lines = draw_waterfall(session.frame(), 60, 30, texture=True).lines()
     labels = [line[: LABEL - 1].strip() for line in lines]
@@ -112,7 +112,7 @@ def test_the_waterfalls_labels_are_the_rows_steps(fake, clock) -> None:
     assert whole == sorted(set(steps.tolist()))[-len(whole) :]
 
 
-def test_a_later_round_is_labelled_as_a_round(session: Session) -> None:
+def test_a_later_round_is_labelled_as_a_round(session: ViewerState) -> None:
     number = next(n for n in range(session.source.num_rows) if session.source.row(n).round)
     session.seek(number)
     lines = draw_waterfall(session.frame(), 60, 6, texture=True).lines()
@@ -132,7 +132,7 @@ async def test_a_click_in_the_waterfall_goes_to_that_time(make) -> None:
         assert row_under(frame, pane.size.height - 1, pane.size.height, texture=True) == 70
 
 
-def test_a_click_near_a_marker_or_on_its_name_goes_to_that_marker(session: Session) -> None:
+def test_a_click_near_a_marker_or_on_its_name_goes_to_that_marker(session: ViewerState) -> None:
     markers = (Marker(11, "one"), Marker(50, "question about the harbour"))
     frame = replace(session.frame(), markers=markers)
     lines = draw_scrubber(frame, 100, 2).lines()
@@ -143,7 +143,7 @@ def test_a_click_near_a_marker_or_on_its_name_goes_to_that_marker(session: Sessi
     assert row_at(frame, left, 100, 0) == 0
 
 
-def test_axis_numbers_never_touch_the_selections_name(session: Session) -> None:
+def test_axis_numbers_never_touch_the_selections_name(session: ViewerState) -> None:
     session.play(lambda play: play.seek(play.last))
     for index in range(40):
         session.look(lambda view, i=index: view.select(Node(1, i)))
@@ -151,7 +151,7 @@ def test_axis_numbers_never_touch_the_selections_name(session: Session) -> None:
         assert f"L1@{index}" in axis.replace("┘", " ").split() or f"▲ L1@{index}" in axis
 
 
-def test_the_map_marks_hits_and_shows_where_it_is_when_zoomed(session: Session) -> None:
+def test_the_map_marks_hits_and_shows_where_it_is_when_zoomed(session: ViewerState) -> None:
     session.play(lambda play: play.seek(play.last))
     session.search("vault")
     assert len(session.frame().hits) == 4
@@ -166,7 +166,7 @@ def test_the_map_marks_hits_and_shows_where_it_is_when_zoomed(session: Session) 
 def test_hits_within_one_block_are_walked_one_by_one(fake, clock) -> None:
     source = fake()
     source.pieces_by_token[40:43] = [" odd", " odd", " odd"]
-    session = Session(source, clock, unhurried=True)
+    session = ViewerState(source, clock, unhurried=True)
     session.look(lambda view: view.select(None))
     said = []
     for _ in range(3):
@@ -176,7 +176,7 @@ def test_hits_within_one_block_are_walked_one_by_one(fake, clock) -> None:
 
 
 # -- the overview -----------------------------------------------------------------------------
-def test_the_overview_shows_each_lanes_extreme_and_the_present(session: Session) -> None:
+def test_the_overview_shows_each_lanes_extreme_and_the_present(session: ViewerState) -> None:
     frame = session.frame()
     canvas = draw_overview(frame, 100, 9, texture=False)
     lines = canvas.lines()
@@ -191,7 +191,7 @@ def test_the_overview_shows_each_lanes_extreme_and_the_present(session: Session)
     assert canvas.fg[4, high] == int(Role.MARKER)
 
 
-def test_the_overviews_heat_is_the_runs_own(session: Session) -> None:
+def test_the_overviews_heat_is_the_runs_own(session: ViewerState) -> None:
     run = session.run()
     summary = summarise(run, 40, 8)
     assert np.nanmax(summary.heat) == pytest.approx(run.heat.max() / 127.5 - 1, abs=0.01)
@@ -267,7 +267,7 @@ def test_sparks_start_at_zero() -> None:
     assert spark([0.0, 1.0], 2) == "▁▇"
 
 
-def test_one_spelling_of_a_level(session: Session) -> None:
+def test_one_spelling_of_a_level(session: ViewerState) -> None:
     said = "\n".join([*draw_map(session.frame(), 80, 6).lines(),
                       *draw_budget(session.frame(), 44, 9).lines()])  # fmt: skip
     assert "LOD" not in said
@@ -279,7 +279,7 @@ def test_nothing_moved_names_the_reason_of_the_best_candidate(fake, clock) -> No
         row.actions = row.actions[:0]
 
     source = fake(change=still)
-    session = Session(source, clock, unhurried=True)
+    session = ViewerState(source, clock, unhurried=True)
     number = next(n for n in range(source.num_rows) if source.row(n).refused)
     session.seek(number)
     session.look(lambda view: view.select(None))
@@ -289,7 +289,7 @@ def test_nothing_moved_names_the_reason_of_the_best_candidate(fake, clock) -> No
 def test_the_end_of_a_run_says_so(fake, clock) -> None:
     source = fake()
     source.raw[-1].trigger = int(Trigger.MANUAL)
-    session = Session(source, clock, unhurried=True)
+    session = ViewerState(source, clock, unhurried=True)
     session.seek(source.num_rows - 1)
     assert story(session.frame())[0].startswith("The run ends here.")
 
@@ -297,7 +297,7 @@ def test_the_end_of_a_run_says_so(fake, clock) -> None:
 def test_a_big_trace_opens_with_true_step_numbers(tmp_path, clock) -> None:
     path = tmp_path / "long.arrow"
     make_trace(path, rows=600, tokens=19_200, entries=1000, seed=1)
-    session = Session(FileSource(path), clock)
+    session = ViewerState(FileSource(path), clock)
     session.play(lambda play: play.seek(play.last))
     frame = session.frame()
     lines = draw_waterfall(frame, 80, 20, texture=True).lines()

@@ -32,7 +32,7 @@ from megacontext.tui.sources.row_model import Spans
 from megacontext.tui.state.frame import Marker
 from megacontext.tui.state.playback import Playback
 from megacontext.tui.state.view import Node
-from megacontext.tui.state.viewer import Session
+from megacontext.tui.state.viewer import ViewerState
 from megacontext.tui.themes import PALETTES
 
 DRAWERS: tuple[Callable[..., Canvas], ...] = (
@@ -52,14 +52,14 @@ DRAWERS: tuple[Callable[..., Canvas], ...] = (
 
 
 @pytest.fixture
-def session(fake, clock) -> Session:
-    made = Session(fake(), clock, unhurried=True)
+def session(fake, clock) -> ViewerState:
+    made = ViewerState(fake(), clock, unhurried=True)
     made.play(lambda play: play.seek(60))
     return made
 
 
 @pytest.mark.parametrize("size", [(0, 0), (1, 1), (4, 2), (20, 5), (80, 1), (7, 40), (200, 60)])
-def test_every_pane_draws_at_every_size(session: Session, size: tuple[int, int]) -> None:
+def test_every_pane_draws_at_every_size(session: ViewerState, size: tuple[int, int]) -> None:
     session.focus_latest()
     session.tick()
     frame = session.frame()
@@ -70,7 +70,7 @@ def test_every_pane_draws_at_every_size(session: Session, size: tuple[int, int])
             assert strip.cell_length == sum(segment.cell_length for segment in strip)
 
 
-def test_the_map_shows_each_level_where_the_frontier_has_it(session: Session) -> None:
+def test_the_map_shows_each_level_where_the_frontier_has_it(session: ViewerState) -> None:
     frame = session.frame()
     row = frame.row
     assert row is not None
@@ -104,7 +104,7 @@ def test_column_shares_add_up_to_the_covered_history(levels: list[int], width: i
         assert columns.score[x] >= best - 1e-6
 
 
-def test_the_heat_strip_paints_the_highest_score_brightest(session: Session) -> None:
+def test_the_heat_strip_paints_the_highest_score_brightest(session: ViewerState) -> None:
     frame = session.frame()
     row = frame.row
     assert row is not None
@@ -122,13 +122,13 @@ def test_nan_scores_are_drawn_as_zero(fake, clock) -> None:
         assert row.scores is not None
         row.scores = np.full_like(row.scores, np.nan)
 
-    frame = Session(fake(change=poison), clock, unhurried=True).frame()
+    frame = ViewerState(fake(change=poison), clock, unhurried=True).frame()
     canvas = draw_heat(frame, LABEL + 8, 1, texture=False)
     assert set(canvas.fg[0, LABEL:].tolist()) <= {int(score_role(np.zeros(1))[0]), int(Role.FAINT)}
     assert "count as 0" in " ".join(draw_story(frame, 120, 3).lines())
 
 
-def test_a_click_finds_the_token_that_the_map_drew_there(session: Session) -> None:
+def test_a_click_finds_the_token_that_the_map_drew_there(session: ViewerState) -> None:
     frame = session.frame()
     for x in range(LABEL, 80):
         token = token_at(frame, x, 80)
@@ -140,14 +140,14 @@ def test_a_click_finds_the_token_that_the_map_drew_there(session: Session) -> No
     assert token_at(frame, 2, 80) is None
 
 
-def test_the_scrubber_and_its_clicks_agree(session: Session) -> None:
+def test_the_scrubber_and_its_clicks_agree(session: ViewerState) -> None:
     frame = session.frame()
     line = draw_scrubber(frame, 100, 1).lines()[0]
     assert abs(row_at(frame, line.index("●"), 100) - frame.playback.position) <= 1
     assert line.count("▲") >= 1
 
 
-def test_the_log_says_why_candidates_were_turned_down(session: Session) -> None:
+def test_the_log_says_why_candidates_were_turned_down(session: ViewerState) -> None:
     row = next(n for n in range(session.source.num_rows) if session.source.row(n).refused)
     session.play(lambda play: play.seek(row))
     frame = session.frame()
@@ -158,7 +158,7 @@ def test_the_log_says_why_candidates_were_turned_down(session: Session) -> None:
     assert re.search(r"n_diff|budget", text)
 
 
-def test_the_inspector_explains_a_refusal_in_a_sentence(session: Session) -> None:
+def test_the_inspector_explains_a_refusal_in_a_sentence(session: ViewerState) -> None:
     row = next(
         session.source.row(n)
         for n in range(session.source.num_rows)
@@ -170,7 +170,7 @@ def test_the_inspector_explains_a_refusal_in_a_sentence(session: Session) -> Non
     assert said.endswith(".")
 
 
-def test_the_inspector_tells_a_hidden_node_from_a_closed_one(session: Session) -> None:
+def test_the_inspector_tells_a_hidden_node_from_a_closed_one(session: ViewerState) -> None:
     row = session.row
     assert row is not None
     coarse = next(i for i, level in enumerate(row.before.levels) if level == 2)
@@ -227,14 +227,14 @@ def test_a_wide_character_that_does_not_fit_is_left_out() -> None:
 def test_a_ten_megabyte_line_is_cut_to_the_screen(fake, clock) -> None:
     source = fake(rows=3)
     source.pieces_by_token = ["x" * 10_000_000] + [" y"] * 23
-    session = Session(source, clock, unhurried=True)
+    session = ViewerState(source, clock, unhurried=True)
     session.look(lambda view: view.select(Node(1, 0)))
     lines = draw_text(session.frame(), 80, 4).lines()
     assert set(lines[0][1:]) == {"x"}
     assert all(set(line) == {"x"} for line in lines[1:])
 
 
-def test_search_hits_are_marked_in_the_text(session: Session) -> None:
+def test_search_hits_are_marked_in_the_text(session: ViewerState) -> None:
     session.search("vault")
     frame = session.frame()
     canvas = draw_text(frame, 80, 6)
@@ -287,7 +287,7 @@ async def test_titles_of_panes_are_never_cut_off(story, clock, size) -> None:
                 assert len(title) + 2 <= pane.size.width or not pane.display, title
 
 
-def test_the_present_markers_name_is_shown_first(session: Session) -> None:
+def test_the_present_markers_name_is_shown_first(session: ViewerState) -> None:
     names = ["needle planted rose @40-48", "question about the rose", "question about the mast"]
     markers = tuple(Marker(40 + i, name) for i, name in enumerate(names))
     for row, name in ((40, "needle planted rose"), (41, names[1]), (42, names[2])):
@@ -298,7 +298,7 @@ def test_the_present_markers_name_is_shown_first(session: Session) -> None:
 
 
 @pytest.mark.parametrize("size", [(40, 3), (90, 8), (23, 1)])
-def test_the_newest_text_is_shown_from_its_end(session: Session, size: tuple[int, int]) -> None:
+def test_the_newest_text_is_shown_from_its_end(session: ViewerState, size: tuple[int, int]) -> None:
     session.view = session.view.select(None)
     frame = session.frame()
     assert frame.text is not None

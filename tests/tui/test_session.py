@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 
 from megacontext.tui.render.bars import story
-from megacontext.tui.sources.node_history import LifeScan
+from megacontext.tui.sources.node_history import LifeReader
 from megacontext.tui.state.goto import go_to
 from megacontext.tui.state.view import Node
-from megacontext.tui.state.viewer import Session
+from megacontext.tui.state.viewer import ViewerState
 
 
 @pytest.fixture
-def session(fake, clock) -> Session:
-    return Session(fake(), clock, unhurried=True)
+def session(fake, clock) -> ViewerState:
+    return ViewerState(fake(), clock, unhurried=True)
 
 
 def test_a_finished_run_opens_on_what_its_first_question_led_to(story, clock) -> None:
-    session = Session(story(), clock, unhurried=True)
+    session = ViewerState(story(), clock, unhurried=True)
     assert session.playback.position == 36
     assert session.view.node == Node(1, 5)
 
@@ -27,13 +27,13 @@ def test_a_run_without_a_question_opens_where_most_moved(fake, clock) -> None:
     def unmarked(row) -> None:
         row.marker = None
 
-    session = Session(fake(change=unmarked), clock, unhurried=True)
+    session = ViewerState(fake(change=unmarked), clock, unhurried=True)
     voluntary = session.source.vitals().voluntary
     assert session.playback.position == int(voluntary.argmax()) > 0
     assert session.view.node is not None
 
 
-def test_three_keys_lead_from_the_start_to_the_opened_block(session: Session) -> None:
+def test_three_keys_lead_from_the_start_to_the_opened_block(session: ViewerState) -> None:
     session.to_marker(1)
     session.focus_latest()
     session.drill()
@@ -49,7 +49,7 @@ def test_three_keys_lead_from_the_start_to_the_opened_block(session: Session) ->
     assert window.span < row.history
 
 
-def test_playing_moves_with_the_clock_and_stops_at_the_end(session: Session, clock) -> None:
+def test_playing_moves_with_the_clock_and_stops_at_the_end(session: ViewerState, clock) -> None:
     session.play(lambda play: play.home())
     session.toggle_play()
     clock.now += 1.0
@@ -63,7 +63,7 @@ def test_playing_moves_with_the_clock_and_stops_at_the_end(session: Session, clo
 
 def test_a_live_view_follows_and_freezes_while_rows_arrive(fake, clock) -> None:
     source = fake(mode="LIVE", visible=10)
-    session = Session(source, clock, unhurried=True)
+    session = ViewerState(source, clock, unhurried=True)
     source.visible = 12
     assert session.tick()
     assert session.playback.position == 11
@@ -75,7 +75,7 @@ def test_a_live_view_follows_and_freezes_while_rows_arrive(fake, clock) -> None:
     assert session.playback.playing
 
 
-def test_actions_are_visited_on_the_selection_only(session: Session) -> None:
+def test_actions_are_visited_on_the_selection_only(session: ViewerState) -> None:
     session.play(lambda play: play.seek(session.source.num_rows - 1))
     session.focus_latest()
     node, count = session.view.node, session.source.num_rows
@@ -98,7 +98,7 @@ def test_actions_are_visited_on_the_selection_only(session: Session) -> None:
     assert "No later action" in session.notice
 
 
-def test_a_search_selects_the_block_and_wraps(session: Session) -> None:
+def test_a_search_selects_the_block_and_wraps(session: ViewerState) -> None:
     session.play(lambda play: play.seek(session.source.num_rows - 1))
     hits = []
     for _ in range(8):
@@ -109,7 +109,7 @@ def test_a_search_selects_the_block_and_wraps(session: Session) -> None:
     assert "does not occur" in session.notice
 
 
-def test_a_search_forward_then_backward_comes_back(session: Session) -> None:
+def test_a_search_forward_then_backward_comes_back(session: ViewerState) -> None:
     session.play(lambda play: play.seek(session.source.num_rows - 1))
     session.search("vault code")
     first = session.view.node
@@ -128,21 +128,23 @@ def test_a_search_forward_then_backward_comes_back(session: Session) -> None:
         ("1s", lambda s: s.row.t_ns >= s.source.scalars.t_ns[0] + 10**9),
     ],
 )
-def test_goto_understands_steps_tokens_times_and_nodes(session: Session, said: str, check) -> None:
+def test_goto_understands_steps_tokens_times_and_nodes(
+    session: ViewerState, said: str, check
+) -> None:
     session.play(lambda play: play.seek(session.source.num_rows - 1))
     go_to(session, said)
     assert check(session)
 
 
 @pytest.mark.parametrize("said", ["nonsense", "t99999999", "L9@9", "L0@3", "-5", "t", "١٢"])
-def test_goto_says_what_it_did_not_understand(session: Session, said: str) -> None:
+def test_goto_says_what_it_did_not_understand(session: ViewerState, said: str) -> None:
     before = session.playback.position
     go_to(session, said)
     assert session.notice.endswith(".")
     assert session.playback.position == before or said == "١٢"
 
 
-def test_a_mark_joins_the_recorded_markers(session: Session) -> None:
+def test_a_mark_joins_the_recorded_markers(session: ViewerState) -> None:
     session.play(lambda play: play.seek(5))
     session.set_marker()
     assert [m.row for m in session.markers if m.mine] == [5]
@@ -153,22 +155,22 @@ def test_a_mark_joins_the_recorded_markers(session: Session) -> None:
 
 def test_a_mark_in_a_live_session_goes_to_the_engine(fake, clock) -> None:
     source = fake(mode="LIVE", visible=10)
-    session = Session(source, clock)
+    session = ViewerState(source, clock)
     session.set_marker()
     assert source.control.sent == [("marker", "mark")]
 
 
 def test_what_the_engine_turned_down_is_said(fake, clock) -> None:
     source = fake(mode="LIVE", visible=10)
-    session = Session(source, clock)
-    source.control.failures = ["set: w_max is 3; it must be at least 96."]
+    session = ViewerState(source, clock)
+    source.control.failures = ["w_max is 3; it must be at least 96."]
     assert session.tick()
     assert "w_max is 3" in session.notice
 
 
 def test_an_engine_that_dies_before_its_first_step_is_no_longer_waited_for(fake, clock) -> None:
     source = fake(mode="LIVE", visible=0)
-    session = Session(source, clock)
+    session = ViewerState(source, clock)
     session.notice = "The engine is starting."
     session.tick()
     assert story(session.frame())[0] == "The engine is starting."
@@ -180,10 +182,10 @@ def test_an_engine_that_dies_before_its_first_step_is_no_longer_waited_for(fake,
     assert story(session.frame())[0] == "Screen saved."
 
 
-def test_a_nodes_life_has_every_score_and_every_action(session: Session) -> None:
+def test_a_nodes_life_has_every_score_and_every_action(session: ViewerState) -> None:
     count = session.source.num_rows
     node = Node(1, 20)
-    scan = LifeScan(node, 40, session.source.look)
+    scan = LifeReader(node, 40, session.source.look)
     steps = 0
     while not scan.advance(count, lambda: True):
         steps += 1
@@ -204,8 +206,8 @@ def test_a_nodes_life_has_every_score_and_every_action(session: Session) -> None
         assert life.scores[n] == known or (np.isnan(life.scores[n]) and np.isnan(known))
 
 
-def test_a_life_ends_at_the_row_on_screen(session: Session) -> None:
-    scan = LifeScan(Node(1, 20), 40, session.source.look)
+def test_a_life_ends_at_the_row_on_screen(session: ViewerState) -> None:
+    scan = LifeReader(Node(1, 20), 40, session.source.look)
     scan.advance(session.source.num_rows, lambda: False)
     life = scan.life(session.source.num_rows).upto(30)
     assert life.rows[-1] == 30
@@ -223,7 +225,7 @@ def test_a_hurried_frame_is_completed_by_later_ones(fake, clock) -> None:
 
     source.row = row
     source.cached = cache.get
-    session = Session(source, clock)
+    session = ViewerState(source, clock)
     session.play(lambda play: play.seek(70))
     first = session.frame()
     assert not first.trail.complete
@@ -236,7 +238,7 @@ def test_a_hurried_frame_is_completed_by_later_ones(fake, clock) -> None:
 
 @pytest.mark.parametrize("rows", [0, 1])
 def test_tiny_traces_take_every_command(fake, clock, rows: int) -> None:
-    session = Session(fake(rows=rows), clock, unhurried=True)
+    session = ViewerState(fake(rows=rows), clock, unhurried=True)
     for command in (
         session.toggle_play,
         session.focus_latest,
@@ -258,7 +260,7 @@ def test_tiny_traces_take_every_command(fake, clock, rows: int) -> None:
 
 def test_a_shorter_run_under_the_same_name_is_shown_from_its_end(fake, clock) -> None:
     source = fake(mode="FOLLOW", visible=40)
-    session = Session(source, clock, unhurried=True)
+    session = ViewerState(source, clock, unhurried=True)
     session.focus_latest()
     session.tick()
     source.visible = 7

@@ -20,20 +20,20 @@ from megacontext.tui.share import command_of, copy_text, free_path, open_at, wri
 from megacontext.tui.sources.file_source import FileSource
 from megacontext.tui.state.goto import go_to
 from megacontext.tui.state.mark_file import MarkFile, mark_path
-from megacontext.tui.state.viewer import Session
+from megacontext.tui.state.viewer import ViewerState
 
 
 @pytest.fixture
-def session(story, clock) -> Session:
-    return Session(story(), clock, unhurried=True)
+def session(story, clock) -> ViewerState:
+    return ViewerState(story(), clock, unhurried=True)
 
 
 # -- links ------------------------------------------------------------------------------------
-def test_the_command_of_a_place_opens_that_place(session: Session, story, clock) -> None:
+def test_the_command_of_a_place_opens_that_place(session: ViewerState, story, clock) -> None:
     session.source.path = Path("runs/my run.arrow")
     command = command_of(session)
     assert command == "mc-tui replay 'runs/my run.arrow' --at 36:L1@5"
-    other = Session(story(), clock, unhurried=True)
+    other = ViewerState(story(), clock, unhurried=True)
     other.seek(3)
     open_at(other, command.rpartition(" ")[2])
     assert other.playback.position == session.playback.position
@@ -41,7 +41,7 @@ def test_the_command_of_a_place_opens_that_place(session: Session, story, clock)
 
 
 def test_a_link_names_the_round(fake, clock) -> None:
-    session = Session(fake(), clock, unhurried=True)
+    session = ViewerState(fake(), clock, unhurried=True)
     rows = [n for n in range(session.source.num_rows) if session.source.row(n).round]
     assert rows
     session.seek(rows[0])
@@ -68,14 +68,14 @@ def test_a_link_names_the_round(fake, clock) -> None:
     ],
 )
 def test_a_place_that_is_none_is_refused_in_a_sentence(
-    session: Session, place: str, said: str
+    session: ViewerState, place: str, said: str
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         open_at(session, place)
 
 
 # -- copies -----------------------------------------------------------------------------------
-def test_what_is_copied_is_what_is_on_screen(session: Session) -> None:
+def test_what_is_copied_is_what_is_on_screen(session: ViewerState) -> None:
     frame = session.frame()
     assert copy_text(session, "s") == sentence(frame)[0]
     assert copy_text(session, "t") == " The gate opens with the number 70956.\n"
@@ -106,7 +106,7 @@ async def test_a_copy_reaches_the_terminal_by_osc_52(story, clock, monkeypatch) 
 def test_marks_outlive_the_viewer(small_trace: Path, tmp_path: Path, clock) -> None:
     trace = tmp_path / "run.arrow"
     trace.write_bytes(small_trace.read_bytes())
-    session = Session(FileSource(trace), clock, unhurried=True)
+    session = ViewerState(FileSource(trace), clock, unhurried=True)
     session.seek(7)
     session.set_marker("odd: the swap rate doubles here")
     session.seek(9)
@@ -116,7 +116,7 @@ def test_marks_outlive_the_viewer(small_trace: Path, tmp_path: Path, clock) -> N
     session.seek(11)
     session.set_marker()
     assert session.marks.marks[-1].label == "mark 2"
-    again = Session(FileSource(trace), clock, unhurried=True)
+    again = ViewerState(FileSource(trace), clock, unhurried=True)
     mark = again.marks.at(7)
     assert mark is not None
     assert mark.label == "odd: the swap rate doubles here"
@@ -155,7 +155,7 @@ def test_no_export_takes_a_name_that_is_taken(tmp_path: Path) -> None:
 
 
 def test_the_files_hold_the_run(small_trace: Path, tmp_path: Path, clock) -> None:
-    session = Session(FileSource(small_trace), clock)
+    session = ViewerState(FileSource(small_trace), clock)
     rows = session.source.num_rows
     with write(session, "csv", tmp_path).open(newline="") as file:
         lines = list(csv.DictReader(file))

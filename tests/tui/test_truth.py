@@ -10,7 +10,7 @@ from megacontext.tui.app import InspectorApp
 from megacontext.tui.render.bars import draw_title, story
 from megacontext.tui.state.frame import Status
 from megacontext.tui.state.frame_builder import NOTICE_S
-from megacontext.tui.state.viewer import Session
+from megacontext.tui.state.viewer import ViewerState
 
 LIVE = Status("LIVE", growing=True, controllable=True)
 STATES = [
@@ -19,13 +19,14 @@ STATES = [
     (replace(LIVE, waits=True), ("WAITS FOR YOU", "● REC", "FOLLOW")),
     (replace(LIVE, growing=False, problem="It died."), ("✗ DISCONNECTED",)),
     (Status("FOLLOW", growing=True), ("● REC", "FOLLOW")),
+    (replace(LIVE, growing=False, controllable=False), ("■ ENDED",)),
 ]
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
 @pytest.mark.parametrize(("status", "words"), STATES)
 def test_the_state_stands_first_and_is_never_cut(fake, clock, status, words, width) -> None:
-    session = Session(fake(mode="LIVE"), clock, unhurried=True)
+    session = ViewerState(fake(mode="LIVE"), clock, unhurried=True)
     frame = session.frame()
     row = replace(frame.row, round=2, history=123_456_789)
     info = replace(frame.info, name="a-trace-with-a-rather-long-name-20261130-101500.arrow")
@@ -40,7 +41,7 @@ def test_the_state_stands_first_and_is_never_cut(fake, clock, status, words, wid
 
 
 def test_a_replay_at_its_end_follows_nothing(fake, clock) -> None:
-    session = Session(fake(), clock, unhurried=True)
+    session = ViewerState(fake(), clock, unhurried=True)
     session.play(lambda play: play.end())
     (line,) = draw_title(session.frame(), 80, 1).lines()
     assert "FOLLOW" not in line
@@ -48,7 +49,7 @@ def test_a_replay_at_its_end_follows_nothing(fake, clock) -> None:
 
 def test_a_notice_expires_and_the_story_goes_on(fake, clock) -> None:
     source = fake(mode="LIVE", visible=20)
-    session = Session(source, clock, unhurried=True)
+    session = ViewerState(source, clock, unhurried=True)
     session.notice = "The engine runs again."
     clock.now += NOTICE_S - 1
     session.tick()
@@ -60,7 +61,7 @@ def test_a_notice_expires_and_the_story_goes_on(fake, clock) -> None:
 
 def test_what_is_waited_for_does_not_expire_before_it_comes(fake, clock) -> None:
     source = fake(mode="LIVE", visible=0)
-    session = Session(source, clock, unhurried=True)
+    session = ViewerState(source, clock, unhurried=True)
     session.notice = "The engine is starting."
     clock.now += 10 * NOTICE_S
     session.tick()

@@ -48,7 +48,7 @@ source:
 
 
 @dataclass(frozen=True)
-class Outing:
+class BenchRun:
     """One run of the session.
 
     Attributes:
@@ -84,7 +84,7 @@ def bench(
         MegaContextError: the engine or the inspector did not start.
     """
     load = os.getloadavg()[0]
-    runs: dict[bool, list[Outing]] = {False: [], True: []}
+    runs: dict[bool, list[BenchRun]] = {False: [], True: []}
     with tempfile.TemporaryDirectory(prefix="mc-attached-") as name:
         folder = Path(name)
         config = folder / "session.yaml"
@@ -114,13 +114,13 @@ def bench(
     return {"figures": figures, "limits": {"ratio": LIMIT}, "ok": ratio >= LIMIT}
 
 
-def _median(runs: list[Outing], name: str) -> float:
+def _median(runs: list[BenchRun], name: str) -> float:
     return float(statistics.median(getattr(run, name) for run in runs))
 
 
 def _run(
     config: Path, trace: Path, overrides: tuple[str, ...], size: tuple[int, int] | None
-) -> Outing:
+) -> BenchRun:
     """One session; with ``size`` an inspector on a terminal of that size watches it."""
     engine = EngineProcess(engine_command(config, trace, list(overrides)), trace)
     inspector: PseudoTerminal | None = None
@@ -142,7 +142,7 @@ def _run(
         if inspector is not None:
             inspector.stop()
     used = [late - early for late, early in zip(after, before, strict=True)]
-    return Outing(_speed(trace), used[0], used[1], seconds)
+    return BenchRun(_speed(trace), used[0], used[1], seconds)
 
 
 def _paused(engine: EngineProcess, trace: Path) -> ControlClient:

@@ -71,7 +71,7 @@ class EngineControl:
             reply = self._channel.send(command, **fields)
         except (MegaContextError, OSError) as error:
             if command != "status":  # nobody asked for that one
-                self._answers.put(f"{command}: {error}")
+                self._answers.put(str(error))
         else:
             self._note(reply)
 

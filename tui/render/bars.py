@@ -56,6 +56,8 @@ def _state(frame: Frame) -> list[tuple[str, int]]:
         parts.append(("WAITS FOR YOU", int(Role.WARN)))
     if status.growing:
         parts.append(("● REC", int(Role.OK)))
+    elif status.mode != "REPLAY" and not status.problem:
+        parts.append(("■ ENDED", int(Role.WARN)))
     if play.following and status.growing:
         parts.append(("FOLLOW", int(Role.OK)))
     elif not play.following:

@@ -14,7 +14,7 @@ from megacontext.tui.render.marks import micros
 from megacontext.tui.sources.row_model import F64, I64, RowModel
 from megacontext.tui.state.frame import Frame
 
-__all__ = ["Apart", "Difference", "compare", "draw_difference", "finest"]
+__all__ = ["Difference", "RunDifferences", "compare", "draw_difference", "finest"]
 
 FINER_A, FINER_B, EQUAL, OUTSIDE = ord("▀"), ord("▄"), ord("·"), ord(" ")
 ROLE_A, ROLE_B = int(Role.TITLE), int(Role.OK)
@@ -22,7 +22,7 @@ ROLE_A, ROLE_B = int(Role.TITLE), int(Role.OK)
 
 
 @dataclass(frozen=True)
-class Apart:
+class RunDifferences:
     """How the two runs differ as a whole.
 
     Attributes:
@@ -84,7 +84,7 @@ def finest(row: RowModel, start: float, stop: float, width: int) -> F64:
 
 
 def draw_difference(
-    pair: tuple[Frame, Frame], width: int, height: int, apart: Apart | None = None
+    pair: tuple[Frame, Frame], width: int, height: int, apart: RunDifferences | None = None
 ) -> Canvas:
     """A strip of who sees what finer, and the two runs' numbers beside each other."""
     canvas = Canvas(width, height)
@@ -101,12 +101,12 @@ def draw_difference(
     roles = np.where(a < b, ROLE_A, np.where(a > b, ROLE_B, int(Role.FAINT)))
     canvas.text(0, 0, "A≠B", Role.DIM)
     canvas.cells(LABEL, 0, np.where(known, glyphs, OUTSIDE), roles, n=inner)
-    _apart(canvas, apart or Apart())
+    _apart(canvas, apart or RunDifferences())
     _numbers(canvas, first, second)
     return canvas
 
 
-def _apart(canvas: Canvas, apart: Apart) -> None:
+def _apart(canvas: Canvas, apart: RunDifferences) -> None:
     """What makes the strip above misleading, then which settings differ, on one line."""
     x = 0
     if apart.text_at is not None:
@@ -122,7 +122,7 @@ def _apart(canvas: Canvas, apart: Apart) -> None:
         if x + len(said) + 12 > canvas.width:
             canvas.text(x, 1, f"+{left} more keys", Role.DIM)
             break
-        x = canvas.text(x, 1, f"{said} · ", Role.TEXT)
+        x = canvas.text(x, 1, f"{said}{' · ' if left > 1 else ''}", Role.TEXT)
 
 
 def _numbers(canvas: Canvas, first: Frame, second: Frame) -> None:

@@ -9,7 +9,15 @@ import numpy as np
 from megacontext.tui.palette import LEVEL_SHADES, RAMP, Role, level_role, score_role
 from megacontext.tui.render.bars import story
 from megacontext.tui.render.canvas import BOLD, Canvas
-from megacontext.tui.render.marks import KIND_ROLE, KIND_SIGN, compact, shade_glyphs, signed
+from megacontext.tui.render.marks import (
+    KIND_ROLE,
+    KIND_SIGN,
+    SHADE_FROM,
+    SHADES,
+    compact,
+    shade_glyphs,
+    signed,
+)
 from megacontext.tui.sources.row_model import F64, Columns, RowModel
 from megacontext.tui.state.frame import Frame
 
@@ -144,7 +152,7 @@ def _axis(canvas: Canvas, y: int, frame: Frame) -> None:
         label = compact(token) if window.span > 4000 else f"{token:,.0f}"
         x = LABEL + round(inner * tick / ticks)
         x = x if tick < ticks else x - len(label)
-        if not (taken and x < taken[1] and taken[0] < x + len(label) + 1):
+        if not (taken and x < taken[1] and taken[0] < x + len(label)):
             canvas.text(x, y, label, Role.DIM)
 
 
@@ -165,7 +173,7 @@ def _selection(canvas: Canvas, y: int, frame: Frame) -> tuple[int, int] | None:
     if x + len(name) > canvas.width:
         x = LABEL + left - 1 - len(name)
     canvas.text(x, y, name, Role.SELECT, BOLD)
-    return min(x, LABEL + left) - 1, max(x + len(name), LABEL + right + 1) + 1
+    return min(x, LABEL + left) - 2, max(x + len(name), LABEL + right + 1) + 2
 
 
 def _hit_marks(canvas: Canvas, y: int, frame: Frame) -> None:
@@ -230,16 +238,15 @@ def scale_words(frame: Frame) -> str:
 def scale_legend(frame: Frame, *, texture: bool = False) -> str:
     """The ramp as content markup: every colour that fills the screen, with its score."""
     low, high = score_scale(frame)
+    if texture:  # each shade from the score at which it begins
+        return " ".join(
+            f"{chr(glyph)}≥{signed(low + share * (high - low))}"
+            for share, glyph in zip(SHADE_FROM, SHADES[1:].tolist(), strict=True)
+        )
     stops = ((0.0, "cold"), (0.5, "zero"), (0.75, "mild"), (1.0, "hot"))
     fixed = ("−1", "0", "+.5", "+1") if (low, high) == (-1.0, 1.0) else None
     scores = fixed or [signed(low + share * (high - low)) for share, _ in stops]
-    shades = [
-        chr(int(shade_glyphs(np.array([2 * s - 1]))[0])) if texture else "█" for s, _ in stops
-    ]
-    parts = [
-        f"[$mc-{name}]{glyph}[/]{score}"
-        for (_, name), score, glyph in zip(stops, scores, shades, strict=True)
-    ]
+    parts = [f"[$mc-{name}]█[/]{score}" for (_, name), score in zip(stops, scores, strict=True)]
     return " ".join(parts)
 
 

@@ -12,13 +12,15 @@ from megacontext.tui.palette import Role
 from megacontext.tui.render.canvas import BOLD, Canvas
 from megacontext.tui.render.life import draw_life, event_sign
 from megacontext.tui.render.marks import REASON_WORDS, signed
-from megacontext.tui.sources.node_history import Event, NodeLife
+from megacontext.tui.sources.node_history import STATES, Event, NodeLife
 from megacontext.tui.sources.row_model import RowModel
 from megacontext.tui.state.frame import Frame, RunInfo
 from megacontext.tui.state.view import Node
 
-__all__ = ["draw_inspector", "grouped", "why"]
+__all__ = ["draw_inspector", "grouped", "seen_in", "why"]
 
+RANGES = 4
+"""Stretches of steps that :func:`seen_in` names."""
 BECAUSE: dict[int, str] = {
     Reason.HEADROOM: "by force, the next block needed the room",
     Reason.BUDGET_CUT: "by force, w_max was lowered",
@@ -106,11 +108,48 @@ def draw_inspector(frame: Frame, width: int, height: int) -> Canvas:
         canvas.text(0, y, "Reading its life …", Role.DIM)
         return canvas
     life = frame.life.upto(row.number)
+    said = seen_in(life, frame)
+    if said:
+        y = _paragraph(canvas, y, said, int(Role.TEXT))
     y = draw_life(canvas, y, life)
     y = _summary(canvas, y, life)
     y = _explanation(canvas, y, frame)
     _events(canvas, y, life)
     return canvas
+
+
+def seen_in(life: NodeLife, frame: Frame) -> str:
+    """The steps after whose actions the model saw the node raw, or the parts of a larger one.
+
+    "" where it never did. A range that reaches the row on screen ends with "now".
+    """
+    row = frame.row
+    if row is None or not len(life.rows):
+        return ""
+    detailed = STATES.index("raw" if life.node.level == 1 else "open")
+    now = STATES.index(row.after.state(life.node)[0])
+    # The state of a row is that before its actions, so that after them is the next row's; a node
+    # that the next row has for the first time was closed in between.
+    states, rows = life.states[1:], life.rows[:-1]
+    if life.rows[-1] == row.number:
+        states, rows = np.append(states, now), life.rows
+    after = (states == detailed) & (life.states[: len(rows)] != STATES.index("absent"))
+
+    # Maximal runs of such rows, newest last.
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], after.astype(np.int8), [0]])))
+    ranges = [
+        (frame.step_of(int(rows[first])), frame.step_of(int(rows[stop - 1])))
+        for first, stop in edges.reshape(-1, 2).tolist()
+    ]
+    if not ranges:
+        return ""
+    words = [f"{a:,}" if a == b else f"{a:,}–{b:,}" for a, b in ranges]
+    if after[-1] and rows[-1] == row.number:
+        words[-1] = f"{ranges[-1][0]:,}–now" if ranges[-1][0] < ranges[-1][1] else "now"
+    left = len(words) - RANGES
+    shown = ", ".join(words[-RANGES:]) + (f" and {left:,} times before" if left > 0 else "")
+    kind = "Raw" if life.node.level == 1 else "Expanded"
+    return f"{kind} in step{'s' if len(words) > 1 or '–' in words[0] else ''} {shown}."
 
 
 def _paragraph(canvas: Canvas, y: int, text: str, role: int) -> int:

@@ -17,6 +17,8 @@ __all__ = [
     "KV_WORDS",
     "PHASE_WORDS",
     "REASON_WORDS",
+    "SHADES",
+    "SHADE_FROM",
     "TRIGGER_WORDS",
     "compact",
     "micros",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,7 +15,16 @@ from megacontext.tui.render.marks import LEVELS, compact, micros, shade_glyphs
 from megacontext.tui.sources.row_model import F64, I64
 from megacontext.tui.state.frame import Frame, Run
 
-__all__ = ["LANES", "Summary", "draw_overview", "row_of", "summarise", "time_axis"]
+__all__ = [
+    "LANES",
+    "Curve",
+    "Summary",
+    "draw_overview",
+    "extremes",
+    "row_of",
+    "summarise",
+    "time_axis",
+]
 
 LEFT, RIGHT = 6, 8
 """Cells beside the time axis: a lane's name, and its range."""
@@ -30,6 +40,14 @@ class Lane(NamedTuple):
     id: str
     name: str
     lowest: bool = False
+
+
+class Curve(NamedTuple):
+    """A lane's values, one per row of the run; ``name`` where it is not the lane's own."""
+
+    lane: Lane
+    values: F64
+    name: str = ""
 
 
 LANES = (
@@ -72,7 +90,7 @@ class Summary:
 def summarise(run: Run, columns: int, lines: int) -> Summary:
     """Aggregate ``run``; costs a pass over its heat."""
     first, stop = _columns(run.num_rows, columns)
-    lanes = {lane.id: _extremes(run.lane(lane.id), first, stop, lane.lowest) for lane in LANES}
+    lanes = {lane.id: extremes(run.lane(lane.id), first, stop, lane.lowest) for lane in LANES}
     return Summary(first, stop, _heat(run, first, stop, lines), lanes)
 
 
@@ -89,7 +107,8 @@ def _pairs(first: I64, stop: I64) -> I64:
     return np.stack([first, stop], axis=1).reshape(-1)
 
 
-def _extremes(values: F64, first: I64, stop: I64, lowest: bool) -> F64:
+def extremes(values: F64, first: I64, stop: I64, lowest: bool) -> F64:
+    """The highest (lowest) value of rows [first, stop) of each column, NaN where none is known."""
     sign = -1.0 if lowest else 1.0
     known = np.where(np.isfinite(values), values * sign, -np.inf)
     best = np.maximum.reduceat(np.append(known, -np.inf), _pairs(first, stop))[::2]
@@ -125,9 +144,20 @@ def heat_lines(height: int) -> int:
 
 
 def draw_overview(
-    frame: Frame, width: int, height: int, *, texture: bool, summary: Summary | None = None
+    frame: Frame,
+    width: int,
+    height: int,
+    *,
+    texture: bool,
+    summary: Summary | None = None,
+    curves: Sequence[Curve] | None = None,
 ) -> Canvas:
-    """Time runs right, the history down; one cell per stretch of rows, its extreme shown."""
+    """Time runs right, the history down; one cell per stretch of rows, its extreme shown.
+
+    Args:
+        summary: of the frame's run, where the caller has one for this size.
+        curves: below the heat, values by column; by default the run's lanes that have room.
+    """
     canvas = Canvas(width, height)
     left, inner = time_axis(width)
     if not frame.run.num_rows or inner < 8 or height < 2:
@@ -136,8 +166,10 @@ def draw_overview(
     if summary is None:
         summary = summarise(frame.run, inner, lines * (1 if texture else 2))
     _draw_heat(canvas, frame, summary, lines, texture=texture)
-    for y, lane in enumerate(lanes_at(height), lines):
-        _draw_lane(canvas, y, lane, summary.lanes[lane.id])
+    if curves is None:
+        curves = [Curve(lane, summary.lanes[lane.id]) for lane in lanes_at(height)]
+    for y, curve in enumerate(curves, lines):
+        _draw_lane(canvas, y, curve)
 
     # The present row stands through all lines, the window of the map beside the heat.
     here = left + math.floor(frame.playback.position / max(frame.playback.last, 1) * (inner - 1))
@@ -168,15 +200,17 @@ def _draw_heat(
     if left > 1:
         canvas.text(0, 0, "run", Role.DIM)
         canvas.text(canvas.width - RIGHT + 1, 0, "↑ tok 0", Role.DIM)
-        end = f"↓ {compact(int(frame.run.history[-1]))}"
-        canvas.text(canvas.width - RIGHT + 1, max(lines - 1, 1), end, Role.DIM)
+        if lines > 1:
+            end = f"↓ {compact(int(frame.run.history[-1]))}"
+            canvas.text(canvas.width - RIGHT + 1, lines - 1, end, Role.DIM)
 
 
-def _draw_lane(canvas: Canvas, y: int, lane: Lane, values: F64) -> None:
+def _draw_lane(canvas: Canvas, y: int, curve: Curve) -> None:
+    lane, values, name = curve
     left, _ = time_axis(canvas.width)
     known = values[np.isfinite(values)]
     if left > 1:
-        canvas.text(0, y, lane.name, Role.DIM)
+        canvas.text(0, y, name or lane.name, Role.DIM)
     if not len(known):
         canvas.cells(left, y, ord("·"), int(Role.FAINT), n=len(values))
         return

@@ -87,7 +87,8 @@ def help_text() -> Text:
     text.append("Mouse\n", "bold")
     text.append(
         "  click a span or a name to select it, the waterfall, the overview or the scrubber for a"
-        " time; drag to pan, wheel to zoom or scroll\n\n"
+        " time; twice on a word of the text to find it elsewhere; drag to pan, wheel to zoom or"
+        " scroll; the palette at the lower right has every command\n\n"
     )
     for title, body in CONCEPTS:
         text.append(f"{title}\n", "bold")

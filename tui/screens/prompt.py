@@ -10,7 +10,10 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label
 
-__all__ = ["PromptScreen"]
+__all__ = ["BUTTONS", "PromptScreen"]
+
+BUTTONS = "[@click=screen.accept]✓ ok[/]  [@click=screen.dismiss(None)]✗ cancel[/]"
+"""Enter and escape for those who have only a mouse."""
 
 
 class PromptScreen(ModalScreen[str | None]):
@@ -27,6 +30,11 @@ class PromptScreen(ModalScreen[str | None]):
             yield Label(self._title, classes="dialog-title", markup=False)
             yield Input(self._value, select_on_focus=True)
             yield Label(self._hint, classes="dialog-hint", markup=False)
+            yield Label(BUTTONS, classes="dialog-hint")
+
+    def action_accept(self) -> None:
+        """What enter does, for the mouse."""
+        self.dismiss(self.query_one(Input).value)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         self.dismiss(event.value)

@@ -17,8 +17,8 @@ from megacontext.traces.meta import TraceMeta
 from megacontext.traces.reader import TraceReader
 from megacontext.traces.token_index import TokenIndex
 from megacontext.traces.vitals import Vitals, VitalsScan
-from megacontext.tui.sources.node_history import NOTHING, Glimpse
-from megacontext.tui.sources.node_scan import Glimpses
+from megacontext.tui.sources.node_history import NOTHING, NodeSnapshot
+from megacontext.tui.sources.node_scan import NodeScan
 from megacontext.tui.sources.row_model import F64, I64, RowModel
 from megacontext.tui.sources.row_reader import damaged_row, row_model, score_pairs
 from megacontext.tui.sources.source import Control, Scalars
@@ -118,7 +118,7 @@ class FileSource:
         self.path = path
         self._mode = mode
         self._reader: TraceReader | None = None
-        self._glimpses: Glimpses | None = None
+        self._glimpses: NodeScan | None = None
         self._vitals: VitalsScan | None = None
         self._tokens: TokenIndex | None = None
         self._rows: OrderedDict[int, RowModel] = OrderedDict()
@@ -135,7 +135,7 @@ class FileSource:
 
     def _index(self, reader: TraceReader) -> None:
         """Start what is read piece by piece from the beginning."""
-        self._glimpses = Glimpses(reader, self.info.block_size)
+        self._glimpses = NodeScan(reader, self.info.block_size)
         self._vitals = VitalsScan(reader)
         self._tokens = TokenIndex(reader)
 
@@ -234,7 +234,7 @@ class FileSource:
             self._rows.popitem(last=False)
         return model
 
-    def look(self, number: int, node: Node) -> Glimpse:
+    def look(self, number: int, node: Node) -> NodeSnapshot:
         if self._glimpses is None:
             return NOTHING
         try:

@@ -15,11 +15,11 @@ __all__ = [
     "NOTHING",
     "STATES",
     "Event",
-    "Glimpse",
-    "LifeScan",
+    "LifeReader",
     "NodeLife",
+    "NodeSnapshot",
     "events_of",
-    "glimpse_of",
+    "snapshot_of",
 ]
 
 STATES = ("absent", "inside", "gist", "raw", "open")
@@ -84,7 +84,7 @@ def events_of(row: RowModel, node: Node) -> list[Event]:
     return found + refused
 
 
-class Glimpse(NamedTuple):
+class NodeSnapshot(NamedTuple):
     """What one row says about a node: its score (NaN: none), index into ``STATES``, events."""
 
     score: float
@@ -92,23 +92,23 @@ class Glimpse(NamedTuple):
     events: tuple[Event, ...]
 
 
-NOTHING = Glimpse(float("nan"), STATES.index("absent"), ())
+NOTHING = NodeSnapshot(float("nan"), STATES.index("absent"), ())
 
 
-def glimpse_of(row: RowModel, node: Node) -> Glimpse:
+def snapshot_of(row: RowModel, node: Node) -> NodeSnapshot:
     """What ``row`` says about ``node``."""
     state = STATES.index(row.before.state(node)[0])
-    return Glimpse(row.score_of(node), state, tuple(events_of(row, node)))
+    return NodeSnapshot(row.score_of(node), state, tuple(events_of(row, node)))
 
 
-class LifeScan:
+class LifeReader:
     """Collects a node's life row by row: near rows first, the past before the future.
 
     Call :meth:`advance` with a stop condition as often as there is time; the life so far is
     always a gap-free run of rows around the row it started from.
     """
 
-    def __init__(self, node: Node, around: int, look: Callable[[int, Node], Glimpse]) -> None:
+    def __init__(self, node: Node, around: int, look: Callable[[int, Node], NodeSnapshot]) -> None:
         self.node = node
         self._look = look
         self._around = self._low = around
@@ -143,7 +143,7 @@ class LifeScan:
                 break
         return self.covers(count)
 
-    def _take(self, number: int, seen: Glimpse) -> None:
+    def _take(self, number: int, seen: NodeSnapshot) -> None:
         self._score[number], self._state[number] = seen.score, seen.state
         self._events += seen.events
 

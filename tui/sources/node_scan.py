@@ -10,11 +10,11 @@ import pyarrow as pa
 
 from megacontext.traces.reader import TraceReader
 from megacontext.traces.row import list_values
-from megacontext.tui.sources.node_history import NOTHING, STATES, Event, Glimpse
+from megacontext.tui.sources.node_history import NOTHING, STATES, Event, NodeSnapshot
 from megacontext.tui.sources.row_model import Spans
 from megacontext.tui.state.view import Node
 
-__all__ = ["Glimpses"]
+__all__ = ["NodeScan"]
 
 COLUMNS = ("step", "levels", "scores", "actions", "rejected")
 CHANGES = ("actions",)
@@ -43,7 +43,7 @@ class _Batch:
         return found
 
 
-class Glimpses:
+class NodeScan:
     """Looks at one node in the rows of ``reader``. Checksums are left to whoever shows the row."""
 
     def __init__(self, reader: TraceReader, block_size: int) -> None:
@@ -76,7 +76,7 @@ class Glimpses:
         found = (self._levels[0] == node.level) & (self._index[0] == node.index)
         return np.unique(self._rows[0][found])
 
-    def look(self, number: int, node: Node) -> Glimpse:
+    def look(self, number: int, node: Node) -> NodeSnapshot:
         """What row ``number`` says about ``node``; nothing where the row cannot be read.
 
         Raises:
@@ -102,7 +102,7 @@ class Glimpses:
         for r in _about(batch.values("rejected", place), node):
             kind, reason = int(r["kind"]), int(r["reason"])
             events.append(Event(number, step, "refused", kind, float(r["score"]), reason, False))
-        return Glimpse(score, STATES.index(state), tuple(events))
+        return NodeSnapshot(score, STATES.index(state), tuple(events))
 
     def _batch(self, block: int) -> _Batch | None:
         if block in self._batches:

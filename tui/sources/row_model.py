@@ -13,7 +13,7 @@ from megacontext.traces.schema import Reason
 from megacontext.traces.state import spans_of
 from megacontext.tui.state.view import Node
 
-__all__ = ["STAGES", "Act", "Columns", "Refused", "RowModel", "Spans", "partners"]
+__all__ = ["STAGES", "Act", "Columns", "Refused", "RowModel", "Spans", "partners", "swap_rates"]
 
 I8: TypeAlias = np.ndarray[Any, np.dtype[np.int8]]
 I64: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
@@ -185,10 +185,14 @@ class RowModel:
         return 0 if self.scores is None else int((~np.isfinite(self.scores)).sum())
 
     @cached_property
-    def swap(self) -> float:
-        """Voluntary actions per raw block in the frontier."""
-        raw = int((self.before.levels == 0).sum())
-        return sum(not a.forced for a in self.actions) / raw if raw else float("nan")
+    def voluntary(self) -> int:
+        """Actions that were not forced."""
+        return sum(not a.forced for a in self.actions)
+
+    @cached_property
+    def raw_blocks(self) -> int:
+        """Raw blocks in the scored frontier."""
+        return int((self.before.levels == 0).sum())
 
     @cached_property
     def residency(self) -> float:
@@ -222,3 +226,22 @@ class RowModel:
         if wanted:
             return max(wanted, key=lambda a: np.nan_to_num(a.score, nan=-2.0))
         return self.actions[-1] if self.actions else None
+
+
+def swap_rates(rows: Sequence[RowModel | None]) -> F64:
+    """Voluntary actions so far in each row's refocus, per raw block that its first round scored.
+
+    ``rows`` are consecutive; a refocus that began before them counts from their first one on. NaN
+    where a row is missing or the frontier had no raw block.
+    """
+    rates, first, done = [], None, 0
+    for row in rows:
+        if row is None:
+            rates.append(float("nan"))
+            first = None
+            continue
+        if first is None or row.step != first.step:
+            first, done = row, 0
+        done += row.voluntary
+        rates.append(done / first.raw_blocks if first.raw_blocks else float("nan"))
+    return np.array(rates, np.float64)

@@ -11,7 +11,7 @@ import numpy as np
 
 from megacontext.traces.token_index import TokenIndex
 from megacontext.traces.vitals import Vitals
-from megacontext.tui.sources.node_history import Glimpse
+from megacontext.tui.sources.node_history import NodeSnapshot
 from megacontext.tui.sources.row_model import F64, I64, RowModel
 from megacontext.tui.state.frame import U8, Marker, RunInfo, Status
 from megacontext.tui.state.score_explanation import Pair
@@ -130,7 +130,7 @@ class Source(Protocol):
         """Row ``number`` if that costs nothing."""
         ...
 
-    def look(self, number: int, node: Node) -> Glimpse:
+    def look(self, number: int, node: Node) -> NodeSnapshot:
         """What row ``number`` says about ``node``, for less than reading the row."""
         ...
 

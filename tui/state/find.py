@@ -12,7 +12,7 @@ from megacontext.traces.vitals import Vitals
 from megacontext.tui.render.marks import REASON_WORDS, micros, signed
 from megacontext.tui.sources.row_model import F64, I64
 from megacontext.tui.state.view import Node
-from megacontext.tui.state.viewer import Session
+from megacontext.tui.state.viewer import ViewerState
 
 __all__ = ["EVENTS", "EXTREMES", "Extreme", "find", "find_again", "most_movement"]
 
@@ -48,7 +48,7 @@ EVENTS: dict[str, str] = {
 }
 
 
-def find(session: Session, wanted: str, direction: int = 1) -> None:
+def find(session: ViewerState, wanted: str, direction: int = 1) -> None:
     """Go to an extreme (again: to the next one by rank) or to the next or previous event.
 
     Args:
@@ -63,7 +63,7 @@ def find(session: Session, wanted: str, direction: int = 1) -> None:
     session.last_find = wanted
 
 
-def find_again(session: Session, direction: int) -> None:
+def find_again(session: ViewerState, direction: int) -> None:
     """Repeat the last find, or say that there was none."""
     if session.last_find:
         find(session, session.last_find, direction)
@@ -71,7 +71,7 @@ def find_again(session: Session, direction: int) -> None:
         session.notice = "Nothing was searched for yet; e lists what can be."
 
 
-def _extreme(session: Session, wanted: str, direction: int) -> None:
+def _extreme(session: ViewerState, wanted: str, direction: int) -> None:
     what = EXTREMES[wanted]
     values = session.run().lane(what.lane)
     ranked = _ranked(values, what.lowest)
@@ -99,7 +99,7 @@ def _ranked(values: F64, lowest: bool) -> I64:
     return order
 
 
-def _event(session: Session, wanted: str, direction: int) -> None:
+def _event(session: ViewerState, wanted: str, direction: int) -> None:
     rows = _rows_of(session, wanted)
     here = session.playback.position
     ahead = rows[rows > here] if direction > 0 else rows[rows < here][::-1]
@@ -114,7 +114,7 @@ def _event(session: Session, wanted: str, direction: int) -> None:
     session.notice = f"{said}, step {session.step_of(row):,}{_show(session, wanted, row)}."
 
 
-def _rows_of(session: Session, wanted: str) -> I64:
+def _rows_of(session: ViewerState, wanted: str) -> I64:
     """Rows with such an event, ascending."""
     if wanted == "q":
         asked = {m.row for m in session.markers if "question" in m.label.lower()}
@@ -127,7 +127,7 @@ def _rows_of(session: Session, wanted: str) -> I64:
     return np.unique(changes["row"][mask]).astype(np.int64)
 
 
-def _show(session: Session, wanted: str, row: int) -> str:
+def _show(session: ViewerState, wanted: str, row: int) -> str:
     """Select what an event is about; its words for the notice."""
     changes = session.source.vitals().changes
     here = changes[changes["row"] == row]

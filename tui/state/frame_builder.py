@@ -1,6 +1,6 @@
-"""The viewer's state and the frame that shows it; what commands do to it is in `session.py`.
+"""The viewer's state and the frame that shows it; what commands do to it is in `viewer.py`.
 
-``Session.frame()`` builds the immutable frame that all panes draw. Nothing here depends on
+``FrameBuilder.frame()`` builds the immutable frame that all panes draw. Nothing here depends on
 Textual, so every command can be tested without a terminal.
 """
 
@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from megacontext.tui.sources.node_history import LifeScan, NodeLife
-from megacontext.tui.sources.row_model import F64, I64, RowModel
+from megacontext.tui.sources.node_history import LifeReader, NodeLife
+from megacontext.tui.sources.row_model import F64, I64, RowModel, swap_rates
 from megacontext.tui.sources.source import Source
 from megacontext.tui.state.action_lines import LogView
 from megacontext.tui.state.action_log import ActionLog
@@ -27,7 +27,7 @@ from megacontext.tui.state.score_explanation import ScoreExplanation, bm25, reco
 from megacontext.tui.state.text_span import text_span
 from megacontext.tui.state.view import Node, ViewState
 
-__all__ = ["MAX_HITS", "Viewing"]
+__all__ = ["MAX_HITS", "FrameBuilder"]
 
 NOTICE_S = 6.0
 """How long a notice stands before the story goes on."""
@@ -50,7 +50,7 @@ class _Slices:
     opening_s: float = 0.2
 
 
-class Viewing:
+class FrameBuilder:
     """One viewer on one source.
 
     Args:
@@ -71,6 +71,7 @@ class Viewing:
         self.slices = _Slices(math.inf, math.inf, math.inf, math.inf) if unhurried else _Slices()
         status = source.status()
         self._generation = 0
+        self.reads_ahead = False  # whoever owns this reads the vitals between ticks
         self.explaining = False  # the inspector is on screen beside everything else
         self._explained: tuple[tuple[int, Node] | None, ScoreExplanation | None] = None, None
         self._hits: I64 = np.empty((0, 2), np.int64)
@@ -84,7 +85,7 @@ class Viewing:
         self.talk = Conversation(source)
         self.pinned = False  # another session sets the window, as it is
         self.marks = MarkFile.read(source.path)
-        self._scan: LifeScan | None = None
+        self._scan: LifeReader | None = None
         self._problem = ""
         self.notice = self.marks.problem
         self._ticked = clock()
@@ -142,7 +143,7 @@ class Viewing:
         if self.row is not None and self._notice and now - self._noticed > NOTICE_S:
             self.notice, changed = "", True
         changed = self._follow_question() or self.talk.changed() or changed
-        read = self._read_vitals()
+        read = not self.reads_ahead and self._read_vitals()
         read |= self._explain()
         return self._read_life() or read or changed or bool(answers) or self.playback != before
 
@@ -167,6 +168,12 @@ class Viewing:
         deadline = self.clock() + share
         self.source.read_vitals(lambda: self.clock() > deadline)
         return self.source.vitals().num_rows != before
+
+    def read_ahead(self) -> bool:
+        """Read on for a moment what rows were like; True when all of it is known."""
+        deadline = self.clock() + self.slices.life_s
+        self.source.read_vitals(lambda: self.clock() > deadline)
+        return self.source.vitals().num_rows >= self.source.num_rows
 
     def _explain(self) -> bool:
         """Find out where the selected node's score comes from; True when that is news."""
@@ -197,7 +204,7 @@ class Viewing:
         if node is None or not count:
             return False
         if self._scan is None or self._scan.node != node:
-            self._scan = LifeScan(node, self.playback.position, self.source.look)
+            self._scan = LifeReader(node, self.playback.position, self.source.look)
         known = self._scan.known
         deadline = self.clock() + self.slices.life_s
         self._scan.advance(count, lambda: self.clock() > deadline)
@@ -303,7 +310,11 @@ class Viewing:
 
         def lane(name: str) -> F64:
             """From the vitals where they were read, else from the rows that were."""
-            read = getattr(vitals, name)[run].astype(np.float64)
+            read: F64 = getattr(vitals, name)[run].astype(np.float64)
+            if len(read) == len(rows):
+                return read
+            if name == "swap":
+                return np.concatenate([read, swap_rates(rows)[len(read) :]])
             late = [math.nan if r is None else getattr(r, name) for r in rows[len(read) :]]
             return np.concatenate([read, np.array(late, np.float64)])
 

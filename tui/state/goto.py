@@ -8,7 +8,7 @@ import numpy as np
 
 from megacontext.tui.state.playback import Playback
 from megacontext.tui.state.view import Node
-from megacontext.tui.state.viewer import Session
+from megacontext.tui.state.viewer import ViewerState
 
 __all__ = ["GOTO_HELP", "go_to", "parse_place"]
 
@@ -35,7 +35,7 @@ def parse_place(text: str) -> tuple[int, int, Node | None] | None:
     return int(step), int(within or 1), node
 
 
-def go_to(session: Session, text: str) -> None:
+def go_to(session: ViewerState, text: str) -> None:
     """Go where ``text`` says; ``session.notice`` tells where that is, or what was wrong."""
     said = text.strip().replace(",", "").replace("_", "")
     place = parse_place(said)
@@ -50,11 +50,11 @@ def go_to(session: Session, text: str) -> None:
     session.notice = f"{text!r} is no place in this run; try {GOTO_HELP}."
 
 
-def _row(session: Session, row: int) -> None:
+def _row(session: ViewerState, row: int) -> None:
     session.play(lambda play: Playback.step(play, row - play.position))
 
 
-def _step(session: Session, digits: str) -> str:
+def _step(session: ViewerState, digits: str) -> str:
     steps = session.source.scalars.step
     if not len(steps):
         return "This trace has no rows yet."
@@ -64,7 +64,7 @@ def _step(session: Session, digits: str) -> str:
     return f"Step {at:,}." if at == wanted else f"There is no step {wanted:,}; this is step {at:,}."
 
 
-def _place(session: Session, step: int, within: int, node: Node | None) -> str:
+def _place(session: ViewerState, step: int, within: int, node: Node | None) -> str:
     rows = np.flatnonzero(session.source.scalars.step == step)
     if not 0 < within <= len(rows):
         return f"There is no step {step:,} with a round {within}."
@@ -72,7 +72,7 @@ def _place(session: Session, step: int, within: int, node: Node | None) -> str:
     return _node(session, str(node.level), str(node.index)) if node else f"Step {step:,}."
 
 
-def _token(session: Session, digits: str) -> str:
+def _token(session: ViewerState, digits: str) -> str:
     row, token = session.row, int(digits)
     if row is None or token >= session.source.num_tokens:
         return f"Token {token:,} is not there; the history has {session.source.num_tokens:,}."
@@ -82,7 +82,7 @@ def _token(session: Session, digits: str) -> str:
     return f"Block L1@{token // row.block_size} holds token {token:,}."
 
 
-def _time(session: Session, number: str, unit: str) -> str:
+def _time(session: ViewerState, number: str, unit: str) -> str:
     t_ns = session.source.scalars.t_ns
     if not len(t_ns):
         return "This trace has no rows yet."
@@ -91,7 +91,7 @@ def _time(session: Session, number: str, unit: str) -> str:
     return f"{number}{unit} after the start."
 
 
-def _node(session: Session, level: str, index: str) -> str:
+def _node(session: ViewerState, level: str, index: str) -> str:
     row, node = session.row, Node(int(level), int(index))
     if row is None or node.level < 1:
         return f"{node} is no tree node; levels start at 1."

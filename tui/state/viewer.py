@@ -11,14 +11,14 @@ from dataclasses import replace
 import numpy as np
 
 from megacontext.tui.state.action_navigation import latest, neighbour, reaction
-from megacontext.tui.state.frame_builder import MAX_HITS, Viewing
+from megacontext.tui.state.frame_builder import MAX_HITS, FrameBuilder
 from megacontext.tui.state.playback import Playback
 from megacontext.tui.state.view import Node, ViewState
 
-__all__ = ["Session"]
+__all__ = ["ViewerState"]
 
 
-class Session(Viewing):
+class ViewerState(FrameBuilder):
     """One viewer on one source, and all that a person can do with it."""
 
     # -- commands -----------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from megacontext.tui.widgets.heat import HeatPane
 from megacontext.tui.widgets.inspector import InspectorPane
 from megacontext.tui.widgets.lines import StoryLine, TitleLine
 from megacontext.tui.widgets.map import MapPane
-from megacontext.tui.widgets.overview import OverviewPane
+from megacontext.tui.widgets.overview import OverviewPane, TwoRunsPane
 from megacontext.tui.widgets.pane import Pane
 from megacontext.tui.widgets.scrubber import Scrubber
 from megacontext.tui.widgets.text import TextPane
@@ -26,5 +26,6 @@ __all__ = [
     "StoryLine",
     "TextPane",
     "TitleLine",
+    "TwoRunsPane",
     "WaterfallPane",
 ]

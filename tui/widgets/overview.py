@@ -7,18 +7,20 @@ from textual import events
 
 from megacontext.tui.render.canvas import Canvas
 from megacontext.tui.render.overview import (
+    Curve,
     Summary,
     draw_overview,
+    extremes,
     heat_lines,
     lanes_at,
     row_of,
     summarise,
     time_axis,
 )
-from megacontext.tui.state.frame import Frame
+from megacontext.tui.state.frame import Frame, Run
 from megacontext.tui.widgets.scrubber import TimePane
 
-__all__ = ["OverviewPane"]
+__all__ = ["OverviewPane", "TwoRunsPane"]
 
 FINE = 400
 """A growing run is summarised anew each time it has grown by one part in this many."""
@@ -34,18 +36,41 @@ class OverviewPane(TimePane):
     def __init__(self) -> None:
         super().__init__()
         self._summary: Summary | None = None
+        self._curves: list[Curve] = []
         self._key: tuple[int, ...] = ()
+
+    def curves(self, frame: Frame, height: int) -> list[Curve]:
+        """The lanes in a pane of ``height`` lines, with the values of all rows."""
+        return [Curve(lane, frame.run.lane(lane.id)) for lane in lanes_at(height)]
+
+    def known(self, frame: Frame) -> tuple[int, ...]:
+        """Rows that the lanes are drawn from: more of them are another picture."""
+        return frame.run.num_rows, frame.run.vitals.num_rows
 
     def cells(self, frame: Frame, width: int, height: int) -> Canvas:
         lines = heat_lines(height) * (1 if self.texture else 2)
         _, inner = time_axis(width)
         run = frame.run
         if run.num_rows and inner >= 8:
-            rows = tuple(n - n % max(n // FINE, 1) for n in (run.num_rows, run.vitals.num_rows))
-            key = (width, lines, *rows, run.generation)
+            rows = tuple(n - n % max(n // FINE, 1) for n in self.known(frame))
+            key = (width, height, lines, *rows, run.generation)
             if key != self._key or self._summary is None:
-                self._summary, self._key = summarise(run, inner, lines), key
-        return draw_overview(frame, width, height, texture=self.texture, summary=self._summary)
+                found = self._summary = summarise(run, inner, lines)
+                self._key = key
+                self._curves = [
+                    curve._replace(
+                        values=extremes(curve.values, found.first, found.stop, curve.lane.lowest)
+                    )
+                    for curve in self.curves(frame, height)
+                ]
+        return draw_overview(
+            frame,
+            width,
+            height,
+            texture=self.texture,
+            summary=self._summary,
+            curves=self._curves if self._summary is not None else None,
+        )
 
     def headings(self, frame: Frame) -> tuple[str, ...]:
         if not frame.run.num_rows:
@@ -77,10 +102,47 @@ class OverviewPane(TimePane):
         lines = heat_lines(height)
         if y < lines:
             return first + int(frame.run.heat[first:stop].max(axis=1).argmax())
-        lane = lanes_at(height)[min(y - lines, len(lanes_at(height)) - 1)]
-        values = frame.run.lane(lane.id)[first:stop]
+        curves = self.curves(frame, height)
+        lane, values, _ = curves[min(y - lines, len(curves) - 1)]
+        values = values[first:stop]
         known = np.isfinite(values)
         if not known.any():
             return first
         ranked = np.where(known, -values if lane.lowest else values, -np.inf)
         return first + int(ranked.argmax())
+
+
+class TwoRunsPane(OverviewPane):
+    """The leader's run, with lanes of both: the other's values at the leader's moments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other: Frame | None = None
+        self.letters = ("A", "B")
+
+    def headings(self, frame: Frame) -> tuple[str, ...]:
+        a, b = self.letters
+        return (f"Run {a} leads: time →, history ↓ · lanes of {a} and, at the same token, of {b}",)
+
+    def known(self, frame: Frame) -> tuple[int, ...]:
+        other = self.other.run if self.other is not None else Run()
+        return (
+            *super().known(frame),
+            other.num_rows,
+            other.vitals.num_rows,
+            ord(self.letters[0]),
+        )
+
+    def curves(self, frame: Frame, height: int) -> list[Curve]:
+        other = self.other.run if self.other is not None else Run()
+        if not other.num_rows:
+            return super().curves(frame, height)
+        place = np.searchsorted(other.history, frame.run.history, "right") - 1
+        curves = []
+        for lane in lanes_at(height)[: max(len(lanes_at(height)) // 2, 1)]:
+            other_values = np.where(place >= 0, other.lane(lane.id)[np.maximum(place, 0)], np.nan)
+            for letter, values in zip(
+                self.letters, (frame.run.lane(lane.id), other_values), strict=True
+            ):
+                curves.append(Curve(lane, values, f"{lane.name:<4.4}{letter}"))
+        return curves[: len(lanes_at(height))]

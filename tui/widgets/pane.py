@@ -18,6 +18,7 @@ from megacontext.tui.themes import PALETTES
 __all__ = ["Pane"]
 
 _NODE = re.compile(r"\bL(\d{1,2})@(\d{1,15})\b")
+_WORD = re.compile(r"\w+")
 _TAG = re.compile(r"\[[^\]]*\]")
 
 
@@ -103,12 +104,20 @@ class Pane(Widget, can_focus=False):
             super().__init__()
             self.node = node
 
+    def _line(self, y: int) -> str:
+        """Line ``y`` as text, one character per cell."""
+        if self._canvas is None or not 0 <= y < self._canvas.height:
+            return ""
+        return "".join(chr(c) if 0 < c < 0x10000 else "?" for c in self._canvas.glyph[y].tolist())
+
+    def word_at(self, x: int, y: int) -> str:
+        """The word that is written over cell (x, y), "" beside words."""
+        words = (match for match in _WORD.finditer(self._line(y)))
+        return next((match[0] for match in words if match.start() <= x < match.end()), "")
+
     def node_at(self, x: int, y: int) -> Node | None:
         """The node whose name is written over cell (x, y)."""
-        if self._canvas is None or not 0 <= y < self._canvas.height:
-            return None
-        line = "".join(chr(c) if 0 < c < 0x10000 else "?" for c in self._canvas.glyph[y].tolist())
-        for match in _NODE.finditer(line):
+        for match in _NODE.finditer(self._line(y)):
             if match.start() <= x < match.end() and int(match[1]) > 0:
                 return Node(int(match[1]), int(match[2]))
         return None

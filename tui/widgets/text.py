@@ -28,6 +28,19 @@ class TextPane(Pane, can_focus=True):
     def action_scroll_by(self, lines: int) -> None:
         self.post_message(self.Scrolled(lines))
 
+    class WordPicked(Message):
+        """A word was clicked twice: where else is it?"""
+
+        def __init__(self, word: str) -> None:
+            super().__init__()
+            self.word = word
+
+    def on_click(self, event: events.Click) -> None:
+        offset = event.get_content_offset(self)
+        word = self.word_at(offset.x, offset.y) if offset is not None else ""
+        if event.chain == 2 and word:
+            self.post_message(self.WordPicked(word))
+
     class Scrolled(Message):
         """The wheel turned over the text, by ``lines``."""
 

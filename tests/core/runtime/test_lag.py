@@ -10,6 +10,7 @@ from megacontext.core.runtime.build import build_parts
 from megacontext.core.runtime.run import run
 from megacontext.core.runtime.session import Session
 from megacontext.core.runtime.sinks import NullSink
+from megacontext.core.runtime.socket_controller import set_knob
 from megacontext.core.verify import verify
 from megacontext.traces.errors import ConfigError
 from megacontext.traces.schema import Trigger
@@ -124,5 +125,12 @@ def test_a_run_that_was_cut_while_an_edit_waits_goes_on_as_the_unbroken_one(
 
 
 def test_a_lag_of_a_block_is_refused(config_text):
-    with pytest.raises(ConfigError, match=r"focus\.lag is 8; it must be below block_size 8"):
+    refused = pytest.raises(ConfigError, match=r"focus\.lag is 8; it must be below block_size 8")
+    with refused:
         parse_config(config_text, ["focus.lag=8"])
+    session = session_of(config_text)
+    with refused:
+        set_knob(session, "focus.lag", 8)
+    set_knob(session, "focus.lag", 7)
+    assert session.focus_config.lag == 7
+    session.parts.close()
