@@ -78,6 +78,7 @@ def bench(
         "model": model,
         "w_max": w_max,
         "history": history,
+        "lag": session.focus_config.lag,
         "blocks": cycles,
         **machine,
         **_spread("ratio", whole / plain),
