@@ -134,8 +134,8 @@ def telemetry(
     """
     from megacontext.core.bench.telemetry import bench
 
-    figures = bench(model, w_max, sink, pairs, blocks, set_, _say(as_json))
-    _show("telemetry", figures, as_json)
+    metrics = bench(model, w_max, sink, pairs, blocks, set_, _say(as_json))
+    _show("telemetry", metrics, as_json)
 
 
 @app.command()
