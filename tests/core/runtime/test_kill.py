@@ -96,7 +96,7 @@ def test_a_run_killed_while_an_edit_waits_decodes_what_the_unbroken_one_does(
     config_text, tmp_path, plain
 ):
     text = config_text.replace(
-        "max_tokens: 1500, decode_tokens: 24", "max_tokens: 200, decode_tokens: 240"
+        "max_tokens: 1500, decode_tokens: 24", "max_tokens: 200, decode_tokens: 800"
     )
     text = text.replace(
         "kv: {drift_every: 16, refresh_every: 512, refresh_chunk: 64}", "kv: {mode: exact}"
@@ -106,7 +106,7 @@ def test_a_run_killed_while_an_edit_waits_decodes_what_the_unbroken_one_does(
     whole = run(parse_config(path.read_text()), tmp_path / "whole.arrow", control=False).trace
 
     # The history's last row closes a block: its edit waits for five tokens that no row holds.
-    assert np.array_equal(kill_and_resume(path, tmp_path, plain, [50]), history_of(whole))
+    assert np.array_equal(kill_and_resume(path, tmp_path, plain, [40]), history_of(whole))
     resumed = tmp_path / "t.arrow"
     np.testing.assert_allclose(nll_of(resumed), nll_of(whole), atol=1e-4)
     assert verify(resumed).ok
