@@ -90,12 +90,12 @@ def expanded_blocks(keys: HistoryKeys, history: U32, question: U32) -> tuple[int
     """Blocks of ``history`` that the lens would have raw: the first, the newest, and what the
     question selects with its neighbours."""
     text = np.concatenate([history, question])
-    found = look_up(keys, lambda a, b: text[a:b], len(text), len(question), _BLOCK)
-    count = len(found.selected)
+    matches = look_up(keys, lambda a, b: text[a:b], len(text), len(question), _BLOCK)
+    count = len(matches.selected)
     raw = np.zeros(count, bool)
     raw[:1] = raw[max(0, count - _NEWEST) :] = True
     for distance in (-1, 0, 1):
-        near = np.flatnonzero(found.selected) + distance
+        near = np.flatnonzero(matches.selected) + distance
         raw[near[(near >= 0) & (near < count)]] = True
     return tuple(np.flatnonzero(raw).tolist())
 

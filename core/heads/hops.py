@@ -92,7 +92,7 @@ def follow_blocks(
                 continue
             strength = min(1.0, mass) * source.strength
             best[block] = Source(block, strength, mass, queries, start, weights, log_total_hq)
-    return sorted(best.values(), key=lambda found: (-found.attention, found.block))
+    return sorted(best.values(), key=lambda source: (-source.attention, source.block))
 
 
 def _attended(pairs_hqk: Tensor) -> Tensor:

@@ -103,13 +103,13 @@ def look_up(
         selected[:] = False
 
     # Matches of the question itself, by strength.
-    found = np.flatnonzero(selected)
-    found = found[np.argsort(-strength[found], kind="stable")]
+    ranked = np.flatnonzero(selected)
+    ranked = ranked[np.argsort(-strength[ranked], kind="stable")]
     mean = attention_hb.mean(0)
     even = torch.full((asking,), 1 / asking, device=queries.device)
     sources = [
         Source(int(b), float(strength[b]), float(mean[b]), queries, first, even, log_total_hq)
-        for b in found
+        for b in ranked
     ]
     matches = [_explain(encoder, source, pieces, block_size) for source in sources]
 
@@ -138,8 +138,8 @@ def _explain(encoder: HeadEncoder, source: Source, pieces: list[Tensor], block_s
     weights_hqk = source.pairs(encoder, pieces, block_size)
     top = weights_hqk.flatten().topk(min(_PAIRS, weights_hqk.numel()))
     pairs = []
-    for weight, place in zip(top.values.tolist(), top.indices.tolist(), strict=True):
-        head, query, token = np.unravel_index(place, tuple(weights_hqk.shape))
+    for weight, position in zip(top.values.tolist(), top.indices.tolist(), strict=True):
+        head, query, token = np.unravel_index(position, tuple(weights_hqk.shape))
         layer, number = encoder.calibration.heads[head]
         at = source.block * block_size + token
         pairs.append(Pair(int(source.first + query), int(at), layer, number, weight))
