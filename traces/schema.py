@@ -212,8 +212,8 @@ def check_columns(found: pa.Schema, name: str) -> None:
             kind = found.field(column.name).type
             if kind != column.type:
                 raise TraceError(
-                    f"{damaged}: column {column.name} is {printable(kind)}, not {column.type}; nothing can "
-                    f"be read."
+                    f"{damaged}: column {column.name} is {printable(kind)}, not {column.type}; "
+                    "nothing can be read."
                 )
     except UnicodeDecodeError as error:  # a name inside a struct
         raise TraceError(f"{damaged}; nothing can be read.") from error

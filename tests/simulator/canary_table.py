@@ -126,6 +126,9 @@ def table(lines: list[dict[str, Any]]) -> str:
             rows.append(f"| {canary.name} | test `{canary.test}` | | | |")
             continue
         own = [line for line in lines if line["canary"] == canary.name]
+        if not own:
+            rows.append(f"| {canary.name} | not hunted yet | | | |")
+            continue
         caught = [line for line in own if line["found"]]
         hunts, found = hunts + len(own), found + len(caught)
         times = [line["seconds"] if line["found"] else float("inf") for line in own]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from megacontext.traces.errors import TraceError
+from megacontext.traces.errors import TraceError, printable
 from megacontext.traces.reader import TraceReader
 from megacontext.traces.schema import COLUMNS, OPTIONAL, schema
 from megacontext.traces.writer import TraceWriter
