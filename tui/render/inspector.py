@@ -59,6 +59,8 @@ def why(row: RowModel, node: Node, info: RunInfo) -> str:
                 up=info.tau_expand, down=signed(-info.tau_collapse), other=other
             )
             return f"{done} in this step at {signed(act.score)}: {because}."
+
+    # It was a candidate and was turned down.
     for refused in row.refused:
         if refused.node == node:
             wish = "expanded" if refused.kind == 0 else "collapsed"
@@ -69,6 +71,8 @@ def why(row: RowModel, node: Node, info: RunInfo) -> str:
                 cooldown=info.cooldown_steps, n_diff=info.n_diff, keep=info.keep_newest
             )
             return f"Not {wish} although it scored {signed(refused.score)}: {because}."
+
+    # It was no candidate: its state and its score say why.
     state, place = row.before.state(node)
     score = row.score_of(node)
     if state == "absent":
@@ -101,6 +105,8 @@ def draw_inspector(frame: Frame, width: int, height: int) -> Canvas:
         ):
             canvas.text(0, y, line, Role.DIM)
         return canvas
+
+    # Its name and the sentence at once, the rest when its history is read.
     start, stop = node.span(row.block_size)
     canvas.text(0, 0, f"{node} tok {start:,}–{stop:,}", Role.TITLE, BOLD)
     y = _paragraph(canvas, 1, why(row, node, frame.info), int(Role.TEXT))
