@@ -10,7 +10,7 @@ import numpy as np
 from megacontext.traces.schema import Reason
 from megacontext.tui.palette import Role
 from megacontext.tui.render.canvas import BOLD, Canvas
-from megacontext.tui.render.life import draw_life, event_sign
+from megacontext.tui.render.life import LOW, draw_life, event_sign
 from megacontext.tui.render.marks import REASON_WORDS, signed
 from megacontext.tui.sources.node_history import STATES, Event, NodeLife
 from megacontext.tui.sources.row_model import RowModel
@@ -114,7 +114,7 @@ def draw_inspector(frame: Frame, width: int, height: int) -> Canvas:
         canvas.text(0, y, "Reading its life …", Role.DIM)
         return canvas
     life = frame.life.upto(row.number)
-    said = seen_in(life, frame)
+    said = seen_in(life, frame, brief=canvas.height < LOW)
     if said:
         y = _paragraph(canvas, y, said, int(Role.TEXT))
     y = draw_life(canvas, y, life)
@@ -124,10 +124,11 @@ def draw_inspector(frame: Frame, width: int, height: int) -> Canvas:
     return canvas
 
 
-def seen_in(life: NodeLife, frame: Frame) -> str:
+def seen_in(life: NodeLife, frame: Frame, *, brief: bool = False) -> str:
     """The steps after whose actions the model saw the node raw, or the parts of a larger one.
 
-    "" where it never did. A range that reaches the row on screen ends with "now".
+    "" where it never did. A range that reaches the row on screen ends with "now"; ``brief`` names
+    only the last of more than two.
     """
     row = frame.row
     if row is None or not len(life.rows):
@@ -152,9 +153,11 @@ def seen_in(life: NodeLife, frame: Frame) -> str:
     words = [f"{a:,}" if a == b else f"{a:,}–{b:,}" for a, b in ranges]
     if after[-1] and rows[-1] == row.number:
         words[-1] = f"{ranges[-1][0]:,}–now" if ranges[-1][0] < ranges[-1][1] else "now"
+    kind = "Raw" if life.node.level == 1 else "Expanded"
+    if brief and len(words) > 2:
+        return f"{kind} {len(words)} times, last {words[-1]}."
     left = len(words) - RANGES
     shown = ", ".join(words[-RANGES:]) + (f" and {left:,} times before" if left > 0 else "")
-    kind = "Raw" if life.node.level == 1 else "Expanded"
     return f"{kind} in step{'s' if len(words) > 1 or '–' in words[0] else ''} {shown}."
 
 
