@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 REAL := $(VENV)/.installed-real
 
-.PHONY: demo demo-real test test-real test-slow lint format typecheck links bench docs clean
+.PHONY: demo demo-real test test-real test-slow lint format typecheck links bench docs site clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -64,6 +64,11 @@ bench: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python tests/check_docs.py
+
+# The documentation as a site; a broken link or an unknown name is an error.
+site: $(STAMP) links
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 clean:
 	rm -rf $(VENV) .links build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -4,7 +4,8 @@ Run by ``make docs``. Every fenced block marked ``sh``, ``bash`` or nothing in R
 ARCHITECTURE.md and docs/ is read: a ``megacontext`` or ``mc-tui`` command must answer ``--help``
 and know each option used, its ``--config`` file must be there and be accepted together with its
 ``--set`` options, a ``make`` target must exist. A config that an earlier command of the page wrote
-is not looked for.
+is not looked for. The Python blocks of a page are run, one after the other, in a folder that holds
+a ``book.txt``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -37,6 +39,9 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _OURS = ("megacontext", "mc-tui")
+_SKETCHES = "ARCHITECTURE.md"
+"""Its blocks outline interfaces; they are no programs."""
+_BOOK = "The access code of the north archive is 48213.\n" + "It rained all day. " * 200
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.S | re.M)
 
 
@@ -67,7 +72,8 @@ def anchors(path: Path) -> frozenset[str]:
 def commands(path: Path) -> list[list[str]]:
     """Argument lists of the commands in shell blocks; continued lines are joined.
 
-    A block without a language may be anything; of it, lines that begin with a command count.
+    A block without a language may be anything; of it, lines that begin with a command count,
+    as does code in a table.
     """
     found = []
     for language, body in _FENCE.findall(path.read_text()):
@@ -75,6 +81,10 @@ def commands(path: Path) -> list[list[str]]:
             shell = language in ("sh", "bash")
             if line.strip() and (shell or (not language and line.split()[0] in _OURS)):
                 found.append(_plain(shlex.split(line, comments=True)))
+    for row in re.findall(r"^\|.*\|$", _FENCE.sub("", path.read_text()), re.M):
+        for code in re.findall(r"`([^`]+)`", row):
+            if re.match(rf"({'|'.join((*_OURS, 'make'))}) [\w-]", code):
+                found.append(_plain(shlex.split(code)))
     return [words for words in found if words]
 
 
@@ -160,11 +170,31 @@ def outputs(words: list[str]) -> set[str]:
     return {words[i + 1] for i, word in enumerate(words[:-1]) if word in options}
 
 
+def failing_python(path: Path) -> str | None:
+    """The last line of the error that the page's Python blocks raise; None if they run."""
+    blocks = [body for language, body in _FENCE.findall(path.read_text()) if language == "python"]
+    if not blocks or path.name == _SKETCHES:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "book.txt").write_text(_BOOK)
+        done = subprocess.run(
+            [sys.executable, "-c", "\n".join(blocks)],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT / ".links")},
+        )
+    return done.stderr.strip().rpartition("\n")[2] if done.returncode else None
+
+
 def main() -> int:
     problems, checked = [], 0
     for path in documents():
         name = path.relative_to(ROOT)
         problems += [f"{name}: {p}" for p in broken_links(path)]
+        if error := failing_python(path):
+            problems.append(f"{name}: its Python fails: {error}")
         written: set[str] = set()
         for words in commands(path):
             checked += 1

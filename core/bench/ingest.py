@@ -45,7 +45,7 @@ def bench(
     moments: list[tuple[int, float]] = []
     ingest = [f"ingest.chunk={chunk}", f"ingest.nll={str(nll).lower()}"]
     on_refocus = _stamp(moments)
-    with live_session(model, [f"w_max={w_max}", *ingest, *settings], on_refocus) as live:
+    with live_session(model, [f"w_max={w_max}", *ingest, *settings], progress=on_refocus) as live:
         session = live.session
         base = session.parts.base
         progress(f"{tokens:,} tokens of text")
@@ -65,7 +65,7 @@ def bench(
         seconds = time.perf_counter() - moments[0][1]
         cpu_seconds = time.process_time() - cpu_began
         machine = machine_of(session)
-        stages = live.stage_us(range(first, session.step + 1))
+        stages = live.refocuses(range(first, session.step + 1))
 
     rates = _rates(moments)
     metrics = {
@@ -81,7 +81,7 @@ def bench(
         "tokens_per_s": (len(text) - warm) / seconds,
         "by_history": rates,
         "growth": rates[1] / rates[-1],
-        "host_s": {name: sum(us) / 1e6 for name, us in stages.items()},
+        "host_s": {name: sum(us) / 1e6 for name, us in stages.items() if name.startswith("us_")},
     }
     if base.device.type == "cuda":
         metrics["peak_gib"] = torch.cuda.max_memory_allocated(base.device) / 2**30

@@ -16,7 +16,7 @@ from megacontext.core.config import parse_config
 from megacontext.core.config.sources import PythonSource
 from megacontext.core.model import KVWindow
 from megacontext.core.model.tokenizer import Tokenizer
-from megacontext.core.runtime.build import build_parts
+from megacontext.core.runtime.build import build_parts, focus_of
 from megacontext.core.runtime.hooks import Hooks
 from megacontext.core.runtime.recorder import Recorder
 from megacontext.core.runtime.run import trace_writer
@@ -42,26 +42,30 @@ class LiveSession:
     session: Session
     writer: TraceWriter
 
-    def stage_us(self, steps: range) -> dict[str, list[float]]:
-        """Host time of each stage, by refocus in ``steps``: microseconds, from the trace's rows.
+    def refocuses(self, steps: range) -> dict[str, list[float]]:
+        """What the refocuses in ``steps`` did and took, from the trace's rows.
 
-        A GPU works on behind the host; its time shows where the host waits for it.
+        ``us_*``: host time of each stage, microseconds. A GPU works on behind the host; its time
+        shows where the host waits for it. ``actions`` and ``kv_rows``: what there was to do.
         """
         self.session.flush()
         self.writer.flush()
-        stages: dict[str, list[float]] = {name: [0.0] * len(steps) for name in _STAGES}
+        names = (*_STAGES, "kv_rows", "actions")
+        by_step: dict[str, list[float]] = {name: [0.0] * len(steps) for name in names}
         with TraceReader.open(self.writer.path) as reader:
             for row in reader.rows():
                 if row.step in steps:
-                    for name in _STAGES:
-                        stages[name][row.step - steps.start] += float(getattr(row, name))
-        return stages
+                    for name in names:
+                        value = len(row.actions) if name == "actions" else getattr(row, name)
+                        by_step[name][row.step - steps.start] += float(value)
+        return by_step
 
 
 @contextmanager
 def live_session(
     model: str,
     settings: Sequence[str],
+    history: int = 0,
     progress: Callable[[int], None] = lambda n_tokens: None,
     hooks: Hooks | None = None,
 ) -> Iterator[LiveSession]:
@@ -70,6 +74,8 @@ def live_session(
     Args:
         model: as in ``model.path``.
         settings: further overrides, ``key.path=value``; the latest wins.
+        history: tokens of library code that the tree holds already, in whole blocks; the window
+            starts full of the newest of it.
         progress: called with the length of the history after every refocus.
         hooks: called at certain moments.
     """
@@ -78,11 +84,16 @@ def live_session(
         trace = Path(folder) / "bench.arrow"
         with claim(trace, overwrite=True) as taken:
             parts = build_parts(config)
+            if history:
+                whole = history // config.block_size * config.block_size
+                parts.tree.append(library_tokens(parts.base.tokenizer, whole))
+                parts.focus = focus_of(parts.config, whole)
             watch = SessionWatch(parts.config, taken.path)
             try:
                 with trace_writer(parts, taken) as writer:
                     sink = Recorder(writer, [watch])
                     session = Session(parts, sink, progress=progress, hooks=hooks)
+                    session.warm_up()
                     yield LiveSession(session, writer)
             finally:
                 watch.close()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from megacontext.core.bench.live import library_tokens, live_session, machine_of
+from megacontext.core.bench.live import live_session, machine_of
 from megacontext.core.runtime.hooks import Hooks
 from megacontext.core.runtime.session import Session
 
@@ -44,22 +44,17 @@ def bench(
 
     Returns:
         ``ratio``, ``token_ms``, ``refocus_ms`` (medians; ``*_range``: 10th and 90th percentile),
-        ``host_us``: host time of each stage of a block and its refocus (medians), and on a GPU
-        ``gpu_ms``: what its kernels take of a token and of a refocus.
+        ``actions`` and ``kv_rows`` of a refocus (means), ``host_us``: host time of each stage of a
+        block and its refocus (medians), and on a GPU ``gpu_ms``: what its kernels take of a token
+        and of a refocus.
     """
     history = history or 16 * w_max
     clock = _RefocusClock()
     hooks = Hooks(before_refocus=clock.start, after_refocus=clock.stop)
-    fill = ["ingest.nll=false", f"ingest.chunk={w_max}"]
-    with live_session(model, [f"w_max={w_max}", *fill, *settings], hooks=hooks) as live:
+    progress(f"history of {history:,} tokens")
+    with live_session(model, [f"w_max={w_max}", *settings], history, hooks=hooks) as live:
         session = live.session
         clock.device = session.parts.base.device
-
-        # A long history, of which the model reads the window.
-        progress(f"history of {history:,} tokens")
-        session.append(library_tokens(session.parts.base.tokenizer, history))
-        session.decode(session.config.block_size - session.context.tail_tokens)
-
         progress(f"{cycles} blocks of {session.config.block_size} tokens")
         for _ in range(_WARM_BLOCKS):
             _decode_block(session, clock)
@@ -68,7 +63,7 @@ def bench(
         steps = range(first, session.step + 1)
         gpu_ms = _gpu_ms(session, clock) if clock.device.type == "cuda" else None
         machine = machine_of(session)
-        stages = live.stage_us(steps)
+        refocuses = live.refocuses(steps)
 
     # Medians over the blocks.
     size = session.config.block_size
@@ -78,12 +73,15 @@ def bench(
         "model": model,
         "w_max": w_max,
         "history": history,
+        "lag": session.focus_config.lag,
         "blocks": cycles,
         **machine,
         **_spread("ratio", whole / plain),
         **_spread("token_ms", plain / size * 1e3),
         **_spread("refocus_ms", (whole - plain) * 1e3),
-        "host_us": {name: float(np.median(us)) for name, us in stages.items()},
+        "actions": float(np.mean(refocuses.pop("actions"))),
+        "kv_rows": float(np.mean(refocuses.pop("kv_rows"))),
+        "host_us": {name: float(np.median(us)) for name, us in refocuses.items()},
     }
     return metrics if gpu_ms is None else metrics | {"gpu_ms": gpu_ms}
 

@@ -2,7 +2,7 @@
 
 Two families of wording share no template: ``calibration`` is what a lens or threshold may be fitted
 on, ``held_out`` what it is measured on. ``calibration_list`` asks for three values of one key,
-``calibration_chain`` for a value that a second fact leads to; both are for fitting alone.
+``calibration_chain`` for two names of which the first leads to the second; both are for fitting.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import string
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -205,22 +206,24 @@ def list_scenes(rng: Rng, several: int) -> list[Scene]:
 
 
 def chain_scenes(rng: Rng, several: int) -> list[Scene]:
-    """Scenes of two chains of two facts; the value at the end of one of them is asked for."""
+    """Scenes of two chains of two facts; both links of one of them are asked for.
+
+    The second link shares nothing with its question but words that all the chains share.
+    """
     fresh = _unique(rng)
     scenes: list[Scene] = []
     for _ in range(several):
-        facts, asks = [], []
-        for chain in range(2):
-            start, link, value = fresh(_person), fresh(_thing), fresh(_digits)
-            facts += [f"{start} rents the {link}.", f"Box {value} belongs to the {link}."]
-            text = f"\nQuestion: Which box belongs to what {start} rents?\nAnswer: Box"
-            asks.append(Ask(text, value, (2 * chain, 2 * chain + 1)))
-        order = rng.permutation(len(facts)).tolist()
-        chosen = asks[int(rng.integers(2))]
-        needed = tuple(sorted(order.index(i) for i in chosen.needed))
-        scenes.append(
-            Scene(tuple(facts[i] for i in order), Ask(chosen.question, chosen.answer, needed))
-        )
+        chains = [[fresh(_person) for _ in range(3)] for _ in range(2)]
+        links = [pair for chain in chains for pair in pairwise(chain)]
+        order = rng.permutation(len(links)).tolist()
+        facts = tuple(f"{links[i][0]} is also known as {links[i][1]}." for i in order)
+
+        asked = int(rng.integers(len(chains)))
+        start, second, third = chains[asked]
+        question = f"By which two other names is {start} known?"
+        text = f"\nQuestion: {question}\nAnswer: {start} is also known as"
+        needed = tuple(sorted(order.index(2 * asked + link) for link in range(2)))
+        scenes.append(Scene(facts, Ask(text, f"{second} and {third}", needed)))
     return scenes
 
 

@@ -119,6 +119,26 @@ def ingest(
 
 
 @app.command()
+def telemetry(
+    model: str = _MODEL,
+    w_max: int = typer.Option(1024, min=64, help="Budget in entries."),
+    sink: list[str] = typer.Option([], "--sink", help="May repeat; none: all installed ones."),
+    pairs: int = typer.Option(8, min=1, help="Slices of either session, in turn."),
+    blocks: int = typer.Option(4, min=1, help="Blocks of a slice, each with a refocus."),
+    set_: list[str] = _SET,
+    as_json: bool = _JSON,
+) -> None:
+    """Decode speed with telemetry sinks over none, two sessions in turn.
+
+    Example: megacontext bench telemetry --sink prometheus
+    """
+    from megacontext.core.bench.telemetry import bench
+
+    figures = bench(model, w_max, sink, pairs, blocks, set_, _say(as_json))
+    _show("telemetry", figures, as_json)
+
+
+@app.command()
 def tui(
     rows: int = typer.Option(31_250, min=1, help="Rows of the made trace."),
     entries: int = typer.Option(8192, min=64, help="Frontier nodes of the made trace."),

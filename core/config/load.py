@@ -39,7 +39,7 @@ SINK_NAMES = ("tensorboard", "wandb", "otel", "prometheus")
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
-def load_config(path: Path, overrides: Iterable[str] = ()) -> Config:
+def load_config(path: Path | str, overrides: Iterable[str] = ()) -> Config:
     """The config in a YAML file, or in the metadata of a trace (``*.arrow``).
 
     Args:
@@ -49,7 +49,7 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> Config:
     Raises:
         ConfigError: one sentence with the key path, the value and the legal range.
     """
-    path = find_config(path)
+    path = find_config(Path(path))
     recorded = path.suffix == ".arrow"
     text = _config_of_trace(path) if recorded else _read(path)
     if not parse_mapping(text, str(path)):

@@ -3,7 +3,9 @@
 The more blocks are expanded, the surer the right one is among them, and the more a small model
 confuses it with what stands beside it. Calibration asks for planted facts with each setting and
 keeps the one that makes the right answers likeliest: facts that a single block holds, lists over
-several blocks, and chains whose second block shares no word with the question.
+several blocks, and chains whose second block shares no word with the question. An answer counts by
+the geometric mean probability of its tokens: bounded, so that one block missed does not outweigh
+many answers that more blocks would confuse.
 """
 
 from __future__ import annotations
@@ -23,13 +25,13 @@ from megacontext.core.heads.store import KeyStore
 from megacontext.core.model.base import BaseModel
 from megacontext.core.tree.spec import U32
 
-__all__ = ["HOPS", "MARGINS", "answer_nll", "expanded_blocks", "fit_selection"]
+__all__ = ["HOPS", "MARGINS", "answer_prob", "expanded_blocks", "fit_selection"]
 
 MARGINS = (0.7, 0.5, 0.3, 0.15)
 """Tried from few blocks to many."""
 HOPS = (0, 3)
-_TOLERANCE = 0.02
-"""NLL in nats a token that a setting with more blocks has to gain."""
+_TOLERANCE = 0.01
+"""Probability that a setting with more blocks has to gain."""
 _BLOCK = 32
 _NEWEST = 10
 """Newest blocks that are raw whatever is asked."""
@@ -52,7 +54,7 @@ def fit_selection(
     """
     total, done = sum(len(tasks) for tasks in histories), 0
     settings = [(margin, hops) for hops in HOPS for margin in MARGINS]
-    nll: dict[tuple[float, int], dict[str, list[float]]] = {s: {} for s in settings}
+    probs: dict[tuple[float, int], dict[str, list[float]]] = {s: {} for s in settings}
     for tasks in histories:
         encoders = {
             (margin, hops): HeadEncoder(reader, replace(calibration, margin=margin, hops=hops))
@@ -69,15 +71,18 @@ def fit_selection(
             for setting, encoder in encoders.items():
                 blocks = expanded_blocks(HistoryKeys(encoder, store), history, question)
                 if blocks not in known:
-                    known[blocks] = answer_nll(reader.base, history, blocks, question, answer)
-                nll[setting].setdefault(task.name, []).append(known[blocks])
+                    known[blocks] = answer_prob(reader.base, history, blocks, question, answer)
+                probs[setting].setdefault(task.name, []).append(known[blocks])
             done += 1
             progress(done, total)
 
-    means = {s: float(np.mean([np.mean(v) for v in kinds.values()])) for s, kinds in nll.items()}
-    lowest = min(means.values())
-    margin, hops = next(s for s in settings if means[s] <= lowest + _TOLERANCE)
-    metrics = {f"nll_margin_{m:g}_hops_{h}": round(v, 4) for (m, h), v in means.items()}
+    means = {
+        setting: float(np.mean([np.mean(values) for values in kinds.values()]))
+        for setting, kinds in probs.items()
+    }
+    highest = max(means.values())
+    margin, hops = next(s for s in settings if means[s] >= highest - _TOLERANCE)
+    metrics = {f"answer_prob_margin_{m:g}_hops_{h}": round(p, 4) for (m, h), p in means.items()}
     return replace(calibration, margin=margin, hops=hops, metrics=calibration.metrics | metrics)
 
 
@@ -96,14 +101,15 @@ def expanded_blocks(keys: HistoryKeys, history: U32, question: U32) -> tuple[int
 
 
 @torch.no_grad()
-def answer_nll(
+def answer_prob(
     base: BaseModel, history: U32, blocks: Sequence[int], question: U32, answer: U32
 ) -> float:
-    """Mean NLL in nats of the answer's tokens after ``blocks``, the tail and the question."""
+    """Geometric mean probability of the answer's tokens after ``blocks``, the tail and the
+    question."""
     raw = [history[block * _BLOCK : (block + 1) * _BLOCK] for block in blocks]
     tail = history[len(history) // _BLOCK * _BLOCK :]
     text = np.concatenate([*raw, tail, question, answer]).astype(np.int64)
     ids = torch.from_numpy(text).to(base.device)
     count = len(answer)
     logits = base.module(input_ids=ids[None], use_cache=False).logits[0, -count - 1 : -1]
-    return float(torch.nn.functional.cross_entropy(logits.float(), ids[-count:]))
+    return float(torch.exp(-torch.nn.functional.cross_entropy(logits.float(), ids[-count:])))

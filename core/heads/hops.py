@@ -24,9 +24,9 @@ __all__ = ["Source", "follow_blocks"]
 
 _REACH = 8
 """Tokens to either side of an attended token that belong to what it says."""
-_MIN_MASS = 0.15
+_MIN_MASS = 0.04
 """Attention of a block's tokens below which no other block stands out."""
-_BRANCHES = 2
+_BRANCHES = 3
 """Blocks that one block leads to at most."""
 
 
@@ -39,7 +39,8 @@ class Source:
         strength, attention: see :class:`~megacontext.core.heads.lookup.Match`.
         queries: F32[heads, q, D].
         first: position of the first query's token.
-        attention_h: F32[heads], of the block.
+        weights: F32[q] of the queries, sum 1.
+        log_total_hq: F32[heads, q], see :func:`~megacontext.core.heads.search.block_attention`.
     """
 
     block: int
@@ -47,16 +48,17 @@ class Source:
     attention: float
     queries: Tensor
     first: int
-    attention_h: Tensor
+    weights: Tensor
+    log_total_hq: Tensor
 
-    def keys(self, pieces: list[Tensor], block_size: int) -> Tensor:
-        """The block's stored keys, int8 [block_size, H * D]."""
-        start = self.block * block_size
-        for piece in pieces:
-            if start < len(piece):
-                return piece[start : start + block_size]
-            start -= len(piece)
-        raise IndexError(f"block {self.block} has no keys")
+    def pairs(self, encoder: HeadEncoder, pieces: list[Tensor], block_size: int) -> Tensor:
+        """Attention of each query to each token of the block, weighted: F32[heads, q, K]."""
+        start, piece = self.block * block_size, pieces[0]
+        if start >= len(piece):
+            start, piece = start - len(piece), pieces[1]
+        keys = piece[start : start + block_size]
+        weights_hqk = pair_weights(encoder, self.queries, keys, self.log_total_hq)
+        return weights_hqk * self.weights[:, None]
 
 
 def follow_blocks(
@@ -75,11 +77,13 @@ def follow_blocks(
         first = max(0, start - encoder.calibration.left)
         text = np.asarray(tokens(first, start + block_size))
         queries = encoder.queries(text, start - first)
-        weights = _attended(encoder, source, pieces, block_size)
+        weights = _attended(source.pairs(encoder, pieces, block_size))
 
         # The block and its neighbours hold the same words, and nothing new.
         near = range(max(0, source.block - 1), min(len(selected), source.block + 2))
-        attention_hb = block_attention(encoder, queries, pieces, block_size, weights, near)
+        attention_hb, log_total_hq = block_attention(
+            encoder, queries, pieces, block_size, weights, near
+        )
         mean_b = attention_hb.mean(0)
         top = mean_b.topk(min(_BRANCHES, len(mean_b)))
         for mass, block in zip(top.values.tolist(), top.indices.tolist(), strict=True):
@@ -87,16 +91,13 @@ def follow_blocks(
             if mass < _MIN_MASS or selected[block] or (known and known.attention >= mass):
                 continue
             strength = min(1.0, mass) * source.strength
-            best[block] = Source(block, strength, mass, queries, start, attention_hb[:, block])
+            best[block] = Source(block, strength, mass, queries, start, weights, log_total_hq)
     return sorted(best.values(), key=lambda found: (-found.attention, found.block))
 
 
-def _attended(
-    encoder: HeadEncoder, source: Source, pieces: list[Tensor], block_size: int
-) -> Tensor:
-    """Weight F32[block_size] of each token as a query, sum 1: near what was attended to."""
-    weights_hqk = pair_weights(encoder, source.queries, source.keys(pieces, block_size))
-    received = weights_hqk.mean((0, 1))
+def _attended(pairs_hqk: Tensor) -> Tensor:
+    """Weight F32[K] of each token of a block as a query, sum 1: near what was attended to."""
+    received = pairs_hqk.sum((0, 1))
     smooth = torch.nn.functional.max_pool1d(received[None], 2 * _REACH + 1, 1, _REACH)[0]
     smooth = torch.where(smooth >= smooth.max() / 2, smooth, 0)
     return smooth / smooth.sum()

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from megacontext.core.focus.actions import F32, Bools
 from megacontext.core.heads.encoder import HeadEncoder
 from megacontext.core.heads.history_keys import HistoryKeys
 from megacontext.core.heads.hops import Source, follow_blocks
-from megacontext.core.heads.search import block_attention, pair_weights
+from megacontext.core.heads.search import block_attention
 from megacontext.core.tree.spec import U32
 
 __all__ = ["Lookup", "Match", "Pair", "look_up"]
@@ -95,7 +96,7 @@ def look_up(
     start = max(0, n_tokens - asking - calibration.left)
     first = n_tokens - asking
     queries = encoder.queries(np.asarray(tokens(start, n_tokens)), first - start)
-    attention_hb = block_attention(encoder, queries, pieces, block_size)
+    attention_hb, log_total_hq = block_attention(encoder, queries, pieces, block_size)
     strength, selected = _select(attention_hb, calibration.margin, calibration.max_blocks)
     best = int(strength.argmax())
     if float(attention_hb[:, best].mean()) < calibration.min_mass:
@@ -105,8 +106,9 @@ def look_up(
     found = np.flatnonzero(selected)
     found = found[np.argsort(-strength[found], kind="stable")]
     mean = attention_hb.mean(0)
+    even = torch.full((asking,), 1 / asking, device=queries.device)
     sources = [
-        Source(int(b), float(strength[b]), float(mean[b]), queries, first, attention_hb[:, b])
+        Source(int(b), float(strength[b]), float(mean[b]), queries, first, even, log_total_hq)
         for b in found
     ]
     matches = [_explain(encoder, source, pieces, block_size) for source in sources]
@@ -133,8 +135,7 @@ def _select(attention_hb: Tensor, margin: float, most: int) -> tuple[F32, Bools]
 
 def _explain(encoder: HeadEncoder, source: Source, pieces: list[Tensor], block_size: int) -> Match:
     """The token pairs that most of the block's attention comes from."""
-    weights_hqk = pair_weights(encoder, source.queries, source.keys(pieces, block_size))
-    weights_hqk = weights_hqk * source.attention_h[:, None, None] / source.queries.shape[1]
+    weights_hqk = source.pairs(encoder, pieces, block_size)
     top = weights_hqk.flatten().topk(min(_PAIRS, weights_hqk.numel()))
     pairs = []
     for weight, place in zip(top.values.tolist(), top.indices.tolist(), strict=True):

@@ -25,8 +25,8 @@ def block_attention(
     block_size: int,
     weights: Tensor | None = None,
     excluded: Sequence[int] = (),
-) -> Tensor:
-    """Attention of each head to each block, averaged over the queries: F32[heads, blocks].
+) -> tuple[Tensor, Tensor]:
+    """Attention of each head to each block, averaged over the queries.
 
     The first block is an attention sink whatever is asked, and left out of the softmax.
 
@@ -36,6 +36,9 @@ def block_attention(
         block_size: tokens of a block.
         weights: F32[q] of the queries, sum 1; None: all alike.
         excluded: further blocks that the softmax leaves out.
+
+    Returns:
+        Attention F32[heads, blocks], and the log of each query's softmax total, F32[heads, q].
     """
     parts: list[Tensor] = []
     index, dim = encoder.key_index(), queries.shape[-1]
@@ -47,9 +50,10 @@ def block_attention(
     logsumexp_hqb = torch.cat(parts, dim=-1)
     logsumexp_hqb[..., [0, *excluded]] = -torch.inf
     attention_hqb = logsumexp_hqb.softmax(-1)
+    log_total_hq = logsumexp_hqb.logsumexp(-1)
     if weights is None:
-        return attention_hqb.mean(1)
-    return torch.einsum("hqb,q->hb", attention_hqb, weights)
+        return attention_hqb.mean(1), log_total_hq
+    return torch.einsum("hqb,q->hb", attention_hqb, weights), log_total_hq
 
 
 def _block_logsumexp(
@@ -70,11 +74,18 @@ def _block_logsumexp(
     return torch.stack([row for row in rows if row is not None])
 
 
-def pair_weights(encoder: HeadEncoder, queries: Tensor, keys: Tensor) -> Tensor:
-    """Attention of each query to each token of one block, F32[heads, q, K]; each sums to 1."""
+def pair_weights(
+    encoder: HeadEncoder, queries: Tensor, keys: Tensor, log_total_hq: Tensor
+) -> Tensor:
+    """Attention of each query to each token of one block, F32[heads, q, K].
+
+    Args:
+        keys: int8 [K, H * D], of the block.
+        log_total_hq: of the softmax over the whole history, see :func:`block_attention`.
+    """
     dim = queries.shape[-1]
     logits = [
         queries[head] @ keys[:, own * dim : (own + 1) * dim].float().T
         for head, own in enumerate(encoder.key_index())
     ]
-    return torch.stack(logits).softmax(-1)
+    return (torch.stack(logits) - log_total_hq[..., None]).exp()

@@ -19,8 +19,8 @@ __all__ = [
     "CoarseWindow",
     "coarse_mask",
     "coarse_window",
+    "distractor_blocks",
     "gappy_mask",
-    "lookalikes",
     "rarest_in_blocks",
 ]
 
@@ -55,7 +55,7 @@ def gappy_mask(rng: Rng, blocks: int, golden: set[int], wanted: int) -> np.ndarr
     return kept
 
 
-def lookalikes(
+def distractor_blocks(
     rng: Rng, spread: list[tuple[int, int]], golden: set[int], blocks: int, most: int
 ) -> set[int]:
     """Blocks of other facts that are open beside the ``golden`` ones.

@@ -26,8 +26,8 @@ from megacontext.core.data.recall.scenes import Ask, Scene, make_scene
 from megacontext.core.data.recall.window_sampling import (
     CoarseEntries,
     coarse_window,
+    distractor_blocks,
     gappy_mask,
-    lookalikes,
 )
 from megacontext.core.data.shards import token_dtype
 from megacontext.core.rng import generator
@@ -307,7 +307,7 @@ class RecallWriter:
         asked_for = {g for span in asked for g in span.gold}
         golden = {b for g in asked_for for b in range(*spread[g]) if b < blocks}
         most_open = (room - (blocks if options.coarse else 0)) // block
-        golden |= lookalikes(rng, spread, golden, blocks, most_open)
+        golden |= distractor_blocks(rng, spread, golden, blocks, most_open)
         entries = None
         if options.coarse:
             window = coarse_window(rng, tokens, blocks * block, golden, length, block, filler)

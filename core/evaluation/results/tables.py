@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from megacontext.core.telemetry.html_report import write_table
 from megacontext.traces.errors import StorageError
 
 __all__ = ["markdown", "nll_table", "recall_table", "share", "write_parquet", "write_results"]
@@ -77,7 +78,7 @@ def markdown(rows: Rows) -> str:
 
 
 def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """One Parquet file, replaced as a whole; nested values become JSON.
+    """One Parquet file, replaced as a whole, and a page of its means; nested values become JSON.
 
     Raises:
         StorageError: the disk is full or the folder cannot be written.
@@ -89,6 +90,7 @@ def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table, part)
         os.replace(part, path)  # noqa: PTH105
+        write_table(path.with_suffix(".html"), path.stem, rows)
     except OSError as error:
         raise StorageError(_unwritten(path, error)) from error
 

@@ -31,7 +31,7 @@ __all__ = [
     "LOOKED_UP",
     "PLAIN",
     "SILENT",
-    "Mixture",
+    "BaseDataset",
     "Phase",
 ]
 
@@ -109,7 +109,7 @@ class Row:
     coarse: CoarseEntries | None
 
 
-class Mixture(Dataset[dict[str, Tensor]]):
+class BaseDataset(Dataset[dict[str, Tensor]]):
     """Item ``step``: ``tokens`` int32 [accumulation, rows, length + 1] and ``marks`` uint8
     [accumulation, rows, length] of the predicted tokens: ``PLAIN`` text, ``ANSWER``, the
     ``LOOKED_UP`` first token of an answer, ``SILENT`` (no text foretells it), ``FILLER`` around

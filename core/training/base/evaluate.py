@@ -130,7 +130,7 @@ class HeldoutSet:
             tuple(coarse),
         )
 
-    def judge(
+    def evaluate(
         self, forward: Forward, device: torch.device, mixed: Mixed | None = None
     ) -> dict[str, float]:
         """All figures; ``heldout_nll`` is the mean over domains, ``recall`` over held-out cells.

@@ -27,7 +27,7 @@ from megacontext.core.training.base.dataset import (
     LOOKED_UP,
     PLAIN,
     SILENT,
-    Mixture,
+    BaseDataset,
     Phase,
 )
 from megacontext.core.training.base.evaluate import BLOCK, HeldoutConfig, HeldoutSet, Mixed
@@ -40,7 +40,7 @@ from megacontext.core.training.common.llama import (
     load_hf_state,
 )
 from megacontext.core.training.loop import checkpoint
-from megacontext.core.training.loop.distributed import World, join_world
+from megacontext.core.training.loop.distributed import DistributedContext, join_world
 from megacontext.core.training.loop.run_task import run_task
 from megacontext.core.training.loop.trainer import LoopConfig
 from megacontext.traces.errors import ConfigError, ModelError
@@ -131,10 +131,10 @@ def _weighted_nll(
 class BaseTask:
     """Next-token prediction on the mixture of real and recall text."""
 
-    figure = "score"
+    eval_metric = "score"
     metric_names: Sequence[str] = ("text_nll", "answer_nll", "copy_nll")
 
-    def __init__(self, config: BaseConfig, world: World) -> None:
+    def __init__(self, config: BaseConfig, world: DistributedContext) -> None:
         # Batches are made in forked workers; the tokenizer's own threads would not survive that.
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         self.config, self.world = config, world
@@ -180,11 +180,11 @@ class BaseTask:
             for parameter in chosen:
                 parameter.requires_grad_(False)
 
-    def shares(self) -> Sequence[float]:
+    def phase_fractions(self) -> Sequence[float]:
         return [phase.share for phase in self.config.phases]
 
-    def batches(self, phase: int) -> Dataset[dict[str, Tensor]]:
-        return Mixture(
+    def dataset(self, phase: int) -> Dataset[dict[str, Tensor]]:
+        return BaseDataset(
             self.config.phases[phase],
             phase,
             self._streams,
@@ -195,7 +195,7 @@ class BaseTask:
             accumulation=self.config.loop.accumulation,
         )
 
-    def enter_phase(self, phase: int) -> None:
+    def on_phase_start(self, phase: int) -> None:
         """All weights train in every phase."""
 
     @property
@@ -225,7 +225,7 @@ class BaseTask:
 
     def evaluate(self) -> dict[str, float]:
         gists = self.gists if self.config.gistnet else None
-        return self.heldout.judge(self.llama, self.world.device, _mixed(self.llama, gists))
+        return self.heldout.evaluate(self.llama, self.world.device, _mixed(self.llama, gists))
 
 
 def _hidden_over_gists(
@@ -336,7 +336,7 @@ def judge_base(
     shards = open_shards(heldout, fingerprint(tokenizer))
     model.to(place).eval()
     gists = GistInputs(gistnet, model.embed.weight, BLOCK) if gistnet else None
-    return HeldoutSet(config, shards, tokenizer).judge(model, place, _mixed(model, gists))
+    return HeldoutSet(config, shards, tokenizer).evaluate(model, place, _mixed(model, gists))
 
 
 def train_base(

@@ -23,7 +23,7 @@ from megacontext.traces.errors import ModelError
 __all__ = [
     "FrozenBase",
     "block_inputs",
-    "divergence",
+    "kl_divergence",
     "llama_hidden",
     "plain_llama",
     "question_inputs",
@@ -65,7 +65,7 @@ class FrozenBase:
         ids = torch.arange(first, first + min(16, self.base.vocab_size - first))[None]
         own = self.module(input_ids=ids.to(self.device), use_cache=False).logits.float()
         here = self.logits(self.hidden(self.embed(ids.to(self.device))))
-        far = float(divergence(own, here).mean())
+        far = float(kl_divergence(own, here).mean())
         if not far < (1e-4 if self.embedding.dtype == torch.float32 else 5e-2):
             raise ModelError(
                 f"model '{self.base.name}' ({type(self.module).__name__}) cannot be trained for: "
@@ -170,7 +170,7 @@ def _rms_norm(weight: Tensor, epsilon: float, hidden_states: Tensor) -> Tensor:
     return functional.rms_norm(hidden_states, weight.shape, weight, epsilon)
 
 
-def divergence(teacher: Tensor, student: Tensor) -> Tensor:
+def kl_divergence(teacher: Tensor, student: Tensor) -> Tensor:
     """KL(teacher || student) in nats [...], from logits [..., V]."""
     own = functional.log_softmax(teacher, dim=-1)
     other = functional.log_softmax(student, dim=-1)

@@ -26,7 +26,7 @@ from megacontext.core.training.common.copied_tokens import copied_tokens, repeat
 from megacontext.core.training.common.tilings import RowTiling, tile
 from megacontext.traces.errors import ConfigError
 
-__all__ = ["GistRows", "TilingMix"]
+__all__ = ["GistDataset", "TilingMix"]
 
 Rng = np.random.Generator
 _FEW = 64  # distant tokens that may be scored more than once rather than near ones too
@@ -82,7 +82,7 @@ class TilingMix:
             )
 
 
-class GistRows(Dataset[dict[str, Tensor]]):
+class GistDataset(Dataset[dict[str, Tensor]]):
     """Item ``step``, each with a leading [accumulation]:
 
     ``tokens`` int32[R, T]; ``window`` and ``bare`` int32[R, T]: entries of the batch's table with

@@ -24,7 +24,7 @@ from megacontext.core.training.common.frozen_base import FrozenBase, block_input
 from megacontext.core.training.common.tilings import RowTiling, stack_tilings, tile
 from megacontext.traces.errors import ConfigError
 
-__all__ = ["KINDS", "SETTINGS", "GistJudge", "JudgeConfig", "gist_table"]
+__all__ = ["KINDS", "SETTINGS", "GistEvalConfig", "GistEvaluator", "gist_table"]
 
 SETTINGS = ("single", "few", "many", "old", "upper", "apart", "copies")
 KINDS = ("gist", "token", "mean", "delete")
@@ -32,7 +32,7 @@ _HORIZON = 64
 
 
 @dataclass(frozen=True)
-class JudgeConfig:
+class GistEvalConfig:
     """``rows`` windows of ``length`` tokens per domain and setting, ``scored`` tokens of each."""
 
     rows: Count = 16
@@ -89,7 +89,7 @@ def _upper(net: GistNet, children_NKD: Tensor, kind: str) -> Tensor:
     return children_NKD[torch.arange(len(children_NKD), device=children_NKD.device), farthest]
 
 
-class GistJudge:
+class GistEvaluator:
     """Fixed held-out windows and tilings, made once.
 
     Settings: ``single`` (one block coarse, the 64 tokens behind it scored), ``few`` (1/8 of the
@@ -100,7 +100,7 @@ class GistJudge:
     """
 
     def __init__(
-        self, config: JudgeConfig, base: FrozenBase, streams: TokenStreams, block_size: int
+        self, config: GistEvalConfig, base: FrozenBase, streams: TokenStreams, block_size: int
     ) -> None:
         self._config, self._base, self._size = config, base, block_size
         self.names: list[str] = []
@@ -150,7 +150,7 @@ class GistJudge:
             row.predictor_raw[pick],
         )
 
-    def judge(self, net: GistNet) -> dict[str, float]:
+    def evaluate(self, net: GistNet) -> dict[str, float]:
         """ΔNLL in nats per token by setting, domain and kind; ``gain_*``: recovered gain over all
         domains; ``gist_dnll``: mean ΔNLL of the gists."""
         figures: dict[str, float] = {}

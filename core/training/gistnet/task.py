@@ -37,11 +37,11 @@ from megacontext.core.gistnet.gister import load_gistnet, save_gistnet
 from megacontext.core.gistnet.keys import KeyConfig
 from megacontext.core.gistnet.module import GistNet, GistNetConfig
 from megacontext.core.model.base import BaseModel
-from megacontext.core.training.common.frozen_base import FrozenBase, block_inputs, divergence
+from megacontext.core.training.common.frozen_base import FrozenBase, block_inputs, kl_divergence
 from megacontext.core.training.common.idf import inverse_document_frequency
-from megacontext.core.training.gistnet.dataset import GistRows, TilingMix
-from megacontext.core.training.gistnet.evaluate import GistJudge, JudgeConfig
-from megacontext.core.training.loop.distributed import World, join_world
+from megacontext.core.training.gistnet.dataset import GistDataset, TilingMix
+from megacontext.core.training.gistnet.evaluate import GistEvalConfig, GistEvaluator
+from megacontext.core.training.loop.distributed import DistributedContext, join_world
 from megacontext.core.training.loop.run_task import run_task
 from megacontext.core.training.loop.trainer import LoopConfig
 from megacontext.traces.errors import ConfigError
@@ -143,7 +143,7 @@ class GistNetTraining:
     phases: tuple[GistPhase, ...]
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     net: NetShape = NetShape()
-    evaluation: JudgeConfig = field(default_factory=JudgeConfig)
+    evaluation: GistEvalConfig = field(default_factory=GistEvalConfig)
     adapter: str = ""
 
     def __post_init__(self) -> None:
@@ -195,7 +195,7 @@ class ChildProbe(nn.Module):
 class GistTask:
     """The gist encoder; the retriever's weights stay as they are."""
 
-    figure = "gist_dnll"
+    eval_metric = "gist_dnll"
     metric_names: Sequence[str] = (
         "kl",
         "ce",
@@ -205,7 +205,9 @@ class GistTask:
         "kept_gain",
     )
 
-    def __init__(self, config: GistNetTraining, base: FrozenBase, net: GistNet, world: World):
+    def __init__(
+        self, config: GistNetTraining, base: FrozenBase, net: GistNet, world: DistributedContext
+    ):
         # Batches are made in forked workers; the tokenizer's own threads would not survive that.
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         self.config, self.base, self.net, self._world = config, base, net, world
@@ -217,15 +219,15 @@ class GistTask:
         self._streams = TokenStreams(open_shards(Path(config.shards), mark))
         self._writer = RecallWriter(tokenizer, "train", config.loop.seed, net.config.block_size)
         heldout = TokenStreams(open_shards(Path(config.heldout), mark))
-        self.judge = GistJudge(config.evaluation, base, heldout, net.config.block_size)
-        self.eval_names: Sequence[str] = self.judge.names
+        self.evaluator = GistEvaluator(config.evaluation, base, heldout, net.config.block_size)
+        self.eval_names: Sequence[str] = self.evaluator.names
         self._phase = config.phases[0]
 
-    def shares(self) -> Sequence[float]:
+    def phase_fractions(self) -> Sequence[float]:
         return [phase.share for phase in self.config.phases]
 
-    def batches(self, phase: int) -> Dataset[dict[str, Tensor]]:
-        return GistRows(
+    def dataset(self, phase: int) -> Dataset[dict[str, Tensor]]:
+        return GistDataset(
             self.config.phases[phase].tilings,
             self._streams,
             self._writer,
@@ -236,7 +238,7 @@ class GistTask:
             accumulation=self.config.loop.accumulation,
         )
 
-    def enter_phase(self, phase: int) -> None:
+    def on_phase_start(self, phase: int) -> None:
         self._phase = self.config.phases[phase]
         self.net.encoder.requires_grad_(self._phase.train == "all")
 
@@ -281,7 +283,7 @@ class GistTask:
 
     def evaluate(self) -> dict[str, float]:
         with self.base.precision():
-            return self.judge.judge(self.net)
+            return self.evaluator.evaluate(self.net)
 
     def _reconstruction(self, gists_ND: Tensor, tokens_NK: Tensor) -> Tensor:
         """CE in nats per token of blocks spelled out behind their gists."""
@@ -305,10 +307,12 @@ class GistTask:
         with torch.no_grad():
             teacher = self.base.logits_at(raw, target - 1)
             bare = functional.embedding(batch["bare"].long(), table)
-            without = divergence(teacher, self.base.logits_at(bare, batch["predictor_raw"].long()))
+            without = kl_divergence(
+                teacher, self.base.logits_at(bare, batch["predictor_raw"].long())
+            )
         window = functional.embedding(batch["window"].long(), table)
         student = self.base.logits_at(window, batch["predictor"].long())
-        kl = divergence(teacher, student)
+        kl = kl_divergence(teacher, student)
         need = self._phase.need
         weight = (1 - need) + need * (without / without.mean().clamp(min=1e-6)).clamp(max=20.0)
         weight = weight * batch["stress"]

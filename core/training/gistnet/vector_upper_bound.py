@@ -19,7 +19,7 @@ from torch.nn import functional
 from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.gistnet.encoder import rms_normalized
 from megacontext.core.rng import generator
-from megacontext.core.training.common.frozen_base import FrozenBase, divergence
+from megacontext.core.training.common.frozen_base import FrozenBase, kl_divergence
 
 __all__ = ["one_vector_ceiling"]
 
@@ -116,7 +116,9 @@ def _one(
 
     fitted = cost(lambda v: nll(with_vector(v)).mean(1).sum())
     first = cost(lambda v: nll(with_vector(v))[:, :half].mean(1).sum())
-    repeated = cost(lambda v: divergence(known, logits(with_vector(v, again), size)).mean(1).sum())
+    repeated = cost(
+        lambda v: kl_divergence(known, logits(with_vector(v, again), size)).mean(1).sum()
+    )
     return {
         "delete": float(deleted.mean()),
         "mean": float(mean.mean()),

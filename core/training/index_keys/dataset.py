@@ -28,7 +28,7 @@ from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.rng import generator
 from megacontext.traces.errors import ConfigError
 
-__all__ = ["NO_TOKEN", "KeyMix", "KeyRows", "gold_share", "question_tokens"]
+__all__ = ["NO_TOKEN", "KeyDataset", "KeyMix", "gold_share", "question_tokens"]
 
 NO_TOKEN = -1
 _SCENES = tuple(sorted(KINDS))
@@ -89,7 +89,7 @@ def gold_share(spans: list[tuple[int, int]], blocks: int, block: int) -> np.ndar
     return share / total if total > 0 else share
 
 
-class KeyRows(Dataset[dict[str, Tensor]]):
+class KeyDataset(Dataset[dict[str, Tensor]]):
     """Item ``step``, each with a leading [accumulation]:
 
     ``tokens`` int32[S, blocks * K]; ``questions`` int32[S, A, q] (padding -1); ``goal``

@@ -23,14 +23,14 @@ from megacontext.core.rng import generator
 from megacontext.core.training.common.frozen_base import FrozenBase, block_inputs, question_inputs
 from megacontext.core.training.index_keys.dataset import question_tokens
 
-__all__ = ["KeyJudge", "KeyJudgeConfig"]
+__all__ = ["KeyEvalConfig", "KeyEvaluator"]
 
 _TOP = (1, 4, 16)
 _CONTENDERS = ("keys", "lexical", "bm25")
 
 
 @dataclass(frozen=True)
-class KeyJudgeConfig:
+class KeyEvalConfig:
     """``cases`` questions against ``pools`` blocks; each history of ``length`` tokens holds up
     to ``facts_max`` facts in the same words per scene."""
 
@@ -48,12 +48,12 @@ class _Case:
     facts: list[np.ndarray]  # blocks that hold a part of each asked fact
 
 
-class KeyJudge:
+class KeyEvaluator:
     """Fixed cases and filler, made once."""
 
     def __init__(
         self,
-        config: KeyJudgeConfig,
+        config: KeyEvalConfig,
         base: FrozenBase,
         streams: TokenStreams,
         tokenizer: Tokenizer,
@@ -108,7 +108,7 @@ class KeyJudge:
             facts,
         )
 
-    def judge(self, net: GistNet) -> dict[str, float]:
+    def evaluate(self, net: GistNet) -> dict[str, float]:
         """Share of cases whose asked facts all have a block among the first k."""
         if self._controls is None:
             self._controls = {

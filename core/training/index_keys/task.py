@@ -23,9 +23,9 @@ from megacontext.core.model.base import BaseModel
 from megacontext.core.training.common.frozen_base import FrozenBase, block_inputs, question_inputs
 from megacontext.core.training.common.idf import inverse_document_frequency
 from megacontext.core.training.gistnet.task import NetShape, make_gistnet
-from megacontext.core.training.index_keys.dataset import KeyMix, KeyRows
-from megacontext.core.training.index_keys.evaluate import KeyJudge, KeyJudgeConfig
-from megacontext.core.training.loop.distributed import World, join_world
+from megacontext.core.training.index_keys.dataset import KeyDataset, KeyMix
+from megacontext.core.training.index_keys.evaluate import KeyEvalConfig, KeyEvaluator
+from megacontext.core.training.loop.distributed import DistributedContext, join_world
 from megacontext.core.training.loop.run_task import run_task
 from megacontext.core.training.loop.trainer import LoopConfig
 
@@ -63,7 +63,7 @@ class KeyTraining:
     net: NetShape = field(default_factory=NetShape)
     drop: float = 0.05
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    evaluation: KeyJudgeConfig = field(default_factory=KeyJudgeConfig)
+    evaluation: KeyEvalConfig = field(default_factory=KeyEvalConfig)
 
     def __post_init__(self) -> None:
         check_fraction_sum(phase.share for phase in self.phases)
@@ -72,10 +72,12 @@ class KeyTraining:
 class KeyTask:
     """The key tower alone; gists stay as they are."""
 
-    figure = "keys_missed"
+    eval_metric = "keys_missed"
     metric_names: Sequence[str] = ("top1", "top4")
 
-    def __init__(self, config: KeyTraining, base: FrozenBase, net: GistNet, world: World) -> None:
+    def __init__(
+        self, config: KeyTraining, base: FrozenBase, net: GistNet, world: DistributedContext
+    ) -> None:
         # Batches are made in forked workers; the tokenizer's own threads would not survive that.
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         self._config, self._base, self._net, self._world = config, base, net, world
@@ -86,7 +88,7 @@ class KeyTask:
         self._streams = TokenStreams(shards)
         size = net.config.block_size
         self._idf = inverse_document_frequency(shards.streams, base.base.vocab_size, size)
-        self.judge = KeyJudge(
+        self.evaluator = KeyEvaluator(
             config.evaluation,
             base,
             TokenStreams(open_shards(Path(config.heldout), mark)),
@@ -95,13 +97,13 @@ class KeyTask:
             block_size=size,
             query_tokens=net.config.keys.query_tokens,
         )
-        self.eval_names: Sequence[str] = self.judge.names
+        self.eval_names: Sequence[str] = self.evaluator.names
 
-    def shares(self) -> Sequence[float]:
+    def phase_fractions(self) -> Sequence[float]:
         return [phase.share for phase in self._config.phases]
 
-    def batches(self, phase: int) -> Dataset[dict[str, Tensor]]:
-        return KeyRows(
+    def dataset(self, phase: int) -> Dataset[dict[str, Tensor]]:
+        return KeyDataset(
             self._config.phases[phase].mix,
             self._streams,
             self._tokenizer,
@@ -114,7 +116,7 @@ class KeyTask:
             accumulation=self._config.loop.accumulation,
         )
 
-    def enter_phase(self, phase: int) -> None:
+    def on_phase_start(self, phase: int) -> None:
         """All weights of the tower train in every phase."""
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -150,7 +152,7 @@ class KeyTask:
 
     def evaluate(self) -> dict[str, float]:
         with self._base.precision():
-            return self.judge.judge(self._net)
+            return self.evaluator.evaluate(self._net)
 
     def _dropped(self, x_NTD: Tensor) -> Tensor:
         """Blanks whole positions; which ones follows from the input, so a resumed run agrees."""

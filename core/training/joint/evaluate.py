@@ -32,9 +32,9 @@ from megacontext.core.training.common.frozen_base import FrozenBase
 from megacontext.core.training.gistnet.evaluate import gist_table
 from megacontext.core.training.joint.config import JointTraining
 from megacontext.core.training.lensnet.config import LensNetTraining
-from megacontext.core.training.lensnet.evaluate import LensJudge
-from megacontext.core.training.lensnet.teacher import make_probe
-from megacontext.core.training.lora.dataset import MixedRows
+from megacontext.core.training.lensnet.evaluate import LensEvaluator
+from megacontext.core.training.lensnet.teacher import make_demand_estimator
+from megacontext.core.training.lora.dataset import MixedWindowDataset
 
 __all__ = ["Components", "JointEvaluator", "Scores"]
 
@@ -179,7 +179,7 @@ class JointEvaluator:
         settings = self._config.evaluation
         block_size = gistnet.config.block_size
         writer = RecallWriter(self._tokenizer, "heldout", self._config.seed, block_size)
-        dataset = MixedRows(
+        dataset = MixedWindowDataset(
             settings.windows,
             self._streams,
             writer,
@@ -210,12 +210,12 @@ class JointEvaluator:
         if self._lens is None or not folder:
             return {}
         lens, _ = load_lensnet(Path(folder), gister)
-        probe = make_probe(self._lens.teacher, base)
-        judge = LensJudge(
+        probe = make_demand_estimator(self._lens.teacher, base)
+        evaluator = LensEvaluator(
             self._lens.evaluation, base, gister.net, self._streams, self._tokenizer, probe
         )
         with base.precision():
-            metrics = judge.judge(lens.to(base.device))
+            metrics = evaluator.evaluate(lens.to(base.device))
         return {name: metrics[name] for name in LENS_METRICS if name in metrics}
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from megacontext.core.config.settings import check_fraction_sum
 from megacontext.core.training.lensnet.dataset import StateMix
-from megacontext.core.training.lensnet.evaluate import LensJudgeConfig
+from megacontext.core.training.lensnet.evaluate import LensEvalConfig
 from megacontext.core.training.lensnet.teacher import TeacherKind
 from megacontext.core.training.loop.trainer import LoopConfig
 from megacontext.traces.errors import ConfigError
@@ -92,7 +92,7 @@ class LensNetTraining:
     teacher: TeacherKind = "attention"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     net: LensShape = field(default_factory=LensShape)
-    evaluation: LensJudgeConfig = field(default_factory=LensJudgeConfig)
+    evaluation: LensEvalConfig = field(default_factory=LensEvalConfig)
     adapter: str = ""
 
     def __post_init__(self) -> None:

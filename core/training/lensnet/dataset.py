@@ -29,7 +29,7 @@ from megacontext.core.rng import generator
 from megacontext.core.training.lensnet.rollout import cold_levels
 from megacontext.traces.errors import ConfigError
 
-__all__ = ["LensRows", "StateMix", "draw_levels", "frontier", "gold_blocks", "window_entries"]
+__all__ = ["LensDataset", "StateMix", "draw_levels", "frontier", "gold_blocks", "window_entries"]
 
 Rng = np.random.Generator
 _SCENES = tuple(sorted(KINDS))
@@ -174,7 +174,7 @@ def gold_blocks(facts: list[tuple[int, int]], blocks: int, size: int) -> np.ndar
     return gold
 
 
-class LensRows(Dataset[dict[str, Tensor]]):
+class LensDataset(Dataset[dict[str, Tensor]]):
     """Item ``step``: a far or a near batch with a leading [accumulation].
 
     Both: ``n_tokens`` int64[R], ``tokens`` int32[R, ...], ``levels`` and ``index`` int64[R, N]
@@ -319,8 +319,8 @@ class LensRows(Dataset[dict[str, Tensor]]):
             detail[i] = -1.0 if levels[entry] == 0 else 1.0
             windows.append(window_entries(changed, size, mix.horizon))
         longest = mix.near_blocks * size + mix.horizon
-        padded = np.zeros((len(windows), longest), np.int64)
-        for row, window in zip(padded, windows, strict=True):
+        pad_rows = np.zeros((len(windows), longest), np.int64)
+        for row, window in zip(pad_rows, windows, strict=True):
             row[: len(window)] = window
         return {
             "tokens": tokens,
@@ -328,7 +328,7 @@ class LensRows(Dataset[dict[str, Tensor]]):
             "levels": levels,
             "index": index,
             "w_max": np.array(budget),
-            "windows": padded,
+            "windows": pad_rows,
             "lengths": np.array([len(window) for window in windows]),
             "candidates": picked,
             "detail": detail,

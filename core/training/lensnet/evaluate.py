@@ -44,14 +44,18 @@ from megacontext.core.lensnet.module import LensNet
 from megacontext.core.lensnet.sight import Stored
 from megacontext.core.rng import generator
 from megacontext.core.training.common.frozen_base import FrozenBase
-from megacontext.core.training.lensnet.dataset import LensRows, StateMix, frontier
-from megacontext.core.training.lensnet.inputs import over_frontier, remember, view
-from megacontext.core.training.lensnet.losses import chance_meant
-from megacontext.core.training.lensnet.rollout import QUESTION, cold_levels, walk
-from megacontext.core.training.lensnet.teacher import Probe, token_nll, window_nll
-from megacontext.core.training.lensnet.text_rollout import PlainWalks
+from megacontext.core.training.lensnet.dataset import LensDataset, StateMix, frontier
+from megacontext.core.training.lensnet.inputs import (
+    build_lens_inputs,
+    encode_histories,
+    max_pool_frontier,
+)
+from megacontext.core.training.lensnet.losses import prob_from_score
+from megacontext.core.training.lensnet.rollout import QUESTION, cold_levels, rollout
+from megacontext.core.training.lensnet.teacher import DemandEstimator, token_nll, window_nll
+from megacontext.core.training.lensnet.text_rollout import TextRollouts
 
-__all__ = ["LensJudge", "LensJudgeConfig"]
+__all__ = ["LensEvalConfig", "LensEvaluator"]
 
 _WHO = ("lens", "similarity")
 _WALKED = ("swap_rate", "residency", "utilization", "expands", "plain_gist_p99", "plain_raw_p05")
@@ -61,7 +65,7 @@ _TOP = 4
 
 
 @dataclass(frozen=True)
-class LensJudgeConfig:
+class LensEvalConfig:
     """``far`` questions over ``far_blocks`` blocks in a window of ``w_max`` entries, and with each
     of ``budgets`` expansions (level 2 and level 1 together); half as many over ``short_blocks``;
     ``near`` states of real text; ``plain`` texts of ``plain_blocks`` blocks that the focus walks
@@ -79,17 +83,17 @@ class LensJudgeConfig:
     seed: int = 0
 
 
-class LensJudge:
+class LensEvaluator:
     """Fixed held-out states, made once; their gists and keys are kept."""
 
     def __init__(
         self,
-        config: LensJudgeConfig,
+        config: LensEvalConfig,
         base: FrozenBase,
         gistnet: GistNet,
         streams: TokenStreams,
         tokenizer: Tokenizer,
-        probe: Probe,
+        probe: DemandEstimator,
     ) -> None:
         self._config, self._base, self._gistnet, self._probe = config, base, gistnet, probe
         size = gistnet.config.block_size
@@ -101,7 +105,7 @@ class LensJudge:
                 "canonical": 1.0,
             }
         )
-        rows = LensRows(
+        rows = LensDataset(
             states,
             streams,
             writer,
@@ -125,7 +129,7 @@ class LensJudge:
             self._near.append(rows.near(rng, (i, 0, 0), domains[i % len(domains)]))
         self._walks = None
         if config.plain:
-            self._walks = PlainWalks(
+            self._walks = TextRollouts(
                 base,
                 gistnet,
                 streams,
@@ -148,9 +152,9 @@ class LensJudge:
             "lens_missed",
         ]
 
-    def judge(self, lens: LensNet) -> dict[str, float]:
+    def evaluate(self, lens: LensNet) -> dict[str, float]:
         """All figures; ``lens_missed`` as the module says."""
-        walked = [self._walked(lens, i) for i in range(len(self._far))]
+        walked = [self._rollout(lens, i) for i in range(len(self._far))]
         raw = [hit for hit, _, _ in walked]
         far = self._config.far
         figures = {
@@ -183,7 +187,7 @@ class LensJudge:
         return figures
 
     @torch.no_grad()
-    def _walked(self, lens: LensNet, number: int) -> tuple[bool, int, float]:
+    def _rollout(self, lens: LensNet, number: int) -> tuple[bool, int, float]:
         """After two refocuses at the question: (whether every gold block is raw, other blocks that
         were opened, share of the budget in use)."""
         case, config = self._far[number], self._config
@@ -196,7 +200,7 @@ class LensJudge:
 
         start = cold_levels(n_tokens, config.w_max, size)
         rounds = 2 * QUESTION.rounds
-        levels, index = walk(score, [start], [n_tokens], [config.w_max], size, rounds)
+        levels, index = rollout(score, [start], [n_tokens], [config.w_max], size, rounds)
         raw = np.zeros(len(case["gold"]), bool)
         raw[index[0, levels[0] == 0]] = True
         gold = case["gold"] > 0
@@ -208,7 +212,7 @@ class LensJudge:
     def _remember(self, number: int) -> Stored:
         if number not in self._memory:
             tokens = torch.from_numpy(self._far[number]["tokens"])[None].to(self._base.device)
-            self._memory[number] = remember(self._base, self._gistnet, tokens)
+            self._memory[number] = encode_histories(self._base, self._gistnet, tokens)
         return self._memory[number]
 
     @torch.no_grad()
@@ -238,7 +242,7 @@ class LensJudge:
         self, lens: LensNet, number: int, levels: np.ndarray, index: np.ndarray, who: str
     ) -> np.ndarray:
         device = self._base.device
-        seen = view(
+        seen = build_lens_inputs(
             self._base,
             self._gistnet,
             lens.config,
@@ -261,9 +265,9 @@ class LensJudge:
         for case in self._near:
             batch = {k: torch.from_numpy(np.asarray(v))[None].to(device) for k, v in case.items()}
             tokens = batch["tokens"]
-            memory = remember(self._base, self._gistnet, tokens[:, :-horizon])
+            memory = encode_histories(self._base, self._gistnet, tokens[:, :-horizon])
             demand, hidden = self._probe.demand(tokens, horizon, size)
-            seen = view(
+            seen = build_lens_inputs(
                 self._base,
                 self._gistnet,
                 lens.config,
@@ -281,22 +285,22 @@ class LensJudge:
                 self._base, table, batch["windows"], batch["lengths"], tokens[:, -horizon:]
             )
             saved = ((nll[:, :1] - nll[:, 1:]) * batch["detail"])[0]
-            most = over_frontier(demand, seen.levels, batch["index"], size)[0]
+            most = max_pool_frontier(demand, seen.levels, batch["index"], size)[0]
             picked = batch["candidates"][0]
             scores = torch.tanh(seen.logits(lens))
             positive.append(float((scores > QUESTION.tau_expand).float().mean()))
-            needs = chance_meant(scores, seen.levels)[0]
+            needs = prob_from_score(scores, seen.levels)[0]
             for who, values in (("lens", needs), ("similarity", seen.similarity[0])):
                 found[f"{who}_demand_rho"].append(_rank_correlation(values, most))
                 if float((most * (seen.levels[0] > 0)).sum()) > 0:
-                    top = _under_best(values, most, seen.levels[0] > 0)
+                    top = _demand_under_best(values, most, seen.levels[0] > 0)
                     found[f"{who}_demand_top"].append(top)
                 found[f"{who}_nll_rho"].append(_rank_correlation(values[picked], saved))
         figures = {k: float(np.mean(v)) if v else 0.0 for k, v in found.items()}
         return {**figures, "positive_share": float(np.mean(positive))}
 
 
-def _under_best(values_N: Tensor, demand_N: Tensor, gists_N: Tensor) -> float:
+def _demand_under_best(values_N: Tensor, demand_N: Tensor, gists_N: Tensor) -> float:
     """Share of the gists' demand under those with the highest values."""
     values, demand = values_N[gists_N], demand_N[gists_N]
     best = values.topk(min(_TOP, len(values))).indices

@@ -14,14 +14,16 @@ from megacontext.core.lensnet.module import LensNetConfig
 from megacontext.core.lensnet.sight import LensInputs, State, Stored, lens_inputs
 from megacontext.core.training.common.frozen_base import FrozenBase, block_inputs, question_inputs
 
-__all__ = ["HIGHEST", "over_frontier", "remember", "starts_of", "view"]
+__all__ = ["HIGHEST", "build_lens_inputs", "encode_histories", "max_pool_frontier", "starts_of"]
 
 HIGHEST = 3
 """Levels of a memory: what a history of some thousand blocks has."""
 
 
 @torch.no_grad()
-def remember(base: FrozenBase, net: GistNet, tokens_RT: Tensor, chunk: int = 4096) -> Stored:
+def encode_histories(
+    base: FrozenBase, net: GistNet, tokens_RT: Tensor, chunk: int = 4096
+) -> Stored:
     """What trees over these histories hold; lengths are a multiple of the block size."""
     size = net.config.block_size
     rows, blocks = tokens_RT.shape[0], tokens_RT.shape[1] // size
@@ -43,7 +45,7 @@ def remember(base: FrozenBase, net: GistNet, tokens_RT: Tensor, chunk: int = 409
     return Stored(torch.cat(keys).float(), tuple(levels))
 
 
-def over_frontier(blocks_RB: Tensor, levels_RN: Tensor, index_RN: Tensor, size: int) -> Tensor:
+def max_pool_frontier(blocks_RB: Tensor, levels_RN: Tensor, index_RN: Tensor, size: int) -> Tensor:
     """Max-pools a value per block over what each frontier entry covers: [R, N]."""
     return node_max(blocks_RB, levels_RN, index_RN, size, HIGHEST)
 
@@ -54,7 +56,7 @@ def starts_of(levels_RN: Tensor, index_RN: Tensor, size: int) -> Tensor:
 
 
 @torch.no_grad()
-def view(
+def build_lens_inputs(
     base: FrozenBase,
     net: GistNet,
     config: LensNetConfig,

@@ -28,21 +28,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from megacontext.core.training.lensnet.inputs import over_frontier, starts_of
+from megacontext.core.training.lensnet.inputs import max_pool_frontier, starts_of
 
 __all__ = [
-    "ROOM",
+    "SLOT_VALUE",
     "blocks_that_fit",
-    "chance_meant",
-    "chance_of_need",
     "far_loss",
     "near_loss",
+    "prob_from_score",
+    "prob_of_need",
     "ranking_loss",
+    "score_from_prob",
     "utility_loss",
-    "worth",
 ]
 
-ROOM = 0.15
+SLOT_VALUE = 0.15
 """What a place in the window is worth at most while nothing asks for it; below tau_collapse."""
 
 _RUNNER = 0.3  # scores of the best matches of a question lie above it
@@ -50,23 +50,22 @@ _RUNNER = 0.3  # scores of the best matches of a question lie above it
 _SHARP = 2.4  # how soon a log ratio of demand to the mark is a clear case
 
 
-def worth(chance_RN: Tensor, levels_RN: Tensor) -> Tensor:
+def score_from_prob(chance_RN: Tensor, levels_RN: Tensor) -> Tensor:
     """Scores [R, N] of entries that deserve to be raw with these chances."""
-    wasted = (1 - chance_RN) * ROOM
+    wasted = (1 - chance_RN) * SLOT_VALUE
     return torch.where(levels_RN == 0, -wasted, chance_RN - wasted)
 
 
-def chance_meant(scores_RN: Tensor, levels_RN: Tensor) -> Tensor:
-    """The chance that a score stands for: the inverse of :func:`worth`, so that gists and raw
-    blocks can be compared."""
-    gists = (scores_RN + ROOM) / (1 + ROOM)
-    return torch.where(levels_RN == 0, 1 + scores_RN / ROOM, gists)
+def prob_from_score(scores_RN: Tensor, levels_RN: Tensor) -> Tensor:
+    """The inverse of :func:`score_from_prob`, by which gists and raw blocks can be compared."""
+    gists = (scores_RN + SLOT_VALUE) / (1 + SLOT_VALUE)
+    return torch.where(levels_RN == 0, 1 + scores_RN / SLOT_VALUE, gists)
 
 
 def _apart(scores_RN: Tensor, aims_RN: Tensor, levels_RN: Tensor) -> Tensor:
     """Squared error, least at the expected worth; raw blocks, whose scores lie close together,
     weigh more."""
-    reach = torch.where(levels_RN == 0, ROOM, 1 + ROOM)
+    reach = torch.where(levels_RN == 0, SLOT_VALUE, 1 + SLOT_VALUE)
     return (scores_RN - aims_RN) ** 2 / reach
 
 
@@ -75,7 +74,7 @@ def blocks_that_fit(w_max_R: Tensor, blocks: int, size: int) -> Tensor:
     return ((w_max_R - size - blocks) / (size - 1)).clamp(min=2)
 
 
-def chance_of_need(
+def prob_of_need(
     demand_RB: Tensor,
     levels_RN: Tensor,
     index_RN: Tensor,
@@ -86,21 +85,21 @@ def chance_of_need(
     """[R, N] in (0, 1): above a half where an entry holds a block that deserves to be raw.
 
     Args:
-        demand_RB: what the coming tokens need of each block (:class:`.teacher.Probe`).
+        demand_RB: what the coming tokens need of each block (:class:`.teacher.DemandEstimator`).
         wanted_R: how many blocks deserve to be raw; the next one's demand is the mark.
         hold: log ratio by which raw blocks count more and gists less.
     """
     last = demand_RB.shape[1] - 1
     ordered = demand_RB.sort(dim=1, descending=True).values
     mark = ordered.gather(1, wanted_R.long().clamp(1, last)[:, None]).clamp(min=1e-6)
-    most = over_frontier(demand_RB, levels_RN, index_RN, size)
+    most = max_pool_frontier(demand_RB, levels_RN, index_RN, size)
     beyond = torch.log(most.clamp(min=1e-7) / mark)
     return torch.sigmoid(_SHARP * (beyond + torch.where(levels_RN == 0, hold, -hold)))
 
 
 def near_loss(logits_RN: Tensor, chance_RN: Tensor, levels_RN: Tensor, valid_RN: Tensor) -> Tensor:
     """Fit of the scores tanh(logits) to what these chances are worth."""
-    error = _apart(torch.tanh(logits_RN), worth(chance_RN, levels_RN), levels_RN)
+    error = _apart(torch.tanh(logits_RN), score_from_prob(chance_RN, levels_RN), levels_RN)
     return (error * valid_RN).sum() / valid_RN.sum().clamp(min=1)
 
 
@@ -110,7 +109,7 @@ def utility_loss(logits_RC: Tensor, saved_RC: Tensor, levels_RC: Tensor, scale: 
     worth_RC = torch.tanh(saved_RC / scale)
     raw = levels_RC == 0
     apart = worth_RC[:, :, None] - worth_RC[:, None, :]
-    spread = logits_RC / torch.where(raw, ROOM, 1.0)
+    spread = logits_RC / torch.where(raw, SLOT_VALUE, 1.0)
     ahead = spread[:, :, None] - spread[:, None, :]
     weight = apart.clamp(min=0) * (raw[:, :, None] == raw[:, None, :])
     cost = functional.softplus(-2 * ahead) * weight
@@ -144,8 +143,8 @@ def far_loss(
     beyond = n_tokens_R[:, None] - stops > near_tokens
     known = torch.where(asks_R[:, None], ~raw | gold_RN, beyond)
     # What these states say nothing of keeps its score, within what any score may be.
-    kept = scores.detach().clamp(min=-ROOM)
-    aims = torch.where(known, worth(gold_RN.float(), levels_RN), kept)
+    kept = scores.detach().clamp(min=-SLOT_VALUE)
+    aims = torch.where(known, score_from_prob(gold_RN.float(), levels_RN), kept)
     runners = best_RN & asks_R[:, None] & ~raw & ~gold_RN
     # Anywhere above the bar: the ranking keeps them behind the gold.
     aims = torch.where(runners, kept.clamp(min=_RUNNER), aims)

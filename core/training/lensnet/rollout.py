@@ -16,7 +16,7 @@ from megacontext.core.focus.limits import limits_for
 from megacontext.core.lensnet.lens import legal_scores
 from megacontext.traces.schema import Trigger
 
-__all__ = ["MAX_LEVELS", "PLAIN", "PROTECTED", "QUESTION", "cold_levels", "padded", "walk"]
+__all__ = ["MAX_LEVELS", "PLAIN", "PROTECTED", "QUESTION", "cold_levels", "pad_rows", "rollout"]
 
 MAX_LEVELS = 4
 QUESTION = limits_for(FocusConfig(), Trigger.QUESTION)
@@ -34,13 +34,13 @@ def cold_levels(n_tokens: int, w_max: int, block_size: int) -> np.ndarray:
     return focus.working_context.levels.astype(np.int64)
 
 
-def padded(rows: Sequence[np.ndarray], fill: int) -> np.ndarray:
+def pad_rows(rows: Sequence[np.ndarray], fill: int) -> np.ndarray:
     """Rows of unequal lengths as int64[R, N]."""
     longest = max(len(row) for row in rows)
     return np.stack([np.pad(row, (0, longest - len(row)), constant_values=fill) for row in rows])
 
 
-def walk(
+def rollout(
     score: Scorer,
     levels: Sequence[np.ndarray],
     n_tokens: Sequence[int],
@@ -69,8 +69,8 @@ def walk(
         if all(still):
             break
         contexts = [focus.working_context for focus in focuses]
-        given = padded([c.levels.astype(np.int64) for c in contexts], -1)
-        scores = score(given, padded([c.index for c in contexts], 0))
+        given = pad_rows([c.levels.astype(np.int64) for c in contexts], -1)
+        scores = score(given, pad_rows([c.index for c in contexts], 0))
         for row, focus in enumerate(focuses):
             if still[row]:
                 continue
@@ -82,6 +82,6 @@ def walk(
                 focus.begin(Trigger.QUESTION)
     contexts = [focus.working_context for focus in focuses]
     return (
-        padded([c.levels.astype(np.int64) for c in contexts], -1),
-        padded([c.index for c in contexts], 0),
+        pad_rows([c.levels.astype(np.int64) for c in contexts], -1),
+        pad_rows([c.index for c in contexts], 0),
     )

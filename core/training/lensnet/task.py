@@ -32,20 +32,24 @@ from megacontext.core.lensnet.sight import LensInputs
 from megacontext.core.model.base import BaseModel
 from megacontext.core.training.common.frozen_base import FrozenBase
 from megacontext.core.training.lensnet.config import LensNetTraining, LensPhase, LensShape
-from megacontext.core.training.lensnet.dataset import LensRows
-from megacontext.core.training.lensnet.evaluate import LensJudge
-from megacontext.core.training.lensnet.inputs import over_frontier, remember, view
+from megacontext.core.training.lensnet.dataset import LensDataset
+from megacontext.core.training.lensnet.evaluate import LensEvaluator
+from megacontext.core.training.lensnet.inputs import (
+    build_lens_inputs,
+    encode_histories,
+    max_pool_frontier,
+)
 from megacontext.core.training.lensnet.losses import (
     blocks_that_fit,
-    chance_of_need,
     far_loss,
     near_loss,
+    prob_of_need,
     ranking_loss,
     utility_loss,
 )
-from megacontext.core.training.lensnet.rollout import PLAIN, QUESTION, walk
-from megacontext.core.training.lensnet.teacher import make_probe, token_nll, window_nll
-from megacontext.core.training.loop.distributed import World, join_world
+from megacontext.core.training.lensnet.rollout import PLAIN, QUESTION, rollout
+from megacontext.core.training.lensnet.teacher import make_demand_estimator, token_nll, window_nll
+from megacontext.core.training.loop.distributed import DistributedContext, join_world
 from megacontext.core.training.loop.run_task import run_task
 
 __all__ = ["LensNetTraining", "LensPhase", "LensShape", "LensTask", "train_lensnet"]
@@ -57,7 +61,7 @@ SeenAt = Callable[[Tensor, Tensor], LensInputs]
 class LensTask:
     """The lens alone; base model and GistNet are frozen."""
 
-    figure = "lens_missed"
+    eval_metric = "lens_missed"
     metric_names: Sequence[str] = ("gold", "ranking", "demand", "counterfactual", "is_far")
 
     def __init__(
@@ -66,7 +70,7 @@ class LensTask:
         base: FrozenBase,
         gistnet: GistNet,
         lens: LensNet,
-        world: World,
+        world: DistributedContext,
     ) -> None:
         # Batches are made in forked workers; the tokenizer's own threads would not survive that.
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -78,17 +82,19 @@ class LensTask:
         self._streams = TokenStreams(open_shards(Path(config.shards), mark))
         size = gistnet.config.block_size
         self._writer = RecallWriter(tokenizer, "train", config.loop.seed, size)
-        self._probe = make_probe(config.teacher, base)
+        self._probe = make_demand_estimator(config.teacher, base)
         heldout = TokenStreams(open_shards(Path(config.heldout), mark))
-        self.judge = LensJudge(config.evaluation, base, gistnet, heldout, tokenizer, self._probe)
-        self.eval_names: Sequence[str] = self.judge.names
+        self.evaluator = LensEvaluator(
+            config.evaluation, base, gistnet, heldout, tokenizer, self._probe
+        )
+        self.eval_names: Sequence[str] = self.evaluator.names
         self._phase = config.phases[0]
 
-    def shares(self) -> Sequence[float]:
+    def phase_fractions(self) -> Sequence[float]:
         return [phase.share for phase in self._config.phases]
 
-    def batches(self, phase: int) -> Dataset[dict[str, Tensor]]:
-        return LensRows(
+    def dataset(self, phase: int) -> Dataset[dict[str, Tensor]]:
+        return LensDataset(
             self._config.phases[phase].states,
             self._streams,
             self._writer,
@@ -100,7 +106,7 @@ class LensTask:
             accumulation=self._config.loop.accumulation,
         )
 
-    def enter_phase(self, phase: int) -> None:
+    def on_phase_start(self, phase: int) -> None:
         self._phase = self._config.phases[phase]
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -120,7 +126,7 @@ class LensTask:
 
     def evaluate(self) -> dict[str, float]:
         with self._base.precision():
-            return self.judge.judge(self._lens)
+            return self.evaluator.evaluate(self._lens)
 
     def _shown(self, tokens: Tensor) -> bool:
         # Which batches see hidden states follows from their tokens: nothing to save for resume.
@@ -128,7 +134,7 @@ class LensTask:
 
     def _far(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         size = self._gistnet.config.block_size
-        memory = remember(self._base, self._gistnet, batch["tokens"])
+        memory = encode_histories(self._base, self._gistnet, batch["tokens"])
         hidden = None
         if self._shown(batch["tokens"]):
             with torch.no_grad():
@@ -136,7 +142,7 @@ class LensTask:
         surprisal = batch["surprisal"].repeat_interleave(size, dim=1)
 
         def seen_at(levels: Tensor, index: Tensor) -> LensInputs:
-            return view(
+            return build_lens_inputs(
                 self._base,
                 self._gistnet,
                 self._lens.config,
@@ -164,7 +170,7 @@ class LensTask:
         phase, size = self._phase, self._gistnet.config.block_size
         seen = seen_at(levels, index)
         logits = seen.logits(self._lens)
-        gold = over_frontier(batch["gold"], seen.levels, index, size) > 0
+        gold = max_pool_frontier(batch["gold"], seen.levels, index, size) > 0
         fit = far_loss(
             logits,
             gold & seen.valid,
@@ -194,7 +200,7 @@ class LensTask:
             return scores
 
         rows = batch["levels"].cpu().numpy()
-        made = walk(
+        made = rollout(
             score,
             [row[row >= 0] for row in rows],
             batch["n_tokens"].tolist(),
@@ -211,7 +217,7 @@ class LensTask:
         horizon = phase.states.horizon
         tokens = batch["tokens"]
         history = tokens[:, :-horizon]
-        memory = remember(self._base, self._gistnet, history)
+        memory = encode_histories(self._base, self._gistnet, history)
         demand, hidden = self._probe.demand(tokens, horizon, size)
         shown = self._shown(tokens)
         before = hidden[:, :-horizon] if shown else None
@@ -220,7 +226,7 @@ class LensTask:
         wanted = phase.appetite * blocks_that_fit(batch["w_max"], demand.shape[1], size)
 
         def seen_at(levels: Tensor, index: Tensor) -> LensInputs:
-            return view(
+            return build_lens_inputs(
                 self._base,
                 self._gistnet,
                 self._lens.config,
@@ -236,10 +242,10 @@ class LensTask:
         def fit(levels: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             seen = seen_at(levels, index)
             logits = seen.logits(self._lens)
-            chance = chance_of_need(demand, seen.levels, index, size, wanted, phase.hold)
+            chance = prob_of_need(demand, seen.levels, index, size, wanted, phase.hold)
             missed = near_loss(logits, chance, seen.levels, seen.valid)
             coarse = seen.valid & (seen.levels > 0)
-            most = over_frontier(demand, seen.levels, index, size)
+            most = max_pool_frontier(demand, seen.levels, index, size)
             return logits, missed, ranking_loss(logits, most * coarse, coarse)
 
         logits, missed, ranking = fit(batch["levels"], batch["index"])

@@ -15,12 +15,12 @@ from megacontext.core.training.common.frozen_base import FrozenBase
 from megacontext.traces.errors import ModelError
 
 __all__ = [
-    "AttentionProbe",
-    "CopyProbe",
-    "GradientProbe",
-    "Probe",
+    "AttentionDemand",
+    "CopyDemand",
+    "DemandEstimator",
+    "GradientDemand",
     "TeacherKind",
-    "make_probe",
+    "make_demand_estimator",
     "token_nll",
     "window_nll",
 ]
@@ -32,7 +32,7 @@ _NEAR = 64  # newest tokens that are raw in every window: what they tell, no blo
 _SLIGHT = 0.1  # nats; a block that saves less is not worth its room
 
 
-class Probe(Protocol):
+class DemandEstimator(Protocol):
     """Says how much the coming tokens need each block of a history."""
 
     def demand(self, tokens_RT: Tensor, horizon: int, block_size: int) -> tuple[Tensor, Tensor]:
@@ -44,11 +44,11 @@ class Probe(Protocol):
         ...
 
 
-def make_probe(kind: TeacherKind, base: FrozenBase) -> Probe:
+def make_demand_estimator(kind: TeacherKind, base: FrozenBase) -> DemandEstimator:
     """The probe by its name in a config."""
     if kind == "copies":
-        return CopyProbe(base)
-    return GradientProbe(base) if kind == "gradient" else AttentionProbe(base)
+        return CopyDemand(base)
+    return GradientDemand(base) if kind == "gradient" else AttentionDemand(base)
 
 
 def _projections(base: FrozenBase, *names: str) -> list[Any]:
@@ -72,7 +72,7 @@ def _shares(need_RT: Tensor, block_size: int) -> Tensor:
     return need_RB / need_RB.sum(1, keepdim=True).clamp(min=1e-9)
 
 
-class CopyProbe:
+class CopyDemand:
     """What the coming tokens lose without far text, at the blocks that they copy from.
 
     A token's loss is its NLL with only the newest tokens in the window less its NLL with all of
@@ -86,7 +86,7 @@ class CopyProbe:
 
     @torch.no_grad()
     def demand(self, tokens_RT: Tensor, horizon: int, block_size: int) -> tuple[Tensor, Tensor]:
-        """See :class:`Probe`."""
+        """See :class:`DemandEstimator`."""
         hidden = self._base.hidden(self._base.embed(tokens_RT))
         newest = tokens_RT[:, -(_NEAR + horizon) :]
         alone = self._base.hidden(self._base.embed(newest))
@@ -120,7 +120,7 @@ def copied_from(tokens_RT: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
     return torch.where(copied_RH, newest_RH, 0), copied_RH
 
 
-class GradientProbe:
+class GradientDemand:
     """What the NLL of the last tokens would gain, to first order, without each block's values.
 
     Over all layers and tokens of a block, minus v · ∂NLL/∂v: gradient times input (Shrikumar et
@@ -137,7 +137,7 @@ class GradientProbe:
 
     @torch.enable_grad()
     def demand(self, tokens_RT: Tensor, horizon: int, block_size: int) -> tuple[Tensor, Tensor]:
-        """See :class:`Probe`."""
+        """See :class:`DemandEstimator`."""
         values: list[Tensor] = []
         handles = [m.v_proj.register_forward_hook(_keep(values)) for m in self._modules]
         try:
@@ -164,7 +164,7 @@ def _keep(values: list[Tensor]) -> Any:
     return hook
 
 
-class AttentionProbe:
+class AttentionDemand:
     """Attention mass that the last tokens of a row pay to each block, over all layers and heads.
 
     Works on models whose layers have Llama's projections (``q_proj``, ``k_proj``, rotary
@@ -180,7 +180,7 @@ class AttentionProbe:
 
     @torch.no_grad()
     def demand(self, tokens_RT: Tensor, horizon: int, block_size: int) -> tuple[Tensor, Tensor]:
-        """See :class:`Probe`."""
+        """See :class:`DemandEstimator`."""
         seen: list[Tensor] = []
         handles = [
             m.register_forward_pre_hook(self._catch(seen, horizon), with_kwargs=True)

@@ -24,16 +24,16 @@ from megacontext.core.lensnet.module import LensNet
 from megacontext.core.lensnet.sight import Stored
 from megacontext.core.rng import generator
 from megacontext.core.training.common.frozen_base import FrozenBase
-from megacontext.core.training.lensnet.inputs import remember, view
-from megacontext.core.training.lensnet.rollout import MAX_LEVELS, PLAIN, PROTECTED, padded
+from megacontext.core.training.lensnet.inputs import build_lens_inputs, encode_histories
+from megacontext.core.training.lensnet.rollout import MAX_LEVELS, PLAIN, PROTECTED, pad_rows
 from megacontext.core.training.lensnet.teacher import token_nll
 from megacontext.traces.errors import ConfigError
 from megacontext.traces.schema import Trigger
 
-__all__ = ["PlainWalks"]
+__all__ = ["TextRollouts"]
 
 
-class PlainWalks:
+class TextRollouts:
     """Held-out texts of ``blocks`` blocks, made once; their gists, keys and states are kept.
 
     Args:
@@ -124,8 +124,8 @@ class PlainWalks:
         look = self._eyes(lens, closed)
         while under_way:
             contexts = [focus.working_context for focus in focuses]
-            levels = padded([c.levels.astype(np.int64) for c in contexts], -1)
-            scores = look(levels, padded([c.index for c in contexts], 0))
+            levels = pad_rows([c.levels.astype(np.int64) for c in contexts], -1)
+            scores = look(levels, pad_rows([c.index for c in contexts], 0))
             for row in sorted(under_way):
                 context = contexts[row]
                 own = scores[row, : len(context)]
@@ -155,7 +155,7 @@ class PlainWalks:
         n_tokens = torch.full((len(newest),), stop, device=device)
 
         def look(levels: np.ndarray, index: np.ndarray) -> np.ndarray:
-            seen = view(
+            seen = build_lens_inputs(
                 self._base,
                 self._gistnet,
                 lens.config,
@@ -175,7 +175,7 @@ class PlainWalks:
     def _read(self) -> tuple[Stored, Tensor, Tensor]:
         """What trees over the whole texts hold, the base model's states, and the tokens' NLL."""
         if self._known is None:
-            memory = remember(self._base, self._gistnet, self._tokens)
+            memory = encode_histories(self._base, self._gistnet, self._tokens)
             hidden = self._base.hidden(self._base.embed(self._tokens))
             self._known = memory, hidden, token_nll(self._base, hidden, self._tokens)
         return self._known

@@ -127,7 +127,8 @@ def set_aside(run: Path) -> Path | None:
     A new run in an old folder must neither overwrite a checkpoint that somebody forgot to resume,
     nor be taken for the old one when it is resumed itself. One earlier run is kept.
     """
-    names = ("latest.json", "best.json", "figures.json", "metrics.csv", "metrics.arrow")
+    metrics = ("figures.json", "metrics.csv", "metrics.arrow", "metrics.html")
+    names = ("latest.json", "best.json", *metrics)
     found = [*sorted(run.glob("step-*")), *(run / name for name in names if (run / name).exists())]
     if not any(path.is_dir() for path in found):
         return None

@@ -13,11 +13,11 @@ from torch.utils.data import Dataset
 
 from megacontext.traces.errors import ConfigError
 
-__all__ = ["RankRows", "World", "join_world"]
+__all__ = ["DistributedContext", "RankDataset", "join_world"]
 
 
 @dataclass(frozen=True)
-class World:
+class DistributedContext:
     """This process among its peers; with ``size == 1`` every method is free."""
 
     rank: int
@@ -28,7 +28,7 @@ class World:
     def is_main(self) -> bool:
         return self.rank == 0
 
-    def average(self, tensors: Sequence[Tensor]) -> None:
+    def all_reduce_mean(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its mean over all processes, in one collective."""
         if self.size == 1:
             return
@@ -48,7 +48,7 @@ class World:
             value /= self.size
         return float(value)
 
-    def agree(self, value: float) -> float:
+    def broadcast(self, value: float) -> float:
         """The main process's ``value`` on every process (clocks differ; decisions must not)."""
         if self.size == 1:
             return value
@@ -56,12 +56,12 @@ class World:
         dist.broadcast(shared, 0)
         return float(shared.item())
 
-    def leave(self) -> None:
+    def shutdown(self) -> None:
         if self.size > 1:
             dist.destroy_process_group()
 
 
-class RankRows(Dataset[dict[str, Tensor]]):
+class RankDataset(Dataset[dict[str, Tensor]]):
     """This process's share of every batch of ``whole``, whose tensors are [accumulation, R, ...].
 
     All processes make the same R rows and keep R / size of them, so that many processes train on
@@ -69,7 +69,7 @@ class RankRows(Dataset[dict[str, Tensor]]):
     """
 
     def __init__(
-        self, whole: Dataset[dict[str, Tensor]], world: World, rows: int, key: str
+        self, whole: Dataset[dict[str, Tensor]], world: DistributedContext, rows: int, key: str
     ) -> None:
         if rows % world.size:
             raise ConfigError(
@@ -83,7 +83,7 @@ class RankRows(Dataset[dict[str, Tensor]]):
         return {name: value[:, self._part] for name, value in self._whole[step].items()}
 
 
-def join_world(device: str = "auto") -> World:
+def join_world(device: str = "auto") -> DistributedContext:
     """Read torchrun's environment and pick this process's device.
 
     Raises:
@@ -104,4 +104,4 @@ def join_world(device: str = "auto") -> World:
         torch.cuda.set_device(place)
     if size > 1:
         dist.init_process_group("nccl" if use_cuda else "gloo")
-    return World(rank, size, place)
+    return DistributedContext(rank, size, place)

@@ -1,4 +1,4 @@
-"""Where training figures go: CSV and Arrow always, other sinks when asked for."""
+"""Where training metrics go: CSV, Arrow and a page of curves always, other sinks when asked for."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from megacontext.core.telemetry.html_report import Curve, write_curves
 from megacontext.core.telemetry.sinks import MetricSink
 
 __all__ = ["Metrics"]
@@ -16,7 +17,8 @@ Row = Mapping[str, float | int | str]
 
 
 class Metrics:
-    """``metrics.csv`` (appended, readable while training) and ``metrics.arrow`` (at the end).
+    """``metrics.csv`` (appended, readable while training); at the end ``metrics.arrow`` and
+    ``metrics.html``.
 
     The columns are fixed by ``columns``; a row may leave some out. A resumed run keeps the rows
     up to its step and drops later ones, so the curve has no doubles.
@@ -77,8 +79,21 @@ class Metrics:
         with pa.OSFile(str(partial), "wb") as file, pa.ipc.new_file(file, batch.schema) as out:
             out.write_batch(batch)
         partial.replace(target)
+        write_curves(self._path.with_suffix(".html"), self._path.parent.name, *self._curves())
         for sink in self._sinks:
             sink.close()
+
+    def _curves(self) -> tuple[list[Curve], dict[str, float]]:
+        """(each column over the steps, its last value)."""
+        curves, final = [], {}
+        for column in self._columns[1:]:
+            points = [
+                (float(row["step"]), float(row[column])) for row in self._rows if row.get(column)
+            ]
+            curves.append(Curve(column, points))
+            if points:
+                final[column] = points[-1][1]
+        return curves, final
 
 
 def _text(value: float | int | str) -> str:

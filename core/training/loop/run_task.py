@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from megacontext.core.training.loop import checkpoint
-from megacontext.core.training.loop.distributed import World
+from megacontext.core.training.loop.distributed import DistributedContext
 from megacontext.core.training.loop.trainer import LoopConfig, Task, Trainer
 
 __all__ = ["run_task"]
@@ -16,7 +16,7 @@ def run_task(
     task: Task,
     config: LoopConfig,
     out: Path,
-    world: World,
+    world: DistributedContext,
     *,
     resume: bool = False,
     export: Callable[[Path], None] | None = None,
@@ -45,7 +45,7 @@ def run_task(
     try:
         metrics = trainer.run(resume)
     finally:
-        world.leave()
+        world.shutdown()
 
     if world.is_main:
         checkpoint.write_json(out / "figures.json", metrics)

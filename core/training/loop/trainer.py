@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from megacontext.core.config.settings import Count
 from megacontext.core.telemetry.sinks import About, make_sinks
 from megacontext.core.training.loop import checkpoint
-from megacontext.core.training.loop.distributed import World
+from megacontext.core.training.loop.distributed import DistributedContext
 from megacontext.core.training.loop.metrics import Metrics
 from megacontext.core.training.loop.optimizers import Optimizer, OptimizerConfig
 from megacontext.core.training.loop.schedule import Budget, Schedule
@@ -48,7 +48,7 @@ class Task(Protocol):
     def model(self) -> nn.Module: ...
 
     @property
-    def figure(self) -> str:
+    def eval_metric(self) -> str:
         """The evaluation metric that picks the best checkpoint; lower is better."""
         ...
 
@@ -58,15 +58,15 @@ class Task(Protocol):
     @property
     def eval_names(self) -> Sequence[str]: ...
 
-    def shares(self) -> Sequence[float]:
+    def phase_fractions(self) -> Sequence[float]:
         """The share of the budget of each phase."""
         ...
 
-    def batches(self, phase: int) -> Dataset[Batch]:
+    def dataset(self, phase: int) -> Dataset[Batch]:
         """Map-style: item ``step`` is that step's batch [accumulation, rows, ...] as tensors."""
         ...
 
-    def enter_phase(self, phase: int) -> None:
+    def on_phase_start(self, phase: int) -> None:
         """Called when a phase starts (freeze, unfreeze, change the objective)."""
         ...
 
@@ -111,7 +111,9 @@ class _StepsFrom(Sampler[int]):
 class Trainer:
     """Runs a task to the end of its budget, from the start or from the latest checkpoint."""
 
-    def __init__(self, task: Task, config: LoopConfig, out: Path, world: World) -> None:
+    def __init__(
+        self, task: Task, config: LoopConfig, out: Path, world: DistributedContext
+    ) -> None:
         self.task, self.config, self.out, self.world = task, config, out, world
         self.optimizer = Optimizer(task.model.named_parameters(), config.optimizer)
         self.step = 0
@@ -120,12 +122,12 @@ class Trainer:
         self.elapsed_s = 0.0
         self.best = math.inf
         self.after_save: Callable[[Path, bool], None] | None = None  # (folder, is it the best)
-        self._judged: tuple[int, dict[str, float]] | None = None  # the newest evaluation
+        self._last_eval: tuple[int, dict[str, float]] | None = None  # the newest evaluation
         self._started = time.monotonic()
         self._seen_s, self._next_look = 0.0, 0
         # The first step with a non-finite loss or gradient, found without waiting for the device.
         self._bad_step = torch.full((), -1, dtype=torch.int64, device=world.device)
-        ends = [sum(task.shares()[: i + 1]) for i in range(len(task.shares()))]
+        ends = [sum(task.phase_fractions()[: i + 1]) for i in range(len(task.phase_fractions()))]
         self._phase_ends = [*ends[:-1], math.inf]
 
     # -- progress ---------------------------------------------------------------------------
@@ -146,7 +148,7 @@ class Trainer:
         if self.world.size == 1:
             return time.monotonic() - self._started
         if self.step >= self._next_look:
-            self._seen_s = self.world.agree(time.monotonic() - self._started)
+            self._seen_s = self.world.broadcast(time.monotonic() - self._started)
             self._next_look = self.step + _LOOK_EVERY
         return self._seen_s
 
@@ -176,23 +178,23 @@ class Trainer:
         if self.world.is_main:
             about = About(self.out.name, step=self.step)
             sinks = make_sinks(self.config.sinks, self.out, about)
-            metrics = Metrics(self.out, names, sinks, self.step, self._judged is not None)
+            metrics = Metrics(self.out, names, sinks, self.step, self._last_eval is not None)
         try:
             while (progress := self.progress()) < 1.0:
                 self._run_phase(self._phase_at(progress), metrics)
-            if self._judged is None or self._judged[0] != self.step:
+            if self._last_eval is None or self._last_eval[0] != self.step:
                 self._save(self._evaluate(metrics))
         finally:
             if metrics is not None:
                 metrics.close()
-        return self._judged[1] if self._judged else {}
+        return self._last_eval[1] if self._last_eval else {}
 
     def _run_phase(self, phase: int, metrics: Metrics | None) -> None:
         self.phase = phase
-        self.task.enter_phase(phase)
+        self.task.on_phase_start(phase)
         workers = self.config.workers
         loader: DataLoader[Batch] = DataLoader(
-            self.task.batches(phase),
+            self.task.dataset(phase),
             batch_size=None,
             sampler=_StepsFrom(self.step),
             num_workers=workers,
@@ -249,7 +251,7 @@ class Trainer:
             total += loss.detach() / count
             for key, value in extra.items():
                 figures[key] = figures.get(key, torch.zeros_like(value)) + value.detach() / count
-        self.world.average(self.optimizer.gradients())
+        self.world.all_reduce_mean(self.optimizer.gradients())
         norm = self.optimizer.step(factor)
         bad = (self._bad_step < 0) & ~torch.isfinite(total + norm)
         self._bad_step = torch.where(bad, self.step, self._bad_step)
@@ -261,7 +263,7 @@ class Trainer:
         return torch.autocast("cuda", torch.bfloat16)
 
     def _check(self, loss: Tensor) -> float:
-        bad = int(self.world.agree(float(self._bad_step)))
+        bad = int(self.world.broadcast(float(self._bad_step)))
         if bad >= 0:
             kept = checkpoint.find(self.out)
             raise DivergedError(
@@ -282,7 +284,7 @@ class Trainer:
     def _evaluate(self, metrics: Metrics | None) -> dict[str, float]:
         """Figures of the main process; the others wait at the next collective."""
         if not self.world.is_main:
-            self._judged = (self.step, {})
+            self._last_eval = (self.step, {})
             return {}
         self.task.model.eval()
         # Evaluation has other shapes than training: running it eagerly saves the compile.
@@ -290,7 +292,7 @@ class Trainer:
             figures = self.task.evaluate()
         self.task.model.train()
         self._log(metrics, {"phase": self.phase, "tokens": self.tokens, **figures})
-        self._judged = (self.step, figures)
+        self._last_eval = (self.step, figures)
         return figures
 
     def _log(self, metrics: Metrics | None, row: Mapping[str, float]) -> None:
@@ -304,7 +306,7 @@ class Trainer:
         if not self.world.is_main:
             return
         spent = self.elapsed_s + time.monotonic() - self._started
-        figure = figures.get(self.task.figure, math.inf)
+        figure = figures.get(self.task.eval_metric, math.inf)
         better = figure < self.best
         self.best = min(self.best, figure)
         state = {
@@ -339,7 +341,7 @@ class Trainer:
         self.phase = int(found.state["phase"])
         self.elapsed_s = float(found.state["elapsed_s"])
         if found.state["figures"]:  # a finished run is not judged again
-            self._judged = (self.step, dict(found.state["figures"]))
+            self._last_eval = (self.step, dict(found.state["figures"]))
         best = found.state["best"]
         self.best = math.inf if best is None else float(best)
 

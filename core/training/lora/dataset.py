@@ -23,7 +23,7 @@ from megacontext.core.rng import generator
 from megacontext.core.training.common.tilings import RowTiling, stack_tilings, tile
 from megacontext.traces.errors import ConfigError
 
-__all__ = ["MixedRows", "WindowMix"]
+__all__ = ["MixedWindowDataset", "WindowMix"]
 
 Rng = np.random.Generator
 
@@ -71,7 +71,7 @@ class WindowMix:
             )
 
 
-class MixedRows(Dataset[dict[str, Tensor]]):
+class MixedWindowDataset(Dataset[dict[str, Tensor]]):
     """Item ``step``: ``tokens`` int32 [accumulation, R, T] and the tensors of ``stack_tilings``.
 
     With a ``cache`` also ``teacher_ids`` int64 and ``teacher_logp`` float32

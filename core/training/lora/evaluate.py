@@ -16,11 +16,11 @@ from torch import Tensor
 
 from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.rng import generator
-from megacontext.core.training.common.frozen_base import FrozenBase, divergence
-from megacontext.core.training.lora.dataset import MixedRows, WindowMix
+from megacontext.core.training.common.frozen_base import FrozenBase, kl_divergence
+from megacontext.core.training.lora.dataset import MixedWindowDataset, WindowMix
 from megacontext.traces.errors import ConfigError, MegaContextError
 
-__all__ = ["Guard", "GuardError", "LoraJudge", "LoraJudgeConfig"]
+__all__ = ["Guard", "GuardError", "LoraEvalConfig", "LoraEvaluator"]
 
 Batch = dict[str, Tensor]
 
@@ -58,14 +58,14 @@ class Guard:
 
 
 @dataclass(frozen=True)
-class LoraJudgeConfig:
+class LoraEvalConfig:
     """``batches`` held-out batches of ``windows``."""
 
     batches: int = 8
     windows: WindowMix = field(default_factory=WindowMix)
 
 
-class LoraJudge:
+class LoraEvaluator:
     """Fixed held-out windows and tilings.
 
     ``mixed`` maps a batch to per-token KL and NLL of the mixed window against the full raw one,
@@ -88,7 +88,7 @@ class LoraJudge:
         batches: int,
         base: FrozenBase,
         streams: TokenStreams,
-        rows: MixedRows,
+        rows: MixedWindowDataset,
     ) -> None:
         self._guard, self._batches, self._base, self._rows = guard, batches, base, rows
         windows = []
@@ -99,7 +99,7 @@ class LoraJudge:
         self._windows = torch.from_numpy(np.stack(windows))
 
     @torch.no_grad()
-    def judge(
+    def evaluate(
         self,
         mixed: Callable[[Batch], tuple[Tensor, Tensor]],
         off: Callable[[], AbstractContextManager[None]],
@@ -129,7 +129,7 @@ class LoraJudge:
             with off():
                 teacher = self._base.logits(self._base.hidden(x))
             student = self._base.logits(self._base.hidden(x))
-            means.append(float(divergence(teacher, student).mean()))
+            means.append(float(kl_divergence(teacher, student).mean()))
         return {"guard_kl": float(np.mean(means)), "guard_kl_max": float(np.max(means))}
 
     def _mixed(

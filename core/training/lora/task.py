@@ -32,18 +32,25 @@ from megacontext.core.gistnet.checkpoint import base_fingerprint
 from megacontext.core.gistnet.gister import load_gistnet
 from megacontext.core.gistnet.module import GistNet
 from megacontext.core.model.base import BaseModel
-from megacontext.core.training.common.frozen_base import FrozenBase, divergence
+from megacontext.core.training.common.frozen_base import FrozenBase, kl_divergence
 from megacontext.core.training.gistnet.evaluate import gist_table
 from megacontext.core.training.gistnet.task import NetShape
-from megacontext.core.training.loop.distributed import RankRows, World, join_world
+from megacontext.core.training.loop.distributed import DistributedContext, RankDataset, join_world
 from megacontext.core.training.loop.run_task import run_task
 from megacontext.core.training.loop.trainer import LoopConfig
-from megacontext.core.training.lora.dataset import MixedRows, WindowMix
-from megacontext.core.training.lora.evaluate import Guard, LoraJudge, LoraJudgeConfig
+from megacontext.core.training.lora.dataset import MixedWindowDataset, WindowMix
+from megacontext.core.training.lora.evaluate import Guard, LoraEvalConfig, LoraEvaluator
 from megacontext.core.training.lora.layers import LoraLayers, LoraShape
 from megacontext.traces.errors import ConfigError
 
-__all__ = ["LoraPhase", "LoraTask", "LoraTraining", "make_gister", "top_divergence", "train_lora"]
+__all__ = [
+    "LoraPhase",
+    "LoraTask",
+    "LoraTraining",
+    "make_gister",
+    "top_kl_divergence",
+    "train_lora",
+]
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ class LoraTraining:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     lora: LoraShape = field(default_factory=LoraShape)
     guard: Guard = field(default_factory=Guard)
-    evaluation: LoraJudgeConfig = field(default_factory=LoraJudgeConfig)
+    evaluation: LoraEvalConfig = field(default_factory=LoraEvalConfig)
 
     def __post_init__(self) -> None:
         check_fraction_sum(phase.share for phase in self.phases)
@@ -96,11 +103,13 @@ class LoraTraining:
 class LoraTask:
     """The adapter alone; base model and gister are frozen."""
 
-    figure = "score"
+    eval_metric = "score"
     metric_names: Sequence[str] = ("kl", "ce", "guard")
-    eval_names: Sequence[str] = LoraJudge.names
+    eval_names: Sequence[str] = LoraEvaluator.names
 
-    def __init__(self, config: LoraTraining, base: FrozenBase, net: GistNet, world: World) -> None:
+    def __init__(
+        self, config: LoraTraining, base: FrozenBase, net: GistNet, world: DistributedContext
+    ) -> None:
         # Batches are made in forked workers; the tokenizer's own threads would not survive that.
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         self._config, self._base, self._net, self._world = config, base, net, world
@@ -115,7 +124,7 @@ class LoraTask:
             cache = TeacherCache(shards, base_fingerprint(base.embedding))
         writer = RecallWriter(tokenizer, "train", config.loop.seed, size)
         self._rows = [
-            MixedRows(
+            MixedWindowDataset(
                 phase.windows,
                 streams,
                 writer,
@@ -129,20 +138,22 @@ class LoraTask:
         ]
         heldout = TokenStreams(open_shards(Path(config.heldout), mark))
         unseen = RecallWriter(tokenizer, "heldout", 0, size)
-        fixed = MixedRows(
+        fixed = MixedWindowDataset(
             config.evaluation.windows, heldout, unseen, block_size=size, seed=0, phase=0
         )
-        self.judge = LoraJudge(config.guard, config.evaluation.batches, base, heldout, fixed)
+        self.evaluator = LoraEvaluator(
+            config.guard, config.evaluation.batches, base, heldout, fixed
+        )
         self._phase = config.phases[0]
 
-    def shares(self) -> Sequence[float]:
+    def phase_fractions(self) -> Sequence[float]:
         return [phase.share for phase in self._config.phases]
 
-    def batches(self, phase: int) -> Dataset[dict[str, Tensor]]:
+    def dataset(self, phase: int) -> Dataset[dict[str, Tensor]]:
         count = self._config.phases[phase].windows.rows
-        return RankRows(self._rows[phase], self._world, count, "phases.windows.rows")
+        return RankDataset(self._rows[phase], self._world, count, "phases.windows.rows")
 
-    def enter_phase(self, phase: int) -> None:
+    def on_phase_start(self, phase: int) -> None:
         self._phase = self._config.phases[phase]
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -164,11 +175,11 @@ class LoraTask:
     def _teacher(self, batch: dict[str, Tensor], raw: Tensor) -> Callable[[Tensor], Tensor]:
         """KL [R, S] from the original base on the raw history to given logits [R, S, V]."""
         if "teacher_ids" in batch:
-            return partial(top_divergence, batch["teacher_ids"], batch["teacher_logp"])
-        return partial(divergence, self._original(raw, batch["target"] - 1))
+            return partial(top_kl_divergence, batch["teacher_ids"], batch["teacher_logp"])
+        return partial(kl_divergence, self._original(raw, batch["target"] - 1))
 
     def evaluate(self) -> dict[str, float]:
-        return self.judge.judge(self._against_full, self.layers.off)
+        return self.evaluator.evaluate(self._against_full, self.layers.off)
 
     @torch.no_grad()
     def _original(self, raw_RTD: Tensor, where_RS: Tensor) -> Tensor:
@@ -196,10 +207,10 @@ class LoraTask:
         answer = batch["tokens"].long().gather(1, target)[..., None]
         teacher, student = self._original(raw, target - 1), self._window(batch)
         nll = [-x.log_softmax(-1).gather(-1, answer)[..., 0] for x in (teacher, student)]
-        return divergence(teacher, student), nll[1] - nll[0]
+        return kl_divergence(teacher, student), nll[1] - nll[0]
 
 
-def top_divergence(ids_RSk: Tensor, logp_RSk: Tensor, logits_RSV: Tensor) -> Tensor:
+def top_kl_divergence(ids_RSk: Tensor, logp_RSk: Tensor, logits_RSV: Tensor) -> Tensor:
     """KL [R, S] in nats over the teacher's k likeliest tokens and all others as one outcome.
 
     Merging outcomes only lowers a KL, so this is a lower bound of the whole one.

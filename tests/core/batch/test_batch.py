@@ -55,6 +55,7 @@ def test_a_batch_leaves_traces_and_one_table(here, batch_file):
     assert report.failed == {}
     assert seen == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
     table = pq.read_table(report.parquet).to_pylist()
+    assert "<table>" in report.parquet.with_suffix(".html").read_text()
     assert [row["job"] for row in table] == [job.name for job in plan.jobs]
     assert [row["history_tokens"] for row in table] == [304, 200, 304, 200]
     assert {row["status"] for row in table} == {"done"}

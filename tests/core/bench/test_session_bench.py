@@ -29,6 +29,7 @@ def test_the_session_bench_reports_a_ratio_and_where_it_goes(model_folder):
     low, high = figures["ratio_range"]
     assert low <= figures["ratio"] <= high
     assert set(figures["host_us"]) == STAGES
+    assert figures["actions"] >= 1  # the window is full: every block costs a collapse
     assert figures["host_us"]["us_decode"] > figures["host_us"]["us_alloc"] > 0
     assert "gpu_ms" not in figures
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from megacontext.core.data.recall.window_sampling import (
     GROUP,
     coarse_mask,
+    distractor_blocks,
     gappy_mask,
-    lookalikes,
     rarest_in_blocks,
 )
 from megacontext.core.rng import generator
@@ -70,7 +70,7 @@ def test_lookalikes_open_whole_or_in_part_within_the_room() -> None:
     spread = [(2 * i, 2 * i + 2) for i in range(12)]  # facts of two blocks each
     whole = part = none = 0
     for seed in range(300):
-        opened = lookalikes(generator(seed, "beside"), spread, {0, 1}, 20, 9)
+        opened = distractor_blocks(generator(seed, "beside"), spread, {0, 1}, 20, 9)
         assert len(opened | {0, 1}) <= 9
         assert opened <= set(range(20))
         inside = [len(opened & set(range(*span))) for span in spread[1:10]]

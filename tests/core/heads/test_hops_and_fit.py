@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from megacontext.core.heads import fit
 from megacontext.core.heads.calibration import HeadsCalibration
 from megacontext.core.heads.encoder import HeadEncoder, HeadReader
-from megacontext.core.heads.fit import answer_nll, expanded_blocks
+from megacontext.core.heads.fit import answer_prob, expanded_blocks
 from megacontext.core.heads.history_keys import HistoryKeys
 from megacontext.core.heads.lookup import look_up
 from megacontext.core.heads.store import KeyStore
@@ -101,20 +101,20 @@ def test_expanded_blocks_are_the_first_the_newest_and_what_is_found(base, chain)
     assert blocks == (0, 5, 6, 7, *range(BLOCKS - fit._NEWEST, BLOCKS))
 
 
-def test_the_answers_nll_is_that_of_the_whole_text_when_all_is_raw(base, chain) -> None:
+def test_the_answers_prob_is_that_of_the_whole_text_when_all_is_raw(base, chain) -> None:
     history, question, answer = chain[:-1], chain[-1:], np.array([5, 9], np.uint32)
-    nll = answer_nll(base, history, range(BLOCKS), question, answer)
+    prob = answer_prob(base, history, range(BLOCKS), question, answer)
     ids = torch.from_numpy(np.concatenate([history, question, answer]).astype(np.int64))
     with torch.no_grad():
         plain = base.module(input_ids=ids[None], labels=None).logits[0, -3:-1].log_softmax(-1)
-    expected = -plain[[0, 1], [5, 9]].mean()
-    assert nll == pytest.approx(float(expected), abs=1e-4)
+    expected = plain[[0, 1], [5, 9]].mean().exp()
+    assert prob == pytest.approx(float(expected), rel=1e-3)
 
 
 class TestFit:
     """The setting with the likeliest answers, and of equal ones the one with fewest blocks."""
 
-    def fitted(self, base, monkeypatch, nll_of) -> HeadsCalibration:
+    def fitted(self, base, monkeypatch, prob_of) -> HeadsCalibration:
         keys = keys_with(base)
         settings: list[tuple[float, int]] = []
 
@@ -123,7 +123,7 @@ class TestFit:
             return settings[-1]
 
         monkeypatch.setattr(fit, "expanded_blocks", blocks_of)
-        monkeypatch.setattr(fit, "answer_nll", lambda base, history, blocks, *_: nll_of(*blocks))
+        monkeypatch.setattr(fit, "answer_prob", lambda base, history, blocks, *_: prob_of(*blocks))
 
         class Encodes:
             encode = staticmethod(lambda text: np.arange(3, dtype=np.uint32))
@@ -135,15 +135,15 @@ class TestFit:
         monkeypatch.setattr(reader.base, "_tokenizer", Encodes())
         return fit.fit_selection(reader, keys.encoder.calibration, [[Task()]])
 
-    def test_the_lowest_nll_wins(self, base, monkeypatch) -> None:
+    def test_the_highest_prob_wins(self, base, monkeypatch) -> None:
         chosen = self.fitted(
-            base, monkeypatch, lambda margin, hops: 0.5 if (margin, hops) == (0.3, 3) else 1.0
+            base, monkeypatch, lambda margin, hops: 0.9 if (margin, hops) == (0.3, 3) else 0.5
         )
         assert (chosen.margin, chosen.hops) == (0.3, 3)
-        assert chosen.metrics["nll_margin_0.3_hops_3"] == 0.5
+        assert chosen.metrics["answer_prob_margin_0.3_hops_3"] == 0.9
 
     def test_of_equal_settings_the_one_with_fewest_blocks(self, base, monkeypatch) -> None:
-        chosen = self.fitted(base, monkeypatch, lambda margin, hops: 1.0 - 0.01 * (margin < 0.5))
+        chosen = self.fitted(base, monkeypatch, lambda margin, hops: 0.5 + 0.005 * (margin < 0.5))
         assert (chosen.margin, chosen.hops) == (max(fit.MARGINS), 0)
 
 

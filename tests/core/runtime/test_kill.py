@@ -12,7 +12,9 @@ import pytest
 
 from megacontext.core.config import parse_config
 from megacontext.core.runtime.build import build_parts
+from megacontext.core.runtime.run import run
 from megacontext.core.tree import Tree
+from megacontext.core.verify import verify
 from megacontext.traces.reader import TraceReader
 
 
@@ -49,6 +51,11 @@ def history_of(out):
         return np.concatenate([row.new_tokens for row in reader.rows()])
 
 
+def nll_of(out):
+    with TraceReader.open(out) as reader:
+        return np.concatenate([row.new_nll for row in reader.rows()])
+
+
 @pytest.fixture
 def config_file(config_text, tmp_path):
     path = tmp_path / "run.yaml"
@@ -83,6 +90,26 @@ def test_a_killed_run_goes_on_and_loses_nothing(config_file, config_text, tmp_pa
     text = parts.base.tokenizer.decode(history[:2400])
     assert len(history) == 2400 + 24
     assert text == (tmp_path / "text.txt").read_text()[:2400]
+
+
+def test_a_run_killed_while_an_edit_waits_decodes_what_the_unbroken_one_does(
+    config_text, tmp_path, plain
+):
+    text = config_text.replace(
+        "max_tokens: 1500, decode_tokens: 24", "max_tokens: 200, decode_tokens: 800"
+    )
+    text = text.replace(
+        "kv: {drift_every: 16, refresh_every: 512, refresh_chunk: 64}", "kv: {mode: exact}"
+    )
+    path = tmp_path / "run.yaml"
+    path.write_text(text + "focus: {lag: 5, n_diff: 8}\ngist: {kind: mean}\nlens: {kind: bm25}\n")
+    whole = run(parse_config(path.read_text()), tmp_path / "whole.arrow", control=False).trace
+
+    # The history's last row closes a block: its edit waits for five tokens that no row holds.
+    assert np.array_equal(kill_and_resume(path, tmp_path, plain, [40]), history_of(whole))
+    resumed = tmp_path / "t.arrow"
+    np.testing.assert_allclose(nll_of(resumed), nll_of(whole), atol=1e-4)
+    assert verify(resumed).ok
 
 
 def test_a_run_that_is_told_to_stop_closes_its_trace_and_says_how_it_goes_on(config_file, tmp_path):

@@ -105,6 +105,7 @@ def test_a_smoke_run_logs_every_step_and_exports_what_it_made(runs: Path, traine
     logged = [int(row["step"]) for row in _curve(run) if row["loss"]]
     assert logged == list(range(1, STEPS + 1))
     assert (run / "metrics.arrow").is_file()
+    assert "<polyline" in (run / "metrics.html").read_text()
     assert (run / "export" / EXPORTED[trainer]).is_file()
 
 

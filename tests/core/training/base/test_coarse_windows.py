@@ -28,7 +28,7 @@ from megacontext.core.training.base.dataset import (
     LOOKED_UP,
     PLAIN,
     SILENT,
-    Mixture,
+    BaseDataset,
     Phase,
 )
 from megacontext.core.training.base.evaluate import HeldoutConfig
@@ -113,10 +113,10 @@ def test_gists_are_those_of_a_session(tiny_base: Path, gistnet: Path) -> None:
 
 
 def _item(shards: Path, base: Path, phase: Phase, step: int = 0, **more: Any) -> dict[str, Any]:
-    """One batch of ``phase``; ``more`` as for ``Mixture``."""
+    """One batch of ``phase``; ``more`` as for ``BaseDataset``."""
     tokenizer = load_tokenizer(base)
     streams = TokenStreams(open_shards(shards, fingerprint(tokenizer)))
-    return Mixture(phase, 0, streams, tokenizer, seed=1, **more)[step]
+    return BaseDataset(phase, 0, streams, tokenizer, seed=1, **more)[step]
 
 
 def test_rows_with_gists_do_not_depend_on_who_makes_them(shards: Path, tiny_base: Path) -> None:

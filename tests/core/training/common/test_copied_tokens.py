@@ -20,8 +20,8 @@ from megacontext.core.model.base import BaseModel
 from megacontext.core.rng import generator
 from megacontext.core.training.common.copied_tokens import copied_tokens, repeat_pieces
 from megacontext.core.training.common.frozen_base import FrozenBase
-from megacontext.core.training.gistnet.dataset import GistRows, TilingMix
-from megacontext.core.training.gistnet.evaluate import GistJudge, JudgeConfig
+from megacontext.core.training.gistnet.dataset import GistDataset, TilingMix
+from megacontext.core.training.gistnet.evaluate import GistEvalConfig, GistEvaluator
 from megacontext.core.training.gistnet.task import GistNetTraining, train_gistnet
 
 K = 32
@@ -44,7 +44,7 @@ MIX = TilingMix(
 
 
 def made(shards: Path, mix: TilingMix) -> dict[str, np.ndarray]:
-    rows = GistRows(
+    rows = GistDataset(
         mix,
         TokenStreams(open_shards(shards)),
         RecallWriter(load_tokenizer(TOKENIZER), "train", 0, K),
@@ -138,9 +138,11 @@ def test_asked_facts_are_never_written_over(shards: Path) -> None:
 
 def test_judge_scores_copies_and_what_follows_two_raw_blocks(shards: Path, tiny_base: Path) -> None:
     base = FrozenBase(BaseModel.load(str(tiny_base), device="cpu"))
-    judge = GistJudge(JudgeConfig(rows=2, scored=16), base, TokenStreams(open_shards(shards)), K)
+    evaluator = GistEvaluator(
+        GistEvalConfig(rows=2, scored=16), base, TokenStreams(open_shards(shards)), K
+    )
     seen: dict[str, tuple[torch.Tensor, dict[str, torch.Tensor]]] = {}
-    for _, setting, tokens, tiling in judge._cells:
+    for _, setting, tokens, tiling in evaluator._cells:
         seen[setting] = tokens, tiling
     tokens, tiling = seen["copies"]
     for row in range(2):

@@ -17,7 +17,7 @@ from megacontext.core.data.tokenizer import load_tokenizer
 from megacontext.core.model.base import BaseModel
 from megacontext.core.training.common.frozen_base import FrozenBase, llama_hidden, plain_llama
 from megacontext.core.training.common.tilings import tile
-from megacontext.core.training.gistnet.dataset import GistRows, TilingMix
+from megacontext.core.training.gistnet.dataset import GistDataset, TilingMix
 from megacontext.traces.errors import ConfigError
 
 K = 32
@@ -28,7 +28,7 @@ TOKENIZER = Path(__file__).parents[4] / "core/pretrained/demo/base"
 
 
 def made(shards: Path, mix: TilingMix) -> dict[str, np.ndarray]:
-    rows = GistRows(
+    rows = GistDataset(
         mix,
         TokenStreams(open_shards(shards)),
         RecallWriter(load_tokenizer(TOKENIZER), "train", 0, K),
@@ -122,7 +122,7 @@ def test_windows_without_a_single_gist_have_no_far_past(shards: Path) -> None:
 def test_asked_facts_stay_raw_and_answers_are_scored(shards: Path) -> None:
     mix = TilingMix(length=T, rows=4, scored=64, gists=(60, 60), recall=1.0, gold_raw=1.0, tail=1)
     writer = RecallWriter(load_tokenizer(TOKENIZER), "train", 0, K)
-    rows = GistRows(
+    rows = GistDataset(
         mix,
         TokenStreams(open_shards(shards)),
         writer,

@@ -24,10 +24,10 @@ from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.data.tokenizer import load_tokenizer
 from megacontext.core.model.base import BaseModel
 from megacontext.core.rng import generator
-from megacontext.core.training.common.frozen_base import FrozenBase, divergence
+from megacontext.core.training.common.frozen_base import FrozenBase, kl_divergence
 from megacontext.core.training.common.idf import inverse_document_frequency
 from megacontext.core.training.common.tilings import stack_tilings, tile
-from megacontext.core.training.gistnet.evaluate import GistJudge, JudgeConfig
+from megacontext.core.training.gistnet.evaluate import GistEvalConfig, GistEvaluator
 from megacontext.core.training.gistnet.task import (
     GistNetTraining,
     GistTask,
@@ -35,15 +35,15 @@ from megacontext.core.training.gistnet.task import (
     train_gistnet,
 )
 from megacontext.core.training.gistnet.vector_upper_bound import one_vector_ceiling
-from megacontext.core.training.index_keys.dataset import KeyMix, KeyRows, gold_share
+from megacontext.core.training.index_keys.dataset import KeyDataset, KeyMix, gold_share
 from megacontext.core.training.index_keys.task import KeyTraining, train_keys
 from megacontext.core.training.lensnet import teacher as lensnet_teacher
 from megacontext.core.training.lensnet.dataset import window_entries
 from megacontext.core.training.lensnet.task import LensNetTraining, train_lensnet
 from megacontext.core.training.lensnet.teacher import (
-    AttentionProbe,
-    CopyProbe,
-    GradientProbe,
+    AttentionDemand,
+    CopyDemand,
+    GradientDemand,
     copied_from,
     window_nll,
 )
@@ -190,24 +190,24 @@ def test_raw_window_costs_nothing_and_controls_stand_beside_the_gists(
     base: FrozenBase, base_folder: Path, shards: Path
 ) -> None:
     streams = TokenStreams(open_shards(shards))
-    judge = GistJudge(JudgeConfig(rows=1, scored=16), base, streams, K)
+    evaluator = GistEvaluator(GistEvalConfig(rows=1, scored=16), base, streams, K)
     settings = gist_settings(base_folder, shards)
     net = make_gistnet(settings.net, shards, 1, base)
     window = streams.window(generator(0, "test"), "code", 8 * K).astype(np.int64)
     tokens = torch.from_numpy(window)[None]
     none = np.empty(0, np.int64)
-    untouched = judge.costs(net, tokens, stack_tilings([tile(8 * K, K, none, none)]))
+    untouched = evaluator.costs(net, tokens, stack_tilings([tile(8 * K, K, none, none)]))
     assert all(float(cost.abs().max()) < 1e-4 for cost in untouched.values())
-    coarse = judge.costs(net, tokens, stack_tilings([tile(8 * K, K, np.array([2]), none)]))
+    coarse = evaluator.costs(net, tokens, stack_tilings([tile(8 * K, K, np.array([2]), none)]))
     assert float((coarse["gist"] - coarse["delete"]).abs().max()) > 1e-5
-    assert set(judge.judge(net)) == set(judge.names)
+    assert set(evaluator.evaluate(net)) == set(evaluator.names)
 
 
 def test_divergence_is_zero_for_equal_and_positive_for_other_logits() -> None:
     a = torch.tensor([[1.0, 2.0, 3.0]])
-    assert float(divergence(a, a + 5)) == pytest.approx(0, abs=1e-6)
+    assert float(kl_divergence(a, a + 5)) == pytest.approx(0, abs=1e-6)
     expected = (a.softmax(-1) * (a.log_softmax(-1) - (-a).log_softmax(-1))).sum()
-    assert float(divergence(a, -a)) == pytest.approx(float(expected), rel=1e-5)
+    assert float(kl_divergence(a, -a)) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_steps_on_one_batch_reduce_every_objective(
@@ -217,8 +217,8 @@ def test_steps_on_one_batch_reduce_every_objective(
     net = make_gistnet(config.net, shards, 1, base)
     task = GistTask(config, base, net, join_world("cpu"))
     for phase in (0, 1):
-        task.enter_phase(phase)
-        batch = {name: value[0] for name, value in task.batches(phase)[0].items()}
+        task.on_phase_start(phase)
+        batch = {name: value[0] for name, value in task.dataset(phase)[0].items()}
         trained = [p for p in net.parameters() if p.requires_grad]
         adam = torch.optim.Adam(trained, lr=3e-3)
         losses = []
@@ -286,9 +286,9 @@ def test_key_batches_repeat_and_point_at_the_asked_blocks(
     common, unseen = (tokenizer.encode(text).ids[0] for text in (" the", " Ottoman"))
     assert idf[common] < idf[unseen]
 
-    def rows(source: str) -> KeyRows:
+    def rows(source: str) -> KeyDataset:
         mix = KeyMix(samples=6, blocks=16, asks=2, sources={source: 1.0}, facts_max=3)
-        return KeyRows(
+        return KeyDataset(
             mix,
             TokenStreams(opened),
             tokenizer,
@@ -332,10 +332,10 @@ def test_measured_nll_is_that_of_the_plain_window(base: FrozenBase) -> None:
     tokens = torch.from_numpy(generator(0, "test-nll").integers(0, 8192, (2, 3 * K + 16)))
     level = np.zeros(3, np.int64)
     window = torch.from_numpy(window_entries(level, K, 16))
-    padded = torch.zeros((2, 1, 200), dtype=torch.int64)
-    padded[:, 0, : len(window)] = window
+    pad_rows = torch.zeros((2, 1, 200), dtype=torch.int64)
+    pad_rows[:, 0, : len(window)] = window
     lengths = torch.full((2, 1), len(window))
-    found = window_nll(base, base.embed(tokens), padded, lengths, tokens[:, -16:])
+    found = window_nll(base, base.embed(tokens), pad_rows, lengths, tokens[:, -16:])
     with torch.no_grad():
         logits = base.module(tokens).logits[:, -17:-1]
     expected = torch.nn.functional.cross_entropy(
@@ -346,7 +346,7 @@ def test_measured_nll_is_that_of_the_plain_window(base: FrozenBase) -> None:
 
 def test_attention_demand_is_the_models_own_attention(base: FrozenBase, base_folder: Path) -> None:
     tokens = torch.from_numpy(generator(0, "test-demand").integers(0, 8192, (1, 5 * K)))
-    demand, _ = AttentionProbe(base).demand(tokens, K, K)
+    demand, _ = AttentionDemand(base).demand(tokens, K, K)
     eager = LlamaForCausalLM.from_pretrained(base_folder, attn_implementation="eager")
     with torch.no_grad():
         attention = torch.stack(eager(tokens, output_attentions=True).attentions)
@@ -358,7 +358,7 @@ def test_attention_demand_is_the_models_own_attention(base: FrozenBase, base_fol
 
 def test_gradient_demand_is_what_scaling_a_blocks_values_changes(base: FrozenBase) -> None:
     tokens = torch.from_numpy(generator(1, "test-demand").integers(0, 8192, (1, 5 * K)))
-    demand, hidden = GradientProbe(base).demand(tokens, K, K)
+    demand, hidden = GradientDemand(base).demand(tokens, K, K)
     assert not hidden.requires_grad
 
     def nll(block: int, factor: float) -> float:
@@ -407,7 +407,7 @@ def test_copied_tokens_are_charged_to_the_newest_block_that_holds_their_pair(
     ]
     expected = (losses[0] - losses[1])[[8, 13]].clamp(min=0)
     assert expected.max() > 0
-    demand, _ = CopyProbe(base).demand(tokens, K, K)
+    demand, _ = CopyDemand(base).demand(tokens, K, K)
     assert demand[0, [0, 2, 3, 5]].tolist() == [0, 0, 0, 0]
     torch.testing.assert_close(demand[0, [1, 4]], expected / expected.sum(), atol=1e-4, rtol=1e-3)
 

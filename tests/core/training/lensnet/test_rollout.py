@@ -16,19 +16,19 @@ from megacontext.core.training.lensnet.dataset import (
     gold_blocks,
     window_entries,
 )
-from megacontext.core.training.lensnet.evaluate import _under_best
+from megacontext.core.training.lensnet.evaluate import _demand_under_best
 from megacontext.core.training.lensnet.losses import (
-    ROOM,
+    SLOT_VALUE,
     blocks_that_fit,
-    chance_meant,
-    chance_of_need,
     far_loss,
     near_loss,
+    prob_from_score,
+    prob_of_need,
     ranking_loss,
+    score_from_prob,
     utility_loss,
-    worth,
 )
-from megacontext.core.training.lensnet.rollout import cold_levels, walk
+from megacontext.core.training.lensnet.rollout import cold_levels, rollout
 
 K = 32
 
@@ -60,7 +60,7 @@ def test_a_session_start_reaches_every_gold_block_in_one_refocus() -> None:
     start = cold_levels(n_tokens, 1024, K)
     assert start.max() == 3
     gold = {5, 6, 700, 1301, 1302, 1900}
-    levels, index = walk(seeing(gold), [start], [n_tokens], [1024], K, 6)
+    levels, index = rollout(seeing(gold), [start], [n_tokens], [1024], K, 6)
     assert covered(levels[0], index[0]) == n_tokens // K * K
     assert gold <= set(index[0, levels[0] == 0].tolist())
     assert int(np.where(levels[0] == 0, K, 1).sum()) + 17 + K <= 1024
@@ -77,7 +77,7 @@ def test_states_of_a_batch_move_on_their_own() -> None:
             starts.append(cold_levels(blocks * K, w_max, K))
     tokens = [blocks * K for blocks, _ in sizes]
     budgets = [w_max for _, w_max in sizes]
-    levels, index = walk(seeing({40}), starts, tokens, budgets, K, 5)
+    levels, index = rollout(seeing({40}), starts, tokens, budgets, K, 5)
     for row, count in enumerate(tokens):
         real = levels[row] >= 0
         assert covered(levels[row][real], index[row][real]) == count
@@ -135,9 +135,9 @@ def test_at_a_question_gold_opens_and_nothing_frees_room_that_nobody_wants() -> 
     far, near, gold, dull, _, best = far_scores(True, [0.6, -0.6, 0.0, -0.9, -0.05, 0.0])
     assert gold > 0.9
     assert best == pytest.approx(0.3, abs=0.02)
-    assert far == pytest.approx(-ROOM, abs=0.02)
-    assert near == pytest.approx(-ROOM, abs=0.02)
-    assert dull == pytest.approx(-ROOM, abs=0.02)  # cheapest to exchange, but no more
+    assert far == pytest.approx(-SLOT_VALUE, abs=0.02)
+    assert near == pytest.approx(-SLOT_VALUE, abs=0.02)
+    assert dull == pytest.approx(-SLOT_VALUE, abs=0.02)  # cheapest to exchange, but no more
     *_, kept, best = far_scores(True, [0.0, 0.0, 0.0, 0.0, -0.05, 0.5])
     assert kept == pytest.approx(-0.05, abs=0.01)
     assert best == pytest.approx(0.5, abs=0.01)
@@ -166,9 +166,9 @@ def test_a_gist_opens_where_its_chance_outweighs_blocks_opened_in_vain() -> None
 
 def test_in_far_plain_text_only_what_near_states_never_see_is_held_down() -> None:
     far, near, _, dull, raw, best = far_scores(False, [0.6, 0.6, 0.3, -0.9, -0.05, 0.0])
-    assert far == pytest.approx(-ROOM, abs=0.02)
+    assert far == pytest.approx(-SLOT_VALUE, abs=0.02)
     assert near == pytest.approx(0.6, abs=0.01)
-    assert dull == pytest.approx(-ROOM, abs=0.02)
+    assert dull == pytest.approx(-SLOT_VALUE, abs=0.02)
     assert raw == pytest.approx(-0.05, abs=0.01)
     assert best == pytest.approx(0, abs=0.01)
 
@@ -177,11 +177,11 @@ def test_scores_of_plain_text_are_what_the_chance_of_being_needed_is_worth() -> 
     levels, index = torch.zeros((1, 4), dtype=torch.int64), torch.arange(4)[None]
     levels[0, :2] = 1
     demand = torch.tensor([[0.4, 0.02, 0.11, 0.09]])
-    chance = chance_of_need(demand, levels, index, K, torch.tensor([2]))[0]
+    chance = prob_of_need(demand, levels, index, K, torch.tensor([2]))[0]
     assert float(chance[0]) > 0.9  # four times what the first without a place is worth
     assert float(chance[1]) < 0.1
     assert float(chance[3]) == pytest.approx(0.5, abs=1e-6)  # the mark itself
-    held = chance_of_need(demand, levels, index, K, torch.tensor([2]), hold=0.5)[0]
+    held = prob_of_need(demand, levels, index, K, torch.tensor([2]), hold=0.5)[0]
     assert (held[2:] > chance[2:]).all()
     assert (held[:2] < chance[:2]).all()
     # What is wanted in seven of ten futures, as a gist and as a raw block.
@@ -192,8 +192,8 @@ def test_scores_of_plain_text_are_what_the_chance_of_being_needed_is_worth() -> 
         return near_loss(logits.expand(10, 2), futures, kinds, torch.ones((10, 2)))
 
     gist, raw = descended(loss, 2).tolist()
-    assert gist == pytest.approx(0.7 - 0.3 * ROOM, abs=0.01)
-    assert raw == pytest.approx(-0.3 * ROOM, abs=0.01)
+    assert gist == pytest.approx(0.7 - 0.3 * SLOT_VALUE, abs=0.01)
+    assert raw == pytest.approx(-0.3 * SLOT_VALUE, abs=0.01)
 
 
 def test_gists_are_ranked_by_how_much_they_are_wanted() -> None:
@@ -217,17 +217,19 @@ def test_what_lies_under_the_best_gists_is_their_share_of_the_demand() -> None:
     values = torch.tensor([0.9, 0.1, 0.8, 0.7, 0.6, 0.5, 1.0])
     demand = torch.tensor([0.1, 0.3, 0.1, 0.0, 0.1, 0.2, 0.9])
     gists = torch.tensor([True] * 6 + [False])
-    assert _under_best(values, demand, gists) == pytest.approx(0.3 / 0.8)
-    assert _under_best(values[:2], demand[:2], gists[:2]) == 1
+    assert _demand_under_best(values, demand, gists) == pytest.approx(0.3 / 0.8)
+    assert _demand_under_best(values[:2], demand[:2], gists[:2]) == 1
 
 
 def test_nothing_is_worth_less_than_the_room_that_it_takes() -> None:
     limits = Limits()
     levels = torch.tensor([0, 1, 2])
-    assert -limits.tau_collapse < float(worth(torch.zeros(3), levels).min())
-    assert worth(torch.ones(3), levels).tolist() == [0, 1, 1]
+    assert -limits.tau_collapse < float(score_from_prob(torch.zeros(3), levels).min())
+    assert score_from_prob(torch.ones(3), levels).tolist() == [0, 1, 1]
     chances = torch.tensor([0.3, 0.3, 0.9])
-    assert chance_meant(worth(chances, levels), levels).tolist() == pytest.approx([0.3, 0.3, 0.9])
+    assert prob_from_score(score_from_prob(chances, levels), levels).tolist() == pytest.approx(
+        [0.3, 0.3, 0.9]
+    )
 
 
 def test_a_larger_budget_has_room_for_more_raw_blocks() -> None:

@@ -24,7 +24,7 @@ from megacontext.core.runtime.script import ScriptRunner
 from megacontext.core.runtime.session import Session
 from megacontext.core.sources import Ingest, Question
 from megacontext.core.training.common.frozen_base import FrozenBase
-from megacontext.core.training.lensnet.inputs import remember, view
+from megacontext.core.training.lensnet.inputs import build_lens_inputs, encode_histories
 
 K = 8
 KEYS = KeyConfig(
@@ -38,7 +38,7 @@ threads: 1
 model: {{path: {model}, dtype: float32}}
 tree: {{max_levels: 4, dtype: fp32}}
 gist: {{kind: gistnet, path: {folder}/gistnet}}
-lens: {{kind: lensnet, path: {folder}/lensnet, query_tokens: 20}}
+lens: {{kind: lensnet, path: {folder}/lensnet}}
 """
 
 
@@ -115,7 +115,7 @@ def test_the_newest_states_surprisal_and_tokens_of_a_session_reach_the_lens(live
     base, lens, moments = lived
     last = moments[-1]
     *_, counts, question, hidden, surprisal = last.given
-    assert len(question) == KEYS.query_tokens  # what it was trained on, not what the config says
+    assert len(question) == KEYS.query_tokens  # what it was trained on
     assert (question < base.vocab_size).all()
     assert hidden.shape == (lens.hidden_states, base.dim)
     assert counts[3] == lens.hidden_states
@@ -140,8 +140,8 @@ def test_trained_states_and_live_states_get_the_same_scores(lived: Any) -> None:
         # The first token has none; its entry's mean is that of the others.
         nll[0, 0] = nll[0, 1 : K ** max(1, int(seen.levels[0]))].mean()
         frozen = FrozenBase(base)
-        memory = remember(frozen, lens._gister.net, tokens[None, :closed])
-        trained = view(
+        memory = encode_histories(frozen, lens._gister.net, tokens[None, :closed])
+        trained = build_lens_inputs(
             frozen,
             lens._gister.net,
             lens.net.config,

@@ -13,15 +13,15 @@ import torch
 from megacontext.core.data.shards import open_shards
 from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.data.tokenizer import fingerprint, load_tokenizer
-from megacontext.core.training.lensnet.text_rollout import PlainWalks
+from megacontext.core.training.lensnet.text_rollout import TextRollouts
 from megacontext.traces.errors import ConfigError
 
 
-def _walks(shards: Path, tiny_base: Path, blocks: int = 24) -> PlainWalks:
+def _walks(shards: Path, tiny_base: Path, blocks: int = 24) -> TextRollouts:
     streams = TokenStreams(open_shards(shards, fingerprint(load_tokenizer(tiny_base))))
     base: Any = SimpleNamespace(device=torch.device("cpu"))
     gistnet: Any = SimpleNamespace(config=SimpleNamespace(block_size=32))
-    return PlainWalks(base, gistnet, streams, 2, blocks, 256, 0)
+    return TextRollouts(base, gistnet, streams, 2, blocks, 256, 0)
 
 
 @pytest.mark.parametrize(
@@ -36,10 +36,10 @@ def test_a_lens_that_only_folds_leaves_the_budget_unused(
     least: float,
     most: float,
 ) -> None:
-    def eyes(self: PlainWalks, lens: object, closed: int) -> Any:
+    def eyes(self: TextRollouts, lens: object, closed: int) -> Any:
         return lambda levels, index: np.where(levels == 0, raw, gist).astype(np.float32)
 
-    monkeypatch.setattr(PlainWalks, "_eyes", eyes)
+    monkeypatch.setattr(TextRollouts, "_eyes", eyes)
     nothing: Any = None
     figures = _walks(shards, tiny_base).figures(nothing)
     assert least <= figures["utilization"] <= most

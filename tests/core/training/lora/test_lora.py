@@ -13,7 +13,7 @@ from megacontext.core.config.settings import parse
 from megacontext.core.model.base import BaseModel
 from megacontext.core.training.common.frozen_base import FrozenBase
 from megacontext.core.training.loop import checkpoint
-from megacontext.core.training.loop.distributed import RankRows, World, join_world
+from megacontext.core.training.loop.distributed import DistributedContext, RankDataset, join_world
 from megacontext.core.training.loop.trainer import Trainer
 from megacontext.core.training.lora.evaluate import GuardError
 from megacontext.core.training.lora.layers import LoraLayers, LoraShape
@@ -57,7 +57,7 @@ def test_steps_on_one_batch_reduce_the_loss_and_move_the_adapter_alone(
 ) -> None:
     task = _task(lora_fields)
     frozen = {n: p.clone() for n, p in task._base.module.named_parameters()}
-    batch = {name: value[0] for name, value in task.batches(1)[0].items()}
+    batch = {name: value[0] for name, value in task.dataset(1)[0].items()}
     adam = torch.optim.Adam(task.model.parameters(), lr=3e-3)
     losses = []
     for _ in range(6):
@@ -78,7 +78,7 @@ def test_without_weight_the_guard_is_measured_but_takes_no_part_in_the_loss(
     for weight in (0.0, 1.0):
         task = _task({**lora_fields, "guard": {**lora_fields["guard"], "weight": weight}})
         _disturb(task.layers, 0.5)
-        batch = {name: value[0] for name, value in task.batches(0)[0].items()}
+        batch = {name: value[0] for name, value in task.dataset(0)[0].items()}
         loss, figures = task.loss(batch)
         losses.append((float(loss.detach()), float(figures["guard"].detach())))
     assert losses[0][1] > 1e-4
@@ -151,11 +151,11 @@ def test_a_checkpoint_of_another_rank_is_refused(lora_fields: Fields, tmp_path: 
 def test_processes_share_the_rows_that_one_would_see(lora_fields: Fields) -> None:
     rows = _task(lora_fields)._rows[1]
     whole = rows[3]
-    parts = [RankRows(rows, World(rank, 2, CPU), 2, "rows")[3] for rank in (0, 1)]
+    parts = [RankDataset(rows, DistributedContext(rank, 2, CPU), 2, "rows")[3] for rank in (0, 1)]
     for name, value in whole.items():
         assert torch.equal(torch.cat([part[name] for part in parts], dim=1), value)
     with pytest.raises(ConfigError, match="rows: 2 rows cannot be shared by 3 processes"):
-        RankRows(rows, World(0, 3, CPU), 2, "rows")
+        RankDataset(rows, DistributedContext(0, 3, CPU), 2, "rows")
 
 
 @pytest.mark.parametrize(

@@ -20,13 +20,13 @@ from megacontext.core.data.shards import open_shards
 from megacontext.core.data.teacher_cache import Teacher, TeacherCache
 from megacontext.core.gistnet.checkpoint import base_fingerprint
 from megacontext.core.model.base import BaseModel
-from megacontext.core.training.common.frozen_base import FrozenBase, divergence
+from megacontext.core.training.common.frozen_base import FrozenBase, kl_divergence
 from megacontext.core.training.loop.distributed import join_world
 from megacontext.core.training.lora.task import (
     LoraTask,
     LoraTraining,
     make_gister,
-    top_divergence,
+    top_kl_divergence,
     train_lora,
 )
 from megacontext.traces.errors import ConfigError, SourceError
@@ -102,7 +102,7 @@ def test_the_loss_with_a_cache_is_nearly_that_with_the_model(
     prepared: Path, lora_fields: Fields
 ) -> None:
     task = _task({**lora_fields, "shards": str(prepared), "teacher": "cache"})
-    batch = {name: value[0] for name, value in task.batches(1)[0].items()}
+    batch = {name: value[0] for name, value in task.dataset(1)[0].items()}
     assert batch["teacher_ids"].shape == (2, 16, 8)
     with torch.no_grad():
         raw = task._base.embed(batch["tokens"])
@@ -122,9 +122,9 @@ def test_the_loss_with_a_cache_is_nearly_that_with_the_model(
 def test_divergence_over_the_likeliest_tokens_is_whole_with_all_of_them_and_less_with_few() -> None:
     source = torch.Generator().manual_seed(0)
     teacher, student = (torch.randn(2, 3, 50, generator=source) * 2 for _ in range(2))
-    whole = divergence(teacher, student)
+    whole = kl_divergence(teacher, student)
     few, all_but_one = (
-        top_divergence(best.indices, best.values, student)
+        top_kl_divergence(best.indices, best.values, student)
         for best in (teacher.log_softmax(-1).topk(k, dim=-1) for k in (5, 49))
     )
     torch.testing.assert_close(all_but_one, whole, atol=1e-3, rtol=1e-3)
@@ -143,7 +143,7 @@ def test_an_adapter_trains_on_caches(prepared: Path, lora_fields: Fields, tmp_pa
     figures = train_lora(parse(LoraTraining, fields), tmp_path, device="cpu")
     assert figures["guard_kl"] > 0
     task = _task(fields)
-    batch = {name: value[0] for name, value in task.batches(0)[0].items()}
+    batch = {name: value[0] for name, value in task.dataset(0)[0].items()}
     adam = torch.optim.Adam(task.model.parameters(), lr=3e-3)
     losses = []
     for _ in range(6):
