@@ -188,8 +188,8 @@ def _terminal(trace: Path, growing: Path, keys: int) -> dict[str, float]:
 
 def _wait_for(note: Path) -> tuple[float, float]:
     for _ in range(3000):
-        if note.exists() and (said := note.read_text()):
-            first, overview = map(float, said.split())
+        if note.exists() and (text := note.read_text()):
+            first, overview = map(float, text.split())
             return first, overview
         time.sleep(0.01)
     raise MegaContextError("the inspector never finished its first paint; run it by hand.")

@@ -22,8 +22,8 @@ MOST = 200
 
 def newest_runs(folder: Path) -> list[Path]:
     """Traces in ``folder``, the newest first."""
-    found = [(path.stat().st_mtime, path) for path in folder.glob("*.arrow")]
-    return [path for _, path in sorted(found, reverse=True)[:MOST]]
+    traces = [(path.stat().st_mtime, path) for path in folder.glob("*.arrow")]
+    return [path for _, path in sorted(traces, reverse=True)[:MOST]]
 
 
 class RunsApp(App[Path]):

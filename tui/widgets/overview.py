@@ -56,11 +56,13 @@ class OverviewPane(TimePane):
             # Summarised once for this size and this many rows.
             key = (width, height, lines, *rows, run.generation)
             if key != self._key or self._summary is None:
-                found = self._summary = summarise(run, inner, lines)
+                summary = self._summary = summarise(run, inner, lines)
                 self._key = key
                 self._curves = [
                     curve._replace(
-                        values=extremes(curve.values, found.first, found.stop, curve.lane.lowest)
+                        values=extremes(
+                            curve.values, summary.first, summary.stop, curve.lane.lowest
+                        )
                     )
                     for curve in self.curves(frame, height)
                 ]
