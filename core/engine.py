@@ -376,9 +376,9 @@ class _UntilStop:
             self.stopped, self._waiting = True, ""
             return text.partition(stop)[0]
         longest = min(len(text), max(0, len(stop) - 1))
-        held = next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
-        self._waiting = text[len(text) - held :]
-        return text[: len(text) - held]
+        matched = next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
+        self._waiting = text[len(text) - matched :]
+        return text[: len(text) - matched]
 
     def flush(self) -> str:
         """What waits at the end."""

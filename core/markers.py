@@ -21,10 +21,10 @@ def check_marker(text: str, field: str) -> str:
     Raises:
         SourceError: it looks like one.
     """
-    found = _RESERVED.search(text)
-    if found is not None:
+    match = _RESERVED.search(text)
+    if match is not None:
         raise SourceError(
-            f"{field} is {text!r}, but {found.group()!r} is how the engine marks tokens; use other "
+            f"{field} is {text!r}, but {match.group()!r} is how the engine marks tokens; use other "
             "words."
         )
     return text

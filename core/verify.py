@@ -93,10 +93,13 @@ def verify(
     """
     with TraceReader.open(trace) as reader:
         report = Report(str(trace))
+
         for start, stop in reader.gaps:
             report.problems.append(f"bytes {start} to {stop} are damaged; their rows are lost.")
         if not reader.finished:
             report.notes.append("the trace has no end mark: it was cut or is still growing.")
+
+        # Every row by itself, and the allocator again from row to row.
         rerun = _rerun(reader, report)
         previous: TraceRow | None = None
         for i in range(reader.num_rows):
@@ -111,6 +114,7 @@ def verify(
             if len(report.problems) >= _MAX_PROBLEMS:
                 report.notes.append(f"checking stopped after {_MAX_PROBLEMS} problems.")
                 break
+
         if against is not None:
             with TraceReader.open(against) as other:
                 report.problems += _differences(reader, other)
@@ -122,9 +126,9 @@ def _checked_row(reader: TraceReader, i: int, report: Report) -> TraceRow | None
     try:
         return reader.row(i)
     except TraceError as error:
-        said = str(error)  # names all rows of a damaged batch, once
-        if report.problems[-1:] != [said]:
-            report.problems.append(said)
+        message = str(error)  # names all rows of a damaged batch, once
+        if report.problems[-1:] != [message]:
+            report.problems.append(message)
         return None
 
 
@@ -132,7 +136,7 @@ def _checked_row(reader: TraceReader, i: int, report: Report) -> TraceRow | None
 
 
 class _Rerun:
-    """Drives a focus of its own along the recorded rows."""
+    """Runs another focus along the recorded rows."""
 
     def __init__(self, reader: TraceReader, setup: _Setup, report: Report) -> None:
         meta = reader.meta
@@ -146,7 +150,7 @@ class _Rerun:
         self._report = report
 
     def follow(self, row: TraceRow | None, previous: TraceRow | None) -> bool:
-        """Run one recorded round; False when there is no sense in going on."""
+        """Run one recorded round; False if the next one cannot be checked."""
         if row is None:
             return self._end("the allocator was not run again after the damaged row.")
         lost, self._dropped = row.scores_dropped > self._dropped, row.scores_dropped
@@ -159,16 +163,16 @@ class _Rerun:
             result = self._round(row, previous)
         except (MegaContextError, ValueError, TypeError, KeyError, IndexError) as error:
             # The row is as it was written, so a setting or another row contradicts it.
-            said = str(error).splitlines()[0] if str(error) else type(error).__name__
-            return self._differ(row, f"the run again cannot follow: {said}")
+            message = str(error).splitlines()[0] if str(error) else type(error).__name__
+            return self._differ(row, f"the run again cannot follow: {message}")
         self._report.rerun += 1
         self._result = result
-        for name, mine, recorded in (
+        for name, computed, recorded in (
             ("actions", result.actions, row.actions),
             ("rejected", result.rejected, row.rejected),
         ):
-            if mine.tobytes() != recorded.tobytes():
-                return self._differ(row, _first_difference(name, mine, recorded))
+            if computed.tobytes() != recorded.tobytes():
+                return self._differ(row, _first_difference(name, computed, recorded))
         if result.budget_used != row.budget_used:
             return self._differ(
                 row, f"budget_used is {row.budget_used}, run again {result.budget_used}."
@@ -204,8 +208,8 @@ class _Rerun:
             return self._limits
         return limits_for(self._limits, trigger, self._chunk or 0)
 
-    def _differ(self, row: TraceRow, said: str) -> bool:
-        self._report.problems.append(f"step {row.step} round {row.round}: {said}")
+    def _differ(self, row: TraceRow, message: str) -> bool:
+        self._report.problems.append(f"step {row.step} round {row.round}: {message}")
         return self._end("the allocator was not run again after the first difference.")
 
     def _end(self, note: str) -> bool:
@@ -227,6 +231,7 @@ def _rerun(reader: TraceReader, report: Report) -> _Rerun | None:
     if len(steps) and steps[0] > 0:
         report.notes.append(f"{why}the trace starts at step {steps[0]}, cooldowns are unknown.")
         return None
+
     try:
         setup = _setup_of(reader)
         rerun = _Rerun(reader, setup, report)
@@ -284,16 +289,16 @@ def _simulated(raw: dict[str, Any]) -> _Setup:
     return _Setup(raw["allocator"], {}, max_levels, protected, focus, None)
 
 
-def _first_difference(name: str, mine: np.ndarray, recorded: np.ndarray) -> str:
-    for j in range(max(len(mine), len(recorded))):
-        here = _said(recorded, j)
-        again = _said(mine, j)
-        if here != again or recorded[j].tobytes() != mine[j].tobytes():
+def _first_difference(name: str, computed: np.ndarray, recorded: np.ndarray) -> str:
+    for j in range(max(len(computed), len(recorded))):
+        here = _as_text(recorded, j)
+        again = _as_text(computed, j)
+        if here != again or recorded[j].tobytes() != computed[j].tobytes():
             return f"{name}[{j}] is {here}, run again {again}."
     return f"{name} differ."
 
 
-def _said(records: np.ndarray, j: int) -> str:
+def _as_text(records: np.ndarray, j: int) -> str:
     if j >= len(records):
         return "nothing"
     names = records.dtype.names or ()
@@ -305,37 +310,37 @@ def _said(records: np.ndarray, j: int) -> str:
 
 def _differences(a: TraceReader, b: TraceReader) -> list[str]:
     """The first difference in metadata and the first in rows."""
-    found = _metadata_differences(a, b)
+    problems = _metadata_differences(a, b)
     names = [column.name for column in COLUMNS if column.name not in CLOCK_COLUMNS]
     for i in range(min(a.num_rows, b.num_rows)):
         try:
-            mine_row, other_row = a.row(i), b.row(i)
+            row, other_row = a.row(i), b.row(i)
         except TraceError as error:
-            found.append(f"row {i} cannot be compared: {error}")
-            return found
+            problems.append(f"row {i} cannot be compared: {error}")
+            return problems
         for name in names:
-            one, two = getattr(mine_row, name), getattr(other_row, name)
+            one, two = getattr(row, name), getattr(other_row, name)
             if not _equal(one, two):
-                found.append(
-                    f"row {i} (step {mine_row.step} round {mine_row.round}): {name} differs:"
+                problems.append(
+                    f"row {i} (step {row.step} round {row.round}): {name} differs:"
                     f" {_short(one)} here, {_short(two)} in {b.path}."
                 )
-                return found
+                return problems
     if a.num_rows != b.num_rows:
-        found.append(f"{a.path} has {a.num_rows} rows, {b.path} has {b.num_rows}.")
-    return found
+        problems.append(f"{a.path} has {a.num_rows} rows, {b.path} has {b.num_rows}.")
+    return problems
 
 
 def _metadata_differences(a: TraceReader, b: TraceReader) -> list[str]:
     for key in sorted(a.schema_metadata.keys() | b.schema_metadata.keys()):
-        mine, other = a.schema_metadata.get(key), b.schema_metadata.get(key)
-        if key in _VOLATILE_METADATA or mine == other:
+        computed, other = a.schema_metadata.get(key), b.schema_metadata.get(key)
+        if key in _VOLATILE_METADATA or computed == other:
             continue
-        if key == "mc.weights" and None in (mine, other):
+        if key == "mc.weights" and None in (computed, other):
             continue  # a trace from before this key
         if key != "mc.config":
-            return [f"{key} differs: {_short(mine)} here, {_short(other)} in {b.path}."]
-        here, there = _keys(mine), _keys(other)
+            return [f"{key} differs: {_short(computed)} here, {_short(other)} in {b.path}."]
+        here, there = _keys(computed), _keys(other)
         for path in sorted(here.keys() | there.keys()):
             if here.get(path) != there.get(path) and not path.startswith(WHERE_AND_HOW):
                 one, two = _short(here.get(path)), _short(there.get(path))

@@ -15,8 +15,14 @@ from megacontext.traces.reader import TraceReader
 __all__ = ["ALARM_HINTS", "Alarm", "alarms_of", "hint_of"]
 
 ALARM_HINTS: Mapping[str, tuple[str, str]] = {
-    "swap_rate": ("blocks open and fold all the time", "blocks-open-and-fold-all-the-time"),
-    "residency": ("blocks open and fold all the time", "blocks-open-and-fold-all-the-time"),
+    "swap_rate": (
+        "blocks change all the time",
+        "blocks-change-all-the-time",
+    ),
+    "residency": (
+        "blocks change all the time",
+        "blocks-change-all-the-time",
+    ),
     "delta_nll": ("the window predicts worse than all of the history", "δnll-or-kv-drift-grows"),
     "drift": ("the cache differs from a recomputed one", "δnll-or-kv-drift-grows"),
     "raw_blocks": ("the budget leaves no place for detail", "the-budget-is-starved"),

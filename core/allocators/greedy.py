@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from megacontext.core.allocators.walk import best_expands, by_strength, cheapest_groups, walk
+from megacontext.core.allocators.grant import best_expands, by_strength, cheapest_groups, grant
 from megacontext.core.focus.view import AllocatorView, Decision
 from megacontext.traces.schema import MAX_REJECTED, Reason
 
@@ -18,7 +18,7 @@ class Greedy:
     """Strongest score first, ties nearest to the cursor; swaps when the budget is full.
 
     Settles for arbitrary fixed scores: each expand disarms its node (see
-    :mod:`megacontext.core.focus.memory`), and collapses only undo expands or use up original
+    :mod:`megacontext.core.focus.hysteresis`), and collapses only undo expands or use up original
     nodes, so finitely many actions are ever taken; a round without any is a fixed point once
     cooldowns have run out.
     """
@@ -29,6 +29,11 @@ class Greedy:
         """See :class:`~megacontext.core.focus.view.Allocator`."""
         limits = view.limits
         expands = best_expands(view, limits.n_diff + MAX_REJECTED)
-        payers = cheapest_groups(view, 2 * limits.n_diff + MAX_REJECTED)
-        low = view.candidates.group_score[payers] < np.float32(-limits.tau_collapse)
-        return walk(view, by_strength(view, expands, payers[low]), payers, Reason.SCORE)
+        groups = cheapest_groups(view, 2 * limits.n_diff + MAX_REJECTED)
+        low = view.candidates.group_score[groups] < np.float32(-limits.tau_collapse)
+        return grant(
+            view,
+            by_strength(view, expands, groups[low]),
+            groups,
+            Reason.SCORE,
+        )

@@ -8,9 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
+from megacontext.core.allocators.grant import Requests, cheapest_groups, grant
 from megacontext.core.allocators.greedy import Greedy
 from megacontext.core.allocators.policy import FEATURES, MlpPolicy
-from megacontext.core.allocators.walk import Wishes, cheapest_groups, walk
 from megacontext.core.focus.actions import COLLAPSE, EXPAND, F32, I64
 from megacontext.core.focus.constraints import OPEN
 from megacontext.core.focus.view import AllocatorView, Decision
@@ -31,7 +31,7 @@ class Policy(Protocol):
 
 def policy_features(view: AllocatorView) -> F32:
     """F32[n, 6]: score, level and span width relative to the coarsest, log distance to the
-    cursor, whether raw, expansions there is room for (tanh)."""
+    cursor, whether raw, expansions that fit (tanh)."""
     levels = view.levels.astype(np.float32)
     size = np.float32(view.block_size)
     distance = np.log2(1 + (view.n_tokens - view.starts) / size) / 32
@@ -41,7 +41,7 @@ def policy_features(view: AllocatorView) -> F32:
     features[:, 2] = size ** (np.maximum(levels, 1) - view.max_levels)
     features[:, 3] = distance
     features[:, 4] = levels == 0
-    features[:, 5] = np.tanh(view.room / 4)
+    features[:, 5] = np.tanh(view.free_slots / 4)
     return features
 
 
@@ -86,31 +86,35 @@ class Learned:
         preferences = np.asarray(self.policy.act(policy_features(view)), np.float32)
         if preferences.shape != (count, 2) or not np.isfinite(preferences).all():
             return self._fall_back(view)
-        wishes, open_of = self._wishes(view, preferences)
+        requests, open_of = self._requests(view, preferences)
         if not all(open_of):
             return self._fall_back(view)
-        payers = cheapest_groups(view, 2 * view.limits.n_diff + MAX_REJECTED)
-        return walk(view, wishes, payers, Reason.POLICY)
+        groups = cheapest_groups(view, 2 * view.limits.n_diff + MAX_REJECTED)
+        return grant(view, requests, groups, Reason.POLICY)
 
-    def _wishes(self, view: AllocatorView, preferences: F32) -> tuple[Wishes, list[bool]]:
-        """The strongest preferences as wishes, and for each whether it is an open candidate."""
-        found, limits = view.candidates, view.limits
+    def _requests(self, view: AllocatorView, preferences: F32) -> tuple[Requests, list[bool]]:
+        """The strongest preferences as requests, and for each whether it is an open candidate."""
+        candidates, limits = view.candidates, view.limits
         count = len(view.levels)
+
+        # Candidate rows by frontier position, -1 for none.
         expand_row = np.full(count, -1, np.int64)
-        open_e = np.flatnonzero(found.expand_reason == OPEN)
-        expand_row[found.expand_at[open_e]] = open_e
+        open_e = np.flatnonzero(candidates.expand_reason == OPEN)
+        expand_row[candidates.expand_at[open_e]] = open_e
         group_row = np.full(count, -1, np.int64)
-        open_g = np.flatnonzero(found.group_reason == OPEN)
+        open_g = np.flatnonzero(candidates.group_reason == OPEN)
         for size in (1, view.block_size):
-            rows = open_g[found.group_count[open_g] == size]
-            group_row[found.group_at[rows][:, None] + np.arange(size)] = rows[:, None]
+            rows = open_g[candidates.group_count[open_g] == size]
+            group_row[candidates.group_at[rows][:, None] + np.arange(size)] = rows[:, None]
+
+        # The strongest preferences above 0.
         flat = np.concatenate([preferences[:, 0], preferences[:, 1]])
-        wanted: I64 = np.argsort(-flat, kind="stable")[: limits.n_diff]
-        wanted = wanted[flat[wanted] > 0]
-        kinds = np.where(wanted < count, EXPAND, COLLAPSE)
-        at = wanted % max(count, 1)
+        expand_rows: I64 = np.argsort(-flat, kind="stable")[: limits.n_diff]
+        expand_rows = expand_rows[flat[expand_rows] > 0]
+        kinds = np.where(expand_rows < count, EXPAND, COLLAPSE)
+        at = expand_rows % max(count, 1)
         rows = np.where(kinds == EXPAND, expand_row[at], group_row[at])
-        return Wishes(kinds.tolist(), rows.tolist()), (rows >= 0).tolist()
+        return Requests(kinds.tolist(), rows.tolist()), (rows >= 0).tolist()
 
     def _fall_back(self, view: AllocatorView) -> Decision:
         self.fallbacks += 1

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from megacontext.core.allocators.rejections import Turned
-from megacontext.core.allocators.walk import Wishes, best_expands, first_by, walk
+from megacontext.core.allocators.grant import Requests, best_expands, first_by, grant
+from megacontext.core.allocators.rejections import RuledOut
 from megacontext.core.focus.actions import COLLAPSE, EXPAND, F32, I64
 from megacontext.core.focus.constraints import OPEN
 from megacontext.core.focus.view import AllocatorView, Decision
@@ -20,9 +20,9 @@ def optimum(view: AllocatorView) -> tuple[I64, I64]:
     """The best ancestor-closed set within one level of the frontier.
 
     Choose for every frontier node to expand it, to keep it, or (as a whole group) to collapse
-    it, such that expansions minus collapses fit into ``view.room``. The utility of an expand is
-    the gist's score, that of a collapse is minus the group's score; only open candidates may
-    move, a collapse with a score of at least ``-tau_collapse`` must free room for an expand, and
+    it, such that expansions minus collapses fit into ``view.free_slots``. The utility of an expand
+    is the gist's score, that of a collapse is minus the group's score; only open candidates may
+    move, a collapse with a score of at least ``-tau_collapse`` must free a slot for an expand, and
     a swap must gain more than ``limits.margin`` (it costs twice as much as a single action).
 
     The tree DP over groups is exact by sorting. For one group let f(k) be its best utility when
@@ -37,21 +37,29 @@ def optimum(view: AllocatorView) -> tuple[I64, I64]:
     Returns:
         Rows of the expands, best first, and rows of the groups, cheapest first.
     """
-    found, limits = view.candidates, view.limits
-    open_e = np.flatnonzero(found.expand_reason == OPEN)
-    keep = first_by(found.expand_score[open_e], found.expand_at[open_e], len(open_e), highest=True)
+    candidates, limits = view.candidates, view.limits
+
+    # Open expands, best first; open groups, cheapest first.
+    open_e = np.flatnonzero(candidates.expand_reason == OPEN)
+    keep = first_by(
+        candidates.expand_score[open_e], candidates.expand_at[open_e], len(open_e), highest=True
+    )
     expands = open_e[keep]
-    open_g = np.flatnonzero(found.group_reason == OPEN)
-    keep = first_by(found.group_score[open_g], found.group_at[open_g], len(open_g), highest=False)
+    open_g = np.flatnonzero(candidates.group_reason == OPEN)
+    keep = first_by(
+        candidates.group_score[open_g], candidates.group_at[open_g], len(open_g), highest=False
+    )
     groups = open_g[keep]
-    gains: F32 = found.expand_score[expands]
-    costs: F32 = found.group_score[groups]
+    gains: F32 = candidates.expand_score[expands]
+    costs: F32 = candidates.group_score[groups]
+
+    # Fill the budget, then trade as long as it gains.
     free = int(np.count_nonzero(costs < np.float32(-limits.tau_collapse)))
-    room = view.room + free  # groups worth collapsing anyway
-    swaps = min(max(0, len(expands) - room), len(groups) - free)
-    better = gains[room : room + swaps] - costs[free : free + swaps] > limits.margin
+    free_slots = view.free_slots + free  # groups worth collapsing anyway
+    swaps = min(max(0, len(expands) - free_slots), len(groups) - free)
+    better = gains[free_slots : free_slots + swaps] - costs[free : free + swaps] > limits.margin
     swaps = int(np.count_nonzero(better))  # gains fall and costs rise, so these come first
-    return expands[: room + swaps], groups[: free + swaps]
+    return expands[: free_slots + swaps], groups[: free + swaps]
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,7 @@ class Optimal:
     """Moves toward :func:`optimum` by at most ``n_diff`` actions a round.
 
     Expands are taken best first, each with the cheapest group of the optimum when there is no
-    room; once no expand is left, the collapses that are worth it by themselves. A group that
+    free slot; once no expand is left, the collapses that are worth it by themselves. A group that
     is not part of the optimum is never touched.
 
     It settles: it takes only open candidates, an expand disarms its node, and an empty optimum
@@ -74,13 +82,13 @@ class Optimal:
         expands, groups = optimum(view)
         shown = limits.n_diff + MAX_REJECTED
         low = view.candidates.group_score[groups] < np.float32(-limits.tau_collapse)
-        alone = groups[low][:shown].tolist()
-        wanted = expands[:shown].tolist()
-        wishes = Wishes(
-            [EXPAND] * len(wanted) + [COLLAPSE] * len(alone),
-            wanted + alone,
+        collapse_rows = groups[low][:shown].tolist()
+        expand_rows = expands[:shown].tolist()
+        requests = Requests(
+            [EXPAND] * len(expand_rows) + [COLLAPSE] * len(collapse_rows),
+            expand_rows + collapse_rows,
         )
-        turned = Turned()
+        ruled_out = RuledOut()
         for row in best_expands(view, len(expands) + MAX_REJECTED)[len(expands) :].tolist():
-            turned.add(EXPAND, row, Reason.GAIN)
-        return walk(view, wishes, groups[: 2 * shown], Reason.OPTIMUM, turned)
+            ruled_out.add(EXPAND, row, Reason.GAIN)
+        return grant(view, requests, groups[: 2 * shown], Reason.OPTIMUM, ruled_out)

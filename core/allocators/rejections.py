@@ -1,4 +1,4 @@
-"""The best candidates that a round turned down, each with its reason."""
+"""The best candidates that a round rejected, each with its reason."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from megacontext.core.focus.constraints import OPEN
 from megacontext.core.focus.view import AllocatorView
 from megacontext.traces.schema import MAX_REJECTED, Reason
 
-__all__ = ["Turned", "rejections"]
+__all__ = ["RuledOut", "rejections"]
 
 
 @dataclass(slots=True)
-class Turned:
-    """Candidate rows that a policy or the walk turned down, by kind."""
+class RuledOut:
+    """Candidate rows that a policy or :func:`.grant.grant` ruled out, by kind."""
 
     rows: tuple[list[int], list[int]] = field(default_factory=lambda: ([], []))
     reasons: tuple[list[int], list[int]] = field(default_factory=lambda: ([], []))
@@ -25,61 +25,76 @@ class Turned:
         self.rows[kind].append(row)
         self.reasons[kind].append(reason)
 
-    def rest(self, kinds: list[int], rows: list[int], taken: list[tuple[int, int, int]]) -> None:
-        """Turn down what is left of the wishes for ``N_DIFF``, save groups ``taken`` to pay."""
-        paid = {row for kind, row, _ in taken if kind == COLLAPSE}
+    def rest(self, kinds: list[int], rows: list[int], granted: list[tuple[int, int, int]]) -> None:
+        """Rule out the rest of the requests for ``N_DIFF``, but for ``granted`` groups."""
+        used = {row for kind, row, _ in granted if kind == COLLAPSE}
         for kind in (EXPAND, COLLAPSE):
             more = [row for row, of in zip(rows, kinds, strict=True) if of == kind]
             if kind == COLLAPSE:
-                more = [row for row in more if row not in paid]
+                more = [row for row in more if row not in used]
             self.rows[kind].extend(more)
             self.reasons[kind].extend([Reason.N_DIFF] * len(more))
 
 
-def rejections(view: AllocatorView, turned: Turned) -> Actions:
+def rejections(view: AllocatorView, ruled_out: RuledOut) -> Actions:
     """REJECTED_DTYPE[<= 32], strongest score first.
 
-    What was turned down, what the constraints forbid although its score is beyond a threshold,
-    and parents that low-scoring gists ask for although their siblings are not all there.
+    What was ruled out, what the constraints forbid although its score is beyond a threshold,
+    and parents of low-scoring gists whose siblings are not all in the frontier.
     """
-    found = view.candidates
+    candidates = view.candidates
     low = np.float32(-view.limits.tau_collapse)
-    blocked = (found.expand_reason > OPEN).nonzero()[0]
-    expands, why_expand = _merge(turned, EXPAND, blocked, found.expand_score, found.expand_reason)
-    blocked = ((found.group_reason > OPEN) & (found.group_score < low)).nonzero()[0]
-    groups, why_group = _merge(turned, COLLAPSE, blocked, found.group_score, found.group_reason)
+
+    # What was ruled out, and what the constraints block, of both kinds.
+    blocked = (candidates.expand_reason > OPEN).nonzero()[0]
+    expands, why_expand = _merge(
+        ruled_out, EXPAND, blocked, candidates.expand_score, candidates.expand_reason
+    )
+    blocked = ((candidates.group_reason > OPEN) & (candidates.group_score < low)).nonzero()[0]
+    groups, why_group = _merge(
+        ruled_out, COLLAPSE, blocked, candidates.group_score, candidates.group_reason
+    )
     broken = _broken_groups(view, low)
-    at = found.expand_at[expands]
+
+    # One array: expands first, then complete groups, then incomplete ones.
+    at = candidates.expand_at[expands]
     rejected = np.empty(len(expands) + len(groups) + len(broken), REJECTED_DTYPE)
     first, second = len(expands), len(expands) + len(groups)
     rejected["kind"][:first] = EXPAND
     rejected["kind"][first:] = COLLAPSE
     for name, column in (
-        ("level", (view.levels[at], found.group_level[groups], view.levels[broken] + 1)),
+        ("level", (view.levels[at], candidates.group_level[groups], view.levels[broken] + 1)),
         (
             "index",
-            (view.index[at], found.group_index[groups], view.index[broken] // view.block_size),
+            (view.index[at], candidates.group_index[groups], view.index[broken] // view.block_size),
         ),
-        ("score", (found.expand_score[expands], found.group_score[groups], view.scores[broken])),
+        (
+            "score",
+            (candidates.expand_score[expands], candidates.group_score[groups], view.scores[broken]),
+        ),
         ("reason", (why_expand, why_group, Reason.ILLEGAL)),
     ):
         field_ = rejected[name]
         field_[:first], field_[first:second], field_[second:] = column
+
+    # The strongest scores.
     strength = np.abs(rejected["score"])
     best: Actions = rejected[(-strength).argsort(kind="stable")[:MAX_REJECTED]]
     return best
 
 
-def _merge(turned: Turned, kind: int, blocked: I64, scores: F32, reasons: I8) -> tuple[I64, I8]:
-    """Rows turned down and the strongest of the blocked ones, with reasons."""
+def _merge(
+    ruled_out: RuledOut, kind: int, blocked: I64, scores: F32, reasons: I8
+) -> tuple[I64, I8]:
+    """Rows that were ruled out and the strongest of the blocked ones, with reasons."""
     if len(blocked) > MAX_REJECTED:
         strength = np.abs(scores[blocked])
         blocked = blocked[(-strength).argsort(kind="stable")[:MAX_REJECTED]]
-    given = turned.rows[kind]
-    rows = np.empty(len(given) + len(blocked), np.int64)
+    policy_rows = ruled_out.rows[kind]
+    rows = np.empty(len(policy_rows) + len(blocked), np.int64)
     why = np.empty(len(rows), np.int8)
-    rows[: len(given)], rows[len(given) :] = given, blocked
-    why[: len(given)], why[len(given) :] = turned.reasons[kind], reasons[blocked]
+    rows[: len(policy_rows)], rows[len(policy_rows) :] = policy_rows, blocked
+    why[: len(policy_rows)], why[len(policy_rows) :] = ruled_out.reasons[kind], reasons[blocked]
     return rows, why
 
 
@@ -93,9 +108,10 @@ def _broken_groups(view: AllocatorView, low: np.float32) -> I64:
     at = at[(levels > 0) & (levels < view.max_levels)]
     if len(at) == 0:
         return at
-    found, size = view.candidates, view.block_size
+
+    candidates, size = view.candidates, view.block_size
     first = np.zeros(len(view.levels) + size, np.bool_)
-    first[found.group_at[found.group_count > 1] + size] = True
+    first[candidates.group_at[candidates.group_count > 1] + size] = True
     # A member of a complete group has its group's first entry as many places before it as it
     # has elder siblings.
     at = at[~first[at + size - (view.index[at] & (size - 1))]]
@@ -106,8 +122,8 @@ def _broken_groups(view: AllocatorView, low: np.float32) -> I64:
     at = at[view.scores[at].argsort(kind="stable")]
     parents = view.index[at] // size * (view.max_levels + 1) + view.levels[at]
     first_of: dict[int, int] = {}
-    for place, parent in zip(at.tolist(), parents.tolist(), strict=True):
-        first_of.setdefault(parent, place)
+    for position, parent in zip(at.tolist(), parents.tolist(), strict=True):
+        first_of.setdefault(parent, position)
         if len(first_of) == MAX_REJECTED:
             break
     return np.array(list(first_of.values()), np.int64)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from megacontext.core.allocators.rejections import Turned
-from megacontext.core.allocators.walk import by_strength, cheapest_groups, first_by, walk
+from megacontext.core.allocators.grant import by_strength, cheapest_groups, first_by, grant
+from megacontext.core.allocators.rejections import RuledOut
 from megacontext.core.focus.actions import EXPAND
 from megacontext.core.focus.constraints import OPEN
 from megacontext.core.focus.view import AllocatorView, Decision
@@ -21,7 +21,7 @@ __all__ = ["Slot"]
 class Slot:
     """Entries compete for slots as in Slot Attention (Locatello et al., NeurIPS 2020).
 
-    Every expansion that the window holds or has room for is one slot; all S slots are shared out
+    Every expansion that the window holds or can hold is one slot; all S slots are shared out
     by a softmax of the scores over all entries, so the claims sum to S whatever the scores' scale.
     A gist may expand only if its claim reaches ``claim`` slots: with the default of one slot
     at most S entries can hold or want detail, before any budget is looked at. High scores
@@ -46,29 +46,37 @@ class Slot:
 
     def propose(self, view: AllocatorView) -> Decision:
         """See :class:`~megacontext.core.focus.view.Allocator`."""
-        limits, found = view.limits, view.candidates
-        payers = cheapest_groups(view, 2 * limits.n_diff + MAX_REJECTED)
-        low = found.group_score[payers] < np.float32(-limits.tau_collapse)
-        rows = np.flatnonzero(found.expand_reason == OPEN)
-        turned = Turned()
+        limits, candidates = view.limits, view.candidates
+        groups = cheapest_groups(view, 2 * limits.n_diff + MAX_REJECTED)
+        low = candidates.group_score[groups] < np.float32(-limits.tau_collapse)
+        rows = np.flatnonzero(candidates.expand_reason == OPEN)
+        ruled_out = RuledOut()
         if len(rows):
-            claims = self._claims(view)[found.expand_at[rows]]
+            claims = self._claims(view)[candidates.expand_at[rows]]
             won = claims >= self.claim
             for row in self._best(view, rows[~won], MAX_REJECTED).tolist():
-                turned.add(EXPAND, row, Reason.COMPETITION)
+                ruled_out.add(EXPAND, row, Reason.COMPETITION)
             rows = self._best(view, rows[won], limits.n_diff + MAX_REJECTED)
-        return walk(view, by_strength(view, rows, payers[low]), payers, Reason.COMPETITION, turned)
+        return grant(
+            view,
+            by_strength(view, rows, groups[low]),
+            groups,
+            Reason.COMPETITION,
+            ruled_out,
+        )
 
     def _claims(self, view: AllocatorView) -> np.ndarray:
         """F64[n]: slots that each entry wins; they sum to the number of slots."""
         weights = np.exp((view.scores - view.scores.max()) / self.temperature, dtype=np.float64)
-        slots = view.room + int(np.count_nonzero(view.levels == 0))
+        slots = view.free_slots + int(np.count_nonzero(view.levels == 0))
         claims: np.ndarray = weights * (slots / weights.sum())
         return claims
 
     @staticmethod
     def _best(view: AllocatorView, rows: np.ndarray, count: int) -> np.ndarray:
-        found = view.candidates
-        best = first_by(found.expand_score[rows], found.expand_at[rows], count, highest=True)
+        candidates = view.candidates
+        best = first_by(
+            candidates.expand_score[rows], candidates.expand_at[rows], count, highest=True
+        )
         chosen: np.ndarray = rows[best]
         return chosen

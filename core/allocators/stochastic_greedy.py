@@ -1,4 +1,4 @@
-"""Greedy with chance: wishes are drawn from the strongest ones by temperature."""
+"""Greedy with random draws: requests are drawn from the strongest ones by temperature."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from megacontext.core.allocators.rejections import Turned
-from megacontext.core.allocators.walk import (
-    Wishes,
+from megacontext.core.allocators.grant import (
+    Requests,
     best_expands,
     by_strength,
     cheapest_groups,
-    walk,
+    grant,
 )
+from megacontext.core.allocators.rejections import RuledOut
 from megacontext.core.focus.actions import EXPAND
 from megacontext.core.focus.view import AllocatorView, Decision
 from megacontext.core.rng import generator
@@ -25,7 +25,7 @@ __all__ = ["StochasticGreedy"]
 
 @dataclass(frozen=True)
 class StochasticGreedy:
-    """Draws the order of the ``top_k`` strongest wishes without replacement.
+    """Draws the order of the ``top_k`` strongest requests without replacement.
 
     The chance of the next one is proportional to exp(strength / temperature), drawn by adding
     Gumbel noise and sorting (Kool et al., "Stochastic beams and where to find them", ICML 2019).
@@ -37,7 +37,7 @@ class StochasticGreedy:
 
     Args:
         temperature: in score units, > 0; towards 0 it becomes greedy.
-        top_k: wishes that take part in the draw, >= 1.
+        top_k: requests that take part in the draw, >= 1.
     """
 
     temperature: float = 0.1
@@ -52,21 +52,27 @@ class StochasticGreedy:
 
     def propose(self, view: AllocatorView) -> Decision:
         """See :class:`~megacontext.core.focus.view.Allocator`."""
-        limits, found = view.limits, view.candidates
+        limits, candidates = view.limits, view.candidates
         expands = best_expands(view, self.top_k + MAX_REJECTED)
-        payers = cheapest_groups(view, 2 * limits.n_diff + self.top_k + MAX_REJECTED)
-        low = found.group_score[payers] < np.float32(-limits.tau_collapse)
-        wishes = by_strength(view, expands, payers[low])
-        kinds, rows = np.array(wishes.kinds[: self.top_k]), np.array(wishes.rows[: self.top_k])
+        groups = cheapest_groups(view, 2 * limits.n_diff + self.top_k + MAX_REJECTED)
+        low = candidates.group_score[groups] < np.float32(-limits.tau_collapse)
+        requests = by_strength(view, expands, groups[low])
+
+        # The strongest requests take part in the draw.
+        kinds, rows = np.array(requests.kinds[: self.top_k]), np.array(requests.rows[: self.top_k])
         if len(rows) == 0:
-            return walk(view, wishes, payers, Reason.SAMPLED)
+            return grant(view, requests, groups, Reason.SAMPLED)
         is_expand = kinds == EXPAND
         strength = np.empty(len(rows))
-        strength[is_expand] = found.expand_score[rows[is_expand]]
-        strength[~is_expand] = -found.group_score[rows[~is_expand]]
+        strength[is_expand] = candidates.expand_score[rows[is_expand]]
+        strength[~is_expand] = -candidates.group_score[rows[~is_expand]]
+
+        # Gumbel noise and a sort draw without replacement (Kool et al., 2019).
         noise = generator(view.seed, "allocator", view.step, view.round).gumbel(size=len(rows))
         order = np.argsort(-(strength / self.temperature + noise), kind="stable")
-        drawn = Wishes(kinds[order].tolist(), rows[order].tolist())
-        turned = Turned()
-        turned.rest(wishes.kinds[self.top_k :], wishes.rows[self.top_k :], [])
-        return walk(view, drawn, payers, Reason.SAMPLED, turned)
+        drawn = Requests(kinds[order].tolist(), rows[order].tolist())
+
+        # The rest is ruled out.
+        ruled_out = RuledOut()
+        ruled_out.rest(requests.kinds[self.top_k :], requests.rows[self.top_k :], [])
+        return grant(view, drawn, groups, Reason.SAMPLED, ruled_out)

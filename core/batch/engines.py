@@ -36,10 +36,10 @@ def run_local(jobs: Sequence[Job], workers: int, run: Run = run_job) -> Iterator
             yield result
     except BrokenProcessPool:
         for job in list(left.values()):
-            yield JobResult(job.name, "") if is_finished(job) else _alone(job, run)
+            yield JobResult(job.name, "") if is_finished(job) else _exclusive(job, run)
 
 
-def _alone(job: Job, run: Run) -> JobResult:
+def _exclusive(job: Job, run: Run) -> JobResult:
     try:
         return next(_pool([job], 1, run))
     except BrokenProcessPool:
@@ -86,6 +86,7 @@ def run_ray(jobs: Sequence[Job], workers: int, run: Run = run_job) -> Iterator[J
         raise ConfigError(
             "--engine ray needs the package ray; pip install 'megacontext[ray]' or use local."
         ) from error
+
     started = not ray.is_initialized()
     if started:
         _connect(ray, workers)
@@ -98,9 +99,7 @@ def run_ray(jobs: Sequence[Job], workers: int, run: Run = run_job) -> Iterator[J
             job = waiting.pop(ready)
             try:
                 yield ray.get(ready)
-            except (
-                ray.exceptions.RayTaskError
-            ) as error:  # the node, not the job: run says sentences
+            except ray.exceptions.RayTaskError as error:  # the node fails, not the job
                 yield JobResult(job.name, f"its Ray node cannot run it: {error.cause}.")
             except ray.exceptions.RayError as error:
                 yield JobResult(job.name, f"its worker died: {type(error).__name__}.")
@@ -111,16 +110,18 @@ def run_ray(jobs: Sequence[Job], workers: int, run: Run = run_job) -> Iterator[J
 
 def _connect(ray: Any, workers: int) -> None:
     address = os.environ.get("RAY_ADDRESS", "")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a local cluster tells nobody
-    quiet = {"log_to_driver": False, "logging_level": logging.WARNING}
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a local cluster reports to nobody
+    options = {"log_to_driver": False, "logging_level": logging.WARNING}
     if not address:
-        ray.init(address="local", num_cpus=workers, include_dashboard=False, **quiet)
+        ray.init(address="local", num_cpus=workers, include_dashboard=False, **options)
         return
+
+    # A named cluster: fail soon and in one sentence if nothing answers.
     try:
         host, _, port = address.removeprefix("ray://").rpartition(":")
-        if port.isdecimal():  # Ray itself would go on knocking for minutes
+        if port.isdecimal():  # Ray itself would try for minutes
             socket.create_connection((host, int(port)), timeout=10).close()
-        ray.init(address=address, **quiet)
+        ray.init(address=address, **options)
     except (OSError, RuntimeError, ValueError) as error:
         if "token" in str(error).lower() or "auth" in type(error).__name__.lower():
             raise ConfigError(

@@ -55,9 +55,9 @@ def is_finished(job: Job) -> bool:
         with TraceReader.open(job.trace) as reader:
             recorded = parse_config(reader.meta.config, recorded=True)
             # A trace records what an ``auto`` kind came to; it counts while it would again.
-            given = parse_config(job.config)
-            config = resolve_kinds(given)
-            if (given.lens.kind, config.lens.kind) == ("auto", "heads"):
+            requested = parse_config(job.config)
+            config = resolve_kinds(requested)
+            if (requested.lens.kind, config.lens.kind) == ("auto", "heads"):
                 # Of a model whose heads find nothing it came to bm25, which only loading tells.
                 config = replace(config, lens=recorded.lens)
             weights = reader.meta.extra.get("mc.weights", "")

@@ -61,6 +61,7 @@ def load_plan(path: Path, out: Path | None = None) -> Plan:
     for key in raw:
         if key not in _KEYS:
             raise ConfigError(f"{path}: unknown key {key!r}; legal: {', '.join(_KEYS)}.")
+
     folder = out or Path(_typed(raw.get("out", f"runs/{path.stem}"), str, "out", path))
     configs = _list(raw.get("configs"), str, "configs", path)
     if not configs:
@@ -68,6 +69,8 @@ def load_plan(path: Path, out: Path | None = None) -> Plan:
     seeds: list[int | None] = [*_list(raw.get("seeds", []), int, "seeds", path)] or [None]
     overrides = _named(raw.get("overrides"), "overrides", path)
     streams = _named(raw.get("streams"), "streams", path)
+
+    # Every config with every seed, override and stream.
     jobs: dict[str, Job] = {}
     for config, seed, override, stream in product(configs, seeds, overrides, streams):
         source = path.parent / config
@@ -81,11 +84,13 @@ def load_plan(path: Path, out: Path | None = None) -> Plan:
             )
         settings = _list(overrides[override], str, f"overrides.{override}", path)
         try:
-            made = _config(source, seed, settings, streams[stream])
+            resolved = _config(source, seed, settings, streams[stream])
         except MegaContextError as error:
             raise ConfigError(f"job {name}: {error}") from error
         trace = folder / "traces" / f"{name}.arrow"
-        jobs[name] = Job(name, config, made.seed, override, stream, dump_config(made), trace)
+        jobs[name] = Job(
+            name, config, resolved.seed, override, stream, dump_config(resolved), trace
+        )
     return Plan(folder, tuple(jobs.values()))
 
 
@@ -95,12 +100,12 @@ def _config(source: Path, seed: int | None, settings: list[str], stream: object)
         raw["source"] = stream
     if seed is not None:
         raw["seed"] = seed
-    made = parse_config(yaml.safe_dump(raw), settings, where=str(source))
-    if made.tree.storage == "disk":
+    config = parse_config(yaml.safe_dump(raw), settings, where=str(source))
+    if config.tree.storage == "disk":
         raise ConfigError(
-            f"tree.storage is disk ({made.tree.path}), which jobs would share; set it to ram."
+            f"tree.storage is disk ({config.tree.path}), which jobs would share; set it to ram."
         )
-    return replace(made, threads=made.threads or 1)
+    return replace(config, threads=config.threads or 1)
 
 
 def _read(path: Path) -> dict[str, Any]:

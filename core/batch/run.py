@@ -61,12 +61,12 @@ def run_batch(
     """
     if engine not in ENGINES:
         raise ConfigError(f"--engine is {engine!r}; use one of {', '.join(ENGINES)}.")
-    with _alone(plan.out):
+    with _exclusive(plan.out):
         return _run(plan, engine, workers, progress, overwrite)
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _exclusive(folder: Path) -> Iterator[None]:
     """One batch per folder: two would write the same traces."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,6 +85,8 @@ def _alone(folder: Path) -> Iterator[None]:
 def _run(plan: Plan, engine: str, workers: int, progress: Progress, overwrite: bool) -> BatchReport:
     done: dict[str, dict[str, Any]] = {}
     failed: dict[str, str] = {}
+
+    # Finished jobs are measured, not run again.
     for job in plan.jobs:
         if is_finished(job):
             done[job.name] = _metrics(job)
@@ -93,9 +95,12 @@ def _run(plan: Plan, engine: str, workers: int, progress: Progress, overwrite: b
                 f"job {job.name}: {job.trace} is the trace of another config or model; name another"
                 " --out, or run the job again in its place with --overwrite."
             )
+
     resumed, target = len(done), plan.out / "metrics.parquet"
     waiting = {job.name: job for job in plan.jobs if job.name not in done}
     progress(resumed, len(plan.jobs))
+
+    # The table is written after every job.
     for result in ENGINES[engine](list(waiting.values()), workers) if waiting else ():
         if result.error:
             failed[result.name] = result.error

@@ -12,7 +12,7 @@ import numpy as np
 
 from megacontext.core.benchmarks.ruler import COUNTING
 from megacontext.core.benchmarks.run import BenchResult
-from megacontext.core.evaluation.results.tables import Rows, markdown, share
+from megacontext.core.evaluation.results.tables import Table, markdown, share
 from megacontext.core.evaluation.tasks.intervals import Interval, bootstrap, wilson
 
 __all__ = ["MEAN", "Cell", "figures_of", "length_name", "page", "summarize", "tables_of"]
@@ -184,11 +184,11 @@ def _number(cell: Cell) -> str:
     return f"{cell.score:.2f} [{low:.2f}, {high:.2f}]"
 
 
-def _means(cells: Sequence[Cell]) -> Rows:
+def _means(cells: Sequence[Cell]) -> Table:
     """Contenders down, lengths across."""
     means = [cell for cell in cells if cell.task == MEAN]
     lengths = list(dict.fromkeys(cell.length for cell in means))
-    rows: Rows = []
+    rows: Table = []
     for contender in dict.fromkeys(cell.contender for cell in means):
         row = {"contender": contender}
         for length in lengths:
@@ -201,11 +201,11 @@ def _means(cells: Sequence[Cell]) -> Rows:
     return rows
 
 
-def _by_task(cells: Sequence[Cell], length: int, counting: bool) -> Rows:
+def _by_task(cells: Sequence[Cell], length: int, counting: bool) -> Table:
     """Tasks down, contenders across."""
     here = [c for c in cells if c.length == length and (c.task in COUNTING) == counting]
     here = [c for c in here if c.task != MEAN]
-    rows: Rows = []
+    rows: Table = []
     for task in dict.fromkeys(cell.task for cell in here):
         own = {cell.contender: cell for cell in here if cell.task == task}
         row = {"task": task, "n": str(max(cell.count for cell in own.values()))}
@@ -215,9 +215,9 @@ def _by_task(cells: Sequence[Cell], length: int, counting: bool) -> Rows:
     return rows
 
 
-def _causes(cells: Sequence[Cell]) -> Rows:
+def _causes(cells: Sequence[Cell]) -> Table:
     """Why answers were wrong: shares of all questions with known gold."""
-    rows: Rows = []
+    rows: Table = []
     for cell in (c for c in cells if c.task == MEAN and c.known):
         wrong = sum(cell.causes.values())
         row = {
@@ -245,7 +245,7 @@ as wrong there.
 """
 
 
-def tables_of(cells: Sequence[Cell]) -> list[tuple[str, Rows]]:
+def tables_of(cells: Sequence[Cell]) -> list[tuple[str, Table]]:
     """(title, table): the means, the causes, every task at every length."""
     tables = [
         ("Mean over the tasks that can be focused", _means(cells)),

@@ -37,9 +37,9 @@ COMMANDS = {
 
 
 def _targets() -> dict[str, str]:
-    found = {e.name: e.value for e in entry_points(group="megacontext.commands")}
-    known = {name: target or found.pop(name, "") for name, target in COMMANDS.items()}
-    return {name: target for name, target in (known | found).items() if target}
+    external = {e.name: e.value for e in entry_points(group="megacontext.commands")}
+    known = {name: target or external.pop(name, "") for name, target in COMMANDS.items()}
+    return {name: target for name, target in (known | external).items() if target}
 
 
 class _LazyGroup(TyperGroup):
@@ -53,13 +53,13 @@ class _LazyGroup(TyperGroup):
         if target is None:
             return None
         module, _, attribute = target.partition(":")
-        found: typer.Typer = getattr(importlib.import_module(module), attribute)
-        if len(found.registered_commands) == 1 and found.registered_callback is None:
-            command: Any = typer.main.get_command(found)  # one command is no group
+        commands: typer.Typer = getattr(importlib.import_module(module), attribute)
+        if len(commands.registered_commands) == 1 and commands.registered_callback is None:
+            command: Any = typer.main.get_command(commands)  # one command is no group
             command.name = cmd_name
             return command
         parent = typer.Typer(add_completion=False)
-        parent.add_typer(found, name=cmd_name)
+        parent.add_typer(commands, name=cmd_name)
         group: Any = typer.main.get_command(parent)
         return group.commands[cmd_name]
 
@@ -98,10 +98,12 @@ def guard(run: Any, arguments: list[str]) -> int:
     """
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
+
+    # Each way to end has its exit code.
     try:
         run(args=arguments)
     except SystemExit as stop:
-        if stop.code == 130:  # typer's word for ctrl+c, of which it says nothing
+        if stop.code == 130:  # typer ends so after ctrl+c, without a message
             print("stopped", file=sys.stderr)
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except MegaContextError as error:
@@ -110,7 +112,7 @@ def guard(run: Any, arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output went away; nobody is left to tell
+        sys.stderr.close()  # the reader of our output is gone
         return 1
     except OSError as error:
         if debug:

@@ -54,7 +54,7 @@ def batch(
             plan, engine, workers or os.cpu_count() or 1, progress, overwrite=overwrite
         )
     if as_json:
-        figures = {
+        metrics = {
             "out": str(plan.out),
             "parquet": str(report.parquet),
             "jobs": len(plan.jobs),
@@ -62,7 +62,7 @@ def batch(
             "failed": report.failed,
             "rows": report.rows,
         }
-        print(json.dumps(figures, allow_nan=False))
+        print(json.dumps(metrics, allow_nan=False))
     else:
         _print(report.rows)
         print(f"{report.parquet}: {len(plan.jobs)} jobs, {report.resumed} finished before.")

@@ -94,8 +94,8 @@ def session(
     """
     from megacontext.core.bench.session import bench
 
-    figures = bench(model, w_max, history, cycles, set_, _say(as_json))
-    _show("session", figures, as_json)
+    metrics = bench(model, w_max, history, cycles, set_, _say(as_json))
+    _show("session", metrics, as_json)
 
 
 @app.command()
@@ -114,8 +114,8 @@ def ingest(
     """
     from megacontext.core.bench.ingest import bench
 
-    figures = bench(model, tokens, w_max, chunk, nll, set_, _say(as_json))
-    _show("ingest", figures, as_json)
+    metrics = bench(model, tokens, w_max, chunk, nll, set_, _say(as_json))
+    _show("ingest", metrics, as_json)
 
 
 @app.command()
@@ -134,8 +134,8 @@ def telemetry(
     """
     from megacontext.core.bench.telemetry import bench
 
-    figures = bench(model, w_max, sink, pairs, blocks, set_, _say(as_json))
-    _show("telemetry", figures, as_json)
+    metrics = bench(model, w_max, sink, pairs, blocks, set_, _say(as_json))
+    _show("telemetry", metrics, as_json)
 
 
 @app.command()
@@ -192,33 +192,33 @@ def _say(as_json: bool) -> Callable[[str], None]:
 
 def _load(name: str) -> Callable[..., dict[str, Any]]:
     """The benchmark that another part of the distribution registered as ``name``."""
-    found = {e.name: e for e in entry_points(group="megacontext.benches")}
-    if name not in found:
+    results = {e.name: e for e in entry_points(group="megacontext.benches")}
+    if name not in results:
         raise ConfigError(f"bench {name} is not registered; install again with `pip install -e .`.")
-    bench: Callable[..., dict[str, Any]] = found[name].load()
+    bench: Callable[..., dict[str, Any]] = results[name].load()
     return bench
 
 
-def _show(name: str, figures: dict[str, Any], as_json: bool) -> None:
-    figures = {"bench": name, "machine": _machine()} | figures
+def _show(name: str, metrics: dict[str, Any], as_json: bool) -> None:
+    metrics = {"bench": name, "machine": _machine()} | metrics
     if as_json:
-        print(json.dumps(figures))
+        print(json.dumps(metrics))
         return
     table = Table("figure", "value", box=None)
-    for key, value in _flat(figures):
+    for key, value in _flat(metrics):
         table.add_row(key, f"{value:,.3f}" if isinstance(value, float) else str(value))
     Console().print(table)
 
 
-def _flat(figures: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(figures, dict):
-        for key, value in figures.items():
+def _flat(metrics: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(metrics, dict):
+        for key, value in metrics.items():
             yield from _flat(value, f"{path}.{key}" if path else str(key))
-    elif isinstance(figures, list) and figures and isinstance(figures[0], dict):
-        for i, value in enumerate(figures):
+    elif isinstance(metrics, list) and metrics and isinstance(metrics[0], dict):
+        for i, value in enumerate(metrics):
             yield from _flat(value, f"{path}[{i}]")
     else:
-        yield path, figures
+        yield path, metrics
 
 
 def _machine() -> str:

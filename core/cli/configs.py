@@ -89,7 +89,7 @@ def explain(
         return
     chosen = explain_key(key) if key else list(entries())
     if as_json:
-        print(json.dumps({"keys": [_figures(entry) for entry in chosen]}))
+        print(json.dumps({"keys": [_record(entry) for entry in chosen]}))
         return
     console = Console(soft_wrap=True, highlight=False)
     for entry in chosen:
@@ -99,7 +99,7 @@ def explain(
             console.print(escape(f"    {entry.type}, default {entry.default}{legal}"))
 
 
-def _figures(entry: Any) -> dict[str, str]:
+def _record(entry: Any) -> dict[str, str]:
     return {**asdict(entry), "set": f"--set {entry.plain}={entry.default}" if entry.type else ""}
 
 

@@ -46,8 +46,8 @@ def _python() -> Check:
 
 def _versions() -> Check:
     names = ("torch", "transformers", "pyarrow", "numpy")
-    found = [f"{n} {importlib.metadata.version(n)}" for n in names]
-    return Check("libraries", "ok", ", ".join(found))
+    libraries = [f"{n} {importlib.metadata.version(n)}" for n in names]
+    return Check("libraries", "ok", ", ".join(libraries))
 
 
 def _device() -> Check:

@@ -141,11 +141,11 @@ def recall(
             template=template,
             progress=progress,
         )
-    figures = summarize_recall(results)
-    table = recall_table(figures)
+    summaries = summarize_recall(results)
+    table = recall_table(summaries)
     if out is not None:
         write_results(out, "recall", results, table)
-    show(figures, table, as_json)
+    show({name: summary.to_json() for name, summary in summaries.items()}, table, as_json)
 
 
 @app.command("tasks")
@@ -174,9 +174,9 @@ def make(
     quiet_libraries()
     from megacontext.core.evaluation.tasks.corpora import texts_from
     from megacontext.core.evaluation.tasks.recall_tasks import write_tasks
-    from megacontext.core.evaluation.tasks.synthesize import MakeOptions, make_tasks, tokenizer_of
+    from megacontext.core.evaluation.tasks.synthesize import TaskGenConfig, make_tasks, tokenizer_of
 
-    options = MakeOptions(
+    options = TaskGenConfig(
         loaded.w_max,
         numbers_of(times, "--times"),
         samples,
@@ -186,12 +186,12 @@ def make(
         loaded.seed,
     )
     texts = texts_from([text] if text else [])
-    made = make_tasks(options, tokenizer_of(loaded), texts, loaded.block_size)
+    recall_tasks = make_tasks(options, tokenizer_of(loaded), texts, loaded.block_size)
     try:
-        write_tasks(out, made)
+        write_tasks(out, recall_tasks)
     except OSError as error:
         raise SourceError(f"--out {out} cannot be written ({error.strerror}).") from error
-    print(f"{out}: {len(made)} tasks.")
+    print(f"{out}: {len(recall_tasks)} tasks.")
 
 
 @app.command()
@@ -225,8 +225,8 @@ def nll(
         NLL_CONTENDERS,
         NLLOptions,
         evaluate_nll,
-        summarize_nll,
     )
+    from megacontext.core.evaluation.tasks.nll_metrics import summarize_nll
     from megacontext.core.evaluation.tasks.recall_tasks import load_texts
 
     stream, names = _stream(mode), names_of(contenders, NLL_CONTENDERS)
@@ -241,20 +241,20 @@ def nll(
         console.print(f"note: {note}")
     options = NLLOptions(budgets, horizon, pieces, length)
     with bar("windows", console) as progress:
-        found = evaluate_nll(kit, texts, names, options, stream=stream, progress=progress)
-    if not found:
+        results = evaluate_nll(kit, texts, names, options, stream=stream, progress=progress)
+    if not results:
         length = options.checked_length(kit.base.window)
         raise SourceError(f"No text has {length} tokens; give longer texts or a smaller --length.")
-    figures = summarize_nll(found, loaded.seed)
-    table = nll_table(figures)
+    summaries = summarize_nll(results, loaded.seed)
+    table = nll_table(summaries)
     if out is not None:
-        write_results(out, "nll", found, table)
-    show(figures, table, as_json)
+        write_results(out, "nll", results, table)
+    show({name: summary.to_json() for name, summary in summaries.items()}, table, as_json)
 
 
-def show(figures: Mapping[str, Any], table: list[dict[str, str]], as_json: bool) -> None:
+def show(record: Mapping[str, Any], table: list[dict[str, str]], as_json: bool) -> None:
     if as_json:
-        print(json.dumps(figures, allow_nan=False))
+        print(json.dumps(record, allow_nan=False))
         return
     shown = Table(*table[0], box=None)
     for row in table:

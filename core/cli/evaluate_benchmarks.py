@@ -32,7 +32,7 @@ CONFIG = typer.Option(None, "--config", help="YAML config of a run; default: all
 SET = typer.Option([], "--set", help="Override: key.path=value; may repeat.")
 W_MAX = typer.Option(None, "--w-max", min=4, help="Budget in entries; default: the config's.")
 LENGTHS = typer.Option("4k,32k", help="Tokens of text, joined by commas: 4k, 128k, 1M.")
-OWN_LENGTHS = typer.Option(
+SET_LENGTHS = typer.Option(
     "0k,4k,32k", "--lengths", help="As 4k, 128k, 1M, joined by commas; 0k: the facts alone."
 )
 HAYSTACK = typer.Option(
@@ -114,13 +114,13 @@ class Plan:
 def lengths_of(text: str, least: int = 1) -> list[int]:
     """Tokens: ``4k`` is 4,096 and ``1M`` 1,048,576."""
     units = {"": 1, "k": 1 << 10, "m": 1 << 20}
-    found = []
+    results = []
     for part in text.split(","):
         match = _LENGTH.fullmatch(part.strip())
         if match is None or int(match[1]) < least:
             raise ConfigError(f"--lengths: {part.strip()!r} is no length; write 4k, 128k or 1M.")
-        found.append(int(match[1]) * units[match[2].lower()])
-    return sorted(set(found))
+        results.append(int(match[1]) * units[match[2].lower()])
+    return sorted(set(results))
 
 
 Generate = Callable[["Tokenizer", Callable[[int, int], None]], "list[BenchTask]"]
@@ -172,18 +172,18 @@ def ruler(
     quiet_libraries()
     from megacontext.core.benchmarks.ruler import RULER_TASKS, generate_ruler
 
-    names, wanted = plan.names(list(RULER_TASKS)), lengths_of(lengths)
+    names, chosen = plan.names(list(RULER_TASKS)), lengths_of(lengths)
 
     def generate(tokenizer: Tokenizer, progress: Callable[[int, int], None]) -> list[BenchTask]:
         number = plan.loaded().seed
         return generate_ruler(
-            tokenizer, names, wanted, plan.number, shared=shared, seed=number, progress=progress
+            tokenizer, names, chosen, plan.number, shared=shared, seed=number, progress=progress
         )
 
-    run_plan(plan, "RULER", {"tasks": names, "lengths": wanted}, generate)
+    run_plan(plan, "RULER", {"tasks": names, "lengths": chosen}, generate)
 
 
-def _own_set(name: str, title: str, example: str) -> Callable[..., None]:
+def _packaged_set(name: str, title: str, example: str) -> Callable[..., None]:
     """A command of a set of our own; all have the same options."""
 
     def command(
@@ -191,7 +191,7 @@ def _own_set(name: str, title: str, example: str) -> Callable[..., None]:
         config: Path | None = CONFIG,
         set_: list[str] = SET,
         w_max: int | None = W_MAX,
-        lengths: str = OWN_LENGTHS,
+        lengths: str = SET_LENGTHS,
         haystack: list[Path] = HAYSTACK,
         tasks: str | None = TASKS,
         samples: int | None = SAMPLES,
@@ -230,7 +230,7 @@ def _own_set(name: str, title: str, example: str) -> Callable[..., None]:
 
         makers, default = SETS[name]
         names = plan.names(list(makers)) if tasks else list(default)
-        wanted, number = lengths_of(lengths, 0), plan.loaded().seed
+        chosen, number = lengths_of(lengths, 0), plan.loaded().seed
 
         def generate(tokenizer: Tokenizer, progress: Callable[[int, int], None]) -> list[BenchTask]:
             return make_set(
@@ -238,7 +238,7 @@ def _own_set(name: str, title: str, example: str) -> Callable[..., None]:
                 {task: makers[task] for task in names},
                 tokenizer,
                 Haystack(haystack),
-                wanted,
+                chosen,
                 plan.number,
                 shared=shared,
                 seed=number,
@@ -246,7 +246,7 @@ def _own_set(name: str, title: str, example: str) -> Callable[..., None]:
             )
 
         texts = [str(path.resolve()) for path in haystack]
-        what: dict[str, Any] = {"tasks": names, "lengths": wanted, "haystack": texts}
+        what: dict[str, Any] = {"tasks": names, "lengths": chosen, "haystack": texts}
         run_plan(plan, title.partition(":")[0], what, generate)
 
     command.__name__ = name
@@ -254,17 +254,17 @@ def _own_set(name: str, title: str, example: str) -> Callable[..., None]:
     return command
 
 
-worlds = _own_set(
+worlds = _packaged_set(
     "worlds",
     "Worlds: people walk, take and give things, hidden in prose (bAbI's tasks 1 to 5, made anew).",
     "megacontext eval worlds --model smollm2 --lengths 0k,4k,32k --w-max 2048",
 )
-needles = _own_set(
+needles = _packaged_set(
     "needles",
     "Needles: facts that share no word with their question (after NoLiMa, made anew).",
     "megacontext eval needles --model smollm2 --lengths 0k,4k,32k --w-max 2048",
 )
-facts = _own_set(
+facts = _packaged_set(
     "facts",
     "Facts: same-worded facts told apart by their key, in wording no calibration has seen.",
     "megacontext eval facts --model smollm2 --lengths 0k,4k,32k --w-max 2048",
@@ -313,8 +313,8 @@ def _generated(
     """The file of these tasks, made where an earlier run has not left it."""
     from megacontext.core.evaluation.tasks.synthesize import tokenizer_of
 
-    given = [tokenizer_of(loaded).to_str(), plan.number, plan.shared, loaded.seed, what]
-    name = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:12]
+    arguments = [tokenizer_of(loaded).to_str(), plan.number, plan.shared, loaded.seed, what]
+    name = hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()[:12]
     path = out / f"tasks-{name}.jsonl.xz"
     if not path.is_file():
         _save(plan, loaded, path, what, generate, console)
@@ -354,12 +354,12 @@ def _ask(
     seconds = time.monotonic() - began
     about = about_now(plan.benchmark, command, fingerprint(loaded), workers, seconds, notes)
     about.write(out)
-    made = (
+    prepared = (
         f"```\n{about.command}\n```\n\nCommit {about.commit or 'unknown'}; {about.machine}; "
         f"{about.date}; {workers} processes, {seconds / 60:.1f} minutes in the last stretch."
         + "".join(f" Note: {note}" for note in notes)
     )
-    text = page(heading, made, cells, picture)
+    text = page(heading, prepared, cells, picture)
     try:
         (out / f"{plan.benchmark}.md").write_text(text, encoding="utf-8")
     except OSError as error:

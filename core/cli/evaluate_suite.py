@@ -19,7 +19,7 @@ from megacontext.core.cli.progress import loading_shown, quiet_libraries
 from megacontext.traces.errors import ConfigError, MegaContextError, StorageError
 
 if TYPE_CHECKING:
-    from megacontext.core.evaluation.results.metrics import Row
+    from megacontext.core.evaluation.results.metrics import Metric
 
 __all__ = ["ablate", "questions", "report", "suite"]
 
@@ -83,7 +83,7 @@ def suite(
         console.print(f"note: {note}")
     workers = workers_for(loaded, jobs)
     with evaluate.bar("suite", console) as progress:
-        found = run_suite(
+        results = run_suite(
             kit.config,
             kit.base,
             _sources(text, options.parts),
@@ -93,11 +93,11 @@ def suite(
             resume=resume,
             progress=lambda done, total, what: progress(done, total, what or "suite"),
         )
-    for name, singles in found.singles.items():
+    for name, singles in results.singles.items():
         write_parquet(out / f"{name}.parquet", [asdict(single) for single in singles])
     seconds = time.monotonic() - began
     weights = fingerprint(kit.config)
-    _finish(out, "suite", found.rows, weights, workers, seconds, kit.notes, as_json)
+    _finish(out, "suite", results.rows, weights, workers, seconds, kit.notes, as_json)
 
 
 def ablate(
@@ -131,7 +131,7 @@ def ablate(
     sizes = loaded.quick if quick else loaded.full
     workers = workers_for(loaded.config(), jobs)
     with evaluate.bar("ablations", console) as progress:
-        found, notes = run_ablations(
+        results, notes = run_ablations(
             loaded,
             sizes,
             _sources(text, sizes.documents),
@@ -144,7 +144,7 @@ def ablate(
         console.print(f"note: {note}")
     seconds = time.monotonic() - began
     weights = fingerprint(loaded.config())
-    _finish(out, "ablations", found.rows, weights, workers, seconds, notes, as_json)
+    _finish(out, "ablations", results.rows, weights, workers, seconds, notes, as_json)
 
 
 def report(
@@ -182,7 +182,7 @@ def questions(
     asked = questions_of(trace)
     in_time = [q.refocuses is not None and q.refocuses <= within for q in asked]
     good = sum(time and q.right for time, q in zip(in_time, asked, strict=True))
-    figures = {
+    metrics = {
         "questions": len(asked),
         "within": within,
         "in_time": sum(in_time),
@@ -191,7 +191,7 @@ def questions(
         "asked": [asdict(q) for q in asked],
     }
     rows = questions_table(asked)
-    evaluate.show(figures, rows, as_json)
+    evaluate.show(metrics, rows, as_json)
     if not as_json:
         print(f"{good} of {len(asked)} expanded within {within} refocuses and answered right.")
     if good < need:
@@ -216,7 +216,7 @@ def _sources(text: Sequence[Path], parts: int) -> Any:
 def _finish(
     out: Path,
     kind: str,
-    rows: Sequence[Row],
+    rows: Sequence[Metric],
     weights: str,
     workers: int,
     seconds: float,
@@ -240,11 +240,11 @@ def _finish(
         evaluate.show({"rows": [asdict(row) for row in rows]}, [], True)
         return
     shown = [("Targets", targets_table(rows))] if kind == "suite" else []
-    for title, own in [*shown, *(tables_of(rows) if kind == "suite" else [])]:
-        if not own:
+    for title, rows_of_table in [*shown, *(tables_of(rows) if kind == "suite" else [])]:
+        if not rows_of_table:
             continue
-        table = Table(*own[0], box=None, title=title, title_justify="left")
-        for cells in own:
+        table = Table(*rows_of_table[0], box=None, title=title, title_justify="left")
+        for cells in rows_of_table:
             table.add_row(*(escape(cell) for cell in cells.values()))
         evaluate.tables().print(table)
     print(f"{out / f'{kind}.md'}: {len(rows)} figures in {seconds / 60:.1f} minutes.")

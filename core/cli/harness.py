@@ -30,9 +30,9 @@ def lm_eval(context: typer.Context) -> None:
         ) from None
     from megacontext.core.benchmarks import harness  # noqa: F401  # registers the model
 
-    given = list(context.args)
-    if "--model" not in given and not any(a.startswith("--model=") for a in given):
-        at = 1 if given[:1] == ["run"] else 0
-        given[at:at] = ["--model", "megacontext"]
-    sys.argv = ["lm_eval", *given]
+    arguments = list(context.args)
+    if "--model" not in arguments and not any(a.startswith("--model=") for a in arguments):
+        at = 1 if arguments[:1] == ["run"] else 0
+        arguments[at:at] = ["--model", "megacontext"]
+    sys.argv = ["lm_eval", *arguments]
     cli_evaluate()

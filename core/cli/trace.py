@@ -23,13 +23,13 @@ _JSON = typer.Option(False, "--json", help="Print one JSON object.")
 _OUT = typer.Option(None, "--out", help="Write here instead of in place.")
 
 
-def _show(title: str, figures: dict[str, Any], as_json: bool) -> None:
+def _show(title: str, metrics: dict[str, Any], as_json: bool) -> None:
     """The figures as a table, or as one JSON object."""
     if as_json:
-        print(json.dumps(figures, allow_nan=False))
+        print(json.dumps(metrics, allow_nan=False))
         return
     table = Table(box=None, show_header=False, title=title, title_justify="left")
-    for name, value in figures.items():
+    for name, value in metrics.items():
         if value is not None and not isinstance(value, (list, dict)):
             table.add_row(name.replace("_", " "), escape(_printable(_text(value))))
     Console().print(table)
@@ -59,7 +59,7 @@ def info(trace: Path = _TRACE, as_json: bool = _JSON) -> None:
         growing = reader.being_written()
         state = "finished" if reader.finished else "growing" if growing else "cut"
         seconds = float(overview.t_ns[-1] - overview.t_ns[0]) / 1e9 if rows else 0.0
-        figures: dict[str, Any] = {
+        metrics: dict[str, Any] = {
             "trace": str(trace),
             "state": state,
             "version": meta.version,
@@ -86,10 +86,10 @@ def info(trace: Path = _TRACE, as_json: bool = _JSON) -> None:
             "config": meta.config,
         }
     if not as_json:
-        del figures["config"]
-    _show("Trace", figures, as_json)
+        del metrics["config"]
+    _show("Trace", metrics, as_json)
     if not as_json:
-        for marker in figures["markers"][:20]:
+        for marker in metrics["markers"][:20]:
             print(f"  row {marker['row']:>8,}  {_printable(marker['text'])}")
 
 
@@ -123,8 +123,8 @@ def verify(
     if as_json:
         print(json.dumps(report.to_json()))
     else:
-        said = "ok" if report.ok else "FAILED"
-        print(f"{said}: {report.rows:,} rows, {report.rerun:,} decided again", end="")
+        verdict = "ok" if report.ok else "FAILED"
+        print(f"{verdict}: {report.rows:,} rows, {report.rerun:,} decided again", end="")
         print(f" by {report.allocator}." if report.allocator else ".")
         for problem in report.problems:
             print(f"  problem: {problem}")
@@ -211,11 +211,11 @@ def metrics(trace: Path = _TRACE, as_json: bool = _JSON) -> None:
     from megacontext.traces.reader import TraceReader
 
     with TraceReader.open(trace) as reader:
-        figures = metrics_of(reader)
-    _show("Metrics", figures, as_json)
+        metrics = metrics_of(reader)
+    _show("Metrics", metrics, as_json)
     if not as_json:
-        for asked in figures["time_to_focus"]:
+        for asked in metrics["time_to_focus"]:
             took = asked["refocuses"]
-            said = "not reached" if took is None else f"after {took} refocuses"
+            verdict = "not reached" if took is None else f"after {took} refocuses"
             span = f"{asked['start']:,}-{asked['stop']:,}"
-            print(f"  question at step {asked['step']:,}: tokens {span} raw {said}")
+            print(f"  question at step {asked['step']:,}: tokens {span} raw {verdict}")

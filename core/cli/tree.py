@@ -26,23 +26,23 @@ def info(tree: Path = _TREE, as_json: bool = _JSON) -> None:
     """
     from megacontext.core.tree import Tree
 
-    with Tree.open(tree, write=False) as found:
-        spec = found.spec
-        figures: dict[str, Any] = {
+    with Tree.open(tree, write=False) as results:
+        spec = results.spec
+        metrics: dict[str, Any] = {
             "tree": str(tree),
-            "id": found.tree_id,
-            "created": found.created,
-            "tokens": found.n_tokens,
-            "nodes": [found.n_nodes(level) for level in range(1, spec.max_levels + 1)],
+            "id": results.tree_id,
+            "created": results.created,
+            "tokens": results.n_tokens,
+            "nodes": [results.n_nodes(level) for level in range(1, spec.max_levels + 1)],
             "bytes": sum(file.stat().st_size for file in tree.iterdir() if file.is_file()),
             **spec.as_dict(),
-            "notes": list(found.recovery.notes) if found.recovery else [],
+            "notes": list(results.recovery.notes) if results.recovery else [],
         }
     if as_json:
-        print(json.dumps(figures))
+        print(json.dumps(metrics))
         return
     table = Table(box=None, show_header=False, title="Tree", title_justify="left")
-    for name, value in figures.items():
+    for name, value in metrics.items():
         lines = [f"{v:,}" if isinstance(v, int) else str(v) for v in _listed(value)]
         table.add_row(name.replace("_", " "), escape(", ".join(lines)))
     Console().print(table)
@@ -62,8 +62,8 @@ def verify(tree: Path = _TREE, as_json: bool = _JSON) -> None:
     """
     from megacontext.core.tree import Tree
 
-    with Tree.open(tree, write=False) as found:
-        tokens, problems = found.n_tokens, found.verify()
+    with Tree.open(tree, write=False) as results:
+        tokens, problems = results.n_tokens, results.verify()
     if as_json:
         print(json.dumps({"ok": not problems, "tokens": tokens, "problems": problems}))
     else:

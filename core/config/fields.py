@@ -77,6 +77,6 @@ def option(
 
 def legal_of(field: dataclasses.Field[Any]) -> Legal:
     """The :class:`Legal` of a field; an unrestricted one if none was given."""
-    found = field.metadata.get("legal", Legal())
-    assert isinstance(found, Legal)
-    return found
+    match = field.metadata.get("legal", Legal())
+    assert isinstance(match, Legal)
+    return match

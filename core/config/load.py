@@ -127,6 +127,7 @@ def _check(config: Config) -> None:
         raise ConfigError(
             f"telemetry.sinks has {unknown[0]!r}; it must be a list of {', '.join(SINK_NAMES)}."
         )
+
     least = smallest_w_max(config)
     if config.w_max < least:
         raise BudgetError(
@@ -136,10 +137,13 @@ def _check(config: Config) -> None:
             f"{least} or lower one of these."
         )
     check_lag(config.focus, config.block_size)
+
     if config.tree.storage == "disk" and not config.tree.path:
         raise ConfigError(
             "tree.path is empty but tree.storage is disk; set tree.path or pass --tree DIR."
         )
+
+    # Checkpoints belong to the kinds that read them.
     for key, kind, needs in (
         ("gist", config.gist, ("gistnet",)),
         ("lens", config.lens, ("lensnet", "heads")),
@@ -223,6 +227,8 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
         if value is None and type(None) in members:
             return None
         return _convert(next(m for m in members if m is not type(None)), value, path)
+
+    # Literals are checked by their option's choices.
     if origin is Literal:
         return value
     if origin is list:
@@ -232,6 +238,8 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
         return [_convert(member, v, f"{path}[{i}]") for i, v in enumerate(value)]
     if dataclasses.is_dataclass(kind):
         return build(typing.cast(type, kind), value, path)
+
+    # Plain values: a whole number will do for a number, a yes/no value will not.
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if (kind is not bool and isinstance(value, bool)) or not isinstance(value, kind):

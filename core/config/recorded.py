@@ -51,7 +51,7 @@ def lens_as_overridden(raw: dict[str, Any], overrides: Iterable[str]) -> dict[st
         return raw
     if lens.get("kind") == "lensnet" and not lens.get("path"):
         raw = raw | {"lens": dict(lens) | {"kind": "auto"}}
-    own_gists = gist.get("kind") == "gistnet" and not gist.get("path")
-    if own_gists and "gist.kind" not in keys:
+    bundled_gists = gist.get("kind") == "gistnet" and not gist.get("path")
+    if bundled_gists and "gist.kind" not in keys:
         raw = raw | {"gist": dict(gist) | {"kind": "auto"}}
     return raw

@@ -57,6 +57,8 @@ def entries(kind: type = Config, path: str = "") -> Iterator[Entry]:
     for field in dataclasses.fields(kind):
         name = f"{path}.{field.name}" if path else field.name
         sections = _sections(hints[field.name])
+
+        # One section, a section of several kinds, or a plain key.
         if len(sections) == 1 and dataclasses.is_dataclass(hints[field.name]):
             yield Entry(name, "", "", "", _summary(sections[0]))
             yield from entries(sections[0], name)

@@ -167,7 +167,7 @@ class QuestionConfig:
         None, "expand above this score; none: as focus.tau_expand", low=0.0, high=1.0
     )
     reopen: bool = option(
-        True, "a question or turn end may open at once what was folded just before it"
+        True, "a question or turn end may expand at once what was collapsed just before it"
     )
 
 
@@ -183,7 +183,7 @@ class FocusConfig:
     protected_blocks: int = option(2, "newest blocks that stay raw", low=0, high=4096)
     keep_newest: int = option(
         0,
-        "newest blocks folded by choice only at a question, turn end, surprise or echo",
+        "newest blocks collapsed by choice only at a question, turn end, surprise or echo",
         low=0,
         high=4096,
     )
@@ -206,7 +206,9 @@ class KVConfig:
         "packed", "position of each window entry", choices=("packed", "global", "gap")
     )
     reread: int = option(
-        64, "newest tokens read again at a question or turn end, behind what it opened", low=0
+        64,
+        "newest tokens computed again at a question or turn end, after it expanded blocks",
+        low=0,
     )
     drift_every: int = option(64, "edits between two drift samples; 0: never", low=0)
     drift_bound: float = option(0.05, "KL in nats above which a refresh starts", low=0.0)

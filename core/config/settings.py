@@ -85,12 +85,14 @@ def apply_overrides(raw: Any, overrides: Sequence[str]) -> Any:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise ConfigError(f"--set: {override!r} has no YAML value; quote it.") from error
+
+        # Descend to the section, and set its key.
         *parents, last = key.split(".")
-        place = raw
+        node = raw
         try:
             for name in parents:
-                place = place[int(name)] if isinstance(place, list) else place.setdefault(name, {})
-            place[int(last) if isinstance(place, list) else last] = value
+                node = node[int(name)] if isinstance(node, list) else node.setdefault(name, {})
+            node[int(last) if isinstance(node, list) else last] = value
         except (AttributeError, IndexError, TypeError, ValueError) as error:
             raise ConfigError(
                 f"--set: {key!r} is no place in this config; check the names, and the numbers of "
@@ -110,6 +112,7 @@ def parse(kind: type[T], raw: Any, where: str = "") -> T:
         if key not in fields:
             known = ", ".join(sorted(fields))
             raise ConfigError(f"{prefix}{key}: unknown key; known keys are {known}.")
+
     values = {key: _value(hints[key], value, prefix + key) for key, value in raw.items()}
     try:
         return kind(**values)
@@ -133,6 +136,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if number < 1:
             raise ConfigError(f"{where}: {number} is below 1; use a positive number.")
         return number
+
+    # Sections and choices.
     if dataclasses.is_dataclass(hint):
         return parse(hint, value, where)  # type: ignore[arg-type]
     if origin in (typing.Union, types.UnionType):
@@ -144,6 +149,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
             options = ", ".join(map(str, arguments))
             raise ConfigError(f"{where}: {value!r} is unknown; choose one of {options}.")
         return value
+
+    # Lists and mappings.
     if origin is tuple:
         if not isinstance(value, list):
             raise ConfigError(f"{where}: {value!r} should be a list.")
@@ -154,6 +161,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where}: {value!r} should be a mapping of keys to values.")
         return {str(k): _value(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
+
+    # Plain values.
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):

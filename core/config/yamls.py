@@ -50,8 +50,8 @@ def parse_mapping(text: str, where: str) -> dict[str, Any]:
         ) from error
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
-        place = "" if line is None else f" at line {line + 1}"
-        raise ConfigError(f"{where} is not valid YAML{place}; check its indentation.") from error
+        position = "" if line is None else f" at line {line + 1}"
+        raise ConfigError(f"{where} is not valid YAML{position}; check its indentation.") from error
     if raw is None:
         return {}
     if not isinstance(raw, dict):

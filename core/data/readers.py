@@ -110,6 +110,8 @@ def _decode(path: Path, data: bytes) -> str:
 def _jsonl(source: Source) -> Iterator[Document]:
     path = _file(source.path)
     opener = lzma.open if path.suffix == ".xz" else open
+
+    # Line and byte numbers go into the errors.
     number = start = stop = records = 0
     try:
         with opener(path, "rb") as lines:
@@ -136,6 +138,7 @@ def _jsonl(source: Source) -> Iterator[Document]:
         raise SourceError(
             f"sources.path: {path} is damaged behind line {number} ({error}); write it again."
         ) from error
+
     if not records:
         raise SourceError(
             f"sources.path: {path} holds no record; write one JSON object with a `text` field "
@@ -160,11 +163,14 @@ def _joined(
             if strict:
                 raise
             continue  # not the user's to convert: Python's own files and installed packages
+
+        # A header line a file, as in a listing of many files.
         part = f"# ==== {name}/{relative.as_posix()} ====\n{text.rstrip()}\n\n"
         if size + len(part) > source.max_chars:
             break
         parts.append(part)
         size += len(part)
+
     if not parts:
         raise SourceError(
             f"sources.path: {root} holds no {' or '.join(source.suffixes)} file; "

@@ -93,6 +93,8 @@ def write_shard(
             domains.append(domain)
             offsets.append(start)
             pieces.append(tokens[start : start + layout.slice_tokens])
+
+    # One record batch: names, domains, offsets, and the slices as a list column.
     ends = np.cumsum([0, *map(len, pieces)], dtype=np.int32)
     kind, plain = token_dtype(layout.vocab_size), _schema(layout.vocab_size)
     flat = np.concatenate([*pieces, np.empty(0, kind)]).astype(kind)
@@ -101,6 +103,8 @@ def write_shard(
     schema = plain.with_metadata({_KEY: json.dumps(meta, sort_keys=True).encode()})
     columns = [pa.array(names, pa.string()), pa.array(domains, pa.string())]
     batch = pa.record_batch([*columns, pa.array(offsets, pa.int64()), lists], schema=schema)
+
+    # Replaced as a whole, so that a killed preparation leaves no half shard.
     partial = path.with_suffix(".tmp")
     with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         writer.write_batch(batch)
@@ -139,6 +143,8 @@ class Shard:
                 f"data: {path} is no token shard ({type(error).__name__}); write it again with "
                 "`megacontext data prepare`."
             ) from error
+
+        # Views of the mapped file: nothing is copied.
         column = batch.column(3)
         starts = column.offsets.to_numpy(zero_copy_only=True)
         tokens = column.values.to_numpy(zero_copy_only=True)
@@ -185,6 +191,8 @@ def open_shards(folder: Path, tokenizer: str | None = None, pattern: str = "*.ar
         raise SourceError(
             f"data.shards: {folder} holds no shard; make some with `megacontext data prepare`."
         )
+
+    # All of one tokenizer and one layout.
     shards = tuple(Shard.open(path) for path in paths)
     layout = shards[0].layout
     for shard in shards:
@@ -198,6 +206,7 @@ def open_shards(folder: Path, tokenizer: str | None = None, pattern: str = "*.ar
                 f"data.shards: {shard.path} has another layout than {paths[0].name}; keep one "
                 "dataset per folder."
             )
+
     streams: dict[str, list[np.ndarray]] = {}
     for shard in shards:
         for domain, start, stop in _document_spans(shard):

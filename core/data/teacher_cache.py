@@ -157,6 +157,8 @@ class TeacherCache:
                     f"teacher: {path} is no teacher cache; make it with "
                     "`megacontext data prepare --teacher MODEL`."
                 )
+
+            # Predictions are of one base model over the very bytes of one shard.
             digest = hashlib.sha256(shard.path.read_bytes()).hexdigest()
             if facts["base"] != base or facts["shard"] != digest:
                 raise SourceError(
@@ -165,6 +167,7 @@ class TeacherCache:
                 )
             self.top_k = int(facts["top_k"])
             self._readers.append(pa.ipc.open_file(pa.memory_map(str(path))))
+
         self._slices: dict[str, list[tuple[int, int]]] = {}
         for number, shard in enumerate(shards.shards):
             for row, domain in enumerate(shard.domains):

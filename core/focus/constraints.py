@@ -23,7 +23,7 @@ __all__ = [
     "OPEN",
     "TAKEN",
     "Candidates",
-    "Cooling",
+    "Cooldowns",
     "find_candidates",
     "order_key",
     "raw_since",
@@ -37,17 +37,17 @@ TAKEN = -2
 
 
 @dataclass(frozen=True, slots=True)
-class Cooling:
+class Cooldowns:
     """Nodes that flipped recently: ``kinds`` I8[c], ``levels`` I64[c], ``index`` I64[c]."""
 
     kinds: I8
     levels: I64
     index: I64
 
-    def expanded(self) -> Cooling:
+    def expanded(self) -> Cooldowns:
         """Those of them that were expanded."""
         keep = self.kinds == EXPAND
-        return Cooling(self.kinds[keep], self.levels[keep], self.index[keep])
+        return Cooldowns(self.kinds[keep], self.levels[keep], self.index[keep])
 
 
 @dataclass(slots=True)
@@ -96,7 +96,7 @@ def find_candidates(
     max_levels: int,
     protected_blocks: int,
     disarmed: Bools | None,
-    cooling: Cooling | None,
+    cooling: Cooldowns | None,
 ) -> Candidates:
     """All candidates of one frontier; ``scores`` F32[n], ``disarmed`` bool[n] or None for none.
 
@@ -107,6 +107,8 @@ def find_candidates(
     expand_reason = np.full(len(expand_at), OPEN, np.int8)
     if disarmed is not None and len(expand_at):
         expand_reason[disarmed[expand_at]] = Reason.NOT_REARMED
+
+    # Groups: single raw blocks first, then complete groups of K gists.
     raw_at = (levels == 0).nonzero()[0]
     raws = len(raw_at)
     first = _gist_groups(levels, index, block_size, max_levels)
@@ -120,8 +122,10 @@ def find_candidates(
         members = scores[first[:, None] + np.arange(block_size)]
         group_score[raws:] = members.max(axis=1)
         group_index[raws:] //= block_size
+
+    # What the constraints forbid.
     group_reason = np.full(len(group_at), OPEN, np.int8)
-    found = Candidates(
+    candidates = Candidates(
         expand_at=expand_at,
         expand_score=scores[expand_at],
         expand_reason=expand_reason,
@@ -132,16 +136,17 @@ def find_candidates(
         group_score=group_score,
         group_reason=group_reason,
     )
+
     if cooling is not None and len(cooling.kinds):
-        _cool(found, levels, starts, block_size, cooling)
+        _cool(candidates, levels, starts, block_size, cooling)
     if protected_blocks:  # the newest entries, all raw
         group_reason[max(0, raws - protected_blocks) : raws] = Reason.PROTECTED
-    return found
+    return candidates
 
 
-def raw_since(found: Candidates, block: int) -> Bools:
+def raw_since(candidates: Candidates, block: int) -> Bools:
     """Which groups are raw blocks with this number or a higher one: bool[g]."""
-    near: Bools = (found.group_count == 1) & (found.group_index >= block)
+    near: Bools = (candidates.group_count == 1) & (candidates.group_index >= block)
     return near
 
 
@@ -161,6 +166,8 @@ def _gist_groups(levels: I8, index: I64, block_size: int, max_levels: int) -> I6
     stop[:-1] = begin[1:]
     stop[-1] = entries
     level = levels[begin]
+
+    # Runs that are long enough, from their first multiple of K on.
     long = ((stop - begin >= block_size) & (level > 0) & (level < max_levels)).nonzero()[0]
     if len(long) == 0:
         return _NONE
@@ -172,19 +179,23 @@ def _gist_groups(levels: I8, index: I64, block_size: int, max_levels: int) -> I6
     return first
 
 
-def _cool(found: Candidates, levels: I8, starts: I64, block_size: int, cooling: Cooling) -> None:
-    """Mark candidates that would flip a cooling node back."""
+def _cool(
+    candidates: Candidates, levels: I8, starts: I64, block_size: int, cooling: Cooldowns
+) -> None:
+    """Mark candidates that would change a node in cooldown back."""
     bits = block_size.bit_length() - 1
     begin = cooling.index << (bits * cooling.levels)
     at = starts.searchsorted(begin)
     at[at == len(starts)] = 0  # beyond the frontier: no start matches
-    # A collapsed node is there itself; an expanded one as children one level finer.
-    wanted = cooling.levels - (cooling.kinds == EXPAND)
-    there = (starts[at] == begin) & (levels[at] == wanted)
+    # A collapsed node is in the frontier itself, an expanded one as children one level finer.
+    present_level = cooling.levels - (cooling.kinds == EXPAND)
+    present = (starts[at] == begin) & (levels[at] == present_level)
+
+    # Neither may change back.
     expanded = cooling.kinds == EXPAND
     mask = np.zeros(len(levels), np.bool_)
-    mask[at[there & ~expanded]] = True
-    found.expand_reason[mask[found.expand_at]] = Reason.COOLDOWN
+    mask[at[present & ~expanded]] = True
+    candidates.expand_reason[mask[candidates.expand_at]] = Reason.COOLDOWN
     mask = np.zeros(len(levels), np.bool_)
-    mask[at[there & expanded]] = True
-    found.group_reason[mask[found.group_at]] = Reason.COOLDOWN
+    mask[at[present & expanded]] = True
+    candidates.group_reason[mask[candidates.group_at]] = Reason.COOLDOWN

@@ -13,12 +13,12 @@ from megacontext.core.focus.actions import ACTION_DTYPE, F16, F32, I8, I64, Acti
 from megacontext.core.focus.constraints import (
     TAKEN,
     Candidates,
-    Cooling,
+    Cooldowns,
     find_candidates,
     raw_since,
 )
 from megacontext.core.focus.forced import choose_forced, take
-from megacontext.core.focus.memory import Memory, flips_of
+from megacontext.core.focus.hysteresis import Memory, flips_of
 from megacontext.core.focus.plan import Frontier
 from megacontext.core.focus.view import Allocator, AllocatorView, Limits
 from megacontext.core.focus.working_context import WorkingContext
@@ -84,11 +84,11 @@ def clean_scores(scores: npt.ArrayLike | None, entries: int) -> tuple[F16, int]:
     A wrong length or type makes all of them unusable; NaN, infinite and beyond-float16 values
     are unusable one by one.
     """
-    given = np.asarray(scores)
-    if given.shape != (entries,) or given.dtype.kind not in "fiu":
+    values = np.asarray(scores)
+    if values.shape != (entries,) or values.dtype.kind not in "fiu":
         return np.zeros(entries, np.float16), entries
     with np.errstate(over="ignore"):
-        rounded = given.astype(np.float16)
+        rounded = values.astype(np.float16)
     usable = np.isfinite(rounded)
     if usable.all():
         return rounded, 0
@@ -177,9 +177,13 @@ class Focus:
         context, limits = self.working_context, self._round_limits
         used, bad = clean_scores(scores, len(context)) if scores is not None else (None, 0)
         before, at_round, trigger = context.levels, self._round, self._trigger
+
+        # Scores count as 0 where nothing was scored; they arm nodes again.
         values = (np.zeros(len(context), np.float16) if used is None else used).astype(np.float32)
         if used is not None:
             self._memory.rearm(values, limits.tau_expand)
+
+        # Forced collapses, then the allocator.
         forced, view = self._force(values)
         decision = self.allocator.propose(view)
         if len(decision.actions) > limits.n_diff:
@@ -189,6 +193,8 @@ class Focus:
             )
         actions = _joined(forced, decision.actions)
         self._apply(actions)
+
+        # The refocus ends when a round does nothing by choice.
         settled = len(decision.actions) == 0
         self._round += 1
         last = settled or self._round >= limits.rounds
@@ -304,20 +310,25 @@ class Focus:
         )
 
     def _force(self, scores: F32) -> tuple[list[Actions], AllocatorView]:
-        """Forced collapses (not yet applied) and what the allocator sees beside them."""
+        """Forced collapses (not yet applied) and the view of the allocator after them."""
         context, size = self.working_context, self.working_context.block_size
         frontier = context.frontier
         disarmed = None if self._round_limits.reopen else self._memory.armed_out()
+
         forced: list[Actions] = []
-        found = self._candidates(frontier, scores, disarmed, forced)
+        candidates = self._candidates(frontier, scores, disarmed, forced)
         free = context.free
         headroom = size + self._round_limits.headroom
-        kept = self._round_limits.keep_newest
-        near = context.n_tokens // size - kept  # number of the first block to keep
+        keep_newest = self._round_limits.keep_newest
+        near = context.n_tokens // size - keep_newest  # number of the first block to keep
+
+        # Collapse the lowest groups until the headroom is free.
         while free < headroom and self._round == 0:
             need = -((free - headroom) // (size - 1))
-            rows, override = choose_forced(found, need, raw_since(found, near) if kept else None)
-            if override or len(rows) == 0:  # only a block's room is worth a cooling group
+            rows, override = choose_forced(
+                candidates, need, raw_since(candidates, near) if keep_newest else None
+            )
+            if override or len(rows) == 0:  # a group in cooldown only for one free block
                 if free >= size:
                     break
                 rows = rows[: -((free - size) // (size - 1))]
@@ -325,31 +336,36 @@ class Focus:
                 raise BudgetError(
                     f"w_max: {context.w_max} cannot hold {context.n_tokens} tokens; raise it."
                 )
-            group_scores = found.group_score[rows]
-            actions = take(found, rows, override, size, -free)
+            group_scores = candidates.group_score[rows]
+            actions = take(candidates, rows, override, size, -free)
             forced.append(actions)
             free += len(rows) * (size - 1)
-            if len(rows) < need:  # groups above those just made must be found first
+
+            # Collapsed groups may complete a group of the next level.
+            if len(rows) < need:
                 frontier, splices = context.preview(frontier, actions)
-                order = np.argsort(found.group_at[rows])
+                order = np.argsort(candidates.group_at[rows])
                 new = [group_scores[at : at + 1] for at in order.tolist()]
                 scores = splices[0].replace(scores, new)  # type: ignore[arg-type, assignment]
                 if disarmed is not None:
                     disarmed = splices[0].carry(disarmed, False)  # type: ignore[assignment]
-                found = self._candidates(frontier, scores, disarmed, forced)
-        if kept:
-            found.group_reason[raw_since(found, near) & (found.group_reason != TAKEN)] = (
-                Reason.PROTECTED
-            )
-        room = max(0, (free - headroom) // (size - 1))
+                candidates = self._candidates(frontier, scores, disarmed, forced)
+
+        # What the allocator sees: newest blocks stay, if the limits say so.
+        if keep_newest:
+            candidates.group_reason[
+                raw_since(candidates, near) & (candidates.group_reason != TAKEN)
+            ] = Reason.PROTECTED
+
+        free_slots = max(0, (free - headroom) // (size - 1))
         return forced, AllocatorView(
             levels=frontier.levels,
             index=frontier.index,
             starts=frontier.starts,
             scores=scores,
-            candidates=found,
+            candidates=candidates,
             limits=self._round_limits,
-            room=room,
+            free_slots=free_slots,
             n_tokens=context.n_tokens,
             block_size=size,
             max_levels=context.max_levels,
@@ -359,8 +375,8 @@ class Focus:
         )
 
 
-def _join(one: Cooling, two: Cooling) -> Cooling:
-    return Cooling(
+def _join(one: Cooldowns, two: Cooldowns) -> Cooldowns:
+    return Cooldowns(
         np.concatenate([one.kinds, two.kinds]),
         np.concatenate([one.levels, two.levels]),
         np.concatenate([one.index, two.index]),

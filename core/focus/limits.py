@@ -30,9 +30,9 @@ def limits_for(focus: FocusConfig, trigger: Trigger, chunk: int = 0) -> Limits:
     if trigger == Trigger.BULK:
         plain = limits_for(focus, Trigger.BLOCK_CLOSED)
         return replace(plain, n_diff=0, rounds=1, headroom=chunk + focus.lag)
-    own_limits, echo = trigger in CLOSE_LOOKS, trigger == Trigger.ECHO
-    sizes = focus.question if own_limits or echo else focus
-    tau_expand = focus.question.tau_expand if own_limits else None
+    separate, echo = trigger in CLOSE_LOOKS, trigger == Trigger.ECHO
+    sizes = focus.question if separate or echo else focus
+    tau_expand = focus.question.tau_expand if separate else None
 
     return Limits(
         n_diff=sizes.n_diff,
@@ -41,6 +41,6 @@ def limits_for(focus: FocusConfig, trigger: Trigger, chunk: int = 0) -> Limits:
         cooldown_steps=focus.cooldown_steps,
         rounds=sizes.rounds,
         reopen=focus.question.reopen and (trigger in USER_TRIGGERS or echo),
-        keep_newest=0 if own_limits or echo else focus.keep_newest,
+        keep_newest=0 if separate or echo else focus.keep_newest,
         headroom=focus.lag,  # the window holds so many tokens beside what the edit removes
     )

@@ -74,17 +74,18 @@ def run_plan(frontier: Frontier, actions: Actions, rules: Rules) -> tuple[Fronti
     indices: list[int] = actions["index"].tolist()
     splices: list[Splice] = []
     total, done = frontier.cost + rules.tail_tokens, 0
+
     while done < len(kinds):
         batch = _Batch(frontier, rules)
-        places = batch.locate(levels[done:], indices[done:])
-        for place in places:
+        positions = batch.locate(levels[done:], indices[done:])
+        for position in positions:
             kind, level, index = kinds[done], levels[done], indices[done]
-            problem = batch.problem(kind, level, index, place)
+            problem = batch.problem(kind, level, index, position)
             if problem is not None:
                 if not batch.edits:
                     raise PlanError(problem)
                 break  # it may depend on edits of this batch: apply them, then look again
-            batch.add(kind, level, index, place)
+            batch.add(kind, level, index, position)
             before, total = total, total + batch.step(kind)
             if total > rules.w_max and total > before:
                 raise PlanError(
@@ -92,6 +93,7 @@ def run_plan(frontier: Frontier, actions: Actions, rules: Rules) -> tuple[Fronti
                     f"{rules.w_max}; collapse first or raise w_max."
                 )
             done += 1
+
         frontier, splice = batch.apply()
         splices.append(splice)
     return frontier, splices
@@ -113,10 +115,10 @@ class _Batch:
             index * width ** max(level, 1) for level, index in zip(levels, indices, strict=True)
         ]
         limit = 1 << 62
-        found: list[int] = self.old.starts.searchsorted(
+        positions: list[int] = self.old.starts.searchsorted(
             [min(start, limit) for start in starts]
         ).tolist()
-        return found
+        return positions
 
     def step(self, kind: int) -> int:
         return self.rules.block_size - 1 if kind == EXPAND else 1 - self.rules.block_size
@@ -156,6 +158,8 @@ class _Batch:
         new_index: list[I64] = []
         new_starts: list[I64] = []
         cost = self.old.cost
+
+        # The entries that each edit inserts, from left to right.
         self.edits.sort()
         for _, _, kind, level, index in self.edits:
             cost += self.step(kind)
@@ -166,6 +170,8 @@ class _Batch:
             new_levels.append(np.full(count, child, np.int8))
             new_index.append(fresh)
             new_starts.append(fresh * size ** max(child, 1))
+
+        # All edits are one splice of the three arrays.
         splice = Splice(
             tuple(edit[0] for edit in self.edits),
             tuple(edit[1] for edit in self.edits),

@@ -74,7 +74,7 @@ class AllocatorView:
     scores: F32
     candidates: Candidates
     limits: Limits
-    room: int  # expansions that fit and still leave the headroom
+    free_slots: int  # expansions that fit and still leave the headroom
     n_tokens: int
     block_size: int
     max_levels: int
@@ -98,7 +98,7 @@ class Allocator(Protocol):
     It may expand and collapse only candidates whose reason is ``OPEN``. With that, arbitrary
     fixed scores settle: an open expand scores above ``tau_expand`` and is armed, expanding
     disarms it, and a fixed score never arms it again while it stays known. See
-    :mod:`megacontext.core.focus.memory` for the bound, and for what ``limits.reopen`` adds to it.
+    :mod:`megacontext.core.focus.hysteresis` for the bound, and for what ``limits.reopen`` adds.
     """
 
     @property

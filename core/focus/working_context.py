@@ -162,10 +162,10 @@ class WorkingContext:
             )
         last = (self.n_tokens + n_tokens) // self.block_size
         tail = (self.n_tokens + n_tokens) % self.block_size
-        room = self._w_max - self._frontier.cost - tail
-        levels = fill_levels(self.closed_blocks, last, room, *self._packing())
+        free_slots = self._w_max - self._frontier.cost - tail
+        levels = fill_levels(self.closed_blocks, last, free_slots, *self._packing())
         if levels is None:  # max_append() and fill_levels() disagree: a bug, not a user's error
-            raise PlanError(f"budget: {n_tokens} tokens do not fit into {room} entries.")
+            raise PlanError(f"budget: {n_tokens} tokens do not fit into {free_slots} entries.")
         self._extend(levels, self.n_tokens + n_tokens)
         return levels
 
@@ -177,20 +177,20 @@ class WorkingContext:
         Raises:
             PlanError: the levels do not tile the new blocks, or exceed the budget.
         """
-        given = np.asarray(levels, np.int8)
+        recorded = np.asarray(levels, np.int8)
         blocks = n_tokens // self.block_size - self.closed_blocks
         if n_tokens < self.n_tokens or blocks < 0:
             raise PlanError(
                 f"tiling: history cannot shrink from {self.n_tokens} to {n_tokens} tokens."
             )
-        new = _frontier_of(given, self.block_size, self.max_levels, self.closed_blocks)
+        new = _frontier_of(recorded, self.block_size, self.max_levels, self.closed_blocks)
         end = n_tokens - n_tokens % self.block_size
         begin = self.closed_blocks * self.block_size
         self._check_tiling(new, begin, end, min(self.protected_blocks, blocks))
         cost = self._frontier.cost + new.cost + n_tokens % self.block_size
         if cost > self._w_max and cost > self.cost:
             raise PlanError(f"budget: the append costs {cost}, over w_max {self._w_max}.")
-        self._extend(given, n_tokens)
+        self._extend(recorded, n_tokens)
 
     def cold_start(self, n_tokens: int) -> I8:
         """Start over an existing tree: newest blocks raw, then LOD1, then the coarsest that fits.
@@ -201,8 +201,8 @@ class WorkingContext:
             BudgetError: the history is too long for this budget and number of levels.
         """
         size = self.block_size
-        room = self._w_max - size - n_tokens % size
-        levels = fill_levels(0, n_tokens // size, room, *self._packing())
+        free_slots = self._w_max - size - n_tokens % size
+        levels = fill_levels(0, n_tokens // size, free_slots, *self._packing())
         if levels is None or n_tokens > self._capacity:
             raise BudgetError(self._too_long(n_tokens, self._w_max))
         self.load(levels, n_tokens)
@@ -217,8 +217,8 @@ class WorkingContext:
         Raises:
             PlanError: the levels do not tile the closed blocks, or a protected block is no raw.
         """
-        given = np.array(levels, np.int8)
-        frontier = _frontier_of(given, self.block_size, self.max_levels)
+        recorded = np.array(levels, np.int8)
+        frontier = _frontier_of(recorded, self.block_size, self.max_levels)
         blocks = n_tokens // self.block_size
         raw = min(self.protected_blocks, blocks)
         self._check_tiling(frontier, 0, blocks * self.block_size, raw)

@@ -87,11 +87,14 @@ def load_folder(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tens
             f"{kind}.path '{folder}' holds no readable {kind} checkpoint ({error}); give a folder"
             f" written by `megacontext train {kind}`."
         ) from error
+
     if meta.get("kind") != kind or meta.get("format") != _FORMAT:
         raise ModelError(
             f"{kind}.path '{folder}' holds a {meta.get('kind')!r} checkpoint of format"
             f" {meta.get('format')!r}; give a {kind} checkpoint of format {_FORMAT}."
         )
+
+    # The id is a hash of the weights: a folder that was half copied is seen.
     state = {name: value.float() for name, value in weights.items()}
     if weights_id(kind, state, meta["config"]) != meta["checkpoint_id"]:
         raise ModelError(

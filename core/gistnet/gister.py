@@ -52,12 +52,15 @@ def load_gistnet(folder: Path, embedding: Tensor) -> tuple[GistNet, str]:
             f"gistnet.path '{folder}' makes gists of {fields['dim']} values but the base model's"
             f" embeddings have {embedding.shape[1]}; train a GistNet for this base model."
         )
+
+    # Gists live in the space of the embeddings that they were trained with.
     own = base_fingerprint(embedding)
     if meta["base"] != own:
         raise ModelError(
             f"gistnet.path '{folder}' was trained on base model {meta['base']} and this one is"
             f" {own}; train a GistNet for this base model."
         )
+
     net = GistNet(GistNetConfig(**{**fields, "keys": KeyConfig(**fields["keys"])}))
     try:
         net.load_state_dict(state)

@@ -141,6 +141,8 @@ class KeyTower(nn.Module):
     ) -> Tensor:
         x_NTD = rms_normalized(x_NTD)
         h_NTD = self.encoder(self.input(x_NTD) + self.mark[mark].to(x_NTD.dtype), own)
+
+        # Padding of a question takes no part in attention, weights and mean.
         share_NTM = attention(h_NTD).float()
         weight_NTM = functional.softplus(weigh(h_NTD) + self.rarity(x_NTD[:, -own:]))
         if real_NT is None:
@@ -150,10 +152,14 @@ class KeyTower(nn.Module):
             weight_NTM = weight_NTM * real_NT[..., None]
             count_N1 = real_NT.sum(dim=1, keepdim=True).clamp(min=1)
             mean_ND = (h_NTD * real_NT[..., None]).sum(dim=1) / count_N1
+
+        # The key's first part: what the block is about.
         share_NTM = share_NTM.softmax(dim=1).to(h_NTD.dtype)
         pooled_NMD = share_NTM.transpose(1, 2) @ h_NTD
         mean_NMD = mean_ND[:, None].to(h_NTD.dtype).expand_as(pooled_NMD)
         context_NMV = head(torch.cat((pooled_NMD, mean_NMD), dim=-1))
+
+        # Its second part: which rare tokens it has.
         lexical_NMV = weight_NTM.transpose(1, 2) @ self.lexical(x_NTD[:, -own:])
         balance = torch.sigmoid(self.balance)
         parts = (

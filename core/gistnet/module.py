@@ -136,6 +136,7 @@ class GistNet(nn.Module):
             for vector in (self.level_embedding, self.pad, self.rec):
                 vector.copy_(torch.randn(vector.shape, generator=source) * self.config.gist_rms)
             self.level_embedding.mul_(0.1)
+
             if self.config.pooling in ("query", "mean_query"):
                 self.pool.weight.copy_(torch.randn(self.pool.weight.shape, generator=source) * 0.02)
             if self.config.pooling == "cls":
@@ -145,6 +146,8 @@ class GistNet(nn.Module):
                 self.inner.weight.copy_(
                     torch.randn(self.inner.weight.shape, generator=source) * std
                 )
+
+            # A head of zeros changes nothing: the first gists are the plain start.
             self.head.weight.zero_()
             if self.config.start == "token":
                 self.pick.weight.copy_(

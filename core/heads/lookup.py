@@ -13,7 +13,7 @@ from megacontext.core.focus.actions import F32, Bools
 from megacontext.core.heads.encoder import HeadEncoder
 from megacontext.core.heads.history_keys import HistoryKeys
 from megacontext.core.heads.hops import Source, follow_blocks
-from megacontext.core.heads.search import block_attention
+from megacontext.core.heads.search import block_logits
 from megacontext.core.tree.spec import U32
 
 __all__ = ["Lookup", "Match", "Pair", "look_up"]
@@ -96,20 +96,21 @@ def look_up(
     start = max(0, n_tokens - asking - calibration.left)
     first = n_tokens - asking
     queries = encoder.queries(np.asarray(tokens(start, n_tokens)), first - start)
-    attention_hb, log_total_hq = block_attention(encoder, queries, pieces, block_size)
+    logits_hqb = block_logits(encoder, queries, pieces, block_size)
+    attention_hb, log_total_hq = logits_hqb.softmax(-1).mean(1), logits_hqb.logsumexp(-1)
     strength, selected = _select(attention_hb, calibration.margin, calibration.max_blocks)
     best = int(strength.argmax())
     if float(attention_hb[:, best].mean()) < calibration.min_mass:
         selected[:] = False
 
     # Matches of the question itself, by strength.
-    found = np.flatnonzero(selected)
-    found = found[np.argsort(-strength[found], kind="stable")]
+    ranked = np.flatnonzero(selected)
+    ranked = ranked[np.argsort(-strength[ranked], kind="stable")]
     mean = attention_hb.mean(0)
     even = torch.full((asking,), 1 / asking, device=queries.device)
     sources = [
         Source(int(b), float(strength[b]), float(mean[b]), queries, first, even, log_total_hq)
-        for b in found
+        for b in ranked
     ]
     matches = [_explain(encoder, source, pieces, block_size) for source in sources]
 
@@ -138,8 +139,8 @@ def _explain(encoder: HeadEncoder, source: Source, pieces: list[Tensor], block_s
     weights_hqk = source.pairs(encoder, pieces, block_size)
     top = weights_hqk.flatten().topk(min(_PAIRS, weights_hqk.numel()))
     pairs = []
-    for weight, place in zip(top.values.tolist(), top.indices.tolist(), strict=True):
-        head, query, token = np.unravel_index(place, tuple(weights_hqk.shape))
+    for weight, position in zip(top.values.tolist(), top.indices.tolist(), strict=True):
+        head, query, token = np.unravel_index(position, tuple(weights_hqk.shape))
         layer, number = encoder.calibration.heads[head]
         at = source.block * block_size + token
         pairs.append(Pair(int(source.first + query), int(at), layer, number, weight))

@@ -78,6 +78,7 @@ def bench_lens(
     config = GistNetConfig(dim, block_size, layers=1, heads=heads, kv_heads=heads, ffn=dim)
     gistnet = GistNet(config)
     gistnet.init_weights(0)
+
     target = torch.device(device)
     dtype = torch.bfloat16 if target.type == "cuda" else torch.float32
     embedding = torch.randn((1024, dim), generator=torch.Generator().manual_seed(0)) * 0.02
@@ -85,10 +86,13 @@ def bench_lens(
     lensnet = LensNet(LensNetConfig(dim, config.keys.key_dim, block_size))
     lensnet.init_weights(0)
     lens = NetLens(lensnet, gister)
+
     tree = _RandomTree(entries, block_size, dim, config.keys.key_dim)
     index = np.arange(entries, dtype=np.int64)
     whole = []
     hidden = torch.zeros((4, dim), device=target, dtype=dtype)
+
+    # Ten rounds of warm-up, then the measured ones.
     for turn in range(repeats + 10):
         question = generator(turn, "bench-question").integers(0, 1024, 32).astype(np.uint32)
         frontier = _Frontier(

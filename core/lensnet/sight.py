@@ -190,12 +190,15 @@ def _tail(config: LensNetConfig, stored: Stored, state: State, queries_RMV: Tens
     kind, device = state.question.dtype, state.question.device
     newest = torch.arange(-config.near_gists, 0, device=device) + state.n_blocks[:, None]
     near = _rows(stored.gists[0], newest.clamp(min=0))
+
+    # The gist of level 2 that covers the newest complete group, if there is one.
     last = state.n_groups[:, None] - 1
     has_cover = last >= 0
     if len(stored.gists) > 1 and stored.gists[1].shape[1]:
         cover = _rows(stored.gists[1], last.clamp(min=0))
     else:
         cover, has_cover = near[:, :1], torch.zeros_like(has_cover)
+
     age = torch.arange(state.hidden.shape[1], 0, -1, device=device)
     every = torch.ones(queries_RMV.shape[:2], dtype=torch.bool, device=device)
     return TailQueries(

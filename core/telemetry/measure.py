@@ -40,11 +40,14 @@ def refocus_metrics(refocus: Refocus, rows: Sequence[TraceRow]) -> dict[str, flo
         "kv_rows": float(sum(row.kv_rows for row in rows)),
         "scores_dropped": float(last.scores_dropped),
     }
+
+    # Sampled: most rows have none.
     for row in rows:
         if row.kv_drift is not None:
             metrics["kv_drift"] = float(row.kv_drift)
         if row.delta_nll is not None:
             metrics["delta_nll"] = float(row.delta_nll)
+
     for stage in _STAGES:
         metrics[stage] = float(sum(getattr(row, stage) for row in rows))
     return {name: value for name, value in metrics.items() if math.isfinite(value)}

@@ -70,6 +70,7 @@ class SessionWatch:
             },
             port=settings.prometheus_port,
         )
+
         sinks = make_sinks(settings.sinks, telemetry_folder(config, trace), about)
         return TelemetryStream(
             sinks, flush_s=settings.flush_ms / 1e3, limit=settings.queue_refocuses

@@ -51,6 +51,8 @@ class OverviewPane(TimePane):
         lines = heat_lines(height) * (1 if self.texture else 2)
         _, inner = time_axis(width)
         run = frame.run
+
+        # Summarise again only when rows were added or the size changed.
         if run.num_rows and inner >= 8:
             rows = tuple(n - n % max(n // FINE, 1) for n in self.known(frame))
             # Summarised once for this size and this many rows.
@@ -144,10 +146,10 @@ class TwoRunsPane(OverviewPane):
         other = self.other.run if self.other is not None else Run()
         if not other.num_rows:
             return super().curves(frame, height)
-        place = np.searchsorted(other.history, frame.run.history, "right") - 1
+        rows = np.searchsorted(other.history, frame.run.history, "right") - 1
         curves = []
         for lane in lanes_at(height)[: max(len(lanes_at(height)) // 2, 1)]:
-            other_values = np.where(place >= 0, other.lane(lane.id)[np.maximum(place, 0)], np.nan)
+            other_values = np.where(rows >= 0, other.lane(lane.id)[np.maximum(rows, 0)], np.nan)
             for letter, values in zip(
                 self.letters, (frame.run.lane(lane.id), other_values), strict=True
             ):

@@ -165,11 +165,14 @@ def _roughened(lexicon: Lexicon, rng: Rng, template: str, chance: float) -> str:
     """
     if lexicon.split != "train" or rng.random() >= chance:
         return template
+
+    # One to three times: insert words, remove some, or replace some.
     for _ in range(int(rng.integers(1, 4))):
         words = template.split(" ")
         fields = [i for i, word in enumerate(words) if "{" in word]
         value = [i for i in fields if "{v}" in words[i]]
         glue = [i for i in range(len(words)) if i not in fields]
+
         form = rng.random()
         if form < 0.4 or not glue:
             places = [i for i in range(len(words) + 1) if i not in value and i - 1 not in value]

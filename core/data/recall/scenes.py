@@ -82,6 +82,8 @@ def _relation(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
         questions, attribute = list(asked), ""
         key_kind = choose(rng, keys_of.split("|"))
         value_kind = choose(rng, values_of.split("|"))
+
+    # Facts of one wording; only key and value tell them apart.
     keys = distinct(rng, lambda r: lexicon.key(r, key_kind), count)
     values = [lexicon.value(rng, value_kind) for _ in keys]
     lead = draw_lead(lexicon, rng) if rng.random() < 0.35 else ""
@@ -94,6 +96,8 @@ def _relation(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
         if value not in text:  # a casing changed the value: the answer would be ambiguous
             text = cap_around(fill(statement, key, value, attribute), value)
         texts.append(text + ("." if rng.random() < 0.85 or value[-1:].isalnum() else ""))
+
+    # A question for each fact; a few are statements to be completed.
     core = draw_question(lexicon, rng, questions)
     asks = []
     for i, (key, value) in enumerate(zip(keys, values, strict=True)):
@@ -152,6 +156,8 @@ def _code(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     statements = tuple(
         fill(template, key, value) + comment for key, value in zip(keys, values, strict=True)
     )
+
+    # Asked for in prose, or by code that needs the value.
     code_asks = wording.CODE_ASKS
     if lexicon.split == "train":
         code_asks += training_code.CODE_ASKS
@@ -205,6 +211,8 @@ def _values(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     value_kind = choose(rng, ["digits", "word", "made_up", "person", "place", "code5"])
     key, *others = distinct(rng, lambda r: lexicon.key(r, key_kind), 1 + count // 3)
     amount = int(rng.integers(2, 5))
+
+    # The first key has several values, the others one, or in training several.
     held = {key: distinct(rng, lambda r: lexicon.value(r, value_kind), amount)}
     held |= {other: [lexicon.value(rng, value_kind)] for other in others}
     asked = [key]
@@ -214,6 +222,8 @@ def _values(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
             more = int(rng.integers(0, 4))
             found = distinct(rng, lambda r: lexicon.value(r, value_kind), more)
             held[other] += [value for value in found if value not in held[other]]
+
+    # Statements in any order; the answer lists the values in the order of the text.
     pairs = [(owner, value) for owner, values in held.items() for value in values]
     pairs = [pairs[int(i)] for i in rng.permutation(len(pairs))]
     texts = tuple(cap_around(fill(statement, *pair, attribute), pair[1]) + "." for pair in pairs)
@@ -275,12 +285,15 @@ def _random(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     first, middle, last = (" ".join(x) for x in (shared[:cut], shared[cut:end], shared[end:]))
     keys = distinct(rng, lambda r: lexicon.key(r, key_kind), count)
     values = [lexicon.value(rng, value_kind) for _ in keys]
+
     value_first = rng.random() < 0.3
     texts = []
     for key, value in zip(keys, values, strict=True):
         a, b = (value, key) if value_first else (key, value)
         joined = " ".join(x for x in (first, a, middle, b, last) if x)
         texts.append(cap_around(joined, value) + ".")
+
+    # The question has some of the statement's words, around the key.
     kept = [w for w in shared if rng.random() < 0.7]
     if rng.random() < 0.5:
         rng.shuffle(kept)

@@ -266,6 +266,8 @@ class RecallWriter:
         boundaries = np.flatnonzero(self._boundary[body]) + 1
         if len(boundaries) < 4:
             boundaries = np.arange(8, max(9, len(body)), 16)
+
+        # Pieces go to the next boundary of the text, in the order of their places.
         parts: list[np.ndarray] = []
         facts = [(-1, -1)] * plan.facts
         asked: list[AskedSpan] = []
@@ -285,6 +287,7 @@ class RecallWriter:
             position += len(piece.ids)
         parts.append(body[cursor:])
         position += len(body) - cursor
+
         for piece in plan.final:
             parts.append(np.array(piece.ids, self._dtype))
             asked.append(_span(piece, position))
@@ -299,6 +302,8 @@ class RecallWriter:
         final = sum(len(p.ids) for p in plan.final)
         most = min(len(filler), length * int(rng.integers(2, options.stretch_max + 1)))
         tokens, facts, asked = self._lay_out(rng, plan, filler[:most])
+
+        # The newest text stays whole; of the rest, the asked blocks and distractors.
         recent = int(rng.integers(1, max(2, int(length * options.recent) // block))) * block
         tail_start = (len(tokens) - final - recent) // block * block
         blocks = tail_start // block
@@ -308,6 +313,8 @@ class RecallWriter:
         golden = {b for g in asked_for for b in range(*spread[g]) if b < blocks}
         most_open = (room - (blocks if options.coarse else 0)) // block
         golden |= distractor_blocks(rng, spread, golden, blocks, most_open)
+
+        # What stays of the older blocks: coarse entries in their place, or gaps.
         entries = None
         if options.coarse:
             window = coarse_window(rng, tokens, blocks * block, golden, length, block, filler)
@@ -319,6 +326,8 @@ class RecallWriter:
             mask[: blocks * block] = np.repeat(kept, block)
             index = _filled(mask, length)
             older, silent = tokens[:0], np.zeros(len(index), bool)
+
+        # Positions in the window of what was planted; a fact may be cut off.
         moved = np.full(len(tokens) + 1, -1, np.int64)
         moved[index] = np.arange(len(index)) + len(older)
         answerable = []

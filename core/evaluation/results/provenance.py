@@ -125,9 +125,9 @@ def _commit() -> str:
     Where there is none, what the environment says in ``MEGACONTEXT_COMMIT``: a machine may be
     given the files alone.
     """
-    given = os.environ.get("MEGACONTEXT_COMMIT", "")
+    named = os.environ.get("MEGACONTEXT_COMMIT", "")
     folder = str(Path(__file__).resolve().parent)
-    found = []
+    outputs = []
     for arguments in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "-uno"]):
         try:
             done = subprocess.run(
@@ -138,8 +138,8 @@ def _commit() -> str:
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired):
-            return given
+            return named
         if done.returncode:
-            return given
-        found.append(done.stdout.strip())
-    return found[0] + ("+" if found[1] else "")
+            return named
+        outputs.append(done.stdout.strip())
+    return outputs[0] + ("+" if outputs[1] else "")

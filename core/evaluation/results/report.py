@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from megacontext.core.evaluation.contenders.registry import CONTENDERS
-from megacontext.core.evaluation.results.metrics import Row
+from megacontext.core.evaluation.results.metrics import Metric
 from megacontext.core.evaluation.results.provenance import About
-from megacontext.core.evaluation.results.tables import Rows, markdown
+from megacontext.core.evaluation.results.tables import Table, markdown
 from megacontext.core.evaluation.results.trace_questions import AskedInRun, questions_of
 from megacontext.traces.errors import SourceError
 from megacontext.traces.reader import TraceReader
@@ -21,36 +21,35 @@ __all__ = ["page", "questions_table", "read_rows", "section", "tables_of", "targ
 _INTRO = """# Results
 
 Written by `megacontext eval report`; every table comes from the command above it. Values in
-brackets are 95 % intervals: Wilson for shares, bootstrap over documents for means. All contenders
-have the same budget W_max; `full` has none and takes part only where the whole history fits the
-trained window.
+brackets are 95 % intervals: Wilson for fractions, bootstrap over documents for means. All
+contenders have the same budget W_max. Only `full` has none: it takes part where the whole history
+fits the trained window.
 
 """
 _CONTENDERS = "\n".join(f"* `{name}`: {contender.what}" for name, contender in CONTENDERS.items())
 _HOW = """
 How it is measured:
 
-* Recall: keys, values and wording are of a split that no training text uses; several facts in the
-  same wording stand in each history; the newest 1.25 W_max tokens hold none. The answer is decoded
-  greedily up to the line end and must start with the expected one (case and quotes aside); of
-  several values under one key the order does not matter. The tree is built without the model
-  reading the history, the focus starts cold before the question (newest blocks raw, the rest
-  coarse), and gold counts as expanded when every token of it is raw as the answer begins.
-* ΔNLL@64: mean NLL of the next 64 tokens minus that of `full`, four times in a row at the end of
-  windows of the trained length (once with --quick, or before 2026-11-23); 8 blocks before them are
-  read with refocuses. n counts the stretches, intervals go by documents. "NLL above ours" is the
-  mean difference over the same documents. Recovered gain is the share of what `delete` costs that
-  a contender wins back; it has no value where the interval of that cost reaches 0, as on text that
-  needs no far history.
-* Recall text: the same on the tokens of answers, after questions about facts that are older than
-  the largest budget.
-* One block: the newest block that is not protected gives way to its gist, its mean or nothing; all
+* **Recall.** Keys, values and wording are of a split that no training text uses. Several facts in
+  the same wording stand in each history; the newest 1.25 W_max tokens hold none. The answer is
+  decoded greedily up to the line end and must start with the expected one. Case and quotes do not
+  matter, nor the order of several values. The tree is built without the model reading the history,
+  and the focus starts cold before the question: newest blocks raw, the rest coarse. Gold counts as
+  expanded when every token of it is raw as the answer begins.
+* **ΔNLL@64.** Mean NLL of the next 64 tokens minus that of `full`, at the end of windows of the
+  trained length: four times in a row, or once with `--quick`. The 8 blocks before them are read
+  with refocuses. n counts the stretches; intervals are over documents. "NLL above ours" is the mean
+  difference over the same documents. Recovered gain is the fraction of the cost of `delete` that a
+  contender recovers. It has no value where the interval of that cost reaches 0.
+* **Recall text.** The same on the tokens of answers, after questions about facts that are older
+  than the largest budget.
+* **One block.** The newest unprotected block is replaced by its gist, its mean or nothing. All
   others stay raw.
-* Refocus overhead: time of decoding with refocuses (gists, lens, allocator, window) over the time
-  without, in the same session. The focus costs the same beside a large model, whose tokens cost
-  far more: [performance](performance.md) has the figures of a 3B shape, and cost by length.
-* Ablations: the window follows every refocus by the session's own edits, over `lead` blocks before
-  the scored tokens. "NLL above the first row" is the mean difference from it over the same windows.
+* **Refocus overhead.** Time of decoding with refocuses over the time without, in the same session.
+  A refocus costs the same beside a large model, whose tokens cost far more:
+  [performance](performance.md).
+* **Ablations.** The window follows every refocus by the session's own edits, over `lead` blocks
+  before the scored tokens. "NLL above the first row" is the mean difference over the same windows.
 """
 
 
@@ -77,7 +76,7 @@ _FORMATS: dict[str, Format] = {
 }
 
 
-def _cell(row: Row) -> str:
+def _cell(row: Metric) -> str:
     if row.value is None:
         return "–"
     form = _FORMATS.get(row.measure, _nats)
@@ -85,7 +84,7 @@ def _cell(row: Row) -> str:
     return form(row.value) + spread
 
 
-def targets_table(rows: Sequence[Row]) -> Rows:
+def targets_table(rows: Sequence[Metric]) -> Table:
     """What has a target: ours beside it."""
     return [
         {
@@ -101,7 +100,7 @@ def targets_table(rows: Sequence[Row]) -> Rows:
     ]
 
 
-def tables_of(rows: Sequence[Row]) -> list[tuple[str, Rows]]:
+def tables_of(rows: Sequence[Metric]) -> list[tuple[str, Table]]:
     """(title, table) for every measure and group, in order of appearance."""
     keys = dict.fromkeys((row.measure, row.group) for row in rows)
     return [
@@ -120,7 +119,7 @@ def _title(measure: str, group: str) -> str:
     }.get(group, f"{measure}: {group}")
 
 
-def _pivot(rows: Sequence[Row]) -> Rows:
+def _pivot(rows: Sequence[Metric]) -> Table:
     """Contenders down, columns across; the count is in a column's head where it is one."""
     heads: dict[str, str] = {}
     for column in dict.fromkeys(row.column for row in rows):
@@ -133,26 +132,26 @@ def _pivot(rows: Sequence[Row]) -> Rows:
     ]
 
 
-def _ablation_tables(rows: Sequence[Row]) -> list[tuple[str, Rows]]:
+def _ablation_tables(rows: Sequence[Metric]) -> list[tuple[str, Table]]:
     """One table a group: variants down, measures across."""
-    found = []
+    tables = []
     for group in dict.fromkeys(row.group for row in rows):
-        own = [row for row in rows if row.group == group]
-        columns = dict.fromkeys((row.measure, row.column, row.count) for row in own)
-        cells = {(row.contender, row.measure, row.column): _cell(row) for row in own}
+        of_group = [row for row in rows if row.group == group]
+        columns = dict.fromkeys((row.measure, row.column, row.count) for row in of_group)
+        cells = {(row.contender, row.measure, row.column): _cell(row) for row in of_group}
         table = [
             {"": name}
             | {
                 f"{measure}, {column} (n = {count})": cells.get((name, measure, column), "–")
                 for measure, column, count in columns
             }
-            for name in dict.fromkeys(row.contender for row in own)
+            for name in dict.fromkeys(row.contender for row in of_group)
         ]
-        found.append((group, table))
-    return found
+        tables.append((group, table))
+    return tables
 
 
-def read_rows(folder: Path, kind: str) -> list[Row]:
+def read_rows(folder: Path, kind: str) -> list[Metric]:
     """The rows that an evaluation left in ``folder``.
 
     Raises:
@@ -160,12 +159,12 @@ def read_rows(folder: Path, kind: str) -> list[Row]:
     """
     path = folder / f"{kind}.parquet"
     try:
-        return [Row(**record) for record in pq.read_table(path).to_pylist()]
+        return [Metric(**record) for record in pq.read_table(path).to_pylist()]
     except (OSError, TypeError, pa.ArrowException) as error:
         raise SourceError(f"{path} is no table of figures; run eval {kind} again.") from error
 
 
-def section(about: About, rows: Sequence[Row], level: str = "##") -> str:
+def section(about: About, rows: Sequence[Metric], level: str = "##") -> str:
     """One evaluation: what it was made with, targets, tables."""
     what = "Ablations" if about.kind == "ablations" else "Suite"
     lines = [
@@ -180,6 +179,8 @@ def section(about: About, rows: Sequence[Row], level: str = "##") -> str:
         )
         + "".join(f" Note: {note}." for note in about.notes),
     ]
+
+    # What has a target first, then every table.
     tables = _ablation_tables(rows) if about.kind == "ablations" else tables_of(rows)
     targets = targets_table(rows)
     if targets:
@@ -197,11 +198,11 @@ def trace_section(trace: Path) -> str:
         TraceError: no trace of a scripted run with questions.
     """
     with TraceReader.open(trace) as reader:
-        made, commit = reader.meta.created, reader.meta.git[:7]
+        created, commit = reader.meta.created, reader.meta.git[:7]
     asked = questions_of(trace)
     good = sum(q.refocuses is not None and q.refocuses <= 2 and q.right for q in asked)
     lines = [
-        f"## Questions of a recorded run, {made}",
+        f"## Questions of a recorded run, {created}",
         f"```\nmegacontext eval questions {trace} --need 9\n```",
         f"Recorded at commit {commit or '?'}; expanded within 2 refocuses and answered right: "
         f"{good} of {len(asked)}.",
@@ -210,7 +211,7 @@ def trace_section(trace: Path) -> str:
     return "\n\n".join(lines) + "\n"
 
 
-def questions_table(asked: Sequence[AskedInRun]) -> Rows:
+def questions_table(asked: Sequence[AskedInRun]) -> Table:
     """One row a question."""
     return [
         {

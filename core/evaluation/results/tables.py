@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,13 +15,18 @@ import pyarrow.parquet as pq
 from megacontext.core.telemetry.html_report import write_table
 from megacontext.traces.errors import StorageError
 
+if TYPE_CHECKING:  # tables need no model
+    from megacontext.core.evaluation.tasks.nll_metrics import NLLSummary
+    from megacontext.core.evaluation.tasks.recall import RecallSummary
+
 __all__ = ["markdown", "nll_table", "recall_table", "share", "write_parquet", "write_results"]
 
-Rows = list[dict[str, str]]
+Table = list[dict[str, str]]
+"""Rows of a table by column."""
 
 
 def share(value: float | None, interval: Sequence[float] | None = None) -> str:
-    """A share in percent with its interval."""
+    """A fraction in percent with its interval."""
     if value is None:
         return "–"
     spread = "" if interval is None else f" [{interval[0]:.0%}, {interval[1]:.0%}]"
@@ -35,42 +40,46 @@ def _nats(value: float | None, interval: Sequence[float] | None = None) -> str:
     return f"{value:.3f}{spread}"
 
 
-def recall_table(figures: Mapping[str, Mapping[str, Any]]) -> Rows:
+def recall_table(summaries: Mapping[str, RecallSummary]) -> Table:
     """One row per contender, one column per length of history where lengths are known."""
-    rows: Rows = []
-    for name, own in figures.items():
-        row = {"contender": name, "accuracy": share(own["accuracy"], own["interval"])}
-        by_times = own.get("by_times", {})
-        if len(by_times) > 1:
-            for times, cell in by_times.items():
-                row[f"{times}×"] = share(cell["accuracy"], cell["interval"])
-        row["gold expanded"] = share(own["gold_expanded"], own["gold_interval"])
-        row["refocuses"] = "–" if own["refocuses"] is None else f"{own['refocuses']:.2f}"
-        row["tasks"] = str(own["count"])
+    rows: Table = []
+    for name, summary in summaries.items():
+        overall = summary.overall
+        row = {"contender": name, "accuracy": share(overall.accuracy, overall.interval)}
+        if len(summary.by_times) > 1:
+            for times, metrics in summary.by_times.items():
+                row[f"{times}×"] = share(metrics.accuracy, metrics.interval)
+        row["gold expanded"] = share(overall.gold_expanded, overall.gold_interval)
+        row["refocuses"] = "–" if overall.refocuses is None else f"{overall.refocuses:.2f}"
+        row["tasks"] = str(overall.count)
         rows.append(row)
+
     columns = dict.fromkeys(column for row in rows for column in row)
     return [{column: row.get(column, "–") for column in columns} for row in rows]
 
 
-def nll_table(figures: Mapping[str, Mapping[str, Any]]) -> Rows:
+def nll_table(summaries: Mapping[str, NLLSummary]) -> Table:
     """One row per budget and contender."""
-    return [
-        {
-            "W_max": w_max,
-            "contender": name,
-            "ΔNLL": _nats(cell["delta_nll"], cell["interval"]),
-            "p95": _nats(cell["delta_nll_p95"]),
-            "recovered gain": _nats(cell["recovered_gain"], cell["recovered_gain_interval"]),
-            "windows": str(cell["count"]),
-            "texts": str(cell["documents"]),
-        }
-        for w_max in next(iter(figures.values()))["by_w_max"]
-        for name, own in figures.items()
-        for cell in (own["by_w_max"][w_max],)
-    ]
+    rows: Table = []
+    for w_max in next(iter(summaries.values())).by_w_max:
+        for name, summary in summaries.items():
+            metrics = summary.by_w_max[w_max].overall
+            gain, gain_interval = metrics.recovered_gain, metrics.recovered_gain_interval
+            rows.append(
+                {
+                    "W_max": str(w_max),
+                    "contender": name,
+                    "ΔNLL": _nats(metrics.delta_nll, metrics.interval),
+                    "p95": _nats(metrics.delta_nll_p95),
+                    "recovered gain": _nats(gain, gain_interval),
+                    "windows": str(metrics.count),
+                    "texts": str(metrics.documents),
+                }
+            )
+    return rows
 
 
-def markdown(rows: Rows) -> str:
+def markdown(rows: Table) -> str:
     """A Markdown table."""
     lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
     lines += ["| " + " | ".join(c.replace("|", "\\|") for c in r.values()) + " |" for r in rows]
@@ -106,7 +115,7 @@ def _plain(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, (dict, list, tuple)) else value
 
 
-def write_results(folder: Path, name: str, results: Iterable[Any], table: Rows) -> None:
+def write_results(folder: Path, name: str, results: Iterable[Any], table: Table) -> None:
     """Every single result (dataclasses) and the table, in ``folder``.
 
     Raises:

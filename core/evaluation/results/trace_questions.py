@@ -56,20 +56,22 @@ def questions_of(path: Path) -> list[AskedInRun]:
                 f"{path} holds {len(focus)} questions about planted facts but its script asks "
                 f"{len(asked)}; name the finished trace of a scripted run."
             )
-        rows = [found["row"] for found in focus] + [reader.num_rows]
-        found = []
+
+        # Each question's answer runs up to the next question.
+        rows = [outcomes["row"] for outcomes in focus] + [reader.num_rows]
+        outcomes = []
         for segment, took, row, stop in zip(asked, focus, rows[:-1], rows[1:], strict=True):
             answer = _decoded(reader, row, stop, segment.tokens)
             answer = answer.partition(segment.stop)[0] if segment.stop else answer
             later = took["refocuses"]
             reached = 0 if took["already"] else None if later is None else later + 1
             right = is_right(answer, segment.answer)
-            found.append(
+            outcomes.append(
                 AskedInRun(
                     took["step"], segment.about, reached, segment.answer, answer.strip(), right
                 )
             )
-    return found
+    return outcomes
 
 
 def _script(config: str) -> Sequence[Any]:

@@ -17,7 +17,7 @@ import yaml
 
 from megacontext.core.config import Config, build, dump_config, parse_config
 from megacontext.core.config.yamls import parse_mapping
-from megacontext.core.evaluation.results.metrics import Row
+from megacontext.core.evaluation.results.metrics import Metric, metric
 from megacontext.core.evaluation.runner.job_pool import (
     Job,
     JobProgress,
@@ -29,10 +29,11 @@ from megacontext.core.evaluation.runner.job_pool import (
 )
 from megacontext.core.evaluation.runner.job_specs import RESULTS, NLLJob, RecallJob, Sources
 from megacontext.core.evaluation.runner.suite import Suite
-from megacontext.core.evaluation.tasks.nll import NLLOptions, Piece, summarize_nll
+from megacontext.core.evaluation.tasks.nll import NLLOptions, Piece
+from megacontext.core.evaluation.tasks.nll_metrics import paired_difference, summarize_nll
 from megacontext.core.evaluation.tasks.recall import Result, summarize_recall
 from megacontext.core.evaluation.tasks.recall_tasks import Text
-from megacontext.core.evaluation.tasks.synthesize import MakeOptions
+from megacontext.core.evaluation.tasks.synthesize import TaskGenConfig
 from megacontext.traces.errors import ConfigError
 from megacontext.traces.packaged import find_config
 
@@ -96,6 +97,7 @@ def load_plan(path: Path) -> Plan:
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "not UTF-8 text"
         raise ConfigError(f"--plan {path} cannot be read ({why}); name a YAML file.") from error
+
     raw = parse_mapping(text, f"--plan {path}")
     if not isinstance(raw.get("tables"), Mapping):
         raise ConfigError(f"--plan {path} has no 'tables'; see configs/eval/ablations.yaml.")
@@ -104,6 +106,8 @@ def load_plan(path: Path) -> Plan:
         raise ConfigError(
             f"--plan {path}: unknown key {unknown[0]!r}; use run, tables, full, quick."
         )
+
+    # Every variant is checked before anything runs.
     plan = Plan(
         dict(raw.get("run") or {}),
         {str(name): _variants(str(name), table) for name, table in raw["tables"].items()},
@@ -119,15 +123,15 @@ def load_plan(path: Path) -> Plan:
 def _variants(name: str, table: object) -> dict[str, tuple[str, ...]]:
     if not isinstance(table, Mapping) or not table:
         raise ConfigError(f"tables.{name} is {table!r:.40}; map names of variants to settings.")
-    found: dict[str, tuple[str, ...]] = {}
+    variants: dict[str, tuple[str, ...]] = {}
     for variant, settings in table.items():
         listed = settings or []
         if not isinstance(listed, list) or not all(isinstance(s, str) for s in listed):
             raise ConfigError(
                 f"tables.{name}.{variant} is {settings!r:.40}; give a list of key.path=value."
             )
-        found[str(variant)] = tuple(listed)
-    return found
+        variants[str(variant)] = tuple(listed)
+    return variants
 
 
 def run_ablations(
@@ -145,32 +149,40 @@ def run_ablations(
     Variants with the same config, as the reference in several tables, are measured once.
     """
     sources = replace(sources, parts=sizes.documents)
+
+    # One set of jobs for each different config.
     jobs: dict[str, list[Job]] = {}
     for variants in plan.tables.values():
         for settings in variants.values():
             config = plan.config(settings)
             jobs.setdefault(dump_config(config), _jobs(config, sizes, sources))
     store = Store(store_path, resume, fingerprint(plan.config()), RESULTS)
-    results = iter(run_jobs([j for own in jobs.values() for j in own], workers, store, progress))
-    found = {key: [r for _ in own for r in next(results)] for key, own in jobs.items()}
-    rows: list[Row] = []
+    every = [job for of_config in jobs.values() for job in of_config]
+    results = iter(run_jobs(every, workers, store, progress))
+    by_config = {
+        key: [result for _ in of_config for result in next(results)]
+        for key, of_config in jobs.items()
+    }
+
+    # The rows of each table; its first variant is the reference.
+    rows: list[Metric] = []
     notes: dict[str, None] = {}
     singles: dict[str, list[Any]] = {}
     for table, variants in plan.tables.items():
-        reference = found[dump_config(plan.config(next(iter(variants.values()))))]
+        reference = by_config[dump_config(plan.config(next(iter(variants.values()))))]
         for variant, settings in variants.items():
             config = plan.config(settings)
-            own = found[dump_config(config)]
-            for refused in (r for r in own if isinstance(r, Refused)):
+            of_variant = by_config[dump_config(config)]
+            for refused in (r for r in of_variant if isinstance(r, Refused)):
                 notes[f"{table}, {variant} was left out: {refused.why.rstrip('.')}"] = None
-            rows += _rows(table, variant, own, reference, sizes, config)
-            singles[f"{table}, {variant}"] = own
+            rows += _metrics(table, variant, of_variant, reference, sizes, config)
+            singles[f"{table}, {variant}"] = of_variant
     return Suite(rows, singles), list(notes)
 
 
 def _jobs(config: Config, sizes: AblationSizes, sources: Sources) -> list[Job]:
     plain = plain_config(config)
-    made = MakeOptions(
+    tasks = TaskGenConfig(
         config.w_max,
         (sizes.times,),
         sizes.samples,
@@ -180,9 +192,10 @@ def _jobs(config: Config, sizes: AblationSizes, sources: Sources) -> list[Job]:
     cut = NLLOptions(
         (config.w_max,), pieces=sizes.pieces, lead=sizes.lead, stretches=sizes.stretches
     )
+
     recall = [
-        RecallJob(plain, sources, made, times, first, first, _RECALL, True, True)
-        for times, first in made.histories()
+        RecallJob(plain, sources, tasks, times, first, first, _RECALL, True, True)
+        for times, first in tasks.histories()
     ]
     documents = _first_of_each_domain(sources.documents(), sizes.documents)
     return [
@@ -206,61 +219,55 @@ def _first_of_each_domain(texts: Sequence[Text], count: int) -> list[int]:
     return numbers
 
 
-def _rows(
+def _metrics(
     table: str,
     variant: str,
-    own: Sequence[Any],
+    results: Sequence[Any],
     reference: Sequence[Any],
     sizes: AblationSizes,
     config: Config,
-) -> list[Row]:
-    rows: list[Row] = []
-    where = f"{sizes.times}×"
-    recall = summarize_recall([r for r in own if isinstance(r, Result)])
+) -> list[Metric]:
+    """The rows of one variant; ``reference`` are the results of the table's first one."""
+    rows: list[Metric] = []
+    pieces = [result for result in results if isinstance(result, Piece)]
+
+    # Recall of ours, and of the oracle as the ceiling of the variant's window.
+    length = f"{sizes.times}×"
+    recall = summarize_recall([result for result in results if isinstance(result, Result)])
     for name in (n for n in _RECALL if n in recall):
-        cell = recall[name]
-        low, high = cell["interval"]
-        column = where if name == "ours" else f"{name}, {where}"
+        column = length if name == "ours" else f"{name}, {length}"
+        m = recall[name].overall
+        rows.append(metric("recall", table, column, variant, m.accuracy, m.interval, m.count))
+    if "ours" in recall and (fraction := recall["ours"].overall.gold_expanded) is not None:
+        m = recall["ours"].overall
         rows.append(
-            Row("recall", table, column, variant, cell["accuracy"], low, high, cell["count"])
+            metric("gold expanded", table, length, variant, fraction, m.gold_interval, m.count)
         )
-    if "ours" in recall and recall["ours"]["gold_expanded"] is not None:
-        cell = recall["ours"]
-        low, high = cell["gold_interval"]
-        share = cell["gold_expanded"]
-        rows.append(Row("gold expanded", table, where, variant, share, low, high, cell["count"]))
+
+    # NLL against the full history, and against the first variant piece by piece.
     column = f"W_max {config.w_max}"
-    nll = summarize_nll([r for r in own if isinstance(r, Piece)], config.seed)
+    nll = summarize_nll(pieces, config.seed) if pieces else {}
     if "ours" in nll:
-        cell = nll["ours"]
-        for measure, key, interval in (
-            ("ΔNLL@64", "delta_nll", "interval"),
-            ("recovered gain", "recovered_gain", "recovered_gain_interval"),
+        of_ours = nll["ours"].first.overall
+        for measure, value, interval in (
+            ("ΔNLL@64", of_ours.delta_nll, of_ours.interval),
+            ("recovered gain", of_ours.recovered_gain, of_ours.recovered_gain_interval),
         ):
-            if cell[key] is not None:
-                low, high = cell[interval] or (None, None)
-                rows.append(
-                    Row(measure, table, column, variant, cell[key], low, high, cell["count"])
+            if value is not None:
+                rows.append(metric(measure, table, column, variant, value, interval, of_ours.count))
+    if results is not reference:
+        of_reference = [result for result in reference if isinstance(result, Piece)]
+        above = paired_difference(pieces, of_reference, "ours", config.seed)
+        if above is not None:
+            rows.append(
+                metric(
+                    "NLL above the first row",
+                    table,
+                    column,
+                    variant,
+                    above.value,
+                    above.interval,
+                    above.count,
                 )
-    above = summarize_nll(_beside(own, reference), config.seed)
-    if "variant" in above and own is not reference:
-        cell = above["variant"]
-        low, high = cell["behind_ours_interval"] or (None, None)
-        value, count = cell["behind_ours"], cell["count"]
-        rows.append(Row("NLL above the first row", table, column, variant, value, low, high, count))
+            )
     return rows
-
-
-def _beside(own: Sequence[Any], reference: Sequence[Any]) -> list[Piece]:
-    """The pieces of both, with the reference as ``ours``: what differs is told piece by piece."""
-    known = {
-        (piece.document, piece.start): piece.nll["ours"]
-        for piece in reference
-        if isinstance(piece, Piece)
-    }
-    pairs = ((p, (p.document, p.start)) for p in own if isinstance(p, Piece))
-    return [
-        replace(piece, nll={"ours": known[key], "variant": piece.nll["ours"]})
-        for piece, key in pairs
-        if key in known
-    ]

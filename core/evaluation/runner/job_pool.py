@@ -90,9 +90,9 @@ def fingerprint(config: Config) -> str:
     """Names the weights that results belong to: file contents of the bundle, else size and time."""
     digest = hashlib.sha256()
     bundled = config.model.path == DEMO
-    given = [config.gist.path, config.lens.path, config.model.adapter]
-    own = [bundle_folder()] if bundled else resolve_model(config.model.path).paths
-    for path in [*own, *(Path(p) for p in given if p)]:
+    paths = [config.gist.path, config.lens.path, config.model.adapter]
+    model_paths = [bundle_folder()] if bundled else resolve_model(config.model.path).paths
+    for path in [*model_paths, *(Path(p) for p in paths if p)]:
         folder = path if path.is_dir() else path.parent
         files = path.rglob("*") if path.is_dir() else [path]
         for file in sorted(p for p in files if p.is_file() and p.suffix != ".md"):
@@ -141,8 +141,8 @@ class Store:
         if not lines or lines[0] != {"weights": of}:
             return []
         for record in lines[1:]:
-            found = [self._types[name](**own) for name, own in record["results"]]
-            self.done[record["job"]] = found
+            results = [self._types[name](**model_paths) for name, model_paths in record["results"]]
+            self.done[record["job"]] = results
         return lines[1:]
 
     def _line(self, record: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from megacontext.core.evaluation.tasks.recall import Result, evaluate_recall
 from megacontext.core.evaluation.tasks.recall_tasks import RecallTask, Text
 from megacontext.core.evaluation.tasks.session_health import Health, measure_session
 from megacontext.core.evaluation.tasks.single_gist import evaluate_single
-from megacontext.core.evaluation.tasks.synthesize import MakeOptions, TaskMaker
+from megacontext.core.evaluation.tasks.synthesize import TaskGenConfig, TaskGenerator
 
 __all__ = [
     "RESULTS",
@@ -64,7 +64,7 @@ class RecallJob:
 
     config: str
     sources: Sources
-    made: MakeOptions
+    tasks: TaskGenConfig
     times: int
     first: int
     number: int
@@ -78,21 +78,21 @@ class RecallJob:
 
     @property
     def weight(self) -> float:
-        count = len(self.made.kinds_of(self.first))
+        count = len(self.tasks.kinds_of(self.first))
         return count * len(self.contenders) + self.times / 2
 
     def run(self, workspace: EvalWorkspace) -> list[Result]:
-        tasks = _tasks(workspace, self.sources, self.made, self.times, self.first)
+        tasks = _tasks(workspace, self.sources, self.tasks, self.times, self.first)
         return evaluate_recall(
             workspace, tasks, self.contenders, follow=self.follow, first=self.number
         )
 
 
 def _tasks(
-    workspace: EvalWorkspace, sources: Sources, made: MakeOptions, times: int, first: int
+    workspace: EvalWorkspace, sources: Sources, tasks: TaskGenConfig, times: int, first: int
 ) -> list[RecallTask]:
     backend = workspace.base.tokenizer.hf.backend_tokenizer
-    maker = TaskMaker(made, backend, sources.haystacks(), workspace.config.block_size)
+    maker = TaskGenerator(tasks, backend, sources.haystacks(), workspace.config.block_size)
     return maker.of_history(times, first)
 
 
@@ -137,7 +137,7 @@ class AnswersJob:
 
     config: str
     sources: Sources
-    made: MakeOptions
+    tasks: TaskGenConfig
     times: int
     first: int
     contenders: tuple[str, ...]
@@ -150,11 +150,11 @@ class AnswersJob:
     @property
     def weight(self) -> float:
         rows = sum(self.w_max) / 1024 * len(self.contenders) + 6
-        return rows * len(self.made.kinds_of(self.first))
+        return rows * len(self.tasks.kinds_of(self.first))
 
     def run(self, workspace: EvalWorkspace) -> list[Piece]:
-        tasks = _tasks(workspace, self.sources, self.made, self.times, self.first)
-        name = f"history {self.first // self.made.per_history}"
+        tasks = _tasks(workspace, self.sources, self.tasks, self.times, self.first)
+        name = f"history {self.first // self.tasks.per_history}"
         return evaluate_answers(workspace, tasks, self.contenders, self.w_max, name, self.first)
 
 

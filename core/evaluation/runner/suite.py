@@ -14,12 +14,12 @@ from typing import Any
 from megacontext.core.config import Config
 from megacontext.core.evaluation.contenders.registry import CONTENDERS, check_names
 from megacontext.core.evaluation.results.metrics import (
-    Row,
-    health_rows,
-    nll_rows,
-    overhead_rows,
-    recall_rows,
-    single_rows,
+    Metric,
+    health_metrics,
+    nll_metrics,
+    overhead_metrics,
+    recall_metrics,
+    single_metrics,
 )
 from megacontext.core.evaluation.runner.job_pool import (
     Job,
@@ -40,7 +40,7 @@ from megacontext.core.evaluation.runner.job_specs import (
 )
 from megacontext.core.evaluation.tasks.nll import NLL_CONTENDERS, NLLOptions
 from megacontext.core.evaluation.tasks.overhead import overhead_of
-from megacontext.core.evaluation.tasks.synthesize import DEFAULT_KINDS, MakeOptions
+from megacontext.core.evaluation.tasks.synthesize import DEFAULT_KINDS, TaskGenConfig
 from megacontext.core.model import BaseModel
 from megacontext.traces.errors import ConfigError, SourceError
 
@@ -103,7 +103,7 @@ QUICK = SuiteOptions(
 class Suite:
     """What came out: the rows of the table, and every single result by section."""
 
-    rows: list[Row]
+    rows: list[Metric]
     singles: dict[str, list[Any]]
 
 
@@ -132,6 +132,8 @@ def run_suite(
     for name in options.sections:
         if name not in SECTIONS:
             raise ConfigError(f"--only: {name!r} is unknown; use some of {', '.join(SECTIONS)}.")
+
+    # The jobs of each section.
     contenders = tuple(check_names(list(options.contenders or _ASKED)))
     plain = plain_config(config)
     budgets = tuple(w for w in options.w_max if w < base.window - 64) or (config.w_max,)
@@ -145,24 +147,29 @@ def run_suite(
     planned: dict[str, list[Job]] = {
         name: list(plans[name]()) for name in options.sections if name in plans
     }
+
+    # Run them all, and sort the results back by section.
     store = Store(store_path, resume, fingerprint(config), RESULTS)
     every = [job for jobs in planned.values() for job in jobs]
     results = run_jobs(every, workers, store, progress)
     singles: dict[str, list[Any]] = {name: [] for name in planned}
     owners = [name for name, jobs in planned.items() for _ in jobs]
-    for name, found in zip(owners, results, strict=True):
-        singles[name] += found
+    for name, of_job in zip(owners, results, strict=True):
+        singles[name] += of_job
+
     _check_texts(singles)
-    rows: list[Row] = []
-    rows += recall_rows(singles.get("recall", []))
+
+    # Metrics and their targets.
+    rows: list[Metric] = []
+    rows += recall_metrics(singles.get("recall", []))
     nll = singles.get("nll", []), singles.get("answers", [])
-    rows += [row for part in nll for row in nll_rows(part, config.seed, base.window)]
-    rows += single_rows(singles.get("single", []), config.seed)
-    rows += health_rows(singles.get("session", []))
+    rows += [row for part in nll for row in nll_metrics(part, config.seed, base.window)]
+    rows += single_metrics(singles.get("single", []), config.seed)
+    rows += health_metrics(singles.get("session", []))
     if "overhead" in options.sections:  # last and alone: other processes would be in the figure
         progress(len(every), len(every), "overhead")
-        rows += overhead_rows(overhead_of(config, options.cycles))
-    return Suite(rows, {name: found for name, found in singles.items() if found})
+        rows += overhead_metrics(overhead_of(config, options.cycles))
+    return Suite(rows, {name: of_section for name, of_section in singles.items() if of_section})
 
 
 def _check_texts(singles: dict[str, list[Any]]) -> None:
@@ -182,13 +189,13 @@ def recall_jobs(
     contenders: tuple[str, ...],
 ) -> list[RecallJob]:
     """One job a history."""
-    made = MakeOptions(
+    tasks = TaskGenConfig(
         config.w_max, options.times, options.samples, options.kinds, seed=config.seed
     )
     jobs, number = [], 0
-    for times, first in made.histories():
-        jobs.append(RecallJob(plain, sources, made, times, first, number, contenders))
-        number += len(made.kinds_of(first))
+    for times, first in tasks.histories():
+        jobs.append(RecallJob(plain, sources, tasks, times, first, number, contenders))
+        number += len(tasks.kinds_of(first))
     return jobs
 
 
@@ -215,7 +222,7 @@ def _answers_jobs(
     """Histories of the trained window; facts are older than the largest budget."""
     widest = max(budgets)
     times = max(2, window // widest)
-    made = MakeOptions(
+    tasks = TaskGenConfig(
         widest,
         (times,),
         options.answers,
@@ -226,8 +233,8 @@ def _answers_jobs(
     )
     contenders = (*NLL_CONTENDERS, "oracle")
     return [
-        AnswersJob(plain, sources, made, times, first, contenders, budgets)
-        for _, first in made.histories()
+        AnswersJob(plain, sources, tasks, times, first, contenders, budgets)
+        for _, first in tasks.histories()
     ]
 
 

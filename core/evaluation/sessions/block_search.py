@@ -41,10 +41,10 @@ class BlockSearch:
         """F64[blocks]; 0 where no word of the query occurs."""
         scores = np.zeros(len(self._norm))
         for word, repeats in Counter(words_of(query)).items():
-            found = self._postings.get(word)
-            if not found:
+            postings = self._postings.get(word)
+            if not postings:
                 continue
-            blocks, counts = np.array(found).T
+            blocks, counts = np.array(postings).T
             rarity = np.log1p((len(scores) - len(blocks) + 0.5) / (len(blocks) + 0.5))
             scores[blocks] += repeats * rarity * counts * self._gain / (counts + self._norm[blocks])
         return scores

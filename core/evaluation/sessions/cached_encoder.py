@@ -32,7 +32,7 @@ class CachedEncoder:
         new = self._new(names)
         if new:
             self._keep([names[i] for i in new], self._inner.encode_blocks(tokens[new], left[new]))
-        return self._found(names)
+        return self._cached(names)
 
     def encode_gists(self, level: int, children: F32) -> tuple[F32, F32]:
         """See the ``Gister`` protocol of ``core.tree``."""
@@ -41,16 +41,16 @@ class CachedEncoder:
         new = self._new(names)
         if new:
             self._keep([names[i] for i in new], self._inner.encode_gists(level, children[new]))
-        return self._found(names)
+        return self._cached(names)
 
     def _new(self, names: list[bytes]) -> list[int]:
         first = {name: i for i, name in reversed(list(enumerate(names)))}
         return sorted(i for name, i in first.items() if name not in self._known)
 
-    def _keep(self, names: list[bytes], made: tuple[F32, F32]) -> None:
-        self._known.update(zip(names, zip(*made, strict=True), strict=True))
+    def _keep(self, names: list[bytes], encoded: tuple[F32, F32]) -> None:
+        self._known.update(zip(names, zip(*encoded, strict=True), strict=True))
 
-    def _found(self, names: list[bytes]) -> tuple[F32, F32]:
+    def _cached(self, names: list[bytes]) -> tuple[F32, F32]:
         gists = np.empty((len(names), self.dim), np.float32)
         keys = np.empty((len(names), self.key_dim), np.float32)
         for i, name in enumerate(names):

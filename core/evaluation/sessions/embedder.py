@@ -88,21 +88,21 @@ class Embedder:
         vectors: list[np.ndarray] = []
         for at in range(0, len(order), _BATCH):
             vectors.append(self._batch([texts[i] for i in order[at : at + _BATCH]]))
-        found = np.concatenate(vectors)
-        placed = np.empty_like(found)
-        placed[order] = found
+        vectors_sorted = np.concatenate(vectors)
+        placed = np.empty_like(vectors_sorted)
+        placed[order] = vectors_sorted
         return placed
 
     @torch.no_grad()
     def _batch(self, texts: list[str]) -> F32:
-        given = self._tokenizer(
+        batch = self._tokenizer(
             texts, padding=True, truncation=True, max_length=_LONGEST, return_tensors="pt"
         ).to(self._model.device)
-        states = self._model(**given).last_hidden_state.float()
+        states = self._model(**batch).last_hidden_state.float()
         if self._first:
             pooled = states[:, 0]
         else:
-            mask = given["attention_mask"][..., None].float()
+            mask = batch["attention_mask"][..., None].float()
             pooled = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
         unit = torch.nn.functional.normalize(pooled, dim=-1)
         return unit.cpu().numpy().astype(np.float32)

@@ -79,8 +79,8 @@ def evidence_of(
         _read_refusals(refocuses[-1][-1], gold, spans, block_size)
     if blocks is not None:
         for span, (start, stop) in zip(spans, gold, strict=True):
-            own = blocks[start // block_size : -(-stop // block_size)]
-            span.rank = 1 + int((blocks > own.max()).sum()) if len(own) else None
+            in_span = blocks[start // block_size : -(-stop // block_size)]
+            span.rank = 1 + int((blocks > in_span.max()).sum()) if len(in_span) else None
     left = [span for span in spans if not span.raw]
     if not left:
         worst = max(spans, key=lambda span: span.rank or 0)
@@ -107,10 +107,10 @@ def _read_round(result: RoundResult, gold: I64, spans: list[_Span], block_size: 
     for span, (start, stop) in zip(spans, gold, strict=True):
         first = int(np.searchsorted(starts, start, side="right")) - 1
         last = int(np.searchsorted(starts, stop, side="left"))
-        own = scores[first:last][gists[first:last]]
-        if not len(own):
+        in_span = scores[first:last][gists[first:last]]
+        if not len(in_span):
             continue
-        best = float(own.max())
+        best = float(in_span.max())
         rank = 1 + int((scores[gists] > best).sum())
         span.rank = rank if span.rank is None else min(span.rank, rank)
         span.score = best if span.score is None else max(span.score, best)

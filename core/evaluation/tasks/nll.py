@@ -16,19 +16,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from megacontext.core.evaluation.contenders.base import NO_GOLD, Sample, sample_config
 from megacontext.core.evaluation.contenders.registry import CONTENDERS
 from megacontext.core.evaluation.sessions.workspace import EvalWorkspace
-from megacontext.core.evaluation.tasks.intervals import bootstrap
 from megacontext.core.evaluation.tasks.recall_tasks import Text
 from megacontext.core.runtime.nll import full_history_nll
 from megacontext.traces.errors import ConfigError
 
-__all__ = ["NLL_CONTENDERS", "NLLOptions", "Piece", "evaluate_nll", "summarize_nll"]
+__all__ = ["NLL_CONTENDERS", "NLLOptions", "Piece", "evaluate_nll"]
 
 NLL_CONTENDERS = ["ours", "recency", "random", "bm25", "gists", "mean", "delete"]
 
@@ -170,89 +168,3 @@ def _pieces(
         return []
     starts = np.linspace(0, len(tokens) - length, fit).astype(int)
     return [(int(start), tokens[start : start + length]) for start in starts]
-
-
-def summarize_nll(pieces: Sequence[Piece], seed: int) -> dict[str, dict[str, Any]]:
-    """Figures by contender at the first budget, and ``by_w_max``, where all budgets are.
-
-    ``delta_nll`` is the mean over documents of NLL minus that of ``full`` with its bootstrap
-    ``interval``, ``delta_nll_p95`` the 95th percentile over pieces, ``recovered_gain`` the share of
-    what dropping far history costs that is recovered (needs the contender ``delete``; None where
-    the interval of that cost reaches 0), ``behind_ours`` the mean difference from ``ours`` over the
-    same documents, whose interval is narrower than that between two intervals of their own.
-    """
-    budgets = list(dict.fromkeys(p.w_max for p in pieces))
-    table: dict[str, dict[str, Any]] = {}
-    for name in dict.fromkeys(name for piece in pieces for name in piece.nll):
-        by_w_max = {
-            str(w_max): _figures([p for p in pieces if p.w_max == w_max], name, seed)
-            for w_max in budgets
-        }
-        table[name] = by_w_max[str(budgets[0])] | {"w_max": budgets[0], "by_w_max": by_w_max}
-    return table
-
-
-def _figures(pieces: Sequence[Piece], name: str, seed: int) -> dict[str, Any]:
-    figures = _group(pieces, name, seed)
-    domains = sorted({p.domain for p in pieces if p.domain})
-    if domains:
-        figures["by_domain"] = {
-            domain: _group([p for p in pieces if p.domain == domain], name, seed)
-            for domain in domains
-        }
-    figures["by_document"] = {
-        document: float(np.mean([p.nll[name] - p.full for p in pieces if p.document == document]))
-        for document in dict.fromkeys(p.document for p in pieces)
-    }
-    return figures
-
-
-def _group(pieces: Sequence[Piece], name: str, seed: int) -> dict[str, Any]:
-    documents = list(dict.fromkeys(p.document for p in pieces))
-
-    def by_document(nll_of: Callable[[Piece], float]) -> np.ndarray:
-        return np.array(
-            [np.mean([nll_of(p) for p in pieces if p.document == d]) for d in documents]
-        )
-
-    own = by_document(lambda p: p.nll[name])
-    full = by_document(lambda p: p.full)
-    dropped = by_document(lambda p: p.nll.get("delete", np.nan))
-
-    def gain(pick: np.ndarray) -> float:
-        cost = float(dropped[pick].mean() - full[pick].mean())
-        return float(dropped[pick].mean() - own[pick].mean()) / cost if cost > 0 else np.nan
-
-    def delta(pick: np.ndarray) -> float:
-        return float((own[pick] - full[pick]).mean())
-
-    ours = by_document(lambda p: p.nll.get("ours", np.nan))
-
-    def behind(pick: np.ndarray) -> float:
-        return float((own[pick] - ours[pick]).mean())
-
-    def cost(pick: np.ndarray) -> float:
-        return float((dropped[pick] - full[pick]).mean())
-
-    every = np.arange(len(documents))
-    recovered = gain(every)
-    # A share of a cost that may be nothing says nothing.
-    range_of_cost = bootstrap(cost, len(documents), seed, "cost")
-    known = not np.isnan(recovered) and (range_of_cost is None or range_of_cost[0] > 0)
-    interval = bootstrap(delta, len(documents), seed, "delta")
-    gain_interval = bootstrap(gain, len(documents), seed, "gain") if known else None
-    compared = name != "ours" and not np.isnan(ours).any()
-    lag = bootstrap(behind, len(documents), seed, "behind") if compared else None
-    return {
-        "delta_nll": delta(every),
-        "interval": None if interval is None else list(interval),
-        "delta_nll_p95": float(np.quantile([p.nll[name] - p.full for p in pieces], 0.95)),
-        "recovered_gain": recovered if known else None,
-        "recovered_gain_interval": None if gain_interval is None else list(gain_interval),
-        "behind_ours": behind(every) if compared else None,
-        "behind_ours_interval": None if lag is None else list(lag),
-        "nll": float(own.mean()),
-        "nll_full": float(full.mean()),
-        "count": len(pieces),
-        "documents": len(documents),
-    }

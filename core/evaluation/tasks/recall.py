@@ -12,7 +12,7 @@ window before the question and follows it by the session's own edits.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import groupby, product
 from typing import Any
 
@@ -23,11 +23,19 @@ from megacontext.core.evaluation.contenders.registry import CONTENDERS, takes_pa
 from megacontext.core.evaluation.sessions.base import AnswerResult
 from megacontext.core.evaluation.sessions.history import token_spans
 from megacontext.core.evaluation.sessions.workspace import EvalWorkspace
-from megacontext.core.evaluation.tasks.intervals import wilson
+from megacontext.core.evaluation.tasks.intervals import Interval, wilson
 from megacontext.core.evaluation.tasks.recall_tasks import RecallTask, answer_ids, prompt_ids
 from megacontext.core.runtime.judge import is_right
 
-__all__ = ["RECALL_CONTENDERS", "Result", "evaluate_recall", "is_right", "summarize_recall"]
+__all__ = [
+    "RECALL_CONTENDERS",
+    "RecallMetrics",
+    "RecallSummary",
+    "Result",
+    "evaluate_recall",
+    "is_right",
+    "summarize_recall",
+]
 
 RECALL_CONTENDERS = ["ours", "recency", "random", "bm25", "oracle", "gists", "full"]
 
@@ -125,39 +133,76 @@ def _ask(
     return session.ask(prompt, limit, "" if "\n" in task.answer.strip() else "\n")
 
 
-def summarize_recall(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
-    """Metrics by contender, in order of appearance, with ``by_times`` and ``by_kind`` where known.
+@dataclass(frozen=True)
+class RecallMetrics:
+    """One contender on some tasks.
 
-    ``gold_expanded`` is the fraction of tasks with known gold whose gold was all raw when the
-    answer began; ``refocuses`` the mean number from the question's first token until it was, over
-    these.
+    Attributes:
+        accuracy, interval: fraction of right answers.
+        gold_expanded, gold_interval: of the tasks with known gold, the fraction whose gold was all
+            raw when the answer began; None if no gold is known.
+        refocuses: mean number from the question's first token until it was; None if it never was.
+        reached: tasks that this mean is over.
     """
-    table: dict[str, dict[str, Any]] = {}
-    for name in dict.fromkeys(r.contender for r in results):
-        of_contender = [r for r in results if r.contender == name]
-        table[name] = _metrics(of_contender)
-        for field in ("times", "kind"):
-            groups: dict[Any, list[Result]] = {}
-            for result in of_contender:
-                if value := getattr(result, field):
-                    groups.setdefault(value, []).append(result)
+
+    accuracy: float
+    interval: Interval
+    count: int
+    gold_expanded: float | None
+    gold_interval: Interval | None
+    refocuses: float | None
+    reached: int
+
+
+@dataclass(frozen=True)
+class RecallSummary:
+    """One contender on all tasks, by length of history and by kind where these are known."""
+
+    overall: RecallMetrics
+    by_times: dict[int, RecallMetrics]
+    by_kind: dict[str, RecallMetrics]
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys of ``eval recall --json``."""
+        record = asdict(self.overall)
+        for key, groups in (("by_times", self.by_times), ("by_kind", self.by_kind)):
             if groups:
-                metrics = {str(value): _metrics(groups[value]) for value in sorted(groups)}
-                table[name][f"by_{field}"] = metrics
-    return table
+                record[key] = {str(value): asdict(m) for value, m in groups.items()}
+        return record
 
 
-def _metrics(results: Sequence[Result]) -> dict[str, Any]:
-    right, count = sum(r.right for r in results), len(results)
-    known = [r for r in results if r.gold_raw is not None]
-    expanded = sum(bool(r.gold_raw) for r in known)
-    took = [r.refocuses for r in results if r.refocuses is not None]
+def summarize_recall(results: Sequence[Result]) -> dict[str, RecallSummary]:
+    """Metrics by contender, in order of appearance."""
+    contenders: dict[str, list[Result]] = {}
+    for result in results:
+        contenders.setdefault(result.contender, []).append(result)
     return {
-        "accuracy": right / count,
-        "interval": list(wilson(right, count)),
-        "count": count,
-        "gold_expanded": expanded / len(known) if known else None,
-        "gold_interval": list(wilson(expanded, len(known))) if known else None,
-        "refocuses": float(np.mean(took)) if took else None,
-        "reached": len(took),
+        name: RecallSummary(
+            _metrics(of_contender),
+            {
+                t: _metrics([r for r in of_contender if r.times == t])
+                for t in sorted({r.times for r in of_contender if r.times})
+            },
+            {
+                k: _metrics([r for r in of_contender if r.kind == k])
+                for k in sorted({r.kind for r in of_contender if r.kind})
+            },
+        )
+        for name, of_contender in contenders.items()
     }
+
+
+def _metrics(results: Sequence[Result]) -> RecallMetrics:
+    right, count = sum(r.right for r in results), len(results)
+    with_gold = [r for r in results if r.gold_raw is not None]
+    expanded = sum(bool(r.gold_raw) for r in with_gold)
+    refocuses = [r.refocuses for r in results if r.refocuses is not None]
+    return RecallMetrics(
+        accuracy=right / count,
+        interval=wilson(right, count),
+        count=count,
+        gold_expanded=expanded / len(with_gold) if with_gold else None,
+        gold_interval=wilson(expanded, len(with_gold)) if with_gold else None,
+        refocuses=float(np.mean(refocuses)) if refocuses else None,
+        reached=len(refocuses),
+    )

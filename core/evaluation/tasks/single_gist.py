@@ -38,22 +38,22 @@ def evaluate_single(
     size, length = workspace.config.block_size, workspace.base.window // 4
     blocks = length // size
     read = blocks * size
-    found: list[Piece] = []
+    results: list[Piece] = []
     for number, text in enumerate(texts, first):
         tokens = workspace.base.tokenizer.encode_history(text.text)
         fit = min(pieces, len(tokens) // (read + horizon))
         for at in range(fit):
             rng = generator(workspace.config.seed, "eval.single", number, at)
             start = int(rng.integers(len(tokens) - read - horizon + 1))
-            own = tokens[start : start + read + horizon]
-            full = float(full_history_nll(workspace.base, own, horizon).mean())
+            piece_tokens = tokens[start : start + read + horizon]
+            full = float(full_history_nll(workspace.base, piece_tokens, horizon).mean())
             piece = Piece(text.name, text.domain, start, read, full)
-            history = workspace.history_of(own[:read])
+            history = workspace.history_of(piece_tokens[:read])
             for kind in SINGLE:
-                piece.nll[kind] = _nll(workspace, history, own, kind, blocks)
-            found.append(piece)
-            progress(len(found), len(texts) * pieces)
-    return found
+                piece.nll[kind] = _nll(workspace, history, piece_tokens, kind, blocks)
+            results.append(piece)
+            progress(len(results), len(texts) * pieces)
+    return results
 
 
 def _nll(

@@ -27,7 +27,7 @@ from megacontext.core.rng import generator
 from megacontext.core.runtime.pretrained import DEMO, bundle_folder
 from megacontext.traces.errors import ConfigError, ModelError, SourceError
 
-__all__ = ["DEFAULT_KINDS", "KINDS", "MakeOptions", "TaskMaker", "make_tasks", "tokenizer_of"]
+__all__ = ["DEFAULT_KINDS", "KINDS", "TaskGenConfig", "TaskGenerator", "make_tasks", "tokenizer_of"]
 
 Rng = np.random.Generator
 
@@ -35,7 +35,7 @@ _FACT = 8  # tokens of the shortest fact, its line ends included
 
 
 @dataclass(frozen=True)
-class MakeOptions:
+class TaskGenConfig:
     """What to make.
 
     Attributes:
@@ -74,7 +74,7 @@ class _Kind:
 
     scene: str
     crowd: int = 1
-    alone: bool = False
+    single: bool = False
     accepts: Callable[[Ask], bool] = lambda ask: True
 
 
@@ -88,7 +88,7 @@ def _names_what_it_asks_for(ask: Ask) -> bool:
 
 
 KINDS: dict[str, _Kind] = {
-    "passkey": _Kind("relation", alone=True, accepts=lambda ask: ask.answer.isdigit()),
+    "passkey": _Kind("relation", single=True, accepts=lambda ask: ask.answer.isdigit()),
     "key_value": _Kind("relation"),
     "multi_key": _Kind("relation", crowd=4),
     "multi_value": _Kind("values", accepts=_names_what_it_asks_for),
@@ -121,7 +121,7 @@ def tokenizer_of(config: Config) -> Tokenizer:
 
 
 def make_tasks(
-    options: MakeOptions, tokenizer: Tokenizer, texts: Sequence[Text], block_size: int = 32
+    options: TaskGenConfig, tokenizer: Tokenizer, texts: Sequence[Text], block_size: int = 32
 ) -> list[RecallTask]:
     """The tasks; those of one history follow each other, lengths take turns.
 
@@ -129,11 +129,11 @@ def make_tasks(
         ConfigError: an unknown kind or an impossible number.
         SourceError: the texts are too short.
     """
-    maker = TaskMaker(options, tokenizer, texts, block_size)
+    maker = TaskGenerator(options, tokenizer, texts, block_size)
     return [task for times, first in options.histories() for task in maker.of_history(times, first)]
 
 
-class TaskMaker:
+class TaskGenerator:
     """Makes the tasks of one history at a time; each is a function of (options, times, first).
 
     Raises:
@@ -142,7 +142,7 @@ class TaskMaker:
 
     def __init__(
         self,
-        options: MakeOptions,
+        options: TaskGenConfig,
         tokenizer: Tokenizer,
         texts: Sequence[Text],
         block_size: int = 32,
@@ -156,7 +156,7 @@ class TaskMaker:
                 f"{options.per_history} and --times {list(options.times)} must be at least 1."
             )
         least = min(options.times)
-        most = _room(options, least) // _FACT
+        most = _fact_tokens(options, least) // _FACT
         if options.facts > most >= 1 and set(options.kinds) != {"common_word"}:
             raise ConfigError(
                 f"--facts is {options.facts}, but a history of {least} * w_max has room for at "
@@ -177,14 +177,16 @@ class TaskMaker:
         rng = generator(options.seed, "eval.tasks", times, first)
         tokens = _length(options, times)
         words = [kind for kind in kinds if kind == "common_word"]
-        made = [_common_word(self._writer, self._tokenizer, tokens, times, rng) for _ in words]
+        common_words = [
+            _common_word(self._writer, self._tokenizer, tokens, times, rng) for _ in words
+        ]
         asked = [
             (kind, *_scene(self._writer, options.facts, kind, times, first + number))
             for number, kind in enumerate(kinds)
             if kind != "common_word"
         ]
         if not asked:
-            return made
+            return common_words
         statements = [f"\n{text}\n" for _, scene, _ in asked for text in scene.statements]
         left = tokens - sum(len(self._tokenizer.encode(text).ids) for text in statements)
         if left < _text(options):
@@ -201,25 +203,25 @@ class TaskMaker:
                 break
         # The newest window's worth of text holds no fact: recency alone cannot answer.
         last = ends[-min(_newest(options), len(ends))]
-        return made + _plant(text[: ends[-1]], last, asked, times, rng)
+        return common_words + _plant(text[: ends[-1]], last, asked, times, rng)
 
 
-def _length(options: MakeOptions, times: int) -> int:
+def _length(options: TaskGenConfig, times: int) -> int:
     """Tokens of a history; an eighth of w_max is left to a question and its answer."""
     return times * options.w_max - options.w_max // 8
 
 
-def _newest(options: MakeOptions) -> int:
+def _newest(options: TaskGenConfig) -> int:
     """Tokens at a history's end that hold no fact."""
     return options.w_max * 5 // 4
 
 
-def _text(options: MakeOptions) -> int:
+def _text(options: TaskGenConfig) -> int:
     """Fewest tokens of text that facts are planted in."""
     return _newest(options) * 6 // 5
 
 
-def _room(options: MakeOptions, times: int) -> int:
+def _fact_tokens(options: TaskGenConfig, times: int) -> int:
     """Most tokens that the facts of a history may take."""
     return max(0, _length(options, times) - _text(options))
 
@@ -228,12 +230,12 @@ def _scene(
     writer: RecallWriter, facts: int, kind: str, times: int, number: int
 ) -> tuple[Scene, Ask]:
     """A scene in held-out wording and the question to ask about it."""
-    wanted = KINDS[kind]
-    count = 1 if wanted.alone else facts * wanted.crowd
+    of_kind = KINDS[kind]
+    count = 1 if of_kind.single else facts * of_kind.crowd
     for attempt in range(1000):
-        scene = writer.scene(count, wanted.scene, times, number, attempt)
+        scene = writer.scene(count, of_kind.scene, times, number, attempt)
         for ask in scene.asks:
-            if wanted.accepts(ask) and "\n" not in ask.answer:
+            if of_kind.accepts(ask) and "\n" not in ask.answer:
                 return scene, ask
     raise SourceError(f"--kinds: no {kind} scene could be made; leave it out.")
 
@@ -242,26 +244,26 @@ def _plant(
     filler: str, last: int, asked: list[tuple[str, Scene, Ask]], times: int, rng: Rng
 ) -> list[RecallTask]:
     """All scenes in one text; facts at line and sentence ends before ``last``, in order."""
-    places = boundaries(filler)
-    places = places[places <= last]
-    if len(places) == 0:
-        places = np.arange(0, last + 1, 80)
+    positions = boundaries(filler)
+    positions = positions[positions <= last]
+    if len(positions) == 0:
+        positions = np.arange(0, last + 1, 80)
     pieces: list[tuple[int, int, int, str]] = []  # place, scene, statement, text
     for at, (_, scene, _) in enumerate(asked):
-        chosen = np.sort(rng.choice(places, len(scene.statements)))
+        chosen = np.sort(rng.choice(positions, len(scene.statements)))
         for i, text in enumerate(scene.statements):
             pieces.append((int(chosen[i]), at, i, text))
     parts: list[str] = []
     spans: dict[tuple[int, int], tuple[int, int]] = {}
     cursor = length = 0
-    for place, at, i, text in sorted(pieces, key=lambda p: p[:3]):
+    for position, at, i, text in sorted(pieces, key=lambda p: p[:3]):
         # A line of its own; behind a line end, every other one with an empty line before it.
-        lead = "" if filler[place - 1 : place] == "\n" and rng.random() < 0.5 else "\n"
-        parts += [filler[cursor:place], lead, text, "\n"]
-        length += place - cursor + len(lead)
+        lead = "" if filler[position - 1 : position] == "\n" and rng.random() < 0.5 else "\n"
+        parts += [filler[cursor:position], lead, text, "\n"]
+        length += position - cursor + len(lead)
         spans[at, i] = (length, length + len(text))
         length += len(text) + 1
-        cursor = place
+        cursor = position
     history = "".join([*parts, filler[cursor:]])
     return [
         RecallTask(

@@ -156,6 +156,8 @@ class BaseDataset(Dataset[dict[str, Tensor]]):
         tokens = np.stack([row.tokens for row in rows]).astype(np.int32)
         found = {"tokens": tokens, "marks": np.stack([row.marks for row in rows])}
         micro = len(rows) // self._accumulation
+
+        # Places of gists are drawn per micro-batch, which encodes its own blocks.
         if self._phase.gists:
             rng = generator(self._seed, "base.uppers", self._number, step)
             room = -(-self._phase.gists * micro // self._block) * self._block
@@ -171,6 +173,7 @@ class BaseDataset(Dataset[dict[str, Tensor]]):
             ]
             found["places"] = np.concatenate([places for places, _ in placed])
             found["blocks"] = np.concatenate([blocks for _, blocks in placed])
+
         return {
             name: torch.from_numpy(value).view(
                 self._accumulation, len(value) // self._accumulation, -1

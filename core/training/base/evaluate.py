@@ -177,6 +177,8 @@ class HeldoutSet:
             part = cell.tokens[start : start + step].to(device)
             asked = cell.answer[start : start + step].to(device)
             coarse = cell.coarse[start : start + step]
+
+            # Coarse windows are read with gists if there is a GistNet.
             if mixed is not None and any(row is not None for row in coarse):
                 count = sum(len(row.singles) for row in coarse if row is not None)
                 places, blocks = place_entries(
@@ -190,6 +192,8 @@ class HeldoutSet:
                 best = mixed(part, *gists).argmax(-1)
             else:
                 best = forward(part).argmax(-1)
+
+            # An answer counts only if all of its tokens are right.
             hit = best[:, :-1] == part[:, 1:]
             right.append((hit | ~asked[:, :-1]).all(-1).cpu().numpy())
         return np.concatenate(right)

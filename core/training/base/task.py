@@ -94,6 +94,8 @@ class BaseConfig:
                 f"gistnet: {self.gistnet!r} does not go with phases.gists; name a folder and set "
                 "the room for its gists, or neither."
             )
+
+        # A GistNet fits only the embeddings that it was trained with.
         if self.gistnet and "embed" not in self.freeze:
             raise ConfigError(
                 f"freeze: {list(self.freeze)} leaves the embeddings free, and gistnet would no "
@@ -103,6 +105,8 @@ class BaseConfig:
             raise ConfigError(
                 "train_gistnet: true names no network; set gistnet to a folder or leave it out."
             )
+
+        # No row may be longer than the model's window.
         lengths = [*(phase.length for phase in self.phases), *self.evaluation.recall_lengths]
         if max(lengths) > self.model.window:
             raise ConfigError(
@@ -144,11 +148,15 @@ class BaseTask:
                 f"model.vocab_size: {config.model.vocab_size} is below the tokenizer's "
                 f"{self.tokenizer.get_vocab_size()}; raise it."
             )
+
+        # Training and held-out text, in this tokenizer's tokens.
         mark = fingerprint(self.tokenizer)
         self._streams = TokenStreams(open_shards(Path(config.shards), mark))
         heldout = open_shards(Path(config.heldout), mark)
         self.heldout = HeldoutSet(config.evaluation, heldout, self.tokenizer, config.loop.seed)
         self.eval_names = self.heldout.names
+
+        # The model, and what a token's loss weighs by its mark.
         self.llama = Llama(config.model)
         self.llama.init_weights(config.loop.seed)
         self._freeze(config.freeze)

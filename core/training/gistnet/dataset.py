@@ -128,6 +128,8 @@ class GistDataset(Dataset[dict[str, Tensor]]):
         mix, size = self._mix, self._block_size
         domain = self._streams.domains[int(rng.integers(len(self._streams.domains)))]
         text = self._streams.window(rng, domain, mix.length)
+
+        # Recall text: its answers are scored first, and the asked blocks may stay raw.
         golden = answers = looked_up = np.empty(0, np.int64)
         if rng.random() < mix.recall:
             options = RecallOptions(facts_max=8, scenes_max=3, canonical=bool(rng.random() < 0.3))
@@ -137,6 +139,8 @@ class GistDataset(Dataset[dict[str, Tensor]]):
             looked_up = np.flatnonzero(sample.answer == 2)
             if rng.random() < mix.gold_raw:
                 golden = _golden(sample, size)
+
+        # Which blocks are gists, and pieces of them that the text repeats.
         own = self._tiling(rng, golden)
         coarse = np.ones(self._blocks, bool)
         coarse[own.kept_raw // size] = False
@@ -146,10 +150,13 @@ class GistDataset(Dataset[dict[str, Tensor]]):
         copies = np.empty(0, np.int64)
         if mix.copies:
             copies = copied_tokens(text, coarse, size, size + mix.apart)
+
+        # What is left of the row is filled with a far past: entries of other rows.
         room = mix.length - len(own.kept)
         far = np.empty(0, np.int64)
         if mix.far and room and rng.random() < mix.far_chance:
             far = self._far(rng, row, min(room, int(rng.integers(1, mix.far + 1))))
+
         pick = self._scored(rng, own, answers, copies)
         return {
             "tokens": text.astype(np.int64),
@@ -190,6 +197,7 @@ class GistDataset(Dataset[dict[str, Tensor]]):
         size, length = self._block_size, self._mix.length
         found: list[np.ndarray] = []
         total = 0
+
         while total < count:
             form = rng.random()
             if self._groups and form < 0.6:
@@ -237,12 +245,15 @@ class GistDataset(Dataset[dict[str, Tensor]]):
         groups = 0
         if mix.groups and rng.random() < mix.group_chance:
             groups = int(rng.integers(1, mix.groups + 1))
+
+        # Asked blocks stay raw: no group and no gist may hold one.
         whole = np.setdiff1d(np.arange(free // size), golden // size)
         chosen = np.sort(rng.permutation(whole)[:groups])
         taken = (chosen[:, None] * size + np.arange(size)).ravel()
         candidates = np.setdiff1d(np.arange(free), np.concatenate([taken, golden]))
         count = int(rng.integers(mix.gists[0], mix.gists[1] + 1))
         count = max(0, min(count, len(candidates) - 1))
+
         form = rng.random()
         if form < 0.4:  # scattered
             gists = rng.choice(candidates, count, replace=False)

@@ -56,6 +56,8 @@ def gist_table(
     """
     size = net.config.block_size
     raw = base.embed(tokens_RT)
+
+    # Level 1: one vector per block.
     x, own = block_inputs(base, net, tokens_RT, batch["blocks"])
     rows, count = x.shape[:2]
     if kind == "gist":
@@ -66,6 +68,8 @@ def gist_table(
         gists = x.flatten(0, 1)[:, -size:][torch.arange(rows * count, device=x.device), best]
     else:
         gists = rms_normalized(x.flatten(0, 1)[:, -size:].float().mean(1)) * net.config.gist_rms
+
+    # Groups come last among the blocks; their gists are made of those of their children.
     gists = gists.view(rows, count, raw.shape[-1])
     coded = raw.shape[1] + count
     groups = int((batch["kept"][0] >= coded).sum())
@@ -122,12 +126,16 @@ class GistEvaluator:
         length, size = self._config.length, self._size
         blocks = length // size
         none = np.empty(0, np.int64)
+
+        # One gist, scored on the tokens that follow it, at once or some blocks later.
         if setting in ("single", "apart"):
             raw = 0 if setting == "single" else _HORIZON // size
             block = int(rng.integers(blocks // 8, blocks - 1 - raw - _HORIZON // size))
             first = (block + 1 + raw) * size
             choose = np.arange(first, first + _HORIZON)
             return tile(length, size, np.array([block]), none, choose)
+
+        # Several gists, by the setting.
         if setting == "copies":
             gists = np.sort(rng.choice(blocks - 2, blocks // 2, replace=False))
             copied = copied_tokens(tokens, np.isin(np.arange(blocks), gists), size, size + _HORIZON)
@@ -139,6 +147,7 @@ class GistEvaluator:
         else:
             count = blocks // 8 if setting == "few" else blocks * 5 // 8
             row = tile(length, size, np.sort(rng.choice(blocks - 2, count, replace=False)), none)
+
         few = len(row.target) < self._config.scored  # copies may be; all rows score as many tokens
         pick = np.sort(rng.choice(len(row.target), self._config.scored, replace=few))
         return RowTiling(

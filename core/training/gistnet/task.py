@@ -253,6 +253,8 @@ class GistTask:
         every = torch.arange(count, device=tokens.device).expand(rows, -1)
         x, own = block_inputs(self.base, self.net, tokens, every)
         gists = self.net(x.flatten(0, 1), 1)
+
+        # Objectives of one block: stay near the mean, spell the block out.
         figures = dict.fromkeys(self.metric_names, torch.zeros((), device=gists.device))
         total = figures["kl"]
         if "pooling_mse" in goals:
@@ -262,6 +264,8 @@ class GistTask:
         if "reconstruction" in goals:
             figures["reconstruction"] = self._reconstruction(gists, own.flatten(0, 1))
             total = total + goals["reconstruction"] * figures["reconstruction"]
+
+        # Level 2: groups of K gists, told apart by their children.
         by_row = gists.view(rows, count, -1)
         groups = count // size
         children = by_row[:, : groups * size].reshape(rows * groups, size, gists.shape[-1])
@@ -269,6 +273,8 @@ class GistTask:
         if "children" in goals and groups:
             figures["children"] = self.probe(upper, children.flatten(0, 1))
             total = total + goals["children"] * figures["children"]
+
+        # What the gists are for: the continuation over a window that has them.
         if "delta_nll" in goals:
             loss, more = self._continuation(
                 batch, by_row, upper.view(rows, groups, gists.shape[-1])
@@ -310,13 +316,18 @@ class GistTask:
             without = kl_divergence(
                 teacher, self.base.logits_at(bare, batch["predictor_raw"].long())
             )
+
+        # The student reads the window in which gists stand for the blocks.
         window = functional.embedding(batch["window"].long(), table)
         student = self.base.logits_at(window, batch["predictor"].long())
         kl = kl_divergence(teacher, student)
+
+        # A token that is as likely without the gists says nothing about them.
         need = self._phase.need
         weight = (1 - need) + need * (without / without.mean().clamp(min=1e-6)).clamp(max=20.0)
         weight = weight * batch["stress"]
         weight = weight / weight.mean()
+
         answer = batch["tokens"].long().gather(1, target)
         ce = functional.cross_entropy(student.flatten(0, 1), answer.flatten())
         mean_kl = kl.mean()

@@ -136,6 +136,7 @@ class KeyDataset(Dataset[dict[str, Tensor]]):
         length = self._mix.blocks * self._block
         text = self._streams.window(rng, domain, length + 4 * self._block).astype(np.int64)
         counters = (step * 64 + self._phase, row, self._rank)
+
         if source == "recall":
             tokens, found = self._recall(rng, text, length, counters)
         elif source == "random":
@@ -144,6 +145,8 @@ class KeyDataset(Dataset[dict[str, Tensor]]):
             tokens, found = self._cloze(rng, text, length)
         else:
             tokens, found = self._lexical(rng, text, length)
+
+        # Fewer questions than asks leave rows of padding without a goal.
         asks, blocks = self._mix.asks, self._mix.blocks
         questions = np.full((asks, self._query), NO_TOKEN, np.int32)
         goal = np.zeros((asks, blocks), np.float32)
@@ -198,6 +201,8 @@ class KeyDataset(Dataset[dict[str, Tensor]]):
         said = spare[first : first + int(rng.integers(6, 15))]
         asked = spare[64 + int(rng.integers(0, 20)) :][: int(rng.integers(4, 18))]
         cut_said, cut_asked = int(rng.integers(len(said) + 1)), int(rng.integers(len(asked) + 1))
+
+        # Facts differ in key and value alone, at random positions of the text.
         keys = [self._key(rng) for _ in range(count)]
         places = np.sort(rng.choice(length - 64, count, replace=False))
         parts, spans, cursor, position = [], [], 0, 0
@@ -208,6 +213,8 @@ class KeyDataset(Dataset[dict[str, Tensor]]):
             position += place - cursor
             spans.append((position, position + len(fact)))
             position, cursor = position + len(fact), int(place)
+
+        # Questions have other words than the statements, and the key in another form.
         tokens = np.concatenate([*parts, text[cursor:]])[:length]
         found = []
         for which in rng.permutation(count)[: self._mix.asks]:

@@ -85,6 +85,8 @@ class KeyEvaluator:
             facts_max=self._config.facts_max, scenes_max=2, canonical=True, asked_max=1
         )
         domain = streams.domains[number % len(streams.domains)]
+
+        # Until a sample has a question whose facts lie before it, each with a block.
         attempt = 0
         while True:
             rng = generator(self._config.seed, "keys.judge.case", number, attempt)
@@ -101,6 +103,7 @@ class KeyEvaluator:
             ]
             if facts and all(len(fact) for fact in facts):
                 break
+
         tokens = sample.tokens.astype(np.int64)
         return _Case(
             tokens[: limit * self._size].reshape(-1, self._size),

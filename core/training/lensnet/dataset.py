@@ -271,6 +271,7 @@ class LensDataset(Dataset[dict[str, Tensor]]):
         chosen = domain or domains[int(rng.integers(len(domains)))]
         if not kind:
             kind = "mixed" if rng.random() < 0.5 else _SCENES[int(rng.integers(len(_SCENES)))]
+
         length = (blocks + 8) * size
         options = RecallOptions(
             kind=kind,
@@ -281,6 +282,8 @@ class LensDataset(Dataset[dict[str, Tensor]]):
             interleaved=0.0,
             canonical=bool(rng.random() < mix.canonical),
         )
+
+        # A draw may place its question too early; the next one has other text.
         for attempt in range(64):
             text = self._streams.window(rng, chosen, length)
             sample = self._writer.sample(text, length, options, counters[0], counters[1], attempt)
@@ -298,6 +301,8 @@ class LensDataset(Dataset[dict[str, Tensor]]):
         chosen = domain or domains[int(rng.integers(len(domains)))]
         length = mix.near_blocks * size + mix.horizon
         tokens = self._streams.window(rng, chosen, length).astype(np.int32)
+
+        # The frontier: as a session starts, or drawn at random.
         budget = min(int(rng.choice(mix.w_max)), mix.near_blocks * size // 2)
         if rng.random() < mix.cold:
             levels = cold_levels(mix.near_blocks * size, budget, size)
@@ -305,6 +310,8 @@ class LensDataset(Dataset[dict[str, Tensor]]):
         else:
             level = draw_levels(rng, mix.near_blocks, size, budget, near=True)
         levels, index = frontier(level, size)
+
+        # Candidates: entries whose level could change, each in a window of its own.
         width = np.where(levels == 2, size, 1)
         open_to_change = np.flatnonzero((index + 1) * width <= mix.near_blocks - 2)
         picked = rng.choice(
@@ -318,9 +325,10 @@ class LensDataset(Dataset[dict[str, Tensor]]):
             changed[start : start + int(width[entry])] = {0: 1, 1: 0, 2: 1}[int(levels[entry])]
             detail[i] = -1.0 if levels[entry] == 0 else 1.0
             windows.append(window_entries(changed, size, mix.horizon))
+
         longest = mix.near_blocks * size + mix.horizon
-        pad_rows = np.zeros((len(windows), longest), np.int64)
-        for row, window in zip(pad_rows, windows, strict=True):
+        padded = np.zeros((len(windows), longest), np.int64)
+        for row, window in zip(padded, windows, strict=True):
             row[: len(window)] = window
         return {
             "tokens": tokens,
@@ -328,7 +336,7 @@ class LensDataset(Dataset[dict[str, Tensor]]):
             "levels": levels,
             "index": index,
             "w_max": np.array(budget),
-            "windows": pad_rows,
+            "windows": padded,
             "lengths": np.array([len(window) for window in windows]),
             "candidates": picked,
             "detail": detail,

@@ -116,6 +116,8 @@ class LensEvaluator:
             rank=0,
             accumulation=1,
         )
+
+        # Fixed states: questions over long and short histories, then real text.
         self._far, self._near = [], []
         domains, kinds = streams.domains, sorted(KINDS)
         self._kinds = [kinds[i % len(kinds)] for i in range(config.far)]
@@ -127,6 +129,8 @@ class LensEvaluator:
         for i in range(config.near):
             rng = generator(config.seed, "lens.judge.near", i)
             self._near.append(rows.near(rng, (i, 0, 0), domains[i % len(domains)]))
+
+        # Plain text is walked through as a session would.
         self._walks = None
         if config.plain:
             self._walks = TextRollouts(
@@ -168,11 +172,15 @@ class LensEvaluator:
                 hit for hit, theirs in zip(raw[:far], self._kinds, strict=True) if theirs == kind
             ]
             figures[f"gold_raw_{kind}"] = float(np.mean(own))
+
+        # Retrieval under a budget of expansions, beside the keys alone.
         for who in _WHO:
             for budget in self._config.budgets:
                 hits = [self._found(lens, i, budget, who) for i in range(far)]
                 figures[f"{who}_found_{budget}"] = float(np.mean(hits))
         figures.update(self._near_figures(lens))
+
+        # Everything that a checkpoint is chosen by, in one number.
         missed = 1 - (figures["gold_raw"] + figures["gold_raw_short"]) / 2
         missed -= 0.2 * figures["lens_nll_rho"]
         missed -= 0.1 * figures["lens_demand_top"]
@@ -279,12 +287,16 @@ class LensEvaluator:
                 hidden[:, :-horizon],
                 token_nll(self._base, hidden, tokens)[:, :-horizon],
             )
+
+            # What each candidate's detail is worth, measured.
             raw = self._base.embed(tokens)
             table = torch.cat((raw, *(part.to(raw.dtype) for part in memory.gists[:2])), 1)
             nll = window_nll(
                 self._base, table, batch["windows"], batch["lengths"], tokens[:, -horizon:]
             )
             saved = ((nll[:, :1] - nll[:, 1:]) * batch["detail"])[0]
+
+            # Scores against the estimated demand, and against what was measured.
             most = max_pool_frontier(demand, seen.levels, batch["index"], size)[0]
             picked = batch["candidates"][0]
             scores = torch.tanh(seen.logits(lens))

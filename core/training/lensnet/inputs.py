@@ -80,17 +80,22 @@ def build_lens_inputs(
     size = net.config.block_size
     asked, real = question_inputs(base, net, questions_RQ)
     rows, device = len(asked), asked.device
+
+    # A session may have no hidden states yet.
     if hidden_RHD is None:
         hidden_RHD = asked[:, :0]
     hidden = hidden_RHD[:, -config.hidden_states :].to(asked.dtype)
     starts = starts_of(levels_RN, index_RN, size)
     counts = [rows_.shape[1] for rows_ in memory.gists]
+
+    # Mean surprisal of the tokens that each entry covers.
     surprisal = torch.zeros(levels_RN.shape, device=device)
     if surprisal_RT is not None:
         total = torch.nn.functional.pad(surprisal_RT.double().cumsum(1), (1, 0))
         stops = (starts + size ** levels_RN.clamp(min=1)).clamp(max=total.shape[1] - 1)
         sums = total.gather(1, stops) - total.gather(1, starts.clamp(max=total.shape[1] - 1))
         surprisal = (sums / (stops - starts).clamp(min=1)).float()
+
     state = State(
         levels=levels_RN,
         index=index_RN,

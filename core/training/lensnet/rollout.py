@@ -64,6 +64,8 @@ def rollout(
         greedy = make_allocator("greedy")
         focuses.append(make_focus(shape, greedy, limits, n_tokens=int(tokens), levels=own))
         focuses[-1].begin(Trigger.QUESTION)
+
+    # All states are scored together, as one batch a round.
     still = [False] * len(focuses)
     for _ in range(rounds):
         if all(still):
@@ -80,6 +82,7 @@ def rollout(
             if result.last:
                 still[row] = result.settled and result.round == 0
                 focus.begin(Trigger.QUESTION)
+
     contexts = [focus.working_context for focus in focuses]
     return (
         pad_rows([c.levels.astype(np.int64) for c in contexts], -1),

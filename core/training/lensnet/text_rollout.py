@@ -85,6 +85,8 @@ class TextRollouts:
             shape = ContextShape(size, MAX_LEVELS, self._w_max, PROTECTED)
             read = first * size
             focuses.append(make_focus(shape, make_allocator("greedy"), PLAIN, n_tokens=read))
+
+        # Block by block, as a session reads the text.
         moved, stayed, expands, used = [], [], [], []
         gists: list[np.ndarray] = []
         raws: list[np.ndarray] = []
@@ -101,6 +103,7 @@ class TextRollouts:
                 stayed.append(len(before[row] & _nodes(focus)) / len(before[row]))
                 used.append(focus.working_context.cost / self._w_max)
             expands.append(np.mean(opened))
+
         return {
             "swap_rate": float(np.mean(moved)),
             "residency": float(np.mean(stayed)),
@@ -122,6 +125,8 @@ class TextRollouts:
         voluntary, opened = [0] * len(focuses), [0] * len(focuses)
         under_way = set(range(len(focuses)))
         look = self._eyes(lens, closed)
+
+        # All texts are scored together; those that settled are left alone.
         while under_way:
             contexts = [focus.working_context for focus in focuses]
             levels = pad_rows([c.levels.astype(np.int64) for c in contexts], -1)

@@ -65,6 +65,8 @@ def write(
     partial = run / "partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
+
+    # Written under another name first: a folder with a step's name is whole.
     for name, tensors in (("model", model), ("optimizer", optimizer)):
         plain = {k: v.detach().contiguous().cpu() for k, v in tensors.items()}
         try:
@@ -74,10 +76,13 @@ def write(
                 f"{partial}: {error}; make room on the disk and go on with --resume."
             ) from error
     write_json(partial / "state.json", dict(state))
+
     if folder.exists():
         _remove(folder)
     partial.rename(folder)
     mark(run, "latest", folder)
+
+    # The best one stays, however old it is.
     protected = {folder.name, _marked(run, "best")}
     for old in sorted(run.glob("step-*"))[:-keep]:
         if old.name not in protected:

@@ -126,12 +126,17 @@ class Optimizer:
         gradients = [self._grad(name) for name in self._adam]
         first = [self._first[name] for name in self._adam]
         second = [self._second[name] for name in self._adam]
+
+        # Moments of all parameters at once; fused calls save most of a small model's step.
         torch._foreach_lerp_(first, gradients, 1 - config.beta1)
         torch._foreach_mul_(second, config.beta2)
         torch._foreach_addcmul_(second, gradients, gradients, 1 - config.beta2)
+
         correction = (1 - config.beta2**self.step_count) ** 0.5
         scale = torch._foreach_sqrt(second)
         torch._foreach_add_(scale, 1e-8)
+
+        # Under Muon the matrices decay in its own step.
         if config.kind == "adamw":
             matrices: list[Tensor] = [p for p in targets if p.ndim >= 2]
             if matrices:

@@ -172,6 +172,8 @@ class Trainer:
             self._resume()
         elif self.world.is_main and (away := checkpoint.set_aside(self.out)) is not None:
             print(f"the run in {self.out} is now in {away}", file=sys.stderr, flush=True)
+
+        # One row per logged step; the columns are fixed before the first.
         names = ["phase", "progress", "rate", "tokens", "tokens_per_s", "loss", "norm"]
         names += [*self.task.metric_names, *self.task.eval_names]
         metrics = None
@@ -179,6 +181,8 @@ class Trainer:
             about = About(self.out.name, step=self.step)
             sinks = make_sinks(self.config.sinks, self.out, about)
             metrics = Metrics(self.out, names, sinks, self.step, self._last_eval is not None)
+
+        # The phase follows from the progress, so a resumed run enters the right one.
         try:
             while (progress := self.progress()) < 1.0:
                 self._run_phase(self._phase_at(progress), metrics)
@@ -201,6 +205,8 @@ class Trainer:
             prefetch_factor=6 if workers else None,
             pin_memory=self.world.device.type == "cuda",
         )
+
+        # Speed is measured from log line to log line, without evaluations.
         mark, marked_tokens = time.monotonic(), self.tokens
         last_eval = last_save = self._clock()
         for batch in loader:
@@ -227,6 +233,8 @@ class Trainer:
                     **{key: self.world.mean(figure) for key, figure in figures.items()},
                 }
                 self._log(metrics, row)
+
+            # An evaluation saves as well: a checkpoint's metrics are those of its weights.
             if self._due(self.config.eval_steps, self.config.eval_minutes, last_eval):
                 self._check(loss)
                 self._save(self._evaluate(metrics))
@@ -306,6 +314,8 @@ class Trainer:
         if not self.world.is_main:
             return
         spent = self.elapsed_s + time.monotonic() - self._started
+
+        # A checkpoint without the metric (a guard's bound) is never the best.
         figure = figures.get(self.task.eval_metric, math.inf)
         better = figure < self.best
         self.best = min(self.best, figure)
@@ -319,6 +329,8 @@ class Trainer:
             "optimizer_steps": self.optimizer.step_count,
             "figures": dict(figures),
         }
+
+        # The mark comes after the folder, the export after the mark: a kill leaves no gap.
         parameters = dict(self.task.model.named_parameters())
         folder = checkpoint.write(self.out, parameters, self.optimizer.state(), state)
         if better:

@@ -122,6 +122,8 @@ class MixedWindowDataset(Dataset[dict[str, Tensor]]):
         groups = 0
         if mix.groups and rng.random() < mix.group_chance:
             groups = int(rng.integers(1, mix.groups + 1))
+
+        # Each row draws for itself, so that a resumed run sees the same rows.
         tokens, rows, kept = [], [], []
         for row in range(mix.rows):
             draw = generator(self._seed, f"lora.row.{self._phase}", step, row)
@@ -131,8 +133,11 @@ class MixedWindowDataset(Dataset[dict[str, Tensor]]):
                 kept.append(self._slice(draw, self._cache))
                 tokens.append(kept[-1].tokens)
             rows.append(self._tiling(draw, count, groups))
+
         stacked = torch.from_numpy(np.stack(tokens).astype(np.int32))
         batch = {"tokens": stacked, **stack_tilings(rows)}
+
+        # The cache has the teacher's likeliest tokens at every position.
         if kept:
             at = [row.target - 1 for row in rows]
             ids = np.stack([s.ids[w] for s, w in zip(kept, at, strict=True)])

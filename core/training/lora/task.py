@@ -115,6 +115,8 @@ class LoraTask:
         self._config, self._base, self._net, self._world = config, base, net, world
         self.layers = LoraLayers(base, config.lora, config.loop.seed)
         self.model: nn.Module = self.layers
+
+        # Text in the base model's own tokens, and what the original model says of it.
         tokenizer = load_tokenizer(Path(config.base))
         mark, size = fingerprint(tokenizer), net.config.block_size
         shards = open_shards(Path(config.shards), mark)
@@ -122,6 +124,8 @@ class LoraTask:
         cache = None
         if config.teacher == "cache":
             cache = TeacherCache(shards, base_fingerprint(base.embedding))
+
+        # One dataset a phase; their draws are independent.
         writer = RecallWriter(tokenizer, "train", config.loop.seed, size)
         self._rows = [
             MixedWindowDataset(
@@ -136,6 +140,8 @@ class LoraTask:
             )
             for number, phase in enumerate(config.phases)
         ]
+
+        # Held-out windows in wording that training never sees.
         heldout = TokenStreams(open_shards(Path(config.heldout), mark))
         unseen = RecallWriter(tokenizer, "heldout", 0, size)
         fixed = MixedWindowDataset(

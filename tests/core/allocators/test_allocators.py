@@ -17,7 +17,7 @@ from megacontext.traces.errors import ConfigError
 from megacontext.traces.schema import Reason, Trigger
 
 
-def view_of(levels, scores, room=0, size=4, max_levels=3, step=0, **limits):
+def view_of(levels, scores, free_slots=0, size=4, max_levels=3, step=0, **limits):
     levels = np.array(levels, np.int8)
     width = size ** np.maximum(levels, 1).astype(np.int64)
     stops = np.cumsum(width)
@@ -43,7 +43,7 @@ def view_of(levels, scores, room=0, size=4, max_levels=3, step=0, **limits):
         scores=values,
         candidates=found,
         limits=given,
-        room=room,
+        free_slots=free_slots,
         n_tokens=int(stops[-1]),
         block_size=size,
         max_levels=max_levels,
@@ -66,7 +66,7 @@ def why(decision):
 
 def test_greedy_takes_the_best_and_breaks_ties_toward_the_cursor():
     decision = make_allocator("greedy").propose(
-        view_of([1, 1, 1, 1, 0], [0.5, 0.7, 0.5, 0.3, 0], room=9, n_diff=2)
+        view_of([1, 1, 1, 1, 0], [0.5, 0.7, 0.5, 0.3, 0], free_slots=9, n_diff=2)
     )
     assert seen(decision.actions) == [(0, 1, 1), (0, 1, 2)]
     assert seen(decision.rejected) == [(0, 1, 0), (0, 1, 3)]
@@ -75,7 +75,7 @@ def test_greedy_takes_the_best_and_breaks_ties_toward_the_cursor():
 
 def test_greedy_collapses_what_pays_before_it_expands():
     decision = make_allocator("greedy").propose(
-        view_of([1, 0, 0, 0], [0.6, -0.1, -0.9, 0], room=0, n_diff=4)
+        view_of([1, 0, 0, 0], [0.6, -0.1, -0.9, 0], free_slots=0, n_diff=4)
     )
     assert seen(decision.actions) == [(1, 1, 2), (0, 1, 0)]
     assert decision.actions["reason"].tolist() == [Reason.SCORE, Reason.SCORE]
@@ -96,7 +96,7 @@ def test_stochastic_greedy_draws_by_step_and_prefers_the_strong():
     scores = [0.3, 0.4, 0.9, 0.8, 0.7, 0]
     firsts = []
     for step in range(300):
-        view = view_of([1] * 5 + [0], scores, room=9, n_diff=1, step=step)
+        view = view_of([1] * 5 + [0], scores, free_slots=9, n_diff=1, step=step)
         decision = allocator.propose(view)
         assert seen(decision.actions) == seen(allocator.propose(view).actions)
         assert decision.actions["reason"].tolist() == [Reason.SAMPLED]
@@ -110,12 +110,12 @@ def test_stochastic_greedy_draws_by_step_and_prefers_the_strong():
 
 def test_slot_bounds_what_may_expand_before_any_budget():
     allocator = make_allocator("slot", {"temperature": 0.1})
-    everything = view_of([1] * 20 + [0], [0.9] * 20 + [0], room=10, n_diff=20)
+    everything = view_of([1] * 20 + [0], [0.9] * 20 + [0], free_slots=10, n_diff=20)
     decision = allocator.propose(everything)
     assert len(decision.actions) == 0  # eleven slots among twenty equal claims
     assert set(why(decision).values()) == {int(Reason.COMPETITION)}
     two = [0.9, 0.9] + [0.3] * 18 + [0]
-    decision = allocator.propose(view_of([1] * 20 + [0], two, room=10, n_diff=20))
+    decision = allocator.propose(view_of([1] * 20 + [0], two, free_slots=10, n_diff=20))
     assert sorted(seen(decision.actions)) == [(0, 1, 0), (0, 1, 1)]
     assert why(decision)[0, 1, 5] == Reason.COMPETITION
 
@@ -127,12 +127,12 @@ def test_slot_bounds_what_may_expand_before_any_budget():
     st.sampled_from([2, 4]),
 )
 @settings(max_examples=150)
-def test_optimum_is_the_best_of_all_choices(seed, room, tau, size):
+def test_optimum_is_the_best_of_all_choices(seed, free_slots, tau, size):
     batch = sample_tilings(Span(0, 12 * size, size, 3, 14 * size, 1), 1, seed)
     levels = batch.levels[0, : batch.nodes[0]]
     random = np.random.default_rng(seed)
     scores = random.choice([-0.9, -0.5, -0.25, -0.1, 0.1, 0.3, 0.5, 0.9], len(levels))
-    view = view_of(levels, scores, room, size, tau_expand=tau, tau_collapse=tau)
+    view = view_of(levels, scores, free_slots, size, tau_expand=tau, tau_collapse=tau)
     found = view.candidates
     opens = np.flatnonzero(found.expand_reason == OPEN)
     groups = np.flatnonzero(found.group_reason == OPEN)
@@ -147,11 +147,11 @@ def test_optimum_is_the_best_of_all_choices(seed, room, tau, size):
             for e in taken
             for g in gone
         )
-        if clash or len(taken) - len(gone) > room:
+        if clash or len(taken) - len(gone) > free_slots:
             continue
         best = max(best, worth(found, taken, gone, tau, margin))
     taken, gone = optimum(view)
-    assert len(taken) - len(gone) <= room
+    assert len(taken) - len(gone) <= free_slots
     assert worth(found, taken, gone, tau, margin) == pytest.approx(best, abs=1e-6)
 
 
@@ -164,11 +164,11 @@ def worth(found, taken, gone, tau, margin):
 
 def test_optimal_takes_n_diff_of_the_optimum_and_no_group_outside_it():
     scores = [0.9, 0.8, 0.7, 0.1, 0.0, -0.1, -0.15, 0]
-    view = view_of([1, 1, 1, 0, 0, 0, 0, 0], scores, room=0, n_diff=4)
+    view = view_of([1, 1, 1, 0, 0, 0, 0, 0], scores, free_slots=0, n_diff=4)
     decision = make_allocator("optimal").propose(view)
     assert seen(decision.actions) == [(1, 1, 6), (0, 1, 0), (1, 1, 5), (0, 1, 1)]
     assert why(decision)[0, 1, 2] == Reason.N_DIFF
-    costly = view_of([1, 0, 0, 0], [0.3, 0.25, 0.28, 0], room=0)
+    costly = view_of([1, 0, 0, 0], [0.3, 0.25, 0.28, 0], free_slots=0)
     decision = make_allocator("optimal").propose(costly)
     assert len(decision.actions) == 0
     assert why(decision)[0, 1, 0] == Reason.GAIN
@@ -186,7 +186,7 @@ def test_learned_does_what_its_policy_prefers():
     allocator = make_allocator(
         "transformer", {"policy": Says([[1, 0], [3, 0], [0, 0], [0, 2], [0, 0]])}
     )
-    view = view_of([1, 1, 1, 0, 0], [0.9, 0.3, 0.8, 0.1, 0], room=2)
+    view = view_of([1, 1, 1, 0, 0], [0.9, 0.3, 0.8, 0.1, 0], free_slots=2)
     decision = allocator.propose(view)
     assert seen(decision.actions) == [(0, 1, 1), (1, 1, 3), (0, 1, 0)]
     assert (decision.actions["reason"] == Reason.POLICY).all()
@@ -206,7 +206,7 @@ def test_learned_does_what_its_policy_prefers():
 )
 def test_learned_falls_back_to_greedy_when_its_policy_errs(preferences):
     allocator = make_allocator("learned", {"policy": Says(preferences)})
-    view = view_of([1, 1, 1, 0, 0], [0.9, 0.3, 0.0, 0.1, 0], room=2)
+    view = view_of([1, 1, 1, 0, 0], [0.9, 0.3, 0.0, 0.1, 0], free_slots=2)
     decision = allocator.propose(view)
     assert decision.actions.tobytes() == make_allocator("greedy").propose(view).actions.tobytes()
     assert allocator.fallbacks == 1

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megacontext.core.focus.constraints import OPEN, Cooling, find_candidates, order_key
+from megacontext.core.focus.constraints import OPEN, Cooldowns, find_candidates, order_key
 from megacontext.core.focus.tilings import Span, sample_tilings
 from megacontext.traces.schema import Reason
 
@@ -57,7 +57,7 @@ def test_candidates_are_those_of_a_search_by_the_book(size, max_levels, blocks, 
         max_levels=max_levels,
         protected_blocks=protected,
         disarmed=disarmed,
-        cooling=Cooling(np.array(kinds, np.int8), np.array(of_level), np.array(of_index)),
+        cooling=Cooldowns(np.array(kinds, np.int8), np.array(of_level), np.array(of_index)),
     )
     wants = [at for at in range(count) if levels[at] and scores[at] > np.float32(0.2)]
     assert found.expand_at.tolist() == wants

@@ -8,7 +8,7 @@ from refocusing import focus_on, reasons, seen
 
 from megacontext.core.allocators import make_allocator
 from megacontext.core.focus import Focus, Limits, WorkingContext, clean_scores, make_actions
-from megacontext.core.focus.memory import Memory
+from megacontext.core.focus.hysteresis import Memory
 from megacontext.traces.errors import ConfigError, PlanError
 from megacontext.traces.schema import Reason, Trigger
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from canaries.plant import edit
-from megacontext.core.allocators import greedy, walk
+from megacontext.core.allocators import grant as walk
+from megacontext.core.allocators import greedy
 from megacontext.core.allocators import slot as slot_module
 from megacontext.core.focus import constraints, focus, forced
 from megacontext.core.focus.focus import Focus
-from megacontext.core.focus.memory import Memory
+from megacontext.core.focus.hysteresis import Memory
 from megacontext.core.tree import ctxfile, opening, rebuild, recovery
 from megacontext.core.tree import folder as folder_module
 from megacontext.core.tree import level as level_module

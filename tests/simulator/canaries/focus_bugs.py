@@ -13,7 +13,7 @@ from canaries.plant import Patch, no, wrap
 from megacontext.core.focus import Limits, packing, plan, working_context
 from megacontext.core.focus import focus as focus_module
 from megacontext.core.focus.focus import Focus
-from megacontext.core.focus.memory import Memory
+from megacontext.core.focus.hysteresis import Memory
 from megacontext.core.focus.working_context import WorkingContext
 
 # -- budget, headroom, tiling ------------------------------------------------------------------
@@ -31,7 +31,7 @@ def headroom_ignored(m: Patch) -> None:
     def force(original: Any) -> Any:
         def mutant(self: Focus, scores: Any) -> Any:
             forced, view = original(self, scores)
-            return forced, replace(view, room=view.room + 1)
+            return forced, replace(view, free_slots=view.free_slots + 1)
 
         return mutant
 
@@ -62,8 +62,8 @@ def cold_start_without_headroom(m: Patch) -> None:
     def start(original: Any) -> Any:
         def mutant(self: WorkingContext, n_tokens: int) -> Any:
             size = self.block_size
-            room = self._w_max - n_tokens % size
-            levels = packing.fill_levels(0, n_tokens // size, room, *self._packing())
+            free_slots = self._w_max - n_tokens % size
+            levels = packing.fill_levels(0, n_tokens // size, free_slots, *self._packing())
             self.load(levels, n_tokens)
             return self.levels
 
@@ -306,7 +306,7 @@ def _free_running(m: Patch) -> None:
     def propose(original: Any) -> Any:
         def mutant(self: Focus, scores: Any) -> Any:
             forced, view = original(self, scores)
-            return forced, replace(view, room=min(view.room, next(ticks) % 7))
+            return forced, replace(view, free_slots=min(view.free_slots, next(ticks) % 7))
 
         return mutant
 

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from megacontext.core.cli.app import app, guard
-from megacontext.core.evaluation.results.metrics import Row
+from megacontext.core.evaluation.results.metrics import Metric
 from megacontext.core.evaluation.results.provenance import About
 from megacontext.core.evaluation.results.report import page, targets_table
 from megacontext.traces.errors import SourceError
@@ -88,9 +88,9 @@ def test_bad_plans_are_one_sentence(capsys, tmp_path, text, says):
 
 
 def test_a_missed_target_says_so():
-    met = Row("recall", "history", "16×", "ours", 0.96, 0.9, 0.99, 100, "≥ 95%", True)
-    missed = Row("recall", "history", "64×", "ours", 0.5, 0.4, 0.6, 100, "≥ 90%", False)
-    plain = Row("recall", "history", "4×", "ours", 0.5, 0.4, 0.6, 100)
+    met = Metric("recall", "history", "16×", "ours", 0.96, 0.9, 0.99, 100, "≥ 95%", True)
+    missed = Metric("recall", "history", "64×", "ours", 0.5, 0.4, 0.6, 100, "≥ 90%", False)
+    plain = Metric("recall", "history", "4×", "ours", 0.5, 0.4, 0.6, 100)
     table = targets_table([met, missed, plain])
     assert [row[""] for row in table] == ["met", "**missed**"]
     assert table[1]["ours"] == "50% [40%, 60%]"

@@ -17,7 +17,7 @@ from megacontext.core.evaluation.runner.job_pool import (
 )
 from megacontext.core.evaluation.runner.job_specs import RESULTS, RecallJob, Sources
 from megacontext.core.evaluation.tasks.recall import Result
-from megacontext.core.evaluation.tasks.synthesize import MakeOptions
+from megacontext.core.evaluation.tasks.synthesize import TaskGenConfig
 from megacontext.traces.errors import ModelError, StorageError
 
 
@@ -136,10 +136,10 @@ def test_results_do_not_depend_on_the_number_of_processes(config_text, tmp_path)
     hay = tmp_path / "hay.jsonl"
     hay.write_text(json.dumps({"text": "A line of plain hay, over and over.\n" * 400}))
     plain = plain_config(parse_config(config_text))
-    made = MakeOptions(128, (8,), 3, ("passkey",), facts=1, per_history=1)
+    tasks = TaskGenConfig(128, (8,), 3, ("passkey",), facts=1, per_history=1)
     work = [
-        RecallJob(plain, Sources((str(hay),)), made, times, first, first, ("random", "ours"))
-        for times, first in made.histories()
+        RecallJob(plain, Sources((str(hay),)), tasks, times, first, first, ("random", "ours"))
+        for times, first in tasks.histories()
     ]
     one, two = (
         run_jobs(work, workers, Store(tmp_path / f"{workers}.jsonl", False, "w", RESULTS))

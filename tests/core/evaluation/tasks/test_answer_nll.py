@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from megacontext.core.evaluation.tasks.answer_nll import RECALL_TEXT, evaluate_answers
-from megacontext.core.evaluation.tasks.nll import summarize_nll
+from megacontext.core.evaluation.tasks.nll_metrics import summarize_nll
 from megacontext.core.evaluation.tasks.recall import is_right
 from megacontext.core.evaluation.tasks.recall_tasks import RecallTask
 
@@ -30,9 +30,9 @@ def test_every_budget_is_measured_and_what_no_window_holds_is_left_out(workspace
     assert [(p.start, p.w_max) for p in pieces] == [(4, 96), (4, 128)]
     assert all(np.isfinite([*p.nll.values(), p.full]).all() for p in pieces)
     figures = summarize_nll(pieces, 0)
-    behind = figures["delete"]["behind_ours"]
+    behind = figures["delete"].first.overall.behind_ours
     assert behind == pytest.approx(pieces[0].nll["delete"] - pieces[0].nll["ours"])
-    assert figures["ours"]["behind_ours"] is None
+    assert figures["ours"].first.overall.behind_ours is None
 
 
 @pytest.mark.parametrize(

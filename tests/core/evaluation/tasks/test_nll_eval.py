@@ -5,7 +5,8 @@ import pytest
 
 from megacontext.core.evaluation.contenders.base import NO_GOLD, Sample
 from megacontext.core.evaluation.contenders.registry import CONTENDERS
-from megacontext.core.evaluation.tasks.nll import NLLOptions, Piece, evaluate_nll, summarize_nll
+from megacontext.core.evaluation.tasks.nll import NLLOptions, Piece, evaluate_nll
+from megacontext.core.evaluation.tasks.nll_metrics import paired_difference, summarize_nll
 from megacontext.core.evaluation.tasks.recall_tasks import Text, load_texts
 from megacontext.core.evaluation.tasks.single_gist import evaluate_single
 from megacontext.core.runtime.nll import full_history_nll
@@ -144,7 +145,7 @@ def test_the_summary_is_the_arithmetic_of_its_definition():
         Piece("b", "docs", 0, 512, 1.0, {"ours": 1.2, "delete": 1.6}),
         Piece("a", "code", 0, 1024, 2.0, {"ours": 2.0, "delete": 2.0}),
     ]
-    ours = summarize_nll(pieces, 0)["ours"]
+    ours = summarize_nll(pieces, 0)["ours"].to_json()
     assert ours["w_max"] == 512
     assert ours["delta_nll"] == pytest.approx(0.2)  # documents count equally
     assert ours["delta_nll_p95"] == pytest.approx(0.29)
@@ -164,3 +165,16 @@ def test_a_single_replaced_block_is_scored_behind_it(workspace, texts_file):
         assert piece.nll["gist"] == piece.nll["mean"]  # this workspace's gists are means
         assert piece.nll["gist"] != piece.nll["delete"]
         assert all(abs(v - piece.full) < 0.5 for v in piece.nll.values())
+
+
+def test_a_paired_difference_is_over_the_pieces_that_both_have():
+    def piece(document, start, ours):
+        return Piece(document, "", start, 512, 1.0, {"ours": ours})
+
+    variant = [piece("a", 0, 2.0), piece("a", 9, 2.4), piece("b", 0, 3.0), piece("c", 0, 9.0)]
+    reference = [piece("a", 0, 1.9), piece("a", 9, 2.1), piece("b", 0, 3.1)]
+    difference = paired_difference(variant, reference, "ours", 0)
+    assert difference.value == pytest.approx((0.2 - 0.1) / 2)  # documents count equally
+    assert difference.count == 3
+    assert difference.interval[0] <= difference.value <= difference.interval[1]
+    assert paired_difference(variant[3:], reference, "ours", 0) is None

@@ -159,7 +159,7 @@ def test_the_summary_counts_what_it_says():
         result("ours", False, None, None, 16),
         result("recency", False, None, None, 4),
     ]
-    table = summarize_recall(results)
+    table = {name: s.to_json() for name, s in summarize_recall(results).items()}
     ours = table["ours"]
     assert (ours["accuracy"], ours["count"], ours["refocuses"]) == (0.5, 4, 2.0)
     assert ours["gold_expanded"] == pytest.approx(2 / 3)

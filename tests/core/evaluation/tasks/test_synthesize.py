@@ -7,8 +7,8 @@ from megacontext.core.evaluation.tasks.recall_tasks import Text
 from megacontext.core.evaluation.tasks.synthesize import (
     DEFAULT_KINDS,
     KINDS,
-    MakeOptions,
-    TaskMaker,
+    TaskGenConfig,
+    TaskGenerator,
     make_tasks,
 )
 from megacontext.traces.errors import ConfigError, SourceError
@@ -34,7 +34,7 @@ def texts():
 
 @pytest.fixture(scope="module")
 def made(tokenizer, texts):
-    options = MakeOptions(256, (4, 16), 16, facts=1, per_history=8, seed=5)
+    options = TaskGenConfig(256, (4, 16), 16, facts=1, per_history=8, seed=5)
     return make_tasks(options, tokenizer, texts)
 
 
@@ -57,14 +57,14 @@ def test_lengths_kinds_and_histories_are_as_asked(made, tokenizer):
 
 
 def test_tasks_repeat_by_seed(made, tokenizer, texts):
-    options = MakeOptions(256, (4, 16), 16, facts=1, per_history=8, seed=5)
+    options = TaskGenConfig(256, (4, 16), 16, facts=1, per_history=8, seed=5)
     assert make_tasks(options, tokenizer, texts) == made
-    other = MakeOptions(256, (4, 16), 16, facts=1, per_history=8, seed=6)
+    other = TaskGenConfig(256, (4, 16), 16, facts=1, per_history=8, seed=6)
     assert make_tasks(other, tokenizer, texts) != made
 
 
 def test_a_common_word_has_no_gold(tokenizer, texts):
-    (task,) = make_tasks(MakeOptions(128, (4,), 1, ("common_word",)), tokenizer, texts)
+    (task,) = make_tasks(TaskGenConfig(128, (4,), 1, ("common_word",)), tokenizer, texts)
     words = task.history.split()
     counts = {word: words.count(word) for word in words}
     assert max(counts, key=counts.get) == task.answer
@@ -73,13 +73,13 @@ def test_a_common_word_has_no_gold(tokenizer, texts):
 
 def test_impossible_wishes_are_refused(tokenizer, texts):
     with pytest.raises(ConfigError, match="'nope' is unknown"):
-        make_tasks(MakeOptions(128, kinds=("nope",)), tokenizer, texts)
+        make_tasks(TaskGenConfig(128, kinds=("nope",)), tokenizer, texts)
     with pytest.raises(ConfigError, match="at least 1"):
-        make_tasks(MakeOptions(128, facts=0), tokenizer, texts)
+        make_tasks(TaskGenConfig(128, facts=0), tokenizer, texts)
     with pytest.raises(ConfigError, match="lower --per-history"):
-        make_tasks(MakeOptions(128, (4,), 10), tokenizer, texts)
+        make_tasks(TaskGenConfig(128, (4,), 10), tokenizer, texts)
     with pytest.raises(SourceError, match="give longer texts"):
-        make_tasks(MakeOptions(1024, (64,)), tokenizer, [Text("a", "", "short\n")])
+        make_tasks(TaskGenConfig(1024, (64,)), tokenizer, [Text("a", "", "short\n")])
     assert "common_word" in KINDS
 
 
@@ -108,19 +108,19 @@ def test_the_bundled_model_answers_what_the_oracle_brings():
     from megacontext.core.evaluation.tasks.recall import evaluate_recall, summarize_recall
 
     workspace = EvalWorkspace.load(parse_config("w_max: 512\nthreads: 1"))
-    options = MakeOptions(512, (8,), 8, ("passkey", "conversation"), facts=1)
+    options = TaskGenConfig(512, (8,), 8, ("passkey", "conversation"), facts=1)
     backend = workspace.base.tokenizer.hf.backend_tokenizer
     tasks = make_tasks(options, backend, library_texts())
     figures = summarize_recall(evaluate_recall(workspace, tasks, ["oracle", "recency"]))
-    assert figures["oracle"]["gold_expanded"] == 1
-    assert figures["recency"]["accuracy"] == 0
-    assert figures["oracle"]["accuracy"] >= 0.5
+    assert figures["oracle"].overall.gold_expanded == 1
+    assert figures["recency"].overall.accuracy == 0
+    assert figures["oracle"].overall.accuracy >= 0.5
 
 
 def test_more_facts_than_a_history_holds_are_refused_before_any_is_made(tokenizer, texts):
     # 16 * 256 tokens less a question's 32 and the text's 384 leave 3,680: 460 facts of 8.
     for kinds in ((), ("passkey",)):
-        options = MakeOptions(256, (64, 16), 2, kinds, facts=461)
+        options = TaskGenConfig(256, (64, 16), 2, kinds, facts=461)
         with pytest.raises(ConfigError, match=r"--facts is 461.*16 \* w_max.*most 460.*--times"):
-            TaskMaker(options, tokenizer, texts)
-    TaskMaker(MakeOptions(256, (64, 16), 2, facts=460), tokenizer, texts)
+            TaskGenerator(options, tokenizer, texts)
+    TaskGenerator(TaskGenConfig(256, (64, 16), 2, facts=460), tokenizer, texts)

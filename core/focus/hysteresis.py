@@ -1,29 +1,29 @@
-"""What a focus remembers between refocuses, all of it a function of the recorded rows.
+"""The state of a focus between refocuses, all of it a function of the recorded rows.
 
-* *Flips*: nodes expanded or collapsed within the longest cooldown.
-* *Arms*: a gist expanded by choice is disarmed, and armed again only when, as a gist, it is seen
-  with new evidence: a score below ``tau_expand``, or one that differs by ``NEW_EVIDENCE`` from
-  the score it was expanded at. (The first alone is not enough: a gist of 32,768 tokens hardly
-  ever scores low, and would stay shut when the question comes.) While it is expanded it waits
-  among the inner nodes; when it comes back into the frontier it carries a flag; when its own
-  parent swallows it, it is forgotten. So the memory is never larger than the frontier.
+* *Cooldowns*: nodes that were expanded or collapsed within the longest cooldown.
+* *Re-arming*: a gist that was expanded by choice is disarmed. It is armed again only when, as a
+  gist, it shows new evidence: a score below ``tau_expand``, or one that differs by ``NEW_EVIDENCE``
+  from the score it was expanded at. (The first alone is not enough: a gist of 32,768 tokens hardly
+  ever scores low, and could not be expanded when the question comes.) While it is expanded, it is
+  stored among the inner nodes; when it returns to the frontier, it carries a flag; when its parent
+  is collapsed, it is forgotten. So the state is never larger than the frontier.
 
 Why forgetting keeps liveness: with fixed scores evidence is never new, so an armed node that was
 expanded once stays disarmed while it is known, and it is forgotten only by a collapse of an
-ancestor. Let e(L) be the most expansions by choice of one level-L node. A node of the coarsest
-level is never forgotten: e(max) <= 1. A level-L node is expanded once, and once more after each
-return of its parent's children, which only an expansion of an ancestor brings:
+ancestor. Let e(L) be the largest number of expansions by choice of one level-L node. A node of the
+coarsest level is never forgotten: e(max) <= 1. A level-L node is expanded once, and once more after
+each return of its parent's children, which only an expansion of an ancestor brings:
 e(L) <= 1 + sum of e(M), M > L, so e(L) <= 2**(max - L). Expansions are finite, each collapse
 undoes one or uses up an original node, and the forced ones stop with the appends: a fixed point
-comes in bounded time.
+is reached in bounded time.
 
-A refocus that *reopens* (a question, an echo) takes no heed of arms, and of cooldowns only for what
-was expanded. Forced collapses know nothing of the question that comes next; what they took must not
-stay shut to it, and a gist that scored high once for another question shows no new evidence by
-scoring as high for this one. Within the refocus no node flips twice, so each question adds at
-most one expansion a node: with q of them e(L) <= (1 + q) * 2**(max - L), and after the last one a
-fixed point comes as before. What a question opened is in cooldown like any other, so between two
-questions nothing goes back and forth more than it did.
+A refocus that *reopens* (a question, an echo) ignores disarmed flags, and the cooldowns of what was
+collapsed. Forced collapses happen before the next question is known, so they must not block it; and
+a gist that scored high for an earlier question shows no new evidence by scoring as high for this
+one. Within the refocus no node changes twice, so each question adds at most one expansion a node:
+with q of them e(L) <= (1 + q) * 2**(max - L), and after the last one a fixed point is reached as
+before. What a question expanded is in cooldown like any other node, so between two questions
+nothing changes back and forth more than it did.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from collections import deque
 import numpy as np
 
 from megacontext.core.focus.actions import EXPAND, F32, I8, I64, Actions, Bools
-from megacontext.core.focus.constraints import Cooling
+from megacontext.core.focus.constraints import Cooldowns
 from megacontext.core.focus.plan import Splice
 from megacontext.core.focus.view import MAX_COOLDOWN
 
@@ -57,7 +57,7 @@ class Memory:
         self._fired_at: F32 = np.zeros(entries, np.float32)
         self._any_disarmed = False
         self._expanded: dict[tuple[int, int], float] = {}
-        self._flips: deque[tuple[int, Cooling]] = deque()
+        self._flips: deque[tuple[int, Cooldowns]] = deque()
 
     def grow(self, entries: int, step: int) -> None:
         """``entries`` new frontier entries at the end, first seen by refocus ``step``."""
@@ -77,7 +77,7 @@ class Memory:
             self.disarmed = self.disarmed & same & (scores >= np.float32(tau_expand))
             self._any_disarmed = bool(self.disarmed.any())
 
-    def cooling(self, step: int, cooldown_steps: int, reopen: bool = False) -> Cooling | None:
+    def cooling(self, step: int, cooldown_steps: int, reopen: bool = False) -> Cooldowns | None:
         """Nodes that may not flip back at refocus ``step``.
 
         With ``reopen`` those that an earlier refocus collapsed may.
@@ -89,7 +89,7 @@ class Memory:
         ]
         if len(recent) <= 1:
             return recent[0] if recent else None
-        return Cooling(
+        return Cooldowns(
             np.concatenate([flips.kinds for flips in recent]),
             np.concatenate([flips.levels for flips in recent]),
             np.concatenate([flips.index for flips in recent]),
@@ -127,9 +127,9 @@ class Memory:
                     self._any_disarmed = True
 
 
-def flips_of(actions: Actions) -> Cooling:
+def flips_of(actions: Actions) -> Cooldowns:
     """The nodes of ``actions`` as they are remembered for the cooldown."""
-    return Cooling(
+    return Cooldowns(
         actions["kind"].astype(np.int8),
         actions["level"].astype(np.int64),
         actions["index"].astype(np.int64),
