@@ -114,7 +114,10 @@ def live(
 
 @app.command()
 def replay(
-    trace: Trace,
+    trace: Annotated[
+        Path | None,
+        typer.Argument(help="The trace (*.arrow); without it, a list of those in runs/."),
+    ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Also show rows as they arrive.")
     ] = False,
@@ -128,9 +131,12 @@ def replay(
 
     Example: mc-tui replay runs/demo.arrow --at 1773.3:L1@47
     """
-    from megacontext.tui.launch import require_terminal, show
+    from megacontext.tui.launch import choose_trace, require_terminal, show
     from megacontext.tui.sources.file_source import FileSource
 
+    trace = trace or choose_trace(Path("runs"), theme=theme)
+    if trace is None:
+        return
     require_terminal()
     show(FileSource(trace, mode="FOLLOW" if follow else "REPLAY"), theme=theme, at=at)
 

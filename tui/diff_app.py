@@ -200,6 +200,8 @@ class DiffApp(InspectorApp):
         before, frame = self._frame, self.session.frame()
         self._frame = frame
         other = follower.frame()
+
+        # Each side gets its run's frame, what lies below gets the leader's or both.
         pair = (frame, other) if self.session is self.sessions[0] else (other, frame)
         self._arrange(frame, before)
         base = self.screen_stack[0]

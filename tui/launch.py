@@ -7,9 +7,10 @@ import os
 import sys
 from pathlib import Path
 
-from megacontext.traces.errors import MegaContextError
+from megacontext.traces.errors import ConfigError, MegaContextError
 from megacontext.tui.app import InspectorApp
 from megacontext.tui.diff_app import DiffApp
+from megacontext.tui.screens.runs import RunsApp, newest_runs
 from megacontext.tui.settings import own_keymap, own_themes
 from megacontext.tui.share import open_at
 from megacontext.tui.sources.source import Source
@@ -83,6 +84,20 @@ def is_first_run() -> bool:
     except OSError:
         return False  # a home that cannot be written: no hint rather than one at every start
     return True
+
+
+def choose_trace(folder: Path, *, theme: str = "") -> Path | None:
+    """Let a person choose one of the traces in ``folder``; None when they leave.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    runs = newest_runs(folder)
+    if not runs:
+        raise ConfigError(f"replay needs a trace, and {folder}/ has none; give its path.")
+    require_terminal()
+    forget_old_size()
+    return RunsApp(runs, theme=pick_theme(theme)).run()
 
 
 def show(source: Source, *, theme: str = "", notice: str = "", at: str = "") -> str:

@@ -69,6 +69,8 @@ def own_keymap(folder: Path | None = None) -> dict[str, str]:
                 f"{path}: {name}: {said!r} is no key; write it like ctrl+e, f5 or full_stop."
             )
         keys[name] = said
+
+    # A key that two commands share is refused where one of the two was set here.
     taken: dict[str, str] = {}
     for command in BY_ID.values():
         for part in keys.get(command.id, command.key).split(","):
@@ -101,6 +103,8 @@ def _theme_of(path: Path) -> tuple[Palette, bool]:
         raise ConfigError(f"{path}: like = {like!r}; choose mc-dark or mc-light.")
     if path.stem in THEME_NAMES:
         raise ConfigError(f"{path}: the name {path.stem} is taken; rename the file.")
+
+    # The ground comes first: the levels' shades are mixed with it.
     colours = list(PALETTES[like].colours)
     for name, value in said.items():  # the ground first: the levels' shades are mixed with it
         if name in _PLAIN:

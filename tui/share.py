@@ -84,6 +84,8 @@ def open_at(session: ViewerState, place: str) -> None:
         raise ConfigError(
             f"--at {place!r} is no place; give STEP[.ROUND][:NODE], for example 1773.3:L1@47."
         )
+
+    # The row of that step and round.
     step, within, node = found
     rows = np.flatnonzero(steps == step)
     if not len(rows):
@@ -93,6 +95,8 @@ def open_at(session: ViewerState, place: str) -> None:
         raise ConfigError(
             f"--at {place!r}: step {step} has {len(rows)} round(s); give a round up to that."
         )
+
+    # The node, if one is named.
     session.seek(int(rows[within - 1]))
     session.look(lambda view: view.select(None))
     if node is None:
@@ -142,6 +146,8 @@ def write(session: ViewerState, kind: str, folder: Path) -> Path:
     trace = session.source.path
     if not session.source.num_rows:
         raise TraceError("This trace has no rows yet; there is nothing to export.")
+
+    # Under a name that nothing has; an error of the disk is a sentence.
     path = free_path(folder, f"{stem}-run" if kind == "png" else stem, f".{kind}")
     try:
         if kind == "csv":

@@ -133,6 +133,8 @@ def _ansi() -> Palette:
     }
     for role, name in named.items():
         colours[role] = name
+
+    # Levels by hue, scores and surprise as ramps of few colours.
     for first, name in ((Role.L0, "cyan"), (Role.L1, "magenta"), (Role.L2, "bright_black")):
         colours[first : first + LEVEL_SHADES] = [name] * LEVEL_SHADES
     colours[Role.SCORE : Role.SCORE + RAMP] = (
@@ -155,6 +157,8 @@ THEME_NAMES = tuple(PALETTES)
 
 
 def _theme(palette: Palette, *, dark: bool) -> Theme:
+
+    # Textual's own widgets in the palette's colours; the mc- names are for titles and legends.
     c = palette.colours
     return Theme(
         name=palette.name,
@@ -174,6 +178,7 @@ def _theme(palette: Palette, *, dark: bool) -> Theme:
             "footer-key-foreground": c[Role.MARKER],
             "footer-description-foreground": c[Role.DIM],
             "border": c[Role.FAINT],
+            # Titles and legends.
             "mc-title": c[Role.DIM],
             "mc-l0": c[Role.L0 + LEVEL_SHADES - 1],
             "mc-l1": c[Role.L1 + LEVEL_SHADES - 1],
@@ -210,6 +215,7 @@ def _ansi_theme() -> Theme:
             "footer-background": "ansi_default",
             "footer-key-foreground": "ansi_yellow",
             "footer-description-foreground": "ansi_default",
+            # Titles and legends.
             "mc-title": "ansi_default",
             "mc-l0": "ansi_cyan",
             "mc-l1": "ansi_magenta",

@@ -8,7 +8,7 @@ window, H key heads, D head dimension, L layers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -168,15 +168,27 @@ class HeadEncoder:
         The model's own scaling and the stored keys' scale are in them; the stored offset shifts
         all logits of a query alike and is left out.
         """
+        return self.queries_at(np.asarray(tokens)[None], [start], len(tokens) - start)[0]
+
+    def queries_at(
+        self, windows: NDArray[np.integer[Any]], starts: Sequence[int], count: int
+    ) -> Tensor:
+        """As :meth:`queries`, of ``count`` tokens from ``starts`` on in each of ``windows`` [B, T].
+
+        Returns:
+            F32[B, heads, count, D].
+        """
         calibration = self.calibration
-        layers = [layer for layer, _ in calibration.heads]
-        read = self.reader.read(np.asarray(tokens)[None], layers, "queries")
+        read = self.reader.read(windows, [layer for layer, _ in calibration.heads], "queries")
         place = {pair: i for i, pair in enumerate(calibration.key_heads)}
         rows = []
         for layer, head in calibration.heads:
-            scale = self._scale[place[layer, head // self._group]]
-            rows.append(read[layer][0, head, start:] * scale * self.reader.scaling)
-        return torch.stack(rows)
+            scale = self._scale[place[layer, head // self._group]] * self.reader.scaling
+            of_head = read[layer][:, head]
+            rows.append(
+                torch.stack([of_head[i, s : s + count] for i, s in enumerate(starts)]) * scale
+            )
+        return torch.stack(rows, dim=1)
 
     def key_index(self) -> list[int]:
         """For each head, which of the stored key heads it reads."""

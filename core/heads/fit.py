@@ -56,11 +56,12 @@ def fit_selection(
     settings = [(margin, hops) for hops in HOPS for margin in MARGINS]
     probs: dict[tuple[float, int], dict[str, list[float]]] = {s: {} for s in settings}
     for tasks in histories:
-        encoders = {
-            (margin, hops): HeadEncoder(reader, replace(calibration, margin=margin, hops=hops))
+        encoders = [
+            HeadEncoder(reader, replace(calibration, margin=margin, hops=hops))
             for margin, hops in settings
-        }
-        store = KeyStore(encoders[settings[0]])  # keys depend on neither
+        ]
+        store = KeyStore(encoders[0])  # keys depend on neither
+        keys = [HistoryKeys(encoder, store) for encoder in encoders]
         encode = reader.base.tokenizer.encode
         history = encode(tasks[0].history)
         for task in tasks:
@@ -68,8 +69,8 @@ def fit_selection(
 
             # Settings that expand the same blocks give the same answer.
             known: dict[tuple[int, ...], float] = {}
-            for setting, encoder in encoders.items():
-                blocks = expanded_blocks(HistoryKeys(encoder, store), history, question)
+            for setting, history_keys in zip(settings, keys, strict=True):
+                blocks = expanded_blocks(history_keys, history, question)
                 if blocks not in known:
                     known[blocks] = answer_prob(reader.base, history, blocks, question, answer)
                 probs[setting].setdefault(task.name, []).append(known[blocks])

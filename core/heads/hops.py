@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from megacontext.core.focus.actions import Bools
 from megacontext.core.heads.encoder import HeadEncoder
-from megacontext.core.heads.search import block_attention, pair_weights
+from megacontext.core.heads.search import block_logits, pair_weights
 from megacontext.core.tree.spec import U32
 
 __all__ = ["Source", "follow_blocks"]
@@ -28,6 +29,8 @@ _MIN_MASS = 0.04
 """Attention of a block's tokens below which no other block stands out."""
 _BRANCHES = 3
 """Blocks that one block leads to at most."""
+_SOURCES = 8
+"""Blocks that one hop follows, the strongest."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Source:
         queries: F32[heads, q, D].
         first: position of the first query's token.
         weights: F32[q] of the queries, sum 1.
-        log_total_hq: F32[heads, q], see :func:`~megacontext.core.heads.search.block_attention`.
+        log_total_hq: F32[heads, q], log of each query's softmax total over the whole history.
     """
 
     block: int
@@ -69,30 +72,59 @@ def follow_blocks(
     selected: Bools,
     block_size: int,
 ) -> list[Source]:
-    """Blocks that ``sources`` lead to and that are not yet ``selected``, strongest first."""
-    best: dict[int, Source] = {}
-    for source in sources:
-        # Queries: the part of the block that was attended to, read behind its own context.
-        start = source.block * block_size
-        first = max(0, start - encoder.calibration.left)
-        text = np.asarray(tokens(first, start + block_size))
-        queries = encoder.queries(text, start - first)
-        weights = _attended(source.pairs(encoder, pieces, block_size))
+    """Blocks that ``sources`` lead to and that are not yet ``selected``, most attended first.
 
-        # The block and its neighbours hold the same words, and nothing new.
-        near = range(max(0, source.block - 1), min(len(selected), source.block + 2))
-        attention_hb, log_total_hq = block_attention(
-            encoder, queries, pieces, block_size, weights, near
-        )
-        mean_b = attention_hb.mean(0)
-        top = mean_b.topk(min(_BRANCHES, len(mean_b)))
+    All of them are read in one pass.
+    """
+    sources = sources[:_SOURCES]
+    if not sources:
+        return []
+
+    # Queries: the part of each block that was attended to, read after its own context.
+    starts = [source.block * block_size for source in sources]
+    left = encoder.calibration.left
+    windows = [_window(tokens, start, left, block_size) for start in starts]
+    places = [min(start, left) for start in starts]
+    queries_nhqd = encoder.queries_at(np.stack(windows), places, block_size)
+    weights = [_attended(source.pairs(encoder, pieces, block_size)) for source in sources]
+
+    # One search for all; a block and its neighbours hold the same words, and nothing new.
+    flat = queries_nhqd.transpose(0, 1).flatten(1, 2)
+    logits_hqb = block_logits(encoder, flat, pieces, block_size)
+    best: dict[int, Source] = {}
+    for number, source in enumerate(sources):
+        rows = slice(number * block_size, (number + 1) * block_size)
+        logits = logits_hqb[:, rows]
+        logits[..., max(0, source.block - 1) : source.block + 2] = -torch.inf
+        attention_b = torch.einsum("hqb,q->b", logits.softmax(-1), weights[number]) / len(logits)
+        log_total_hq = logits.logsumexp(-1)
+        top = attention_b.topk(min(_BRANCHES, len(attention_b)))
         for mass, block in zip(top.values.tolist(), top.indices.tolist(), strict=True):
             known = best.get(block)
             if mass < _MIN_MASS or selected[block] or (known and known.attention >= mass):
                 continue
-            strength = min(1.0, mass) * source.strength
-            best[block] = Source(block, strength, mass, queries, start, weights, log_total_hq)
-    return sorted(best.values(), key=lambda source: (-source.attention, source.block))
+            best[block] = Source(
+                block,
+                min(1.0, mass) * source.strength,
+                mass,
+                queries_nhqd[number],
+                starts[number],
+                weights[number],
+                log_total_hq,
+            )
+    return sorted(best.values(), key=lambda found: (-found.attention, found.block))
+
+
+def _window(
+    tokens: Callable[[int, int], U32], start: int, left: int, block_size: int
+) -> NDArray[np.uint32]:
+    """The block at ``start`` after ``left`` tokens of context, or from the first token on.
+
+    Padded to one length at its end, which a causal model does not see.
+    """
+    first = max(0, start - left)
+    window = np.asarray(tokens(first, start + block_size))
+    return np.pad(window, (0, left + block_size - len(window)))
 
 
 def _attended(pairs_hqk: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from megacontext.core.focus.actions import F32, Bools
 from megacontext.core.heads.encoder import HeadEncoder
 from megacontext.core.heads.history_keys import HistoryKeys
 from megacontext.core.heads.hops import Source, follow_blocks
-from megacontext.core.heads.search import block_attention
+from megacontext.core.heads.search import block_logits
 from megacontext.core.tree.spec import U32
 
 __all__ = ["Lookup", "Match", "Pair", "look_up"]
@@ -96,7 +96,8 @@ def look_up(
     start = max(0, n_tokens - asking - calibration.left)
     first = n_tokens - asking
     queries = encoder.queries(np.asarray(tokens(start, n_tokens)), first - start)
-    attention_hb, log_total_hq = block_attention(encoder, queries, pieces, block_size)
+    logits_hqb = block_logits(encoder, queries, pieces, block_size)
+    attention_hb, log_total_hq = logits_hqb.softmax(-1).mean(1), logits_hqb.logsumexp(-1)
     strength, selected = _select(attention_hb, calibration.margin, calibration.max_blocks)
     best = int(strength.argmax())
     if float(attention_hb[:, best].mean()) < calibration.min_mass:

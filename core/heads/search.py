@@ -6,54 +6,42 @@ and block is kept, so a million tokens need tens of megabytes beside the keys th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from megacontext.core.heads.encoder import HeadEncoder
 
-__all__ = ["block_attention", "pair_weights"]
+__all__ = ["block_logits", "pair_weights"]
 
 _PIECE_TOKENS = {"cpu": 32_768, "cuda": 1 << 20}
+_QUERIES = 128
+"""Queries for which a piece of that many tokens is meant; more queries read smaller pieces."""
 
 
-def block_attention(
-    encoder: HeadEncoder,
-    queries: Tensor,
-    keys: list[Tensor],
-    block_size: int,
-    weights: Tensor | None = None,
-    excluded: Sequence[int] = (),
-) -> tuple[Tensor, Tensor]:
-    """Attention of each head to each block, averaged over the queries.
+def block_logits(
+    encoder: HeadEncoder, queries: Tensor, keys: list[Tensor], block_size: int
+) -> Tensor:
+    """Log of the summed exponentials of each block's logits: F32[heads, q, blocks].
 
-    The first block is an attention sink whatever is asked, and left out of the softmax.
+    A softmax over the blocks gives the attention to each. The first block is an attention sink
+    whatever is asked, and gets none.
 
     Args:
         queries: F32[heads, q, D], as :meth:`HeadEncoder.queries` gives them.
         keys: int8 [t, H * D] pieces of the history in order, whole blocks each.
         block_size: tokens of a block.
-        weights: F32[q] of the queries, sum 1; None: all alike.
-        excluded: further blocks that the softmax leaves out.
-
-    Returns:
-        Attention F32[heads, blocks], and the log of each query's softmax total, F32[heads, q].
     """
     parts: list[Tensor] = []
     index, dim = encoder.key_index(), queries.shape[-1]
-    step = _PIECE_TOKENS[queries.device.type] // block_size * block_size
+    most = _PIECE_TOKENS[queries.device.type] * _QUERIES // max(_QUERIES, queries.shape[1])
+    step = max(1, most // block_size) * block_size
     for piece in keys:
         for start in range(0, len(piece), step):
             part = piece[start : start + step].to(queries.device)
             parts.append(_block_logsumexp(queries, part, index, dim, block_size))
-    logsumexp_hqb = torch.cat(parts, dim=-1)
-    logsumexp_hqb[..., [0, *excluded]] = -torch.inf
-    attention_hqb = logsumexp_hqb.softmax(-1)
-    log_total_hq = logsumexp_hqb.logsumexp(-1)
-    if weights is None:
-        return attention_hqb.mean(1), log_total_hq
-    return torch.einsum("hqb,q->hb", attention_hqb, weights), log_total_hq
+    logits_hqb = torch.cat(parts, dim=-1)
+    logits_hqb[..., 0] = -torch.inf
+    return logits_hqb
 
 
 def _block_logsumexp(
@@ -81,7 +69,7 @@ def pair_weights(
 
     Args:
         keys: int8 [K, H * D], of the block.
-        log_total_hq: of the softmax over the whole history, see :func:`block_attention`.
+        log_total_hq: F32[heads, q], log of each query's softmax total over the whole history.
     """
     dim = queries.shape[-1]
     logits = [

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from megacontext.tui.render.canvas import Canvas
-from megacontext.tui.render.inspector import grouped
+from megacontext.tui.render.inspector import grouped, seen_in
 from megacontext.tui.render.life import draw_life, squeeze
 from megacontext.tui.sources.node_history import STATES, Event, NodeLife
+from megacontext.tui.sources.row_model import Spans
 from megacontext.tui.state.view import Node
 
 RAW, GIST, INSIDE, ABSENT = (STATES.index(s) for s in ("raw", "gist", "inside", "absent"))
@@ -81,3 +84,18 @@ def test_refusals_of_one_step_share_a_line() -> None:
     same = [event(row, "refused", reason=14, step=9) for row in (1, 2, 3)]
     other = [event(4, "refused", reason=13, step=9), event(5, "refused", reason=13, step=10)]
     assert [times for _, times in grouped(same + other)] == [3, 1, 1]
+
+
+def test_when_a_block_was_raw_is_said_in_ranges_and_briefly_where_there_is_little_room() -> None:
+    node = Node(1, 0)
+    states = [ABSENT, RAW, RAW, GIST, GIST, RAW, INSIDE, RAW, GIST, RAW]  # before each row
+    rows = np.arange(len(states))
+    life = NodeLife(node, rows, np.zeros(len(states)), np.array(states), (), True)
+    levels = np.zeros(1, np.int8)
+    spans = Spans(levels, 8)
+    row = SimpleNamespace(number=len(states) - 1, after=spans)
+    run = SimpleNamespace(row=row, step_of=lambda number: 100 + number)
+    assert seen_in(life, run) == "Raw in steps 101, 104, 106, 108–now."
+    assert seen_in(life, run, brief=True) == "Raw 4 times, last 108–now."
+    earlier = life.upto(6)  # not read up to the row on screen
+    assert seen_in(earlier, run) == "Raw in steps 101, 104."

@@ -20,9 +20,16 @@ from megacontext.traces.paths import lock_path
 from megacontext.traces.writer import TraceWriter
 from megacontext.tui.dev.capture import SHOTS
 from megacontext.tui.dev.pseudo_terminal import PseudoTerminal
-from megacontext.tui.launch import TerminalError, forget_old_size, is_first_run, pick_theme
+from megacontext.tui.launch import (
+    TerminalError,
+    choose_trace,
+    forget_old_size,
+    is_first_run,
+    pick_theme,
+)
 from megacontext.tui.live.connect import Start
 from megacontext.tui.live.serve import HOST, command_of, serve
+from megacontext.tui.screens.runs import RunsApp, newest_runs
 
 
 def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -287,3 +294,23 @@ def test_the_documentations_pictures_can_be_made_again(small_trace: Path, tmp_pa
     )
     assert done.returncode == 0, done.stderr
     assert {path.stem for path in tmp_path.glob("*.svg")} == {shot.name for shot in SHOTS}
+
+
+async def test_replay_without_a_trace_offers_the_newest_runs_first(
+    small_trace: Path, tmp_path: Path
+) -> None:
+    for age, name in enumerate(("new", "older", "oldest")):
+        path = tmp_path / f"{name}.arrow"
+        path.write_bytes(small_trace.read_bytes())
+        os.utime(path, (1_700_000_000 - age, 1_700_000_000 - age))
+    runs = newest_runs(tmp_path)
+    assert [path.stem for path in runs] == ["new", "older", "oldest"]
+    app = RunsApp(runs)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("down", "enter")
+    assert app.return_value == tmp_path / "older.arrow"
+
+
+def test_replay_without_any_trace_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"replay needs a trace, and .* has none"):
+        choose_trace(tmp_path)

@@ -101,11 +101,15 @@ async def _draw(trace: Path, seeks: int, frames: int, seed: int) -> dict[str, fl
     seek_s, frame_s = [], []
     async with app.run_test(size=(WIDTH, HEIGHT)) as pilot:
         gc.freeze()  # as the command line does before it shows anything
+
+        # Seeks to random rows.
         for row in targets:
             start = time.perf_counter()
             app.session.play(partial(Playback.seek, row=row))
             app.redraw()
             seek_s.append(time.perf_counter() - start)
+
+        # Frames while playing, painted line by line.
         start_row = source.num_rows // 2
         app.session.play(lambda play: play.seek(start_row))
         for _ in range(frames):
@@ -184,8 +188,8 @@ def _terminal(trace: Path, growing: Path, keys: int) -> dict[str, float]:
 
 def _wait_for(note: Path) -> tuple[float, float]:
     for _ in range(3000):
-        if note.exists() and (said := note.read_text()):
-            first, overview = map(float, said.split())
+        if note.exists() and (text := note.read_text()):
+            first, overview = map(float, text.split())
             return first, overview
         time.sleep(0.01)
     raise MegaContextError("the inspector never finished its first paint; run it by hand.")
@@ -198,6 +202,8 @@ def _keys_while_growing(trace: Path, growing: Path, keys: int) -> dict[str, floa
     writer = processes.Process(target=_append, args=(trace, growing, stop, started))
     writer.start()
     started.wait(60)
+
+    # Each key changes words in a title: the time until they are on the terminal.
     terminal = _start(growing, "FOLLOW", growing.with_suffix(".txt"))
     taken = []
     try:

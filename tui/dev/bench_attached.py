@@ -85,6 +85,8 @@ def bench(
     """
     load = os.getloadavg()[0]
     runs: dict[bool, list[BenchRun]] = {False: [], True: []}
+
+    # Both ways in turn, each first in every second pair: load that drifts hits both alike.
     with tempfile.TemporaryDirectory(prefix="mc-attached-") as name:
         folder = Path(name)
         config = folder / "session.yaml"
@@ -93,6 +95,8 @@ def bench(
             for watched in (False, True) if pair % 2 == 0 else (True, False):
                 trace = folder / f"run-{pair}-{watched}.arrow"
                 runs[watched].append(_run(config, trace, overrides, size if watched else None))
+
+    # Medians, and the ratio that is the target.
     alone, watched_runs = runs[False], runs[True]
     ratio = _median(watched_runs, "tokens_per_s") / _median(alone, "tokens_per_s")
     figures = {
@@ -131,6 +135,8 @@ def _run(
             before = [_cpu_s(engine.pid), _cpu_s(watching)]
             began, reaped = time.monotonic(), _reaped_cpu_s()
             client.send("resume")
+
+        # The engine runs to its end; its CPU time is read when it was waited for.
         if not engine.wait(RUN_S):
             raise MegaContextError(f"the session took more than {RUN_S:g} s; decode fewer tokens.")
         if engine.problem():

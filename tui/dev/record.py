@@ -118,8 +118,8 @@ def _line(line: Sequence[Run], y: float) -> str:
 
 
 def _rectangle(x: float, y: float, width: float, height: float, colour: str) -> str:
-    place = f'x="{x:.1f}" y="{y:.1f}" width="{width + 0.2:.1f}" height="{height + 0.2:.1f}"'
-    return f'<rect {place} fill="{colour}"/>'
+    attributes = f'x="{x:.1f}" y="{y:.1f}" width="{width + 0.2:.1f}" height="{height + 0.2:.1f}"'
+    return f'<rect {attributes} fill="{colour}"/>'
 
 
 def _text(x: float, y: float, text: str, run: Run) -> str:
@@ -127,10 +127,10 @@ def _text(x: float, y: float, text: str, run: Run) -> str:
     weight = ' font-weight="bold"' if run.bold else ""
     parts = []
     for word in re.finditer(r"\S+(?: \S+)*", text):
-        place = f'x="{x + word.start() * CELL_W:.1f}" y="{y + 13.5:.1f}"'
+        attributes = f'x="{x + word.start() * CELL_W:.1f}" y="{y + 13.5:.1f}"'
         length = f'textLength="{len(word[0]) * CELL_W:.1f}" lengthAdjust="spacingAndGlyphs"'
-        said = escape(word[0], quote=False)
-        parts.append(f'<text {place} {length} fill="{run.colour}"{weight}>{said}</text>')
+        escaped = escape(word[0], quote=False)
+        parts.append(f'<text {attributes} {length} fill="{run.colour}"{weight}>{escaped}</text>')
     return "".join(parts)
 
 

@@ -92,6 +92,8 @@ def story(frame: Frame) -> tuple[str, int]:
         return "This trace has no rows: its run ended before the first step.", int(Role.DIM)
     if row.damaged:
         return row.damaged, int(Role.ERROR)
+
+    # A healthy row: notes, what the refocus came after, what it did.
     parts = [*_notes(frame, row), _opening(frame, row)]
     chosen = [act for act in row.actions if act.node == frame.view.node]
     act = chosen[-1] if chosen else row.latest_action()
@@ -147,6 +149,8 @@ def _what(frame: Frame, row: RowModel, act: Act) -> str:
         text = (
             f"The lens gave {what} {act.node} {signed(act.score)}: it was collapsed into one gist."
         )
+
+    # Everything else that this row did, counted.
     expanded = sum(a.kind == 0 for a in row.actions)
     collapsed = len(row.actions) - expanded
     more_expanded = expanded - (act.kind == 0)

@@ -134,6 +134,8 @@ def _numbers(canvas: Canvas, first: Frame, second: Frame) -> None:
     x = canvas.text(x, 2, "▄ B finer ", ROLE_B)
     x = canvas.text(x, 2, f"{found.finer_b:.0%}   ", Role.TEXT, BOLD)
     canvas.text(x, 2, f"same {found.agreement:.0%} of {found.tokens:,} tokens", Role.DIM)
+
+    # Figures of both side by side; where they differ they stand out.
     table = [
         ("budget", _used(first.row), _used(second.row)),
         ("NLL", _mean(first.series.nll), _mean(second.series.nll)),

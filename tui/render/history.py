@@ -71,6 +71,8 @@ def draw_map(frame: Frame, width: int, height: int) -> Canvas:
     plan = _map_lines(height - zoomed, int(row.after.levels.max(initial=0)))
     if zoomed:
         _minimap(canvas, height - 1, frame, row)
+
+    # Line by line, then the tail over the raw track.
     for y, line in enumerate(plan):
         if isinstance(line, tuple):
             _track(canvas, y, line, columns, named=line not in plan[:y])

@@ -10,7 +10,7 @@ import numpy as np
 from megacontext.traces.schema import Reason
 from megacontext.tui.palette import Role
 from megacontext.tui.render.canvas import BOLD, Canvas
-from megacontext.tui.render.life import draw_life, event_sign
+from megacontext.tui.render.life import LOW, draw_life, event_sign
 from megacontext.tui.render.marks import REASON_WORDS, signed
 from megacontext.tui.sources.node_history import STATES, Event, NodeLife
 from megacontext.tui.sources.row_model import RowModel
@@ -59,6 +59,8 @@ def why(row: RowModel, node: Node, info: RunInfo) -> str:
                 up=info.tau_expand, down=signed(-info.tau_collapse), other=other
             )
             return f"{done} in this step at {signed(act.score)}: {because}."
+
+    # It was a candidate and was turned down.
     for refused in row.refused:
         if refused.node == node:
             wish = "expanded" if refused.kind == 0 else "collapsed"
@@ -69,6 +71,8 @@ def why(row: RowModel, node: Node, info: RunInfo) -> str:
                 cooldown=info.cooldown_steps, n_diff=info.n_diff, keep=info.keep_newest
             )
             return f"Not {wish} although it scored {signed(refused.score)}: {because}."
+
+    # It was no candidate: its state and its score say why.
     state, place = row.before.state(node)
     score = row.score_of(node)
     if state == "absent":
@@ -101,6 +105,8 @@ def draw_inspector(frame: Frame, width: int, height: int) -> Canvas:
         ):
             canvas.text(0, y, line, Role.DIM)
         return canvas
+
+    # Its name and the sentence at once, the rest when its history is read.
     start, stop = node.span(row.block_size)
     canvas.text(0, 0, f"{node} tok {start:,}–{stop:,}", Role.TITLE, BOLD)
     y = _paragraph(canvas, 1, why(row, node, frame.info), int(Role.TEXT))
@@ -108,7 +114,7 @@ def draw_inspector(frame: Frame, width: int, height: int) -> Canvas:
         canvas.text(0, y, "Reading its life …", Role.DIM)
         return canvas
     life = frame.life.upto(row.number)
-    said = seen_in(life, frame)
+    said = seen_in(life, frame, brief=canvas.height < LOW)
     if said:
         y = _paragraph(canvas, y, said, int(Role.TEXT))
     y = draw_life(canvas, y, life)
@@ -118,10 +124,11 @@ def draw_inspector(frame: Frame, width: int, height: int) -> Canvas:
     return canvas
 
 
-def seen_in(life: NodeLife, frame: Frame) -> str:
+def seen_in(life: NodeLife, frame: Frame, *, brief: bool = False) -> str:
     """The steps after whose actions the model saw the node raw, or the parts of a larger one.
 
-    "" where it never did. A range that reaches the row on screen ends with "now".
+    "" where it never did. A range that reaches the row on screen ends with "now"; ``brief`` names
+    only the last of more than two.
     """
     row = frame.row
     if row is None or not len(life.rows):
@@ -146,9 +153,11 @@ def seen_in(life: NodeLife, frame: Frame) -> str:
     words = [f"{a:,}" if a == b else f"{a:,}–{b:,}" for a, b in ranges]
     if after[-1] and rows[-1] == row.number:
         words[-1] = f"{ranges[-1][0]:,}–now" if ranges[-1][0] < ranges[-1][1] else "now"
+    kind = "Raw" if life.node.level == 1 else "Expanded"
+    if brief and len(words) > 2:
+        return f"{kind} {len(words)} times, last {words[-1]}."
     left = len(words) - RANGES
     shown = ", ".join(words[-RANGES:]) + (f" and {left:,} times before" if left > 0 else "")
-    kind = "Raw" if life.node.level == 1 else "Expanded"
     return f"{kind} in step{'s' if len(words) > 1 or '–' in words[0] else ''} {shown}."
 
 

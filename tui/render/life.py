@@ -10,7 +10,7 @@ from megacontext.tui.render.marks import KIND_ROLE, KIND_SIGN, LEVELS
 from megacontext.tui.sources.node_history import STATES, Event, NodeLife
 from megacontext.tui.sources.row_model import F64, I64
 
-__all__ = ["draw_life", "event_sign", "squeeze"]
+__all__ = ["LOW", "draw_life", "event_sign", "squeeze"]
 
 ROOM_FOR_BOTH = 12
 """Lines left in the pane from which on the newest rows get curves of their own."""

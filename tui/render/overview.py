@@ -208,6 +208,8 @@ def _draw_heat(
 def _draw_lane(canvas: Canvas, y: int, curve: Curve) -> None:
     lane, values, name = curve
     left, _ = time_axis(canvas.width)
+
+    # Bars from 0 (or the lowest share) up; the extreme stands out.
     known = values[np.isfinite(values)]
     if left > 1:
         canvas.text(0, y, name or lane.name, Role.DIM)

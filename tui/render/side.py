@@ -31,6 +31,8 @@ def draw_budget(frame: Frame, width: int, height: int) -> Canvas:
     if row is None or width < 8:
         return canvas
     _mix_bar(canvas, row)
+
+    # Entries by level.
     raw, gists, coarse, tail = row.mix
     canvas.spans(
         0,
@@ -46,6 +48,8 @@ def draw_budget(frame: Frame, width: int, height: int) -> Canvas:
             (compact(tail), int(Role.TAIL)),
         ],
     )
+
+    # The vital signs, in two columns where the pane is wide and low.
     lines = _spark_lines(frame, row)
     columns = 2 if width >= 44 and height - 2 < len(lines) else 1
     cell = width // columns
@@ -177,6 +181,8 @@ def draw_actions(frame: Frame, width: int, height: int, *, focused: bool = False
 def _log_line(canvas: Canvas, y: int, line: LogLine, *, selected: bool) -> None:
     flags = (UNDERLINE if selected else 0) | (BOLD if line.current else 0)
     x = canvas.text(0, y, f"{line.step} ", Role.TEXT if line.current else Role.CONTEXT)
+
+    # An action with its other half in as many words as fit, or a refusal with its reason.
     role = int(Role.FORCED) if line.forced else KIND_ROLE[line.kind]
     words = REASON_WORDS.get(line.reason, f"reason {line.reason}")
     if line.applied:
@@ -197,6 +203,8 @@ def _log_line(canvas: Canvas, y: int, line: LogLine, *, selected: bool) -> None:
         x = canvas.text(x, y, str(line.node), Role.DIM, flags & UNDERLINE)
         x = canvas.text(x, y, f" {signed(line.score)} ", Role.DIM)
         x = canvas.text(x, y, words, Role.WARN)
+
+    # The block's first words in what is left of the line.
     if line.words and x + 6 < canvas.width:
         room = canvas.width - x - 1
         shown = line.words if len(line.words) <= room else line.words[: room - 1] + "…"

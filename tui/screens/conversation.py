@@ -50,6 +50,8 @@ class ConversationScreen(ModalScreen["str | int | None"]):
                 markup=False,
                 id="turns",
             )
+
+            # A line to type into, where an engine listens.
             if self._asking:
                 yield Input(placeholder="Ask the running session")
                 yield Label("enter asks · ⇧tab the turns above · esc", classes="dialog-hint")

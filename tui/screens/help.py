@@ -80,6 +80,8 @@ def help_text() -> Text:
             text.append(f"{group}\n", "bold")
         text.append(f"  {key_label(command.key):<9}", "bold")
         text.append(f"{command.help}\n")
+
+    # What Textual binds by itself, and the mouse.
     text.append("  tab      ", "bold")
     text.append("to the next pane: arrows walk in it, esc lets go\n")
     text.append("  ctrl+p   ", "bold")

@@ -96,6 +96,8 @@ class NodeScan:
         if state in ("raw", "gist") and not batch.unscored[place]:
             scores = batch.values("scores", place)
             score = float(scores[entry]) if entry < len(scores) else score
+
+        # Its actions, then its refusals.
         step, events = int(batch.steps[place]), []
         for a in _about(batch.values("actions", place), node):
             kind, reason = int(a["kind"]), int(a["reason"])

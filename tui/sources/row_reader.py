@@ -42,6 +42,8 @@ def row_model(row: TraceRow, number: int, block_size: int) -> RowModel:
                 int(r["reason"]))
         for r in row.rejected
     )  # fmt: skip
+
+    # The frontier before and after the actions.
     before = Spans(row.levels, block_size)
     levels, problem = _after(row, block_size) if actions else (row.levels, "")
     after = Spans(levels, block_size) if actions else before
@@ -83,6 +85,8 @@ def damaged_row(
     number: int, step: int, history: int, w_max: int, block_size: int, said: str
 ) -> RowModel:
     """What stands in for a row that cannot be read."""
+
+    # Only what the overview knows of it: its step and its history.
     nothing = Spans(np.empty(0, np.int8), block_size)
     return RowModel(
         number=number,
@@ -93,6 +97,7 @@ def damaged_row(
         trigger=0,
         history=history,
         tail=0,
+        # No frontier, nothing done, nothing measured.
         before=nothing,
         after=nothing,
         scores=None,

@@ -111,6 +111,8 @@ class ActionLog:
                 node,
                 int(c["kind"]),
             )
+
+        # A row that has arrived a moment ago may have no step yet.
         steps = self.source.scalars.step
         step = int(steps[row]) if row < len(steps) else row
         return LogLine(

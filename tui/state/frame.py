@@ -192,6 +192,8 @@ class Trail:
         low = max(first, 0)
         if width < 1 or stop <= low:
             return out
+
+        # From the 256 bins of each row: the best of the bins that a column touches.
         history = np.maximum(self.history[low:stop], 1)
         bins = self.heat.shape[1]
         edges = np.linspace(window.start, window.stop, width + 1) / history[:, None] * bins
@@ -202,6 +204,8 @@ class Trail:
         pairs = np.stack([left + offsets, right + offsets], axis=2).reshape(-1)
         best = np.maximum.reduceat(padded.reshape(-1), pairs)[::2].reshape(stop - low, width)
         out[low - first :] = np.where(edges[:, :-1] < bins, best / 127.5 - 1.0, np.nan)
+
+        # From the exact scores where columns are narrower than bins.
         for place in np.flatnonzero(window.span / width < history / bins / 2).tolist():
             row = self.rows[low + place]
             if row is not None and row.scores is not None:

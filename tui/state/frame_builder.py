@@ -78,6 +78,8 @@ class FrameBuilder:
         self._hits_key: tuple[str, int] = ("", 0)
         self.last_hit = -1
         self._below: Node | None = None
+
+        # What a person looks at, and what was said to them.
         self.log = ActionLog(source)
         self.view = ViewState()
         self.last_find = ""
@@ -88,6 +90,8 @@ class FrameBuilder:
         self._scan: LifeReader | None = None
         self._problem = ""
         self.notice = self.marks.problem
+
+        # A growing run opens at its end, a finished one where most is to be seen.
         self._ticked = clock()
         self.playback = Playback().grow(source.num_rows)
         if status.growing:
@@ -135,6 +139,8 @@ class FrameBuilder:
         arrived = before.count == 0 and (self.source.num_rows or status.waits)
         if arrived or self._problem not in ("", known):
             self.notice = ""  # nothing is waited for any more, and a new problem is said at once
+
+        # Time passes, the engine's answers come, notices go.
         grown = before.grow(self.source.num_rows)
         self.playback = grown.tick(elapsed, finished=not self.source.status().growing)
         answers = self.source.control.answers() if self.source.control is not None else []
@@ -142,6 +148,8 @@ class FrameBuilder:
             self.notice = " ".join(answers)
         if self.row is not None and self._notice and now - self._noticed > NOTICE_S:
             self.notice, changed = "", True
+
+        # Whatever is left of this tick goes into reading.
         changed = self._follow_question() or self.talk.changed() or changed
         read = not self.reads_ahead and self._read_vitals()
         read |= self._explain()
@@ -184,6 +192,8 @@ class FrameBuilder:
         key = row.number, node
         if key == self._explained[0]:
             return False
+
+        # What the lens recorded wins over what is computed here.
         given = self.source.recorded_pairs(row.number, node)
         if given:
             found = recorded(node, given, row.block_size)
@@ -193,6 +203,8 @@ class FrameBuilder:
             if index is None:
                 return False
             found = bm25(index, row, node, self.info.query_tokens)
+
+        # The words of the tokens that met.
         tokens = {t for pair in found.pairs for t in (pair.query_token, pair.block_token)}
         texts = tuple((t, "".join(self.source.pieces(t, t + 1)[0])) for t in sorted(tokens))
         self._explained = key, replace(found, texts=texts)
@@ -246,6 +258,8 @@ class FrameBuilder:
         view = self.view
         if not self.pinned:
             view = self.view = replace(view, window=view.window.fit(row.history if row else 0))
+
+        # Everything that was read so far, as one value.
         count = len(scalars.step)
         trail = self._trail()
         return Frame(

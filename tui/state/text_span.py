@@ -22,11 +22,15 @@ def text_span(source: Source, row: RowModel, view: ViewState) -> TextSpan:
         start = max(row.history - TEXT_TOKENS // 4, 0)
         pieces, nll = source.pieces(start, row.history)
         return TextSpan(start, row.history, tuple(pieces), nll, "the newest tokens", "newest")
+
+    # The node's own tokens, as many as a frame carries.
     start, stop = node.span(row.block_size)
     pieces, nll = source.pieces(start, min(stop, start + TEXT_TOKENS, row.history))
     state, _ = row.after.state(node)
     if state == "absent" and start < row.history:
         state = "tail"
+
+    # The text around them, more where the pane is alone.
     around = CONTEXT_MAXIMIZED if view.maximized == 4 else CONTEXT_AFTER
     before, _ = source.pieces(max(start - CONTEXT_BEFORE, 0), start)
     after, _ = source.pieces(stop, min(stop + around, row.history))

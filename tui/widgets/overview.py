@@ -55,6 +55,7 @@ class OverviewPane(TimePane):
         # Summarise again only when rows were added or the size changed.
         if run.num_rows and inner >= 8:
             rows = tuple(n - n % max(n // FINE, 1) for n in self.known(frame))
+            # Summarised once for this size and this many rows.
             key = (width, height, lines, *rows, run.generation)
             if key != self._key or self._summary is None:
                 summary = self._summary = summarise(run, inner, lines)
@@ -93,6 +94,8 @@ class OverviewPane(TimePane):
         frame, summary = self.frame, self._summary
         if frame is None or not frame.run.num_rows:
             return None
+
+        # Which row the pointer's column begins with.
         x = int(event.screen_x - self.content_region.x)
         y = int(event.screen_y - self.content_region.y)
         height = self.size.height
@@ -106,6 +109,8 @@ class OverviewPane(TimePane):
         lines = heat_lines(height)
         if y < lines:
             return first + int(frame.run.heat[first:stop].max(axis=1).argmax())
+
+        # On a lane: the extreme of its rows in that column.
         curves = self.curves(frame, height)
         lane, values, _ = curves[min(y - lines, len(curves) - 1)]
         values = values[first:stop]

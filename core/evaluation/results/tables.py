@@ -7,15 +7,17 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from megacontext.core.evaluation.tasks.nll_metrics import NLLSummary
-from megacontext.core.evaluation.tasks.recall import RecallSummary
 from megacontext.core.telemetry.html_report import write_table
 from megacontext.traces.errors import StorageError
+
+if TYPE_CHECKING:  # tables need no model
+    from megacontext.core.evaluation.tasks.nll_metrics import NLLSummary
+    from megacontext.core.evaluation.tasks.recall import RecallSummary
 
 __all__ = ["markdown", "nll_table", "recall_table", "share", "write_parquet", "write_results"]
 
