@@ -170,6 +170,8 @@ def scan(handle: FileHandle, start: int, size: int, footer: bool) -> Scan:
             raise TraceError("the file has dictionary-encoded columns; a trace has none.")
         if message.kind == _RECORD_BATCH and message.rows:
             blocks.append(Block(position, message.length, message.rows))
+        else:  # no writer puts anything else between batches, nor a batch without rows
+            damage.append((position, position + message.length))
         position += message.length
     return Scan(blocks, damage, position, finished)
 
