@@ -80,27 +80,31 @@ def run(
         recording=recording,
         features={"resume": 0},
     )
+
     meter = Meter()
     world = World(config, out=out, watch=meter)
     with Progress(console=Console(stderr=True), transient=True, disable=as_json) as bar:
         for _ in bar.track(range(blocks), description="refocus"):
             world.do(["append", block_size])
             world.do(["refocus"])
+
     digest = world.finish()
     tokens, asked = world.shadow.n_tokens, blocks * block_size
-    found = {"hash": digest, "steps": world.steps, "rounds": world.rounds}
-    found |= {"tokens": tokens, "clipped_tokens": asked - tokens}
-    found |= {"trace": None if out is None else str(out)}
-    found |= {name: _number(value) for name, value in vars(meter.result()).items()}
-    found |= {"sometimes": dict(sorted(world.sometimes.items()))}
+    results = {"hash": digest, "steps": world.steps, "rounds": world.rounds}
+    results |= {"tokens": tokens, "clipped_tokens": asked - tokens}
+    results |= {"trace": None if out is None else str(out)}
+    results |= {name: _number(value) for name, value in vars(meter.result()).items()}
+    results |= {"sometimes": dict(sorted(world.sometimes.items()))}
+
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(results))
         return
     table = Table("what", "value", title=f"{stream} · {lens} · {allocator} · seed {seed}")
-    for name, value in found.items():
+    for name, value in results.items():
         if name != "sometimes":
             table.add_row(name, _text(value))
     Console().print(table)
+
     if tokens < asked:
         Console(stderr=True).print(
             f"The history ends at {tokens} of {asked} tokens: more does not fit {levels} levels "
@@ -130,7 +134,7 @@ def fuzz_command(
             bar.update(task, completed=report.seconds, description=rate)
 
         report = fuzz(seed, seconds=minutes * 60, worlds=worlds, progress=progress)
-    found = report.to_json()
+    results = report.to_json()
     saved = []
     for failure in report.failures:
         path = failure.save(save)  # whole at first: shrinking may be cut short
@@ -138,10 +142,10 @@ def fuzz_command(
         short = _shrunk(failure, console)
         path.write_text(short.to_json())
         saved.append({"file": str(path), "kind": short.kind, "message": short.message})
-        told = f"{short.trace}\n{short.kind}: {short.message}\n\n{short.snippet()}"
-        console.print(told, markup=False, highlight=False, soft_wrap=True)
+        message = f"{short.trace}\n{short.kind}: {short.message}\n\n{short.snippet()}"
+        console.print(message, markup=False, highlight=False, soft_wrap=True)
     if as_json:
-        print(json.dumps(found | {"saved": saved}))
+        print(json.dumps(results | {"saved": saved}))
     else:
         _show_fuzz(report, saved)
     if report.failures:
@@ -185,21 +189,24 @@ def replay(
     Example: megacontext sim replay tests/regressions/swallowed-arm.json
     """
     saved = load_failure(file)
+
     if debugger:
         _debug(saved)
     again = attempt(saved.config, saved.operations)
     if again is not None and shrink:
         again = _shrunk(again, Console(stderr=True, quiet=as_json))
         file.write_text(again.to_json())
-    found = {
+
+    results = {
         "fails": again is not None,
         "kind": again.kind if again else None,
         "message": again.message if again else None,
         "same": again is not None and again.kind == saved.kind,
         "operations": len(again.operations if again else saved.operations),
     }
+
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(results))
     elif again is None:
         print(f"{file}: {len(saved.operations)} operations, every invariant holds")
     else:
@@ -238,6 +245,8 @@ def oracle(
     Example: megacontext sim oracle --stream needle --lens noisy --allocator greedy
     """
     streams = stream or [name for name in STREAMS if name != "recorded"]
+
+    # Refuse unknown names before the first run starts.
     for name in streams:
         pick(STREAMS, name, "stream")
     for name in lens:
@@ -246,6 +255,7 @@ def oracle(
         pick(ALLOCATORS, name, "allocator")
     if not lens or not allocator:
         raise ConfigError("lens and allocator need a value each; name one.")
+
     base = WorldConfig(
         seed=seed,
         block_size=block_size,
@@ -258,26 +268,31 @@ def oracle(
         rounds=rounds,
         features={"resume": 0},
     )
+
+    # Results come one by one, so the bar moves with each policy.
     total = len(streams) * len(allocator) * len(lens)
-    found: list[Scored] = []
+    results: list[Scored] = []
     with Progress(console=Console(stderr=True), transient=True, disable=as_json) as bar:
         task = bar.add_task("policies", total=total)
         for scored in evaluate_all(base, blocks, streams, lens, allocator):
-            found.append(scored)
+            results.append(scored)
             bar.update(task, advance=1)
+
     if as_json:
-        print(json.dumps({"runs": [_plain(scored.to_json()) for scored in found]}))
+        print(json.dumps({"runs": [_plain(scored.to_json()) for scored in results]}))
     else:
-        Console(width=120).print(_oracle_table(found))
+        Console(width=120).print(_oracle_table(results))
 
 
-def _oracle_table(found: list[Scored]) -> Table:
+def _oracle_table(results: list[Scored]) -> Table:
     table = Table(title="regret against the oracle bounds")
+
     for name in ("stream", "lens", "allocator"):
         table.add_column(name)
     for name in ("regret", "LOD0 hits", "to focus", "reached", "swap", "thrash", "used"):
         table.add_column(name, justify="right")
-    for scored in found:
+
+    for scored in results:
         m = scored.metrics
         table.add_row(
             scored.stream,

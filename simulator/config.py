@@ -74,10 +74,12 @@ class WorldConfig:
         pick(STREAMS, self.stream, "stream")
         pick(LENSES, self.lens, "lens")
         pick(ALLOCATORS, self.allocator, "allocator")
+
         if self.storage not in ("ram", "disk"):
             raise ConfigError(f"storage is {self.storage!r}; use ram or disk.")
         if self.dtype not in ("fp16", "bf16", "fp32"):
             raise ConfigError(f"dtype is {self.dtype!r}; use fp16, bf16 or fp32.")
+
         size = self.block_size
         if not 2 <= size <= 256 or size & (size - 1):
             raise ConfigError(f"block_size is {size}; use a power of two from 2 to 256.")
@@ -89,6 +91,7 @@ class WorldConfig:
         ):
             if not low <= value <= high:
                 raise ConfigError(f"{name} is {value}; use {low} to {high}.")
+
         _ = self.limits  # refuses what the product refuses
         least = smallest_w_max(size, self.max_levels, self.protected_blocks)
         if not least <= self.w_max <= 1 << 16:
@@ -96,6 +99,7 @@ class WorldConfig:
                 f"w_max is {self.w_max}; with block_size {size}, {self.max_levels} levels and "
                 f"{self.protected_blocks} protected blocks use {least} to 65536."
             )
+
         for name in self.features:
             pick(ARITY, name, "feature")
         for name in self.faults:

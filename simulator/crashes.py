@@ -123,6 +123,7 @@ def _draw_trace_life(seed: int, number: int) -> tuple[WorldConfig, list[Operatio
 def _draw_tree_life(seed: int, number: int) -> tuple[WorldConfig, list[Operation]]:
     rng = generator(seed, "crash.life", number)
     size = 1 << int(rng.integers(1, 5))
+
     config = WorldConfig(
         seed=number,
         stream="uniform",
@@ -134,6 +135,8 @@ def _draw_tree_life(seed: int, number: int) -> tuple[WorldConfig, list[Operation
         features={"resume": 0},
         heads=bool(rng.random() < 0.3),
     )
+
+    # A life is short, because many faults are tried on each.
     life: list[Operation] = []
     for _ in range(int(rng.integers(3, 8))):
         life.append(["append", int(rng.integers(1, 6 * size))])

@@ -51,6 +51,7 @@ def _make(name: str, config: WorldConfig, draws: _Draws, size: int) -> Operation
         if kind == 0:
             return ["append", 1 + draws.below(20 * size)]  # a bulk: old blocks enter as gists
         return ["append", size if kind < 5 else 1 + draws.below(2 * size)]
+
     if name == "question":
         return ["question", 1 + draws.below(16), 1 + draws.below(8)]
     if name == "budget":
@@ -58,10 +59,12 @@ def _make(name: str, config: WorldConfig, draws: _Draws, size: int) -> Operation
     if name == "limits":
         longest = (6, 6, 6, 65)[draws.below(4)]
         return ["limits", 1 + draws.below((8, 8, 64)[draws.below(3)]), draws.below(longest)]
+
     if name == "crash":
         return ["crash", draws.below(1 << 16), (0, 10, 50, 90, 100)[draws.below(5)]]
     if name in ("settle", "regist", "marker"):
         return [name, draws.below(1 << 8)]
+
     if name == "fault":
         fault = config.faults[draws.below(len(config.faults))]
         nth = 1 + draws.below((4, 12, 40, 120)[draws.below(4)])

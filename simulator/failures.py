@@ -77,7 +77,7 @@ class Failure:
     def snippet(self) -> str:
         """The failure as a test that runs as pasted, with the settings that are no defaults."""
         plain = {k: v for k, v in self.config.to_json().items() if v != _DEFAULTS[k]}
-        given = "".join(f"        {name}={_literal(value)},\n" for name, value in plain.items())
+        arguments = "".join(f"        {name}={_literal(value)},\n" for name, value in plain.items())
         lines = "".join(f"        {json.dumps(operation)},\n" for operation in self.operations)
         return (
             "from megacontext.simulator.config import WorldConfig\n"
@@ -85,8 +85,8 @@ class Failure:
             f"def test_{self.kind.lower()}_seed_{self.config.seed}() -> None:\n"
             f"    # {self.message.splitlines()[0][:88]}\n"
             + (
-                f"    config = WorldConfig(\n{given}    )\n"
-                if given
+                f"    config = WorldConfig(\n{arguments}    )\n"
+                if arguments
                 else "    config = WorldConfig()\n"
             )
             + "    world = World(config)\n"
@@ -226,11 +226,14 @@ def load_failure(path: Path) -> Failure:
         ) from error
     except ValueError as error:
         raise ConfigError(f"{path} is no JSON ({error}); name a file saved by sim fuzz.") from error
+
+    # An older version may name operations that mean something else now.
     if not isinstance(raw, dict) or raw.get("version") != VERSION:
         raise ConfigError(f"{path} is no saved failure of version {VERSION}; save it again.")
     missing = [key for key in ("config", "operations") if key not in raw]
     if missing:
         raise ConfigError(f"{path} has no field {missing[0]!r}; save the failure again.")
+
     try:
         return Failure(
             WorldConfig.from_json(raw["config"]),

@@ -112,8 +112,8 @@ class FuzzReport:
     @property
     def crashes_per_s(self) -> float:
         """Broken lives in a second of their own time."""
-        own = self.seconds - self.world_seconds
-        return self.crashes / own if own else 0.0
+        crash_seconds = self.seconds - self.world_seconds
+        return self.crashes / crash_seconds if crash_seconds else 0.0
 
     @property
     def never(self) -> list[str]:
@@ -149,17 +149,22 @@ def run_world(
     done: list[Operation] = []
     world: World | None = None
     failure = None
+
     try:
         world = World(config)
         for operation in operations:
             done.append(operation)
             world.do(operation)
         digest = world.finish()
+
+        # Equal operations must give an equal digest; a sample, as it doubles the time.
         if report.worlds % _REPEAT == 0:
             _same_again(config, done, digest)
     except Exception as error:  # whatever it is, it is what this program looks for
         failure = failure_of(config, done, error)
         report.failures.append(failure)
+
+    # A world that failed counts, too: the report says how much was tried.
     report.worlds += 1
     report.operations += len(done)
     if world is not None:

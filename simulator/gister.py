@@ -34,14 +34,14 @@ class FailingGister:
     def encode_gists(self, level: int, children: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self._maybe(self.inner.encode_gists(level, children))
 
-    def _maybe(self, made: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def _maybe(self, encoded: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         if self.fail_in == 0:
-            return made
+            return encoded
         self.fail_in -= 1
         if self.fail_in:
-            return made
+            return encoded
         if not self.nan:
             raise ModelError("the simulated gister failed; try again.")
-        vectors = made[0].copy()
+        vectors = encoded[0].copy()
         vectors[-1, 0] = np.nan
-        return vectors, made[1]
+        return vectors, encoded[1]

@@ -38,8 +38,8 @@ class HashEncoder:
     def encode(self, tokens: np.ndarray, start: int) -> np.ndarray:
         """I8[t - start, 4]; see :class:`~megacontext.core.heads.store.KeyEncoder`."""
         padded = np.concatenate([np.zeros(_CONTEXT, np.int64), tokens.astype(np.int64) + 1])
-        own, before, earlier = padded[2:], padded[1:-1], padded[:-2]
-        keys = np.stack([own % 127, own // 127, before % 127, earlier % 127], axis=1)
+        current, before, earlier = padded[2:], padded[1:-1], padded[:-2]
+        keys = np.stack([current % 127, current // 127, before % 127, earlier % 127], axis=1)
         rows: np.ndarray = keys[start:].astype(np.int8)
         return rows
 
@@ -69,11 +69,11 @@ class KeySide:
         tree, store = self.tree, self.store
         if store.count > tree.n_tokens:
             raise InvariantError("keys", f"keys of {store.count} of {tree.n_tokens} tokens")
-        want = self.encoder.encode(np.array(tree.tokens(0, tree.n_tokens)), 0)
+        expected = self.encoder.encode(np.array(tree.tokens(0, tree.n_tokens)), 0)
         newest = store.newest(tree.tokens, tree.n_tokens)
         have = np.concatenate([store.view(0, store.count), newest])
-        if not np.array_equal(have, want):
-            bad = int(np.argmax((have != want).any(axis=1)))
+        if not np.array_equal(have, expected):
+            bad = int(np.argmax((have != expected).any(axis=1)))
             raise InvariantError("keys", f"the key of token {bad} of {tree.n_tokens} is another's")
 
     def close(self) -> None:

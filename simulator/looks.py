@@ -105,9 +105,9 @@ class Looks(ABC):
     def _reads_well(self, reader: Tree) -> None:
         """What ``reader`` has is right, and it finds nothing wrong."""
         check_tokens(reader, self.stream, "a reader")
-        said = [*reader.verify(), *reader.recovery.notes]
-        if said:
-            raise InvariantError("reader", f"beside a sound writer it says: {said[0]}")
+        problems = [*reader.verify(), *reader.recovery.notes]
+        if problems:
+            raise InvariantError("reader", f"beside a sound writer it says: {problems[0]}")
         self.sometimes["read_beside"] += 1
 
     def open_second_writer(self) -> None:
@@ -133,10 +133,10 @@ class Looks(ABC):
             bit = (salt // 3 % 2) * SLOT_BYTES * 8 + salt * 7919 % (FIELD_BYTES * 8)
             bit %= sizes[path] * 8
         if path.name == HEADS_FILE:
-            found = self._look_at_keys(path, bit)
+            detected = self._look_at_keys(path, bit)
         else:
-            found = self._look_at_tree(path, bit)
-        self.sometimes["bit_flip_detected" if found else "bit_flip_harmless"] += 1
+            detected = self._look_at_tree(path, bit)
+        self.sometimes["bit_flip_detected" if detected else "bit_flip_harmless"] += 1
 
         trouble, self.trouble = self.trouble, None  # the process lives on, and so does its trace
         self.recover()
@@ -149,19 +149,19 @@ class Looks(ABC):
         self.disk.flip(path, bit)
         try:
             with Tree.open(TREE, files=self.disk, write=False) as reader:
-                found = bool(reader.verify() or reader.recovery.notes)
-                if in_header and not found and not reader.recovery.damaged_slots:
+                detected = bool(reader.verify() or reader.recovery.notes)
+                if in_header and not detected and not reader.recovery.damaged_slots:
                     raise InvariantError("bit_flip", f"bit {bit} of {path} hit a header unnoticed")
-                if not found:
+                if not detected:
                     check_tokens(reader, self.stream, "a flipped bit")
                     if reader.n_tokens != self.acknowledged:
                         raise InvariantError("bit_flip", f"bit {bit} of {path} lost tokens")
                     check_gists(reader, self.gister.inner)
         except MegaContextError:
-            found = True
+            detected = True
         finally:
             self.disk.flip(path, bit)
-        return found
+        return detected
 
     def _look_at_keys(self, path: Path, bit: int) -> bool:
         """Whether a flip in the key file costs keys; what is served is right in any case.
@@ -174,9 +174,9 @@ class Looks(ABC):
         with Tree.open(TREE, self.gister, files=self.disk) as tree:
             keys = KeySide(tree, self.disk, self.sometimes)
             keys.check()
-            found = before is not None and keys.store.count < before.count
+            detected = before is not None and keys.store.count < before.count
             keys.close()
-        return found
+        return detected
 
     def _in_sound_slot(self, path: Path, byte: int) -> bool:
         """Whether ``byte`` lies in a header slot that is written and undamaged."""

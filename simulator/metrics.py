@@ -59,7 +59,7 @@ class Meter:
     _undone: int = 0
     _chosen: int = 0
     _waiting: dict[int, int] = field(default_factory=dict)
-    _wanted: set[int] = field(default_factory=set)
+    _targets: set[int] = field(default_factory=set)
     _last: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
 
     def __call__(self, world: World, result: RoundResult, truth: Truth) -> None:
@@ -98,21 +98,21 @@ class Meter:
         for block in [block for block in self._waiting if block not in now]:
             del self._waiting[block]  # nobody asks any more: never reached
         for block, level in now.items():
-            if block not in self._wanted:
+            if block not in self._targets:
                 self._waiting[block] = step
                 self._asked += 1
             if level == 0 and block in self._waiting:
                 self._waits.append(step - self._waiting.pop(block))
-        self._wanted = set(now)
+        self._targets = set(now)
 
     def result(self) -> FocusMetrics:
         """What was collected so far."""
         hit = sum(part for part, _ in self._hit)
-        wanted = sum(whole for _, whole in self._hit)
+        total = sum(whole for _, whole in self._hit)
         return FocusMetrics(
             utility=_mean(self._utility),
             bound=_mean(self._bound),
-            hit_rate=hit / wanted if wanted else 0.0,
+            hit_rate=hit / total if total else 0.0,
             time_to_focus=float(np.median(self._waits)) if self._waits else float("nan"),
             reached=len(self._waits) / self._asked if self._asked else 0.0,
             swap_rate=_mean(self._swap),

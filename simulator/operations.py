@@ -51,14 +51,14 @@ def check_operations(operations: object) -> list[Operation]:
                 f"operation {number} is {operation!r}; use one of {', '.join(ARITY)}."
             )
         kinds = ARITY[operation[0]]
-        given = operation[1:]
-        fits = len(given) == len(kinds) and all(
+        arguments = operation[1:]
+        fits = len(arguments) == len(kinds) and all(
             isinstance(value, kind) and not isinstance(value, bool)
-            for value, kind in zip(given, kinds, strict=True)
+            for value, kind in zip(arguments, kinds, strict=True)
         )
-        if not fits or any(isinstance(value, int) and value < 0 for value in given):
-            wanted = ", ".join(kind.__name__ for kind in kinds) or "nothing"
-            raise ConfigError(f"operation {number} is {operation!r}; it takes {wanted}, >= 0.")
+        if not fits or any(isinstance(value, int) and value < 0 for value in arguments):
+            expected = ", ".join(kind.__name__ for kind in kinds) or "nothing"
+            raise ConfigError(f"operation {number} is {operation!r}; it takes {expected}, >= 0.")
     return operations
 
 

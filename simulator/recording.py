@@ -110,6 +110,7 @@ class Recorder:
             self._check(finished, least)
 
     def _check(self, finished: bool, least: int) -> None:
+        # A killed run may leave a file without one whole batch; any other must open.
         try:
             reader = TraceReader.open(self.path, self.files)
         except TraceError as error:
@@ -117,12 +118,15 @@ class Recorder:
                 raise InvariantError("trace", f"a whole trace cannot be read: {error}") from error
             self.sometimes["trace_lost"] += 1
             return
+
         with reader:
             damaged = reader.check()
             if finished and (damaged or reader.num_rows != len(self.rows)):
                 raise InvariantError(
                     "trace", f"{reader.num_rows} of {len(self.rows)} rows, {damaged}"
                 )
+
+            # Rows before the first damage or gap must be all that were written before.
             good = min([reader.num_rows, *(hurt.start for hurt in damaged)])
             if reader.gaps and not finished:  # a power cut lost a batch: what follows has moved up
                 start = reader.gaps[0][0]
@@ -133,6 +137,8 @@ class Recorder:
                 )
             if good > len(self.rows):
                 raise InvariantError("trace", f"{good} rows read, {len(self.rows)} were put")
+
+            # The surviving rows equal those put, and each follows from the one before it.
             rows = list(reader.rows(0, good))
             check_rows_equal(rows, self.rows)
             check_rows_follow(rows, self.config.block_size, self.config.max_levels)
@@ -143,24 +149,30 @@ class Recorder:
         """Turn one bit of the growing trace over: rows are as they were put, or said damaged."""
         assert isinstance(self.files, SimDisk)
         assert self.writer is not None
+
+        # Draw the bit from the schema in every third case: it is short and would rarely be hit.
         self.writer.flush()
         size = self.files.files()[self.path]
         if salt % 3 == 0:  # schema and metadata
             size = min(size, _SCHEMA_BYTES)
         bit = salt * 2654435761 % (size * 8)
         self.files.flip(self.path, bit)
-        found = False
+
+        # Either the reader reports damage, or every row reads as it was put.
+        detected = False
         try:
             with TraceReader.open(self.path, self.files) as reader:
                 self._every_look(reader)
                 damaged = {i for hurt in reader.check() for i in range(hurt.start, hurt.stop)}
-                found = bool(damaged or reader.gaps) or reader.num_rows != len(self.rows)
+                detected = bool(damaged or reader.gaps) or reader.num_rows != len(self.rows)
                 if not reader.gaps:
                     self._check_undamaged(reader, damaged)
         except TraceError:
-            found = True
+            detected = True
+
+        # The flip is undone, so that the run can go on.
         self.files.flip(self.path, bit)
-        self.sometimes["trace_bit_flip_detected" if found else "trace_bit_flip_harmless"] += 1
+        self.sometimes["trace_bit_flip_detected" if detected else "trace_bit_flip_harmless"] += 1
 
     @staticmethod
     def _every_look(reader: TraceReader) -> None:
@@ -179,8 +191,8 @@ class Recorder:
         moved = len(self.rows) - reader.num_rows
         for number in range(reader.num_rows):
             if number not in damaged:
-                behind = bool(damaged) and number > min(damaged)
-                check_rows_equal([reader.row(number)], [self.rows[number + behind * moved]])
+                after_damage = bool(damaged) and number > min(damaged)
+                check_rows_equal([reader.row(number)], [self.rows[number + after_damage * moved]])
 
     def write_behind_a_gate(self, count: int, queue_rows: int) -> None:
         """The last ``count`` rows again, through a threaded writer whose disk hangs."""
@@ -210,15 +222,15 @@ class Recorder:
         if len(again) != len(rows):
             raise InvariantError("trace", f"{len(again)} of {len(rows)} rows after a slow disk")
         dropped = sum(
-            have.scores is None and want.scores is not None
-            for have, want in zip(again, rows, strict=True)
+            have.scores is None and expected.scores is not None
+            for have, expected in zip(again, rows, strict=True)
         )
         if again and again[-1].scores_dropped != dropped:
             raise InvariantError("trace", f"{dropped} scores were dropped, not as counted")
-        for have, want in zip(again, rows, strict=True):
-            same = have.levels.tobytes() == want.levels.tobytes() and np.array_equal(
-                have.actions, want.actions
+        for have, expected in zip(again, rows, strict=True):
+            same = have.levels.tobytes() == expected.levels.tobytes() and np.array_equal(
+                have.actions, expected.actions
             )
-            if not same or not np.array_equal(have.new_tokens, want.new_tokens):
-                raise InvariantError("trace", f"a slow disk changed row {want.step}")
+            if not same or not np.array_equal(have.new_tokens, expected.new_tokens):
+                raise InvariantError("trace", f"a slow disk changed row {expected.step}")
         self.sometimes["slow_trace_dropped_scores" if dropped else "slow_trace_kept_scores"] += 1

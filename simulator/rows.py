@@ -42,6 +42,7 @@ def make_row(
     The clock column counts refocuses, so that equal runs give equal bytes.
     """
     new = stream.tokens(known_tokens, result.n_tokens)
+
     return TraceRow(
         step=result.step,
         round=result.round,

@@ -102,13 +102,13 @@ class HashWindow:
 class DrawnCommands(NullController):
     """Somebody at the controls: at drawn moments one command, of every kind."""
 
-    def __init__(self, seed: int, chance: float) -> None:
-        self._rng, self._chance = generator(seed, "session.hand"), chance
+    def __init__(self, seed: int, prob: float) -> None:
+        self._rng, self._prob = generator(seed, "session.hand"), prob
         self.done: Counter[str] = Counter()
 
     def serve(self, session: Session) -> None:
         """See :class:`~megacontext.core.runtime.controller.Controller`."""
-        if session.answering or self._rng.random() >= self._chance:
+        if session.answering or self._rng.random() >= self._prob:
             return
         if session.parts.tree.n_tokens > session.context.n_tokens:
             return  # what is typed now could not be what the tree holds there already

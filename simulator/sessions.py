@@ -78,7 +78,7 @@ class SessionWorld:
 
     Args:
         seed: of the source, the settings and the commands.
-        chance: that somebody steers before a step; 0: nobody does, and a broken session must end
+        prob: that somebody steers before a step; 0: nobody does, and a broken session must end
             with the very rows of an unbroken one.
 
     Attributes:
@@ -86,7 +86,7 @@ class SessionWorld:
     """
 
     seed: int
-    chance: float = 0.0
+    prob: float = 0.0
     disk: SimDisk = field(default_factory=SimDisk)
     sometimes: Counter[str] = field(default_factory=Counter)
 
@@ -129,16 +129,16 @@ class SessionWorld:
 
     def _draw_events(self, rng: np.random.Generator, size: int) -> Iterator[Event]:
         """Text, much of which was there before; facts, questions, decoding, markers."""
-        said: list[int] = []
+        history: list[int] = []
 
         def text(most: int) -> np.ndarray:
             count = 1 + int(rng.integers(most))
-            if len(said) > count and rng.random() < 0.5:
-                at = int(rng.integers(len(said) - count))
-                tokens = said[at : at + count]
+            if len(history) > count and rng.random() < 0.5:
+                at = int(rng.integers(len(history) - count))
+                tokens = history[at : at + count]
             else:
                 tokens = rng.integers(0, VOCAB - 1, count).tolist()
-            said.extend(tokens)
+            history.extend(tokens)
             return np.array(tokens, np.uint32)
 
         yield Ingest(text(2 * size))
@@ -180,6 +180,7 @@ class SessionWorld:
 
     def _run(self) -> None:
         parts, restored = self._restored()
+
         writer = TraceWriter(
             _TRACE,
             self._metadata(),
@@ -189,12 +190,15 @@ class SessionWorld:
             prefix=_TRACE if restored.rows else None,
             prefix_rows=restored.rows or None,
         )
+
         with writer:
-            hand = DrawnCommands(self.seed * 1009 + self.lives, self.chance)
+            hand = DrawnCommands(self.seed * 1009 + self.lives, self.prob)
             session = Session(parts, Recorder(writer), hand)
             session.restore(restored)
             if restored.rows:
                 self.sometimes["resumed"] += 1
+
+            # Events that the restored trace holds already are not played a second time.
             skipper = ReplaySkipper(
                 restored.source_history,
                 restored.positions,
@@ -209,6 +213,7 @@ class SessionWorld:
                 self._typed_text_lost()
             finally:
                 self._typed += hand.done["text"] + hand.done["ask"]
+
         self.sometimes.update(hand.done)
         self.sometimes["stopped"] += outcome.stopped
         parts.close()
@@ -250,6 +255,7 @@ class SessionWorld:
 
     def _parts(self) -> EngineParts:
         config = self.config
+
         gister = HashGister(_DIM, _KEY_DIM, "hash", left_context=1)
         spec = TreeSpec(
             config.block_size,
@@ -261,10 +267,14 @@ class SessionWorld:
             "hash",
             VOCAB,
         )
+
+        # The same folder on the simulated disk: a later life opens what an earlier one wrote.
         if self.disk.exists(_TREE / "manifest.json"):
             tree = Tree.open(_TREE, gister, files=self.disk)
         else:
             tree = Tree.create(spec, gister, _TREE, self.disk, now_ns=0)
+
+        # No model runs here; these are the attributes that a session reads.
         base: Any = SimpleNamespace(
             name="simulator",
             tokenizer=LetterTokenizer(),
@@ -273,6 +283,7 @@ class SessionWorld:
             device=torch.device("meta"),  # no core of its own for gists
             dtype=torch.float32,
         )
+
         lens = make_lens(config.lens.kind, {})
         window = HashWindow(config.w_max)
         return assemble(config, base, gister, tree, lens, window, pieces=list(LETTERS))
@@ -310,13 +321,13 @@ class SessionWorld:
         """The tree holds the tokens of the trace, and is sound."""
         tokens = np.concatenate([row.new_tokens for row in rows])
         with Tree.open(_TREE, files=self.disk, write=False) as reader:
-            held = reader.tokens(0, reader.n_tokens)
+            stored = reader.tokens(0, reader.n_tokens)
             if self._typed:
-                held = held[: len(tokens)]  # typed text whose row was lost may follow
-            if not np.array_equal(held, tokens):
+                stored = stored[: len(tokens)]  # typed text whose row was lost may follow
+            if not np.array_equal(stored, tokens):
                 raise InvariantError("session", "the tree and the trace hold other tokens")
-            if said := reader.verify():
-                raise InvariantError("session", said[0])
+            if problems := reader.verify():
+                raise InvariantError("session", problems[0])
 
     def trace_bytes(self) -> bytes:
         """The trace as a file, for readers that know no simulated disk."""
@@ -330,18 +341,18 @@ def check_same_rows(broken: list[TraceRow], whole: list[TraceRow]) -> None:
     question that was half read is asked from there on; a run that is resumed at its very end adds a
     row without tokens.
     """
-    for number, (have, want) in enumerate(zip(broken, whole, strict=False)):
+    for number, (have, expected) in enumerate(zip(broken, whole, strict=False)):
         for name in ("step", "round", "trigger", "history_tokens", "budget_used"):
-            if getattr(have, name) != getattr(want, name):
+            if getattr(have, name) != getattr(expected, name):
                 raise InvariantError(
                     "session",
                     f"{name} of row {number} is {getattr(have, name)!r}, unbroken "
-                    f"{getattr(want, name)!r}",
+                    f"{getattr(expected, name)!r}",
                 )
         for name in _COMPARED:
-            if not np.array_equal(getattr(have, name), getattr(want, name)):
+            if not np.array_equal(getattr(have, name), getattr(expected, name)):
                 raise InvariantError("session", f"{name} of row {number} differ from unbroken ones")
-        if _kinds_of_markers(have) - _kinds_of_markers(want):
+        if _kinds_of_markers(have) - _kinds_of_markers(expected):
             raise InvariantError("session", f"row {number} has the markers {have.marker!r}")
     if len(broken) < len(whole) or any(len(row.new_tokens) for row in broken[len(whole) :]):
         raise InvariantError("session", f"{len(broken)} rows, {len(whole)} of the unbroken session")

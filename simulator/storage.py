@@ -148,10 +148,14 @@ class TreeSide(Looks):
             self.sometimes["regist_same_checkpoint"] += 1
         else:
             new = FailingGister(f"hash-{number}", left_context=before.left_context)
+
+        # A failure that is due moves to the new gister, which does the work now.
         new.fail_in, new.nan, before.fail_in = before.fail_in, before.nan, 0
         self.gister = new
         if self.disk is not None:
             self._gisters[self._generation() + 1] = new
+
+        # Only a gister that failed may be refused, and then the old gists stay.
         try:
             self.tree.regist(new)
         except MegaContextError as error:
@@ -160,6 +164,7 @@ class TreeSide(Looks):
                 raise
             self._refused_regist()
             return
+
         self.acknowledged = self.tree.n_tokens
         self._committed("after a regist")
         self.check()
@@ -192,10 +197,13 @@ class TreeSide(Looks):
         assert self.disk is not None
         if self.trouble is not None:
             self._recover_in_trouble(*self.trouble)
+
         assert self._rules is not None
         rows = self._rules.gist_rows()
         gister, tree = self._reopen()
         self.gister, self.tree, self.keys = gister, tree, None
+
+        # A disk that lied about fsync may lose everything; an honest one keeps each commit.
         least = 0 if self.lying else self.acknowledged
         if not least <= tree.n_tokens <= self.attempted:
             raise InvariantError(
@@ -203,10 +211,13 @@ class TreeSide(Looks):
                 f"{tree.n_tokens} tokens recovered, {self.acknowledged} were committed and "
                 f"{self.attempted} attempted",
             )
+
         self._account(tree, rows)
         if self._heads:
             self.keys = KeySide(tree, self.disk, self.sometimes)
         self.check()
+
+        # Lost tokens never come back: the stream draws others from there on.
         if tree.n_tokens < self.attempted or tree.n_tokens < self.acknowledged:
             self.stream.begin(tree.n_tokens)
         self.acknowledged = self.attempted = tree.n_tokens
@@ -218,6 +229,8 @@ class TreeSide(Looks):
         assert self.disk is not None
         self.trouble = None
         self.disk.hooks.append(hook)
+
+        # The hook may kill the process or fail a call at any point of the recovery.
         try:
             tree = self._reopen()[1]
             self.acknowledged = max(self.acknowledged, tree.n_tokens)
@@ -232,6 +245,8 @@ class TreeSide(Looks):
         finally:
             if hook in self.disk.hooks:
                 self.disk.hooks.remove(hook)
+
+        # What the interrupted recovery left is cut by the same kind of crash.
         if fate is None:
             self.disk.kill()
         else:
@@ -245,15 +260,17 @@ class TreeSide(Looks):
         """
         assert self.disk is not None
         assert self._rules is not None
-        said = tree.recovery
+        recovery = tree.recovery
         if tree.n_tokens < self.attempted:
             self.sometimes["recovery_dropped_tail"] += 1
         if tree.n_tokens < self.acknowledged:
             self.sometimes["lying_disk_lost_commit"] += 1
-        self.sometimes[f"recovery_slot_{said.slot}"] += 1
-        self.sometimes["recovery_rebuilt"] += bool(said.rebuilt_nodes)
-        if said.fell_back:
+        self.sometimes[f"recovery_slot_{recovery.slot}"] += 1
+        self.sometimes["recovery_rebuilt"] += bool(recovery.rebuilt_nodes)
+        if recovery.fell_back:
             self.sometimes["recovery_fell_back"] += 1
+
+        # What is on the disk must be whole, whether it lied or not.
         if tree.committed_tokens != tree.n_tokens:
             raise InvariantError(
                 "recovery", f"{tree.committed_tokens} of {tree.n_tokens} committed"
@@ -261,16 +278,19 @@ class TreeSide(Looks):
         size = self.spec.block_size
         self._rules.check_rows(tree.n_tokens, size, "after a recovery")
         self._rules.check_leftovers("after a recovery")
+
+        # The strict rules hold only where every fsync was honest.
         if self.lying:
             return
         self._rules.check_stable("after a recovery")
         self._rules.check_names("after a recovery")
-        if rows is not None and said.rebuilt_nodes != self._rules.missing(
+        if rows is not None and recovery.rebuilt_nodes != self._rules.missing(
             rows, tree.n_tokens, size
         ):
-            raise InvariantError("recovery", f"it says that it made {said.rebuilt_nodes} gists")
-        if said.fell_back or said.dropped_tokens:
-            raise InvariantError("recovery", f"an honest disk, and yet: {said.notes[0]}")
+            raise InvariantError("recovery", f"it says that it made {recovery.rebuilt_nodes} gists")
+        if recovery.fell_back or recovery.dropped_tokens:
+            raise InvariantError("recovery", f"an honest disk, and yet: {recovery.notes[0]}")
+
         with self.disk.undisturbed():
             problems = tree.verify()
         if problems:

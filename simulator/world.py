@@ -67,6 +67,7 @@ class World(Mortal):
         self.disk = SimDisk()
         self.disk.mkdir(Path("/sim/traces"))
         self.disk.sync_folder(Path("/sim"))
+
         stream = StreamSpec(config.seed, config.block_size, config.w_max, _VOCAB, config.recording)
         self.stream = Lives(make_stream(config.stream, stream))
         self.lens = make_lens(config.lens, config.seed)
@@ -80,6 +81,7 @@ class World(Mortal):
             "hash-0",
             _VOCAB,
         )
+
         on_disk = config.storage == "disk"
         self.side = TreeSide(
             spec,
@@ -89,12 +91,14 @@ class World(Mortal):
             config.left_context,
             config.heads,
         )
+
         self._recorder: Recorder | None = None
         if out is not None:
             self._recorder = Recorder(config, OS_FILES, self.sometimes, out)
         elif config.record:
             self._recorder = Recorder(config, self.disk, self.sometimes)
         self._keeps_rows = self._recorder is not None or bool(config.features.get("resume", 1))
+
         self._hash = hashlib.blake2b(digest_size=16)
         self._armed: dict[str, Fate | None] = {}
         self._marker: str | None = None
@@ -102,6 +106,7 @@ class World(Mortal):
         self.focus: Focus
         self.shadow: Shadow
         self.checker: RefocusChecker
+
         self._limits = config.limits
         self._do: dict[str, Callable[..., None]] = {
             name: getattr(self, method) for name, method in METHODS.items()
@@ -178,15 +183,15 @@ class World(Mortal):
 
     def _asked(self) -> Limits:
         """A question's limits where they are not those of every refocus."""
-        own, tau = self._limits, self.config.question_tau
-        tau = own.tau_expand if tau is None else tau
-        return replace(own, tau_expand=tau, reopen=self.config.reopen, keep_newest=0)
+        limits, tau = self._limits, self.config.question_tau
+        tau = limits.tau_expand if tau is None else tau
+        return replace(limits, tau_expand=tau, reopen=self.config.reopen, keep_newest=0)
 
     def _question(self, n_diff: int, rounds: int) -> None:
-        own = replace(
+        limits = replace(
             self._asked(), n_diff=max(1, min(n_diff, 1024)), rounds=max(1, min(rounds, 16))
         )
-        self.refocus(Trigger.QUESTION, own)
+        self.refocus(Trigger.QUESTION, limits)
         self.sometimes["question"] += 1
 
     def _budget(self, thousandths: int) -> None:
@@ -314,11 +319,12 @@ class World(Mortal):
     ) -> None:
         """Score and allocate, round by round, each of them checked."""
         score = score or self.lens.score
-        truth = self.stream.wanted(self.shadow.n_blocks)
+        truth = self.stream.targets(self.shadow.n_blocks)
         step = self.focus.begin(trigger, limits)
         self.checker.begin(step, self.rules(limits))
         context = self.context
         number, last = 0, False
+
         while not last:
             view = LensView(
                 context.levels,
@@ -331,10 +337,12 @@ class World(Mortal):
                 step,
                 number,
             )
-            given = score(view)
-            result = self.focus.round(given)
+            scores = score(view)
+            result = self.focus.round(scores)
             actions: list[Action] = result.actions.tolist()
-            self._check_round(result, given, actions)
+            self._check_round(result, scores, actions)
+
+            # Streams and observers see the round only after its checks.
             collapsed = [(a[1], a[2]) for a in actions if a[0] == 1]
             if collapsed:
                 self.stream.observe(collapsed)
@@ -343,16 +351,17 @@ class World(Mortal):
             if self.watch is not None:
                 self.watch(self, result, truth)
             number, last = number + 1, result.last
+
         self.checker.end()
         self.steps += 1
 
-    def _check_round(self, result: RoundResult, given: np.ndarray, actions: list[Action]) -> None:
+    def _check_round(self, result: RoundResult, scores: np.ndarray, actions: list[Action]) -> None:
         context, checker = self.context, self.checker
         assert result.scores is not None
         checker.seen(
             RoundSeen(
                 result.levels,
-                given,
+                scores,
                 result.scores,
                 actions,
                 result.rejected.tolist(),
@@ -363,12 +372,15 @@ class World(Mortal):
                 result.w_max,
             )
         )
+
         checker.check_disarmed(self.focus.disarmed)
         if (result.step, result.round) != (checker.step, checker.round):
             raise InvariantError("order", f"a round says it is {result.step}.{result.round}")
         voluntary = sum(not action[5] for action in actions)
         if not result.last and not voluntary:
             raise InvariantError("rounds", "nothing was chosen, yet another round is wanted")
+
+        # The digest covers every round: two equal runs must agree in all of them.
         self.rounds += 1
         for part in (result.levels, result.scores, result.actions, result.rejected):
             self._hash.update(part.data)

@@ -46,6 +46,8 @@ def compact(
     with TraceReader.open(source) as reader:
         if reader.being_written():
             raise TraceError(f"trace {source} is still being written; stop its run first.")
+
+        # Another mode needs full scores; refuse before anything is written.
         known = reader.meta.scores
         if scores is not None and scores not in SCORE_MODES:
             raise TraceError(
@@ -55,14 +57,18 @@ def compact(
             raise TraceError(
                 f"scores = {scores!r} is not possible; {source} has only {known} scores, use none."
             )
+
+        # The same mode again leaves the scores as they are.
         mode = None if scores == known.split(":")[0] else scores
-        said = known if mode is None else f"topk:{top_k}" if mode == "topk" else mode
-        kept = schema(reader.schema_metadata | {"mc.scores": said})
+        mode_text = known if mode is None else f"topk:{top_k}" if mode == "topk" else mode
+        output_schema = schema(reader.schema_metadata | {"mc.scores": mode_text})
+
+        # Groups of rows bound the memory; the old size is read before it is replaced.
         before = source.stat().st_size
         rows = reader.rows()
-        with rewriting(target or reader.path, kept, _ZSTD_LEVEL) as file:
+        with rewriting(target or reader.path, output_schema, _ZSTD_LEVEL) as file:
             while group := list(islice(rows, _ROWS)):
                 for row in group:
                     row.scores = stored_scores(row.scores, mode or "f16", top_k)
-                file.append(batch_of(group, kept))
+                file.append(batch_of(group, output_schema))
         return CompactReport(reader.num_rows, before, (target or source).stat().st_size)

@@ -1,4 +1,4 @@
-"""The local channel between an engine process and an inspector.
+"""The local channel between an engine process and an inspector: the engine's side.
 
 The server lives in the engine: one thread owns the sockets, the session loop polls. Nothing a
 client sends or leaves unread can block or end the session.
@@ -13,13 +13,12 @@ import selectors
 import socket
 import tempfile
 import threading
-import time
-from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from megacontext.traces.control_client import ControlClient
 from megacontext.traces.errors import LockedError, TraceError
 from megacontext.traces.wire import (
     COMMANDS,
@@ -28,7 +27,6 @@ from megacontext.traces.wire import (
     decode,
     encode,
     fits,
-    real_socket,
     socket_path,
 )
 
@@ -36,7 +34,6 @@ __all__ = ["COMMANDS", "Command", "ControlClient", "ControlError", "ControlServe
 
 _MAX_CLIENTS = 16
 _MAX_WAITING = 256  # commands that the session has not polled yet
-_MAX_EVENTS = 4096  # that a client has not looked at
 _MAX_UNREAD_BYTES = 4 << 20  # towards one client; then it is dropped
 
 
@@ -90,12 +87,15 @@ class ControlServer:
                 f"the control socket {self._name} cannot be made ({error.strerror or error});"
                 " choose another folder for the trace."
             ) from error
+
+        # A byte in this socket pair wakes the thread out of its wait.
         self._waker, self._wakened = socket.socketpair()
         self._selector = selectors.DefaultSelector()
         self._waker.setblocking(False)  # a full one has woken the thread already
         for each in (self._listener, self._wakened):
             each.setblocking(False)
             self._selector.register(each, selectors.EVENT_READ)
+
         self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
         self._thread.start()
 
@@ -105,10 +105,12 @@ class ControlServer:
                 ControlClient.connect(trace).close()
                 raise LockedError(f"another engine listens at {self._name}; stop it first.")
             self._name.unlink()  # left behind by a killed engine
+
         target = self._name
         if not fits(target):
             self._folder = Path(tempfile.mkdtemp(prefix="megacontext-"))  # mode 0700
             target = self._folder / "control.sock"
+
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             with contextlib.suppress(OSError):  # Linux: the mode is right from the first moment
@@ -202,6 +204,7 @@ class ControlServer:
             self._flush(client)
         if not events & selectors.EVENT_READ or client.dropped:
             return
+
         try:
             data = client.socket.recv(65_536)
         except BlockingIOError:
@@ -211,6 +214,8 @@ class ControlServer:
         if not data:
             self._drop(client)
             return
+
+        # A message ends at a line feed; what follows the last one waits for the next packet.
         client.received += data
         while (end := client.received.find(b"\n")) >= 0:
             line = bytes(client.received[:end])
@@ -228,8 +233,8 @@ class ControlServer:
             number = message.pop("id", None)
             name = message.pop("command", None)
             if not isinstance(name, str) or name not in COMMANDS:
-                said = ", ".join(sorted(COMMANDS))
-                raise ControlError(f"command is {str(name)[:80]!r}; use one of {said}.")
+                names = ", ".join(sorted(COMMANDS))
+                raise ControlError(f"command is {str(name)[:80]!r}; use one of {names}.")
             if self._commands.qsize() >= _MAX_WAITING:
                 raise ControlError("the engine is busy; wait for its answers first.")
         except ControlError as error:
@@ -264,8 +269,8 @@ class ControlServer:
             if client.dropped or len(client.out) > _MAX_UNREAD_BYTES:
                 self._drop(client)
                 continue
-            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if client.out else 0)
-            self._selector.modify(client.socket, wanted, client)
+            interest = selectors.EVENT_READ | (selectors.EVENT_WRITE if client.out else 0)
+            self._selector.modify(client.socket, interest, client)
 
     # ------------------------------------------------------------------ any thread
 
@@ -280,126 +285,3 @@ class ControlServer:
     def _wake(self) -> None:
         with contextlib.suppress(OSError):  # closed meanwhile: nobody is left to wake
             self._waker.send(b"\0")
-
-
-class ControlClient:
-    """A connection to the engine that writes a trace; one thread uses it.
-
-    Attributes:
-        status: the latest status event that was seen.
-    """
-
-    def __init__(self, connection: socket.socket, trace: Path, timeout_s: float) -> None:
-        self._socket = connection
-        self._trace = trace
-        self._timeout_s = timeout_s
-        self._received = bytearray()
-        self._events: deque[dict[str, Any]] = deque(maxlen=_MAX_EVENTS)
-        self._number = 0
-        self.status: dict[str, Any] = {}
-
-    @classmethod
-    def connect(cls, trace: Path, timeout_s: float = 5.0) -> Self:
-        """Connect to the engine that writes ``trace``.
-
-        Raises:
-            ControlError: no engine listens there, or it does not accept.
-        """
-        trace = Path(trace).absolute()
-        path = real_socket(trace)
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.settimeout(timeout_s)
-        try:
-            connection.connect(os.fspath(path))
-        except OSError as error:
-            connection.close()
-            raise ControlError(
-                f"no engine listens for {trace}; it has ended or was killed."
-            ) from error
-        return cls(connection, trace, timeout_s)
-
-    def send(self, command: str, **fields: Any) -> dict[str, Any]:
-        """Send one command and wait for its reply.
-
-        Raises:
-            ControlError: the engine turned it down (its own sentence), is gone, or did not
-                answer in time.
-        """
-        self._number += 1
-        line = encode(fields | {"id": self._number, "command": command})
-        deadline = time.monotonic() + self._timeout_s
-        try:
-            self._socket.settimeout(self._timeout_s)
-            self._socket.sendall(line)
-            while True:
-                message = self._next(deadline)
-                if message.get("id") == self._number:
-                    break
-                self._note(message)
-        except TimeoutError as error:
-            raise ControlError(
-                f"the engine did not answer {command!r} within {self._timeout_s:g} s;"
-                " it may be busy, look at the trace before sending it again."
-            ) from error
-        except OSError as error:
-            raise self._gone() from error
-        if message.get("ok") is not True:
-            raise ControlError(str(message.get("error", f"the engine refused {command!r}.")))
-        return {key: value for key, value in message.items() if key not in ("v", "id", "ok")}
-
-    def events(self) -> list[dict[str, Any]]:
-        """Events that arrived, without waiting, oldest first.
-
-        Raises:
-            ControlError: the engine is gone.
-        """
-        try:
-            while True:
-                self._note(self._next(time.monotonic()))
-        except TimeoutError:
-            found = list(self._events)
-            self._events.clear()
-            return found
-        except OSError as error:
-            raise self._gone() from error
-
-    def fileno(self) -> int:
-        """The connection, for a selector that waits for events."""
-        return self._socket.fileno()
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _note(self, message: dict[str, Any]) -> None:
-        if message.get("event") == "status":
-            self.status = message
-        if "event" in message:
-            self._events.append(message)
-
-    def _next(self, deadline: float) -> dict[str, Any]:
-        while (end := self._received.find(b"\n")) < 0:
-            # A timeout of 0 would mean "non-blocking", which raises something else.
-            self._socket.settimeout(max(deadline - time.monotonic(), 1e-3))
-            data = self._socket.recv(65_536)
-            if not data:
-                raise ConnectionResetError("closed by the engine")
-            self._received += data
-            if len(self._received) > 2 * LIMIT_BYTES:
-                raise ConnectionAbortedError("a message without an end")
-        line = bytes(self._received[:end])
-        del self._received[: end + 1]
-        return decode(line)
-
-    def _gone(self) -> ControlError:
-        return ControlError(f"the engine that wrote {self._trace} has gone; its trace stays.")

@@ -46,6 +46,8 @@ def export(
     kind = format or target.suffix.lstrip(".")
     if kind not in FORMATS:
         raise TraceError(f"format = {kind!r} is unknown; use one of {', '.join(FORMATS)}.")
+
+    # Each format writes a temporary file; only a whole one replaces the target.
     try:
         with _replacing(target) as temporary:
             if kind == "parquet":
@@ -80,11 +82,11 @@ def _parquet(reader: TraceReader, target: Path, scores: bool, start: int, stop: 
     rows = 0
     dropped = [] if scores else ["scores"]
     wide = _wide_schema(reader.schema)
-    kept = pa.schema([f for f in wide if f.name not in dropped], metadata=wide.metadata)
-    with pq.ParquetWriter(target, kept, compression="zstd") as writer:
+    output = pa.schema([f for f in wide if f.name not in dropped], metadata=wide.metadata)
+    with pq.ParquetWriter(target, output, compression="zstd") as writer:
         for batch in reader.batches(start, stop):
-            columns = [_widened(batch.column(f.name), f.type) for f in kept]
-            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=kept))
+            columns = [_widened(batch.column(f.name), f.type) for f in output]
+            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=output))
             rows += batch.num_rows
     return rows
 

@@ -23,7 +23,7 @@ from megacontext.traces.schema import ActionKind, KVMode, Phase, Reason, Trigger
 from megacontext.traces.state import apply_actions, cost_of, spans_of, starts_of
 from megacontext.traces.writer import TraceWriter
 
-__all__ = ["MadeRun", "make_small_trace", "make_trace"]
+__all__ = ["SyntheticRun", "make_small_trace", "make_trace"]
 
 _EPOCH_NS = 1_767_225_600_000_000_000  # a fixed instant: made traces are the same in every run
 _N_DIFF, _COOLDOWN, _ROUNDS, _TAU = 4, 2, 3, 0.2
@@ -51,7 +51,7 @@ class _Round:
     rejected: list[tuple[int, int, int, float, int]] = field(default_factory=list)
 
 
-class MadeRun:
+class SyntheticRun:
     """The state behind a made trace; ``rows()`` yields its rows one after the other.
 
     Args:
@@ -70,6 +70,7 @@ class MadeRun:
         smallest = (block_size - 1) * 8 + 12 * block_size  # room to choose under cooldown
         if w_max < smallest:
             raise TraceError(f"entries = {w_max} is too small; use at least {smallest}.")
+
         self.tokens, self.w_max, self.block_size = tokens, w_max, block_size
         key = np.array([seed, zlib.crc32(b"made trace")], np.uint64)
         self._random = np.random.Generator(np.random.Philox(key=key))
@@ -118,6 +119,7 @@ class MadeRun:
             self._levels = np.concatenate([self._levels, appended])
         self._move_focus()
         new_tokens, new_text, new_nll = self._new_text(count, marker)
+
         for number in range(_ROUNDS if trigger == Trigger.QUESTION else 1):
             scores = self._scores()
             decided = self._decide(scores.astype(np.float32), forced=number == 0)
@@ -139,6 +141,7 @@ class MadeRun:
             if number == 0:
                 row.new_tokens, row.new_text, row.new_nll = new_tokens, new_text, new_nll
                 row.appended_levels, row.marker = appended, marker
+
             self._levels = apply_actions(self._levels, row.actions, self.block_size)
             row.budget_used = cost_of(self._levels, self.block_size, self._tail)
             self._measure(row)
@@ -181,12 +184,14 @@ class MadeRun:
         free = self.w_max - cost_of(levels, size, self._tail)
         cheap = groups.score - ((groups.level == 1) & (groups.score < 0.1))  # stale detail first
         order: Iterator[int] = iter(np.argsort(cheap, kind="stable").tolist())
+
         while forced and free < 2 * size:
             group = self._next_group(groups, order, used)
             if group is None:
                 raise TraceError("the made trace ran out of collapses; raise entries.")
             self._collapse(decided, groups, group, starts, Reason.HEADROOM)
             free += size - 1
+
         best = np.flatnonzero(expandable & (scores > _TAU))
         best = best[np.argsort(-scores[best], kind="stable")]
         voluntary = 0
@@ -214,6 +219,7 @@ class MadeRun:
             decided.actions.append((ActionKind.EXPAND, *node, score, size - 1, False, 0))
             self._recent.append((self._step, *node))
             free, voluntary = free - (size - 1), voluntary + 1
+
         while voluntary < _N_DIFF:
             group = self._next_group(groups, order, used)
             if group is None or groups.score[group] > -_TAU:
@@ -255,13 +261,13 @@ class MadeRun:
     ) -> None:
         """Take nodes that flipped lately out of both candidate lists."""
         self._recent = [flip for flip in self._recent if flip[0] + _COOLDOWN >= self._step]
-        made = starts[groups.first]
+        gist_starts = starts[groups.first]
         for _, level, index in self._recent:
             start = index * self.block_size**level
             at = int(np.searchsorted(starts, start))
             if at < len(starts) and starts[at] == start and levels[at] == level:
                 expandable[at] = False
-            groups.score[(made == start) & (groups.level == level)] = np.inf
+            groups.score[(gist_starts == start) & (groups.level == level)] = np.inf
 
     def _next_group(
         self, groups: _Candidates, order: Iterator[int], used: np.ndarray
@@ -358,7 +364,7 @@ def make_trace(
     Raises:
         TraceError: ``entries`` is too small, or the file cannot be written.
     """
-    run = MadeRun(
+    run = SyntheticRun(
         tokens=tokens, w_max=entries, block_size=block_size, seed=seed, questions=questions
     )
     focus = {"n_diff": _N_DIFF, "tau_expand": _TAU, "tau_collapse": _TAU}
@@ -374,6 +380,7 @@ def make_trace(
         tokenizer="made",
         created="2026-01-01T00:00:00+00:00",
     )
+
     written = 0
     with TraceWriter(Path(path), meta.to_metadata(), scores=scores) as writer:
         for row in islice(run.rows(), max(rows, 0)):

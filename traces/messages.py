@@ -74,11 +74,14 @@ def _message_at(handle: FileHandle, offset: int, size: int) -> _Message | None:
     if len(head) < 8 or head[:4] != _CONTINUATION:
         return None
     length = struct.unpack_from("<i", head, 4)[0]
+
     if length == 0:
         return _END_OF_STREAM
     if not 0 < length <= _MAX_METADATA or offset + 8 + length > size:
         return None
     metadata = handle.pread(offset + 8, length)
+
+    # Kind, body length and row count are in a flatbuffer; damage shows as a bad offset.
     try:
         message = struct.unpack_from("<I", metadata, 0)[0]
         kind_at = _field(metadata, message, 1)
@@ -93,6 +96,8 @@ def _message_at(handle: FileHandle, offset: int, size: int) -> _Message | None:
             rows = struct.unpack_from("<q", metadata, rows_at)[0] if rows_at else 0
     except (struct.error, IndexError):
         return None
+
+    # Values out of their limits mean damage, also where the parse succeeded.
     total = 8 + length + body
     if body < 0 or offset + total > size or not 0 <= rows <= _MAX_ROWS:
         return None
@@ -150,22 +155,26 @@ def scan(handle: FileHandle, start: int, size: int, footer: bool) -> Scan:
     blocks: list[Block] = []
     damage: list[tuple[int, int]] = []
     position, finished = start, footer
+
     while position < size:
         message = _message_at(handle, position, size)
         if message is None:
-            found = _next_batch(handle, position + 8 - position % 8, size)
-            if found is None:
+            next_batch = _next_batch(handle, position + 8 - position % 8, size)
+            if next_batch is None:
                 if footer:
                     damage.append((position, size))
                     position = size
                 break
-            damage.append((position, found))
-            position = found
+            damage.append((position, next_batch))
+            position = next_batch
             continue
+
+        # The end-of-stream mark: nothing after it belongs to the trace.
         if message.kind == 0:
             finished = True
             position = size
             break
+
         if message.kind == _DICTIONARY:
             raise TraceError("the file has dictionary-encoded columns; a trace has none.")
         if message.kind == _RECORD_BATCH and message.rows:

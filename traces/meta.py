@@ -36,7 +36,7 @@ class TraceMeta:
 
     def to_metadata(self) -> dict[str, str]:
         """The ``mc.*`` pairs for :class:`TraceWriter`, which adds version, enums and scores."""
-        own = {
+        fields = {
             "mc.block_size": str(self.block_size),
             "mc.w_max": str(self.w_max),
             "mc.levels": str(self.levels),
@@ -47,7 +47,7 @@ class TraceMeta:
             "mc.created": self.created,
             "mc.git": self.git,
         }
-        return own | self.extra
+        return fields | self.extra
 
     @classmethod
     def from_metadata(cls, raw: dict[str, str], name: str) -> TraceMeta:
@@ -61,12 +61,16 @@ class TraceMeta:
             raise TraceError(
                 f"{name} is an Arrow file but no MegaContext trace: it has no mc.trace.version."
             )
+
+        # Only the major number says whether this reader can read it.
         major = version.split(".")[0]
         if not major.isdigit() or int(major) > int(VERSION):
             raise TraceError(
                 f"{name} has trace version {printable(version)}, newer than this reader's "
                 f"{VERSION}; update megacontext."
             )
+
+        # Free text may be missing; the numbers may not, except the seed.
         text = {key: raw.get(f"mc.{key}", "") for key in _TEXT}
         return cls(
             block_size=_number(raw, "block_size", name),

@@ -104,16 +104,21 @@ def series_of(reader: TraceReader) -> Series:
     follower = RefocusFollower(reader.meta.block_size)
     refocuses: list[Refocus] = []
     first_rows: list[int] = []
+
+    # The rounds of one refocus share one object; its first row is the one to show.
     for row in _rows(reader):
         refocus = follower.add(**{name: row[name] for name in _FOLLOWED})
         if not refocuses or refocuses[-1] is not refocus:
             refocuses.append(refocus)
             first_rows.append(row["row"])
+
     columns = {
         name: np.array([getattr(refocus, name) for refocus in refocuses])
         for name in Series.__dataclass_fields__
         if name != "row" and "lifetimes" not in name
     }
+
+    # Without refocuses the array would lack its axis of levels.
     if not refocuses:
         columns["lod_nodes"] = np.empty((0, 8), np.int64)
     return Series(
@@ -190,7 +195,8 @@ def metrics_of(reader: TraceReader) -> dict[str, Any]:
     reached = [f["refocuses"] for f in focus if f["refocuses"] is not None]
     nodes = series.lod_nodes.sum(axis=0)
     voluntary = int(series.voluntary.sum())
-    figures: dict[str, Any] = {
+
+    metrics: dict[str, Any] = {
         "rows": overview.num_rows,
         "damaged_rows": _damaged_rows(reader, overview.damaged),
         "refocuses": len(series.step),
@@ -219,24 +225,26 @@ def metrics_of(reader: TraceReader) -> dict[str, Any]:
         "delta_nll": _mean(overview.delta_nll),
         "delta_nll_p95": _quantile(overview.delta_nll, 0.95),
     }
+
+    # Levels that never occurred have no key.
     for level, count in enumerate(nodes.tolist()):
         if count:
-            figures[f"lod{level}_share"] = count / int(nodes.sum())
-    figures |= _nll(reader)
+            metrics[f"lod{level}_share"] = count / int(nodes.sum())
+    metrics |= _nll(reader)
     for stage in _STAGES:
         times = getattr(overview, stage).astype(np.float64)
         times = times[times > 0]  # rows that did not have this stage say 0
         for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
-            figures[f"{stage}_{name}"] = _quantile(times, share)
-    return figures
+            metrics[f"{stage}_{name}"] = _quantile(times, share)
+    return metrics
 
 
 def _damaged_rows(reader: TraceReader, known: np.ndarray) -> int:
     """Rows of batches that ``known``, bool[n], or the columns read here call damaged."""
     damaged = known.copy()
-    found = [(first, batch is None) for first, batch in reader.project((*_COLUMNS, *_SUMS))]
-    stops = [first for first, _ in found[1:]] + [reader.num_rows]
-    for (first, unreadable), stop in zip(found, stops, strict=False):
+    batches = [(first, batch is None) for first, batch in reader.project((*_COLUMNS, *_SUMS))]
+    stops = [first for first, _ in batches[1:]] + [reader.num_rows]
+    for (first, unreadable), stop in zip(batches, stops, strict=False):
         damaged[first:stop] |= unreadable
     return int(damaged.sum())
 
@@ -256,11 +264,11 @@ def _nll(reader: TraceReader) -> dict[str, float | None]:
             sums[phase] += float(values.sum())
             counts[phase] += len(values)
     total = sum(counts.values())
-    figures = {"nll": sum(sums.values()) / total if total else None}
+    metrics = {"nll": sum(sums.values()) / total if total else None}
     for phase in Phase:
         mean = sums[phase] / counts[phase] if counts[phase] else None
-        figures[f"nll_{phase.name.lower()}"] = mean
-    return figures
+        metrics[f"nll_{phase.name.lower()}"] = mean
+    return metrics
 
 
 def _split_rows(batch: pa.RecordBatch, offsets: np.ndarray, phases: np.ndarray) -> None:

@@ -83,6 +83,7 @@ class TraceReader:
             raise TraceError(f"{name} does not exist; check the path.") from None
         except OSError as error:
             raise TraceError(f"{name} cannot be read: {error.strerror or error}.") from error
+
         try:
             self.schema, self._end = read_schema(handle, name)
             metadata = self.schema.metadata or {}
@@ -98,6 +99,8 @@ class TraceReader:
         except BaseException:
             self.close()
             raise
+
+        # Nothing is indexed yet: the scan below finds the batches.
         self.finished = False
         self.gaps: list[tuple[int, int]] = []
         self._blocks: list[Block] = []
@@ -119,16 +122,16 @@ class TraceReader:
     def _scan(self) -> int:
         try:
             size, footer = data_end(self._open_handle)
-            found = scan(self._open_handle, self._end, size, footer)
+            scanned = scan(self._open_handle, self._end, size, footer)
         except TraceError as error:
             raise TraceError(f"{self.path} is no trace: {error}") from error
         except OSError as error:
             raise TraceError(f"{self.path} cannot be read: {error.strerror or error}.") from error
-        self._blocks += found.blocks
-        counts = np.array([block.rows for block in found.blocks], np.int64)
+        self._blocks += scanned.blocks
+        counts = np.array([block.rows for block in scanned.blocks], np.int64)
         self._starts = np.concatenate([self._starts, self._starts[-1] + np.cumsum(counts)])
-        self.gaps += found.damage
-        self._end, self.finished = found.end, found.finished
+        self.gaps += scanned.damage
+        self._end, self.finished = scanned.end, scanned.finished
         return int(counts.sum())
 
     @property
@@ -216,8 +219,10 @@ class TraceReader:
             for j in range(stop - start):
                 row = columns.row(j)
                 if crc_of(row) != row.crc:
-                    said = f"row {start + j} (step {row.step}, round {row.round}) has a wrong CRC."
-                    damage.append(RowDamage(start + j, start + j + 1, said))
+                    message = (
+                        f"row {start + j} (step {row.step}, round {row.round}) has a wrong CRC."
+                    )
+                    damage.append(RowDamage(start + j, start + j + 1, message))
         return damage
 
     def batch(self, block: int) -> pa.RecordBatch:

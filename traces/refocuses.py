@@ -95,12 +95,16 @@ class RefocusFollower:
             object.
         """
         current, nodes = self._current, self._nodes
+
+        # A new step opens a refocus; after a gap the nodes are taken from the row itself.
         if current is None or step != current.step:
             if current is None or step != current.step + 1:
                 nodes.restart(levels, step)
             nodes.begin(appended_levels, history_tokens - tail_tokens, step)
             counts = np.bincount(np.minimum(levels, 7), minlength=8)
             current = self._current = Refocus(step, int(counts[0]), len(levels), counts)
+
+        # Forced collapses are counted apart: the policy did not choose them.
         if len(actions):
             forced = int(actions["forced"].sum())
             expands = int((actions["kind"] == ActionKind.EXPAND).sum())
@@ -110,6 +114,8 @@ class RefocusFollower:
             current.collapses += len(actions) - expands
             for kind, level, index in actions[["kind", "level", "index"]].tolist():
                 nodes.act(kind, level, index, step)
+
+        # Totals so far; NLL is summed in double precision over the tokens that have one.
         current.survived = current.nodes - nodes.lost
         current.reversals = nodes.reversals
         current.utilization = budget_used / max(w_max, 1)
@@ -153,6 +159,8 @@ class _Nodes:
         children = [(level - 1, start + i * width) for i in range(count)]
         expanded = kind == ActionKind.EXPAND
         removed, added = ([(level, start)], children) if expanded else (children, [(level, start)])
+
+        # A node that entered in this very refocus was never part of the old frontier.
         for node in removed:
             if node in self._fresh:
                 self._fresh.discard(node)
@@ -166,6 +174,8 @@ class _Nodes:
         for node in added:
             self._fresh.add(node)
             self._born[node] = step
+
+        # A reversal soon after the action itself is thrash.
         last = self._flipped.get((level, start))
         if last is not None and last[1] != kind and step - last[0] <= THRASH_STEPS:
             self.reversals += 1

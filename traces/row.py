@@ -183,6 +183,8 @@ def crc_of(row: TraceRow) -> int:
     """CRC32 over all other columns of ``row``, in the byte order of ``docs/formats.md``."""
     fixed = np.array([tuple(getattr(row, name) for name in _SCALARS)], _FIXED)
     parts: list[bytes] = [fixed.tobytes()]
+
+    # A missing value and a value are told apart by a leading byte.
     for name in _NULLABLE_FLOATS:
         value = getattr(row, name)
         parts.append(b"\0" if value is None else b"\1" + np.array(value, "<f4").tobytes())
@@ -191,6 +193,7 @@ def crc_of(row: TraceRow) -> int:
             continue
         array = getattr(row, name)
         parts += [_U32.pack(len(array)), np.ascontiguousarray(array, dtype).tobytes()]
+
     if row.scores is None:
         parts.append(b"\0")
     else:
@@ -199,6 +202,7 @@ def crc_of(row: TraceRow) -> int:
     parts.append(np.ascontiguousarray(row.heat, np.uint8).tobytes())
     texts = [text.encode(errors="replace") for text in row.new_text]
     parts += [_U32.pack(len(texts)), np.array([len(t) for t in texts], "<u4").tobytes(), *texts]
+
     for name in _STRINGS:
         text = getattr(row, name)
         if text is None:
@@ -206,6 +210,8 @@ def crc_of(row: TraceRow) -> int:
         else:
             raw = text.encode(errors="replace")
             parts += [b"\1", _U32.pack(len(raw)), raw]
+
+    # Younger columns count only when filled, so that older traces keep their checksum.
     for name in _LATE_LISTS:
         array = getattr(row, name)
         if len(array):
@@ -270,6 +276,8 @@ def _column(column: pa.Field, rows: list[TraceRow]) -> pa.Array:
         return _strings(values)
     if name == "crc":
         return _flat(kind, np.array([crc_of(row) for row in rows], "<u4"))
+
+    # Lists of fixed length and lists of strings have layouts of their own.
     if name == "heat":
         heat = np.concatenate([np.asarray(v, "<u1") for v in values]) if rows else np.empty(0, "u1")
         if heat.size != len(rows) * HEAT_BINS:
@@ -279,6 +287,7 @@ def _column(column: pa.Field, rows: list[TraceRow]) -> pa.Array:
         flat = _strings([text for value in values for text in value])
         buffers = [None, _offsets([len(value) for value in values])]
         return pa.Array.from_buffers(kind, len(rows), buffers, children=[flat])
+
     dtype = "<f2" if name == "scores" else (_LISTS | _STRUCTS)[name]
     return _list_column(kind, values, dtype)
 

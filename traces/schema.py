@@ -188,7 +188,7 @@ def schema(metadata: dict[str, str] | None = None) -> pa.Schema:
     return pa.schema(COLUMNS, metadata=full | (metadata or {}))
 
 
-def check_columns(found: pa.Schema, name: str) -> None:
+def check_columns(actual: pa.Schema, name: str) -> None:
     """Refuse the trace ``name`` unless it has every column once, under its name and of its type.
 
     Unknown columns are ignored, but no two may share a name.
@@ -198,10 +198,12 @@ def check_columns(found: pa.Schema, name: str) -> None:
     """
     damaged = f"{name} has a damaged schema"
     try:
-        names = found.names
+        names = actual.names
         twice = next((column for column in names if names.count(column) > 1), None)
         if twice is not None:
             raise TraceError(f"{damaged}: column {twice!r} is there twice; nothing can be read.")
+
+        # Each required column must be there with its exact type; the younger ones may be missing.
         for column in COLUMNS:
             if column.name not in names:
                 if column.name in OPTIONAL:
@@ -209,7 +211,7 @@ def check_columns(found: pa.Schema, name: str) -> None:
                 raise TraceError(
                     f"{damaged}: column {column.name} is missing; nothing can be read."
                 )
-            kind = found.field(column.name).type
+            kind = actual.field(column.name).type
             if kind != column.type:
                 raise TraceError(
                     f"{damaged}: column {column.name} is {printable(kind)}, not {column.type}; "

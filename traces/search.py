@@ -38,7 +38,7 @@ def _tokens_of(batch: pa.RecordBatch, lists: pa.ListArray) -> np.ndarray:
     return tokens
 
 
-def _places(batches: list[pa.RecordBatch]) -> tuple[np.ndarray, np.ndarray]:
+def _token_stops(batches: list[pa.RecordBatch]) -> tuple[np.ndarray, np.ndarray]:
     """Where each token's text ends in the joined text of ``batches``, and the tokens."""
     texts = [batch.column("new_text").flatten() for batch in batches]
     stops = np.cumsum(np.concatenate([pc.binary_length(text).to_numpy() for text in texts]))
@@ -85,7 +85,7 @@ class TextIndex:
             at = data.find(needle)
             if at < 0:
                 continue
-            stops, tokens = _places(batches)
+            stops, tokens = _token_stops(batches)
             while at >= 0 and len(hits) < limit:
                 low, high = np.searchsorted(stops, [at, at + len(needle) - 1], side="right")
                 span = int(tokens[low]), int(tokens[high]) + 1
@@ -98,14 +98,14 @@ class TextIndex:
         self, group: tuple[int, int], needle: bytes, ignore_case: bool
     ) -> tuple[list[pa.RecordBatch], bytes]:
         """Batches ``group``, their text, and what a match needs of the text of later ones."""
-        batches, data, own = [], b"", 0
+        batches, data, group_bytes = [], b"", 0
         for block, batch in self._text_batches(*group):
-            if block >= group[1] and len(data) - own >= len(needle) - 1:
+            if block >= group[1] and len(data) - group_bytes >= len(needle) - 1:
                 break
             batches.append(batch)
             data += _text_bytes(batch.column("new_text").flatten())
-            own = len(data) if block < group[1] else own
-        return batches, _folded(data[: own + len(needle) - 1], ignore_case)
+            group_bytes = len(data) if block < group[1] else group_bytes
+        return batches, _folded(data[: group_bytes + len(needle) - 1], ignore_case)
 
     def _find_in(
         self, group: tuple[int, int], needle: bytes, start: int, backward: bool, ignore_case: bool
@@ -115,7 +115,7 @@ class TextIndex:
         at = data.find(needle)
         if at < 0:
             return None
-        stops, tokens = _places(batches)
+        stops, tokens = _token_stops(batches)
         best: tuple[int, int] | None = None
         while at >= 0:
             first = int(np.searchsorted(stops, at, side="right"))
@@ -133,28 +133,28 @@ class TextIndex:
         """Batches [first, stop) and then, one by one, all that follow."""
         last = self._reader.num_batches
         for span in chain([(first, stop)], ((block, block + 1) for block in range(stop, last))):
-            found = self._reader.project(["history_tokens", "new_text"], *span)
-            for block, (_, batch) in enumerate(found, span[0]):
+            batches = self._reader.project(["history_tokens", "new_text"], *span)
+            for block, (_, batch) in enumerate(batches, span[0]):
                 if batch is not None:
                     yield block, batch
 
     def pieces(self, start: int, stop: int) -> list[str]:
         """See :meth:`TraceReader.text_of`."""
-        found = [""] * max(0, stop - start)
+        pieces = [""] * max(0, stop - start)
         for tokens, texts in self._values(start, stop, "new_text"):
-            kept = np.flatnonzero((tokens >= start) & (tokens < stop))
-            if len(kept):
-                for j, text in zip(kept, texts.take(pa.array(kept)).to_pylist(), strict=True):
-                    found[int(tokens[j]) - start] = text
-        return found
+            inside = np.flatnonzero((tokens >= start) & (tokens < stop))
+            if len(inside):
+                for j, text in zip(inside, texts.take(pa.array(inside)).to_pylist(), strict=True):
+                    pieces[int(tokens[j]) - start] = text
+        return pieces
 
     def nll(self, start: int, stop: int) -> np.ndarray:
         """See :meth:`TraceReader.nll_of`."""
-        found = np.full(max(0, stop - start), np.nan, np.float32)
+        output = np.full(max(0, stop - start), np.nan, np.float32)
         for tokens, values in self._values(start, stop, "new_nll"):
             inside = (tokens >= start) & (tokens < stop)
-            found[tokens[inside] - start] = values.to_numpy()[inside]
-        return found
+            output[tokens[inside] - start] = values.to_numpy()[inside]
+        return output
 
     def _values(self, start: int, stop: int, name: str) -> Iterator[tuple[np.ndarray, pa.Array]]:
         history = self._reader.overview().history_tokens

@@ -124,7 +124,10 @@ def _check_frontier(row: TraceRow, block_size: int) -> list[str]:
     levels = row.levels
     if (levels < 0).any() or (levels > 62 // (block_size.bit_length() - 1)).any():
         return ["levels has a value outside the tree."]
+
     problems = []
+
+    # The nodes must tile the history without gap, each at a multiple of its span.
     spans, starts = spans_of(levels, block_size), starts_of(levels, block_size)
     covered = int(spans.sum()) + row.tail_tokens
     if covered != row.history_tokens:
@@ -138,6 +141,7 @@ def _check_frontier(row: TraceRow, block_size: int) -> list[str]:
             f"alignment: node {first} (L{levels[first]}) starts at token {starts[first]},"
             f" no multiple of {spans[first]}."
         )
+
     if not 0 <= row.tail_tokens < block_size:
         problems.append(f"tail: {row.tail_tokens} tokens are no incomplete block of {block_size}.")
     if row.scores is not None and len(row.scores) != len(levels):

@@ -83,11 +83,11 @@ def _markers(reader: TraceReader, height: float) -> str:
         plain = "".join(c if c.isprintable() else "?" for c in text)
         named = re.sub(r"\s*@\d+-\d+", "", plain)  # the tooltip has the tokens, too
         cut = len(named) > _LABEL_CHARACTERS
-        said = html.escape(plain)
+        tooltip = html.escape(plain)
         label = named[: _LABEL_CHARACTERS - 1] + "…" if cut else named
         parts.append(
             f'<g><line x1="{x:.1f}" x2="{x:.1f}" y1="18" y2="{height}" class="mark"/>'
-            f"<title>row {row}: {said}</title>"
+            f"<title>row {row}: {tooltip}</title>"
         )
         if x >= free:
             parts.append(f'<text x="{x + 2:.1f}" y="14" class="dim">{html.escape(label)}</text>')
@@ -101,6 +101,8 @@ def svg_timeline(reader: TraceReader) -> str:
     overview = reader.overview()
     height = 24 + _HEAT + 4 * _STRIP
     body = '<text x="20" y="40">an empty trace</text>'
+
+    # An empty trace has no heat to draw and no values to scale.
     if overview.num_rows:
         series = series_of(reader)
         heat = _binned(overview.heat, min(overview.num_rows, _WIDTH), np.maximum)
@@ -120,6 +122,7 @@ def svg_timeline(reader: TraceReader) -> str:
         for number, (values, title, colour) in enumerate(strips):
             body += _line(np.asarray(values, float), 24 + _HEAT + number * _STRIP, title, colour)
         body += _markers(reader, height)
+
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_LEFT + _WIDTH + 10} {height}"'
         ' font-family="monospace" font-size="11">'
@@ -130,10 +133,10 @@ def svg_timeline(reader: TraceReader) -> str:
 
 def html_timeline(reader: TraceReader) -> str:
     """The timeline with the run's figures and its config, as one self-contained page."""
-    figures = metrics_of(reader)
+    metrics = metrics_of(reader)
     rows = "".join(
         f"<tr><td>{name}</td><td>{value:.6g}</td></tr>"
-        for name, value in figures.items()
+        for name, value in metrics.items()
         if isinstance(value, (int, float))
     )
     title = html.escape(reader.path.name)

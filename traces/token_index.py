@@ -64,9 +64,9 @@ class TokenIndex:
             grown[: len(self._tokens)] = self._tokens
             self._tokens = grown
         within = np.arange(counts.sum()) - np.repeat(offsets[:-1] - offsets[0], counts)
-        places = np.repeat(stops - counts, counts) + within
-        kept = np.repeat(near, counts)
-        self._tokens[places[kept]] = flat[offsets[0] : offsets[-1]][kept]
+        positions = np.repeat(stops - counts, counts) + within
+        is_near = np.repeat(near, counts)
+        self._tokens[positions[is_near]] = flat[offsets[0] : offsets[-1]][is_near]
 
     def tokens(self, start: int, stop: int) -> np.ndarray:
         """I64[stop - start]: ids at positions [start, stop), -1 where none was recorded."""
@@ -76,8 +76,8 @@ class TokenIndex:
     def holding(self, tokens: np.ndarray, blocks: int) -> np.ndarray:
         """I64[t]: how many of the first ``blocks`` blocks hold each of ``tokens``."""
         if self._pairs is None:  # (id, block) pairs, sorted
-            places = np.flatnonzero(self._tokens >= 0)
-            keys = (self._tokens[places] << _SHIFT) + places // self._block_size
+            positions = np.flatnonzero(self._tokens >= 0)
+            keys = (self._tokens[positions] << _SHIFT) + positions // self._block_size
             self._pairs = np.unique(keys)
         low = tokens.astype(np.int64) << _SHIFT
         count: np.ndarray = np.searchsorted(self._pairs, low + blocks) - np.searchsorted(

@@ -160,13 +160,13 @@ class VitalsScan:
         if not len(steps):
             return np.empty(0, np.float32)
         first = np.concatenate([[True], np.diff(steps) != 0])
-        place = np.maximum.accumulate(np.where(first, np.arange(len(steps)), 0))
+        first_row = np.maximum.accumulate(np.where(first, np.arange(len(steps)), 0))
         total = np.cumsum(voluntary)
-        done = total - (total - voluntary)[place]
-        blocks = raw[place]
+        done = total - (total - voluntary)[first_row]
+        blocks = raw[first_row]
 
         # Rounds of a refocus that began in rows read before.
-        goes_on = (steps == self._open.step) & (place == 0)
+        goes_on = (steps == self._open.step) & (first_row == 0)
         done = done + np.where(goes_on, self._open.voluntary, 0)
         blocks = np.where(goes_on, self._open.raw_blocks, blocks)
         self._open = _Refocus(int(steps[-1]), int(blocks[-1]), int(done[-1]))
@@ -212,8 +212,8 @@ def residency_of(
     lost = np.bincount(of_row, removed, len(nodes))
 
     # Where one action takes up what another one made, the nodes are followed one by one.
-    place = of_row * 64 + level
-    key, parent = (place << 40) + index, ((place + 1) << 40) + index // block_size
+    slot = of_row * 64 + level
+    key, parent = (slot << 40) + index, ((slot + 1) << 40) + index // block_size
     _, inverse, times = np.unique(key, return_inverse=True, return_counts=True)
     chained = np.isin(parent, key) | (times[inverse] > 1)
     for row in np.unique(of_row[chained]).tolist():

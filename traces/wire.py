@@ -64,12 +64,12 @@ def real_socket(trace: Path) -> Path:
     try:
         if stat.S_ISREG(path.stat().st_mode):
             path = Path(path.read_text()[:4096])
-        found = path.stat()
+        status = path.stat()
     except (OSError, ValueError):
         raise ControlError(
             f"no engine listens for {trace}; it has ended or runs without a control channel."
         ) from None
-    if found.st_uid != os.getuid():
+    if status.st_uid != os.getuid():
         raise ControlError(f"the control socket {path} belongs to another user; it is not used.")
     return path
 

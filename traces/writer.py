@@ -43,10 +43,10 @@ def stored_scores(
         return stepped.astype(np.float16)
     if mode == "topk" and len(scores) > top_k:
         size = np.nan_to_num(np.abs(scores.astype(np.float32)))
-        kept = np.full(len(scores), np.nan, np.float16)
+        output = np.full(len(scores), np.nan, np.float16)
         best = np.argsort(-size, kind="stable")[:top_k]
-        kept[best] = scores[best]
-        return kept
+        output[best] = scores[best]
+        return output
     return scores
 
 
@@ -101,6 +101,7 @@ class TraceWriter:
         lock: Lock | None = None,
     ) -> None:
         _check_options(meta, scores, flush_rows, queue_rows)
+
         self.path = real_path(Path(path))
         self.rows_written = 0
         self.scores_dropped = 0
@@ -109,13 +110,17 @@ class TraceWriter:
         self._block_size = int(meta["mc.block_size"])
         self._flush_rows, self._flush_s, self._queue_rows = flush_rows, flush_ms / 1e3, queue_rows
         self._files = files
+
+        # Rows that wait for the next batch; their bytes bound the memory.
         self._pending: list[TraceRow] = []
         self._pending_bytes = 0
         self._closed = False
         self._lock = self._take_lock() if lock is None else None
+
+        # On any failure the lock is freed again, else no later run could write here.
         try:
-            said = f"topk:{top_k}" if scores == "topk" else scores
-            self._file = BatchFile(self.path, schema(meta | {"mc.scores": said}), files)
+            mode_text = f"topk:{top_k}" if scores == "topk" else scores
+            self._file = BatchFile(self.path, schema(meta | {"mc.scores": mode_text}), files)
             try:
                 if prefix is not None:
                     self._copy_prefix(Path(prefix), prefix_rows)
@@ -133,6 +138,7 @@ class TraceWriter:
         except BaseException:
             self._release()
             raise
+
         self._queue: queue.SimpleQueue[TraceRow | _Flush | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         if threaded:
@@ -151,11 +157,14 @@ class TraceWriter:
         if self._closed:
             raise TraceError(f"trace {self.path} is closed; open a new writer.")
         self._raise_error()
+
+        # With a full queue the scores are dropped: they are nearly all of a row.
         full = self._thread is not None and self._queue.qsize() >= self._queue_rows
         owned = TraceRow.__new__(TraceRow)  # copy.copy() of a slotted class takes 3x as long
         for name in _FIELDS:
             value = getattr(row, name)
             setattr(owned, name, value.copy() if isinstance(value, (np.ndarray, list)) else value)
+
         if row.scores is not None and full and self._scores != "none":
             if row.heat.size == 0:
                 owned.heat = heat_of(row.scores, row.levels, self._block_size, row.history_tokens)
@@ -164,6 +173,7 @@ class TraceWriter:
         elif owned.scores is not None:
             owned.scores = owned.scores.astype(np.float16, copy=False)
         owned.scores_dropped = self.scores_dropped
+
         if self._thread is not None:
             self._queue.put(owned)
             return
@@ -269,8 +279,8 @@ class TraceWriter:
                     batch = batch.cast(self._file.schema)
                 else:  # an older trace, or one with columns of other tools
                     rows = BatchColumns(batch)
-                    own = [rows.row(j) for j in range(batch.num_rows)]
-                    batch = batch_of(own, self._file.schema)
+                    batch_rows = [rows.row(j) for j in range(batch.num_rows)]
+                    batch = batch_of(batch_rows, self._file.schema)
                 self._file.append(batch)
                 self.rows_written += batch.num_rows
             if self.rows_written:

@@ -119,7 +119,7 @@ class DiskRules:
 
     def check_rows(self, n_tokens: int, block_size: int, when: str) -> None:
         """The serving header of every file says that it holds the rows of ``n_tokens`` tokens."""
-        for path, slot in self._own_files(when):
+        for path, slot in self._tree_files(when):
             rows = n_tokens // block_size**slot.level
             if path.name != "HEADS.ctx" and slot.count != rows:  # that one is a cache, and may lag
                 raise InvariantError(
@@ -131,7 +131,7 @@ class DiskRules:
 
         The bytes are compared: after a failed sync a sector counts as clean and is on no disk.
         """
-        for path, slot in self._own_files(when):
+        for path, slot in self._tree_files(when):
             if not self.disk.file(path).is_stable(DATA_START + slot.count * slot.stride):
                 raise InvariantError("durability", f"{path} is not stable {when}")
 
@@ -168,7 +168,7 @@ class DiskRules:
         """Gists of ``n_tokens`` tokens that a tree with so many ``rows`` lacks."""
         return sum(max(0, n_tokens // block_size**level - count) for level, count in rows.items())
 
-    def _own_files(self, when: str) -> Iterator[tuple[Path, Slot]]:
+    def _tree_files(self, when: str) -> Iterator[tuple[Path, Slot]]:
         """The tree's files, each with the header that serves."""
         for path in self.disk.files():
             if path.parent == self.folder and path.suffix == ".ctx":

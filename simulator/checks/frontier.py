@@ -53,6 +53,8 @@ class Shadow:
     def append(self, n_tokens: int, appended: Iterable[int]) -> None:
         """``n_tokens`` arrived and ``appended`` entered at the frontier's end."""
         self.n_tokens += n_tokens
+
+        # Each node must be of a known level and start at a multiple of its width.
         for level in appended:
             if not 0 <= level <= self.max_levels:
                 raise InvariantError(
@@ -67,6 +69,8 @@ class Shadow:
             self.starts.append(self.covered)
             self.covered += width
             self.frontier_cost += self.block_size if level == 0 else 1
+
+        # What is not covered yet is the tail: less than one block.
         require(
             0 <= self.n_tokens - self.covered < self.block_size,
             "tiling",

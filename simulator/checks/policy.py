@@ -32,7 +32,7 @@ class Memory:
 
     cooling: Callable[[int, int, int], bool]
     protected: Callable[[int, int], bool]
-    kept: Callable[[int, int], bool]
+    newest: Callable[[int, int], bool]
     disarmed: Callable[[int, int], bool]
 
 
@@ -61,7 +61,7 @@ class Situation:
 
     def groups(self) -> list[_Group]:
         """All groups, lowest score first, oldest first among equals."""
-        found, at, size = [], 0, self.size
+        groups, at, size = [], 0, self.size
         while at < len(self.levels):
             level, start = self.levels[at], self.starts[at]
             width = self.width[level + 1] if level < self.max_levels else 0
@@ -71,9 +71,9 @@ class Situation:
                 at += 1
                 continue
             score = max(self.scores[at : at + count])
-            found.append(_Group(score, at, count, level + 1, start // width))
+            groups.append(_Group(score, at, count, level + 1, start // width))
             at += count
-        return sorted(found, key=lambda group: (group.score, group.at))
+        return sorted(groups, key=lambda group: (group.score, group.at))
 
     def is_taken(self, at: int) -> bool:
         return any(group.at <= at < group.at + group.count for group in self.taken)
@@ -97,19 +97,25 @@ def decide_forced(now: Situation, free: int) -> tuple[list[Choice], int]:
     size, memory = now.size, now.memory
     while free < size:
         need = -((free - size) // (size - 1))
+
+        # Prefer open groups away from the newest blocks; cooling ones are the last resort.
         present = [g for g in now.groups() if not memory.protected(g.level, g.index)]
         cooling = [g for g in present if memory.cooling(_COLLAPSE, g.level, g.index)]
         is_open = [g for g in present if g not in cooling]
-        far = [g for g in is_open if not memory.kept(g.level, g.index)]
+        far = [g for g in is_open if not memory.newest(g.level, g.index)]
         rows = (far or is_open or cooling)[:need]
         if not rows:
             return chosen, free
+
+        # Collapses that only bring the cost back under w_max have the reason of a budget cut.
         over = -free
         for number, group in enumerate(rows):
             reason = _CUT if number * (size - 1) < over else _HEADROOM
             reason = reason if is_open else _OVERRIDE
             chosen.append((_COLLAPSE, group.level, group.index, reason))
             now.forced.add((group.level, group.index))
+
+        # Too few groups: collapse them, as their gists may complete groups of the next level.
         free += len(rows) * (size - 1)
         if len(rows) < need:
             now.collapse(rows)
@@ -121,8 +127,8 @@ def decide_forced(now: Situation, free: int) -> tuple[list[Choice], int]:
 class _Greedy:
     """The state of one walk along the wishes."""
 
-    def __init__(self, payers: list[_Group], room: int, margin: float) -> None:
-        self.payers, self.room, self.margin = payers, room, margin
+    def __init__(self, collapsible: list[_Group], free_slots: int, margin: float) -> None:
+        self.collapsible, self.free_slots, self.margin = collapsible, free_slots, margin
         self.gone: list[_Group] = []
         self.expanded: list[int] = []
         self.chosen: list[Choice] = []
@@ -133,16 +139,16 @@ class _Greedy:
 
     def collapse(self, group: _Group, reason: int) -> None:
         self.gone.append(group)
-        self.room += 1
+        self.free_slots += 1
         self.chosen.append((_COLLAPSE, group.level, group.index, reason))
 
     def expand(self, node: tuple[int, int], at: int, reason: int) -> None:
         self.expanded.append(at)
-        self.room -= 1
+        self.free_slots -= 1
         self.chosen.append((_EXPAND, *node, reason))
 
     def swap(self, node: tuple[int, int], at: int, score: float, left: int) -> None:
-        for group in self.payers:
+        for group in self.collapsible:
             if self.intact(group) and not group.at <= at < group.at + group.count:
                 if score - group.score > self.margin and left >= 2:
                     self.collapse(group, _PAIR)
@@ -170,36 +176,36 @@ def decide_greedy(
         shut = memory.disarmed(*node) or memory.cooling(_EXPAND, *node) or node in now.forced
         if not shut:
             expands.append((score, at, node))
-    expands.sort(key=lambda wish: (-wish[0], -wish[1]))
+    expands.sort(key=lambda request: (-request[0], -request[1]))
     expands = expands[: n_diff + MAX_REJECTED]
-    payers = [
+    collapsible = [
         group
         for group in now.groups()
         if group not in now.taken
         and not memory.protected(group.level, group.index)
-        and not memory.kept(group.level, group.index)
+        and not memory.newest(group.level, group.index)
         and not memory.cooling(_COLLAPSE, group.level, group.index)
     ][: 2 * n_diff + MAX_REJECTED]
-    wishes: list[tuple[float, int, tuple[int, int], _Group | None]] = [
+    requests: list[tuple[float, int, tuple[int, int], _Group | None]] = [
         (score, at, node, None) for score, at, node in expands
     ]
-    wishes += [(-g.score, g.at, (g.level, g.index), g) for g in payers if g.score < low]
-    wishes.sort(key=lambda wish: -wish[0])  # stable: expansions win ties
+    requests += [(-g.score, g.at, (g.level, g.index), g) for g in collapsible if g.score < low]
+    requests.sort(key=lambda request: -request[0])  # stable: expansions win ties
 
     # The walk.
-    room = max(0, (free - now.size) // (now.size - 1))
-    walk = _Greedy(payers, room, max(tau_expand, tau_collapse))
-    for strength, at, node, group in wishes:
-        left = n_diff - len(walk.chosen)
+    free_slots = max(0, (free - now.size) // (now.size - 1))
+    greedy = _Greedy(collapsible, free_slots, max(tau_expand, tau_collapse))
+    for strength, at, node, group in requests:
+        left = n_diff - len(greedy.chosen)
         if left < 1:
             break
         if group is not None:
-            if walk.intact(group):
-                walk.collapse(group, _SCORE)
-        elif any(g.at <= at < g.at + g.count for g in walk.gone):
+            if greedy.intact(group):
+                greedy.collapse(group, _SCORE)
+        elif any(g.at <= at < g.at + g.count for g in greedy.gone):
             continue
-        elif walk.room > 0:
-            walk.expand(node, at, _SCORE)
+        elif greedy.free_slots > 0:
+            greedy.expand(node, at, _SCORE)
         else:
-            walk.swap(node, at, strength, left)
-    return walk.chosen
+            greedy.swap(node, at, strength, left)
+    return greedy.chosen

@@ -60,7 +60,7 @@ class RoundSeen:
 
     Args:
         scored_levels: I8[n], the frontier that was scored.
-        given: what the lens said, whatever that was.
+        lens_scores: what the lens said, whatever that was.
         scores: F16[n], what the allocator is said to have got.
         actions: (kind, level, index, score, cost, forced, reason) in order.
         rejected: (kind, level, index, score, reason).
@@ -69,7 +69,7 @@ class RoundSeen:
     """
 
     scored_levels: np.ndarray
-    given: np.ndarray
+    lens_scores: np.ndarray
     scores: np.ndarray
     actions: list[Action]
     rejected: list[tuple[int, int, int, float, int]]
@@ -80,12 +80,12 @@ class RoundSeen:
     w_max: int
 
 
-def clean_scores(given: np.ndarray, length: int) -> np.ndarray:
+def clean_scores(lens_scores: np.ndarray, length: int) -> np.ndarray:
     """F16[length]: what an allocator must see of ``given``; NaN, inf and wrong lengths count 0."""
-    if given.shape != (length,):
+    if lens_scores.shape != (length,):
         return np.zeros(length, np.float16)
     with np.errstate(over="ignore"):
-        clean = np.where(np.isfinite(given), given, 0).astype(np.float16)
+        clean = np.where(np.isfinite(lens_scores), lens_scores, 0).astype(np.float16)
     return np.where(np.isfinite(clean), clean, np.float16(0))
 
 
@@ -107,7 +107,7 @@ class RefocusChecker:
         # Expanded by choice and not re-armed yet, with the score that was the reason.
         self.spent: dict[tuple[int, int], float] = {}
         self.waiting: set[tuple[int, int]] = set()  # those of them that are gists again
-        self._memory = Memory(self.cooling, self.protected, self.kept, self._disarmed)
+        self._memory = Memory(self.cooling, self.protected, self.newest, self._disarmed)
 
     # -- one refocus -------------------------------------------------------------------------
 
@@ -124,7 +124,7 @@ class RefocusChecker:
             raise InvariantError("rounds", f"round {self.round} of at most {self.limits.rounds}")
         if seen.scored_levels.tobytes() != bytes(self.shadow.levels):
             raise InvariantError("record", "the scored frontier is not the frontier of that moment")
-        clean = clean_scores(seen.given, seen.scored_levels.size)
+        clean = clean_scores(seen.lens_scores, seen.scored_levels.size)
         if seen.scores.tobytes() != clean.tobytes():
             raise InvariantError("scores", f"the allocator got {seen.scores.tolist()}")
         self._rearm(seen.scores)
@@ -148,9 +148,9 @@ class RefocusChecker:
     def check_disarmed(self, disarmed: np.ndarray) -> None:
         """Bool[n]: the product keeps shut exactly the gists that wait for new evidence."""
         have = np.flatnonzero(disarmed).tolist()
-        want = sorted(self.shadow.at(*node) for node in self.waiting)
-        if have != want:
-            raise InvariantError("rearming", f"entries {have} are disarmed, not {want}")
+        expected = sorted(self.shadow.at(*node) for node in self.waiting)
+        if have != expected:
+            raise InvariantError("rearming", f"entries {have} are disarmed, not {expected}")
 
     # -- parts -------------------------------------------------------------------------------
 
@@ -176,6 +176,7 @@ class RefocusChecker:
                 at = self.shadow.at(level - 1, index if level == 1 else index * size)
                 if at >= 0 and self.shadow.levels[at : at + count] != bytes((level - 1,)) * count:
                     continue  # its members come into being in this very round
+
             if at >= 0 and score != seen.scores[at : at + count].max():
                 raise InvariantError("record", f"{words(action)}, but its node has another score")
             if reason == _BY_SCORE:
@@ -198,21 +199,23 @@ class RefocusChecker:
                 )
             return
         now = Situation(self.shadow, seen.scores, self._memory)
-        wanted: list[Choice] = []
+        expected: list[Choice] = []
         if forces:
-            wanted, free = decide_forced(now, free)
-            self._compare("forced", [a for a in seen.actions if a[5]], wanted)
+            expected, free = decide_forced(now, free)
+            self._compare("forced", [a for a in seen.actions if a[5]], expected)
         if self.rules.greedy:
             limits = self.limits
-            wanted = decide_greedy(now, free, limits.n_diff, limits.tau_expand, limits.tau_collapse)
-            self._compare("choice", [a for a in seen.actions if not a[5]], wanted)
+            expected = decide_greedy(
+                now, free, limits.n_diff, limits.tau_expand, limits.tau_collapse
+            )
+            self._compare("choice", [a for a in seen.actions if not a[5]], expected)
 
     @staticmethod
-    def _compare(invariant: str, actions: list[Action], wanted: list[Choice]) -> None:
+    def _compare(invariant: str, actions: list[Action], expected: list[Choice]) -> None:
         have = [(kind, level, index, reason) for kind, level, index, *_, reason in actions]
-        for number in range(max(len(have), len(wanted))):
+        for number in range(max(len(have), len(expected))):
             one = have[number] if number < len(have) else None
-            two = wanted[number] if number < len(wanted) else None
+            two = expected[number] if number < len(expected) else None
             if one != two:
                 raise InvariantError(
                     invariant,
@@ -226,6 +229,7 @@ class RefocusChecker:
         voluntary = 0
         gain = self.shadow.block_size - 1
         free = self.w_max - self.shadow.cost
+
         for action in seen.actions:
             kind, level, index, _, cost, forced, reason = action
             if forced != (reason in _FORCED) or reason >= int(Reason.BUDGET):
@@ -235,6 +239,8 @@ class RefocusChecker:
             else:
                 voluntary += 1
                 self._voluntary(action)
+
+            # Follow the action on the reference frontier; a collapsed gist waits for new evidence.
             if kind == _EXPAND:
                 self.shadow.expand(level, index)
                 free -= gain
@@ -247,6 +253,7 @@ class RefocusChecker:
                 free += gain
             else:
                 raise InvariantError("record", f"{words(action)} is of no known kind")
+
             if cost != (gain if kind == _EXPAND else -gain):
                 raise InvariantError(
                     "record", f"{words(action)} says that it costs {cost}, not ±{gain}"
@@ -259,6 +266,7 @@ class RefocusChecker:
                 raise InvariantError(
                     "headroom", f"{free} entries free after the choice of {words(action)}"
                 )
+
             self.last[level, index] = (self.step, kind)
             self.sometimes["reason_" + REASONS[reason]] += 1
         if voluntary > self.limits.n_diff:
@@ -280,7 +288,7 @@ class RefocusChecker:
             raise InvariantError(
                 "cooldown", f"{words(action)} flips a cooling node, or says so wrongly"
             )
-        self.sometimes["forced_kept" if self.kept(level, index) else "forced_collapse"] += 1
+        self.sometimes["forced_kept" if self.newest(level, index) else "forced_collapse"] += 1
 
     def _voluntary(self, action: Action) -> None:
         kind, level, index, *_ = action
@@ -289,6 +297,7 @@ class RefocusChecker:
             raise InvariantError(
                 "cooldown", f"{words(action)} at refocus {self.step} flips what refocus {step} did"
             )
+
         if kind == _EXPAND:
             if self._lately(kind, level, index):
                 self.sometimes["reopened_cooling"] += 1
@@ -300,7 +309,7 @@ class RefocusChecker:
                 self.waiting.discard((level, index))
                 self.sometimes["reopened_unarmed"] += 1
             self.spent[level, index] = action[3]
-        elif self.kept(level, index):
+        elif self.newest(level, index):
             raise InvariantError(
                 "protected", f"{words(action)} folds one of the newest blocks by choice"
             )
@@ -333,7 +342,7 @@ class RefocusChecker:
         first = self.shadow.n_blocks - self.rules.protected_blocks
         return bool(end > first * self.shadow.block_size)
 
-    def kept(self, level: int, index: int) -> bool:
+    def newest(self, level: int, index: int) -> bool:
         """Whether the gist (level, index) stands for one of the blocks to keep raw."""
         return level == 1 and index >= self.shadow.n_blocks - self.limits.keep_newest
 
@@ -357,7 +366,7 @@ class RefocusChecker:
         Asked before and after the actions of the round: forced ones may come before a candidate
         is judged, and chosen ones may end the reason.
         """
-        found = []
+        unexplained = []
         for candidate in rejected:
             kind, level, index, _, reason = candidate
             if reason == _NOT_REARMED:
@@ -365,12 +374,12 @@ class RefocusChecker:
             elif reason == _COOLDOWN:
                 holds = self.cooling(kind, level, index)
             elif reason == _PROTECTED:
-                holds = self.protected(level, index) or self.kept(level, index)
+                holds = self.protected(level, index) or self.newest(level, index)
             else:
                 continue
             if not holds:
-                found.append(candidate)
-        return found
+                unexplained.append(candidate)
+        return unexplained
 
     def _state(self, seen: RoundSeen) -> None:
         check_arrays(self.shadow, seen.levels, seen.index, seen.starts)

@@ -21,9 +21,9 @@ _COMPARED = tuple(entry.name for entry in fields(TraceRow) if entry.name not in 
 def check_rows_equal(read: Iterable[TraceRow], put: Sequence[TraceRow]) -> int:
     """Every row read is the row that was put at its place; returns the number of rows read."""
     count = 0
-    for have, want in zip(read, put, strict=False):
+    for have, expected in zip(read, put, strict=False):
         for name in _COMPARED:
-            left, right = getattr(have, name), getattr(want, name)
+            left, right = getattr(have, name), getattr(expected, name)
             same = (
                 np.asarray(left).tobytes() == np.asarray(right).tobytes()
                 if isinstance(right, np.ndarray)
@@ -31,7 +31,8 @@ def check_rows_equal(read: Iterable[TraceRow], put: Sequence[TraceRow]) -> int:
             )
             if not same:
                 raise InvariantError(
-                    "trace", f"{name} of row {count} (step {want.step}) is {left!r}, not {right!r}"
+                    "trace",
+                    f"{name} of row {count} (step {expected.step}) is {left!r}, not {right!r}",
                 )
         count += 1
     return count

@@ -21,37 +21,42 @@ class _Tokens(Protocol):
 
 def check_tokens(tree: Tree, stream: _Tokens, what: str) -> None:
     """The tree's tokens are the stream's, bit by bit."""
-    have, want = tree.tokens(0, tree.n_tokens), stream.tokens(0, tree.n_tokens)
-    if not np.array_equal(have, want):
-        at = int(np.argmax(have != want))
-        raise InvariantError("bytes", f"token {at} of {what} is {have[at]}, not {want[at]}")
+    have, expected = tree.tokens(0, tree.n_tokens), stream.tokens(0, tree.n_tokens)
+    if not np.array_equal(have, expected):
+        at = int(np.argmax(have != expected))
+        raise InvariantError("bytes", f"token {at} of {what} is {have[at]}, not {expected[at]}")
 
 
 def check_gists(tree: Tree, gister: Gister) -> None:
     """Every complete node exists and stands for exactly its children."""
     size, n_tokens = tree.spec.block_size, tree.n_tokens
     below: np.ndarray = np.array(tree.tokens(0, n_tokens))
+
+    # A level has one node for every full span of tokens.
     for level in range(1, tree.spec.max_levels + 1):
         nodes = n_tokens // size**level
         if tree.n_nodes(level) != nodes:
             raise InvariantError("tree", f"{tree.n_nodes(level)} level-{level} nodes, not {nodes}")
         if nodes == 0:
             return
+
+        # Encode the children again; the stored vectors must be the same bit for bit.
         children = below[: nodes * size].reshape(nodes, size, *below.shape[1:])
         if level == 1:
             left = _left(below, nodes, size, gister.left_context)
             vectors, keys = gister.encode_blocks(children, left)
         else:
             vectors, keys = gister.encode_gists(level, children)
-        for what, have, want in (
+        for what, have, expected in (
             ("gist", tree.gists(level, 0, nodes), vectors),
             ("key", tree.keys(level, 0, nodes), keys),
         ):
-            if not np.array_equal(have, want):
-                bad = int(np.argmax((have != want).any(axis=1)))
+            if not np.array_equal(have, expected):
+                bad = int(np.argmax((have != expected).any(axis=1)))
                 raise InvariantError(
                     "gists", f"the {what} of node ({level}, {bad}) is not that of its children"
                 )
+
         below = vectors
 
 

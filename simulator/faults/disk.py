@@ -66,9 +66,9 @@ class _Handle:
         node, end = self._inode, offset + block.size
         if self._call("pwrite", block.size, offset, block):
             return
-        room = self._disk.room(node, end)
-        if room < end:  # like a real disk: what fits is written, then the error
-            node.write(offset, block[: max(0, room - offset)])
+        limit = self._disk.room(node, end)
+        if limit < end:  # like a real disk: what fits is written, then the error
+            node.write(offset, block[: max(0, limit - offset)])
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
         node.write(offset, block)
 
@@ -182,20 +182,20 @@ class SimDisk:
 
     def open(self, path: Path, *, write: bool = False, create: bool = False) -> _Handle:
         name = str(path)
-        found = self._names.get(name)
-        if found is None and name in self._names:
+        inode = self._names.get(name)
+        if inode is None and name in self._names:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
-        if found is None:
+        if inode is None:
             if not create:
                 self.call("open", path, self.epoch)
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
             self._need_folder(path.parent)
             self.call("create", path, self.epoch)
-            found = Inode(self.file_bytes)
-            self._change(_NameOp(_folder(name), "link", name, found))
+            inode = Inode(self.file_bytes)
+            self._change(_NameOp(_folder(name), "link", name, inode))
         else:
             self.call("open", path, self.epoch)
-        return _Handle(self, path, found, write or create)
+        return _Handle(self, path, inode, write or create)
 
     def exists(self, path: Path) -> bool:
         self.call("exists", path, self.epoch)
@@ -323,8 +323,8 @@ class SimDisk:
         """Each folder keeps a prefix of its unsynced changes, as a journal does."""
         for folder in sorted({op.folder for op in self._pending}):
             ops = [op for op in self._pending if op.folder == folder]
-            kept = int(rng.binomial(len(ops), fate.keep))
-            for op in ops[:kept]:
+            survived = int(rng.binomial(len(ops), fate.keep))
+            for op in ops[:survived]:
                 _apply(self._durable, op)
         self._pending.clear()
         self._names = {

@@ -13,7 +13,7 @@ from megacontext.simulator.streams.base import Truth
 
 __all__ = ["LensView", "SimLens", "ideal_scores"]
 
-QUIET = -0.1
+BACKGROUND = -0.1
 """The ideal score of a node that nobody wants: coarser where room is needed, not otherwise."""
 
 _NOISE = 1 << 15
@@ -44,10 +44,10 @@ class LensView:
 def ideal_scores(view: LensView, truth: Truth | None = None) -> np.ndarray:
     """F32[n]: 0.5 + weight / 2 on nodes that hold wanted blocks, slightly negative elsewhere."""
     truth = view.truth if truth is None else truth
-    scores = np.full(view.levels.size, QUIET, np.float32)
+    scores = np.full(view.levels.size, BACKGROUND, np.float32)
     if truth.blocks.size and scores.size:
-        place = np.searchsorted(view.starts, truth.blocks * view.block_size, "right") - 1
-        for at, weight in zip(place.tolist(), truth.weights.tolist(), strict=True):
+        entries = np.searchsorted(view.starts, truth.blocks * view.block_size, "right") - 1
+        for at, weight in zip(entries.tolist(), truth.weights.tolist(), strict=True):
             scores[at] = max(float(scores[at]), 0.5 + weight / 2)
     return scores
 

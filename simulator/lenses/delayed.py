@@ -30,6 +30,6 @@ class Delayed(SimLens):
         starts, scores = self._late[0]
         if starts.size == 0 or view.starts.size == 0:
             return np.zeros(view.starts.size, np.float32)
-        place = np.searchsorted(starts, view.starts, "right") - 1
-        late: np.ndarray = scores[np.maximum(place, 0)]
+        entries = np.searchsorted(starts, view.starts, "right") - 1
+        late: np.ndarray = scores[np.maximum(entries, 0)]
         return late

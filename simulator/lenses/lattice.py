@@ -22,6 +22,6 @@ class Lattice(SimLens):
 
     def score(self, view: LensView) -> np.ndarray:
         node = view.index.astype(np.int64) * 7 + view.levels.astype(np.int64) * 3
-        place = (node * 5 + (view.step + node) // 2 + self.seed % 11) % (2 * len(_VALUES))
-        scores: np.ndarray = _VALUES[np.minimum(place, 2 * len(_VALUES) - 1 - place)]
+        phase = (node * 5 + (view.step + node) // 2 + self.seed % 11) % (2 * len(_VALUES))
+        scores: np.ndarray = _VALUES[np.minimum(phase, 2 * len(_VALUES) - 1 - phase)]
         return scores

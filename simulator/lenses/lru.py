@@ -28,9 +28,9 @@ class Lru(SimLens):
             blocks = np.fromiter(self._used.keys(), np.int64, len(self._used))
             steps = np.fromiter(self._used.values(), np.int64, len(self._used))
             known = blocks * view.block_size < view.n_tokens - view.tail_tokens
-            place = np.searchsorted(view.starts, blocks[known] * view.block_size, "right") - 1
+            entries = np.searchsorted(view.starts, blocks[known] * view.block_size, "right") - 1
             recent = 0.15 - self.fade * (view.step - steps[known])
-            np.maximum.at(scores, place, recent.astype(np.float32))
+            np.maximum.at(scores, entries, recent.astype(np.float32))
         scores.clip(-1.0, 1.0, out=scores)
-        wanted = ideal_scores(view)
-        return np.where(wanted > 0, wanted, scores)
+        ideal = ideal_scores(view)
+        return np.where(ideal > 0, ideal, scores)

@@ -21,6 +21,6 @@ class Recency(SimLens):
     newest: float = 0.5
 
     def score(self, view: LensView) -> np.ndarray:
-        place = view.starts.astype(np.float32) / max(1, view.n_tokens)
-        scores: np.ndarray = self.oldest + (self.newest - self.oldest) * place
+        position = view.starts.astype(np.float32) / max(1, view.n_tokens)
+        scores: np.ndarray = self.oldest + (self.newest - self.oldest) * position
         return scores

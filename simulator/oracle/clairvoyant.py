@@ -34,12 +34,12 @@ class Clairvoyant(SimLens):
         n_blocks = view.n_tokens // view.block_size
         known = n_blocks * view.block_size
         for ahead in range(self.horizon + 1):
-            truth = view.truth if ahead == 0 else self.stream.wanted(n_blocks + ahead)
+            truth = view.truth if ahead == 0 else self.stream.targets(n_blocks + ahead)
             if not truth.blocks.size or not scores.size:
                 continue
             inside = truth.blocks * view.block_size < known
             tokens = truth.blocks[inside] * view.block_size
-            place = np.searchsorted(view.starts, tokens, "right") - 1
-            worth = (0.5 + truth.weights[inside] / 2) * self.fade**ahead
-            np.maximum.at(scores, place, worth.astype(np.float32))
+            entries = np.searchsorted(view.starts, tokens, "right") - 1
+            utility = (0.5 + truth.weights[inside] / 2) * self.fade**ahead
+            np.maximum.at(scores, entries, utility.astype(np.float32))
         return scores

@@ -36,24 +36,24 @@ class Tiny:
 
 def utility_of(frontier: Frontier, truth: Truth, block_size: int) -> float:
     """Utility of a frontier of (level, index) nodes, block by block."""
-    worth = 0.0
+    utility = 0.0
     for block, weight in zip(truth.blocks.tolist(), truth.weights.tolist(), strict=True):
         for level, index in frontier:
             width = block_size ** (max(level, 1) - 1)
             if index * width <= block < (index + 1) * width:
-                worth += weight * detail(level)
-    return worth
+                utility += weight * detail(level)
+    return utility
 
 
 def legal_actions(frontier: Frontier, tiny: Tiny) -> Iterator[tuple[int, Node, Frontier]]:
     """(kind, node, frontier after) of every action that tiling, budget and headroom allow."""
     size = tiny.bounds.block_size
-    room = tiny.bounds.w_max - size
-    first_kept = tiny.n_blocks - tiny.bounds.protected_blocks
+    limit = tiny.bounds.w_max - size
+    first_protected = tiny.n_blocks - tiny.bounds.protected_blocks
     present = set(frontier)
     cost = sum(size if level == 0 else 1 for level, _ in frontier)
     for level, index in frontier:
-        if level >= 1 and cost + size - 1 <= room:
+        if level >= 1 and cost + size - 1 <= limit:
             node = (level, index)
             yield 0, node, _replace(frontier, [node], _children(level, index, size))
         parent = (level + 1, index if level == 0 else index // size)
@@ -62,7 +62,7 @@ def legal_actions(frontier: Frontier, tiny: Tiny) -> Iterator[tuple[int, Node, F
         group = _children(*parent, size)
         if group[0] != (level, index) or not present.issuperset(group):
             continue
-        if (parent[1] + 1) * size ** (parent[0] - 1) <= first_kept:
+        if (parent[1] + 1) * size ** (parent[0] - 1) <= first_protected:
             yield 1, parent, _replace(frontier, group, [parent])
 
 
@@ -85,10 +85,10 @@ def exact_utility(start: Frontier, truths: tuple[Truth, ...], tiny: Tiny) -> flo
         if time == len(truths):
             return 0.0
         value = 0.0
-        for after, made in _plans(frontier, flips, tiny):
-            fresh = {flip[0] for flip in made}
+        for after, new_flips in _plans(frontier, flips, tiny):
+            fresh = {flip[0] for flip in new_flips}
             old = [flip for flip in flips if flip[0] not in fresh]
-            aged = [(node, kind, age + 1) for node, kind, age in [*old, *made]]
+            aged = [(node, kind, age + 1) for node, kind, age in [*old, *new_flips]]
             memory = tuple(sorted(flip for flip in aged if flip[2] <= tiny.cooldown_steps))
             now = utility_of(after, truths[time], tiny.bounds.block_size)
             value = max(value, now + best(after, memory, time + 1))
@@ -102,18 +102,18 @@ def _plans(
 ) -> list[tuple[Frontier, tuple[Flip, ...]]]:
     """Every reachable frontier within ``n_diff`` actions, with the flips that led there."""
     cooling = {node: kind for node, kind, _ in flips}
-    found: dict[tuple[Frontier, tuple[Flip, ...]], None] = {(frontier, ()): None}
-    edge = list(found)
+    plans: dict[tuple[Frontier, tuple[Flip, ...]], None] = {(frontier, ()): None}
+    edge = list(plans)
     for _ in range(tiny.n_diff):
         reached = []
-        for state, made in edge:
-            busy = cooling | {node: kind for node, kind, _ in made}
+        for state, new_flips in edge:
+            busy = cooling | {node: kind for node, kind, _ in new_flips}
             for kind, node, after in legal_actions(state, tiny):
                 if busy.get(node, kind) != kind:
                     continue
-                plan = (after, tuple(sorted((*made, (node, kind, 0)))))
-                if plan not in found:
-                    found[plan] = None
+                plan = (after, tuple(sorted((*new_flips, (node, kind, 0)))))
+                if plan not in plans:
+                    plans[plan] = None
                     reached.append(plan)
         edge = reached
-    return list(found)
+    return list(plans)

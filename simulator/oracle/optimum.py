@@ -58,25 +58,25 @@ def best_utility(n_tokens: int, truth: Truth, bounds: Bounds) -> float:
     n_blocks = n_tokens // size
     roots = coarsest(n_blocks, bounds)
     budget = expansions(n_tokens, len(roots), bounds)
-    kept = range(max(0, n_blocks - bounds.protected_blocks), n_blocks)
+    protected = range(max(0, n_blocks - bounds.protected_blocks), n_blocks)
     weights = dict(zip(truth.blocks.tolist(), truth.weights.tolist(), strict=True))
-    interesting = sorted(weights.keys() | set(kept))
+    interesting = sorted(weights.keys() | set(protected))
     total = np.zeros(1)
     for level, index in roots:
         width = size ** (level - 1)
         inside = [b for b in interesting if index * width <= b < (index + 1) * width]
         if inside:
-            table = _table(level, inside, weights, set(kept), size)
+            table = _table(level, inside, weights, set(protected), size)
             total = _join(total, table)[: budget + 1]
     return float(total[: budget + 1].max())
 
 
 def _table(
-    level: int, blocks: list[int], weights: dict[int, float], kept: set[int], size: int
+    level: int, blocks: list[int], weights: dict[int, float], protected: set[int], size: int
 ) -> np.ndarray:
     """F64[e]: best utility of ``blocks`` under one node of ``level``, by expansions spent."""
     whole = sum(weights.get(block, 0.0) for block in blocks)
-    closed = _NEVER if kept.intersection(blocks) else whole * detail(level)
+    closed = _NEVER if protected.intersection(blocks) else whole * detail(level)
     if level == 1:
         return np.array([closed, whole])
     width = size ** (level - 2)
@@ -85,7 +85,7 @@ def _table(
         groups.setdefault(block // width, []).append(block)
     opened = np.zeros(1)
     for group in groups.values():
-        opened = _join(opened, _table(level - 1, group, weights, kept, size))
+        opened = _join(opened, _table(level - 1, group, weights, protected, size))
     return np.concatenate(([closed], opened))
 
 

@@ -23,8 +23,8 @@ def detail(level: int) -> float:
 
 def levels_of(levels: np.ndarray, starts: np.ndarray, truth: Truth, block_size: int) -> np.ndarray:
     """I8[m]: the level at which each wanted block is shown now."""
-    place = np.searchsorted(starts, truth.blocks * block_size, "right") - 1
-    shown: np.ndarray = levels[place]
+    entries = np.searchsorted(starts, truth.blocks * block_size, "right") - 1
+    shown: np.ndarray = levels[entries]
     return shown
 
 

@@ -31,5 +31,5 @@ class AntiPolicy(Stream):
         while len(self._collapsed) > self.memory:
             self._collapsed.popleft()
 
-    def wanted(self, n_blocks: int) -> Truth:
+    def targets(self, n_blocks: int) -> Truth:
         return truth(np.array(self._collapsed, np.int64), 1.0, n_blocks)

@@ -1,6 +1,6 @@
 """What a stream is: seeded tokens, and the ground truth of which blocks matter when.
 
-Time is counted in closed blocks. ``wanted(n)`` is the truth while the history holds ``n`` complete
+Time is counted in closed blocks. ``targets(n)`` is the truth while the history holds ``n`` complete
 blocks. Everything is a function of the seed, so any moment can be asked for in any order; the one
 exception, ``anti_policy``, reacts to what the allocator did and says so.
 """
@@ -87,7 +87,7 @@ class Stream:
             self._pages[number] = rng.integers(0, self.spec.vocab_size, _PAGE, np.uint32)
         return self._pages[number]
 
-    def wanted(self, n_blocks: int) -> Truth:
+    def targets(self, n_blocks: int) -> Truth:
         """The ground truth while the history holds ``n_blocks`` complete blocks."""
         raise NotImplementedError
 

@@ -19,9 +19,9 @@ class Burst(Stream):
     width: int = 10
     count: int = 8
 
-    def wanted(self, n_blocks: int) -> Truth:
+    def targets(self, n_blocks: int) -> Truth:
         begun = n_blocks - n_blocks % self.period
         if n_blocks - begun >= self.width:
             return EMPTY
-        places = self.draw(n_blocks // self.period)[: self.count]
-        return truth((places * max(1, begun)).astype("int64"), 1.0, n_blocks)
+        fractions = self.draw(n_blocks // self.period)[: self.count]
+        return truth((fractions * max(1, begun)).astype("int64"), 1.0, n_blocks)

@@ -22,12 +22,12 @@ class CodeSession(Stream):
     file: int = 8
     edit: int = 12
 
-    def wanted(self, n_blocks: int) -> Truth:
+    def targets(self, n_blocks: int) -> Truth:
         draws = self.draw(n_blocks // self.edit)
         known = max(1, min(self.files, n_blocks // self.file))
         head = int(draws[0] * known) * self.file
-        place = head + int(draws[1] * (self.file - 1))
-        return truth(np.array([head, place, place + 1]), np.array([0.5, 1.0, 1.0]), n_blocks)
+        block = head + int(draws[1] * (self.file - 1))
+        return truth(np.array([head, block, block + 1]), np.array([0.5, 1.0, 1.0]), n_blocks)
 
     def markers(self, n_blocks: int) -> tuple[str, ...]:
         if n_blocks % self.file == 1 and n_blocks < self.files * self.file:

@@ -24,7 +24,7 @@ class Conversation(Stream):
         back = 1 + int(self.draw(turn)[0] ** 2 * turn)
         return max(0, turn - back)
 
-    def wanted(self, n_blocks: int) -> Truth:
+    def targets(self, n_blocks: int) -> Truth:
         turn = n_blocks // self.turn
         first = self._subject(turn) * self.turn + int(self.draw(turn)[1] * (self.turn - self.asked))
         return truth(first + np.arange(self.asked), np.array([1.0, 0.75, 0.5]), n_blocks)

@@ -21,10 +21,10 @@ class Drift(Stream):
     dwell: int = 4
 
     @cached_property
-    def _walk(self) -> np.ndarray:
+    def _moves(self) -> np.ndarray:
         return np.cumsum(np.floor(self._table[:, 0] * 3).astype(np.int64) - 1)
 
-    def wanted(self, n_blocks: int) -> Truth:
-        move = int(self._walk[n_blocks // self.dwell % len(self._walk)])
+    def targets(self, n_blocks: int) -> Truth:
+        move = int(self._moves[n_blocks // self.dwell % len(self._moves)])
         center = abs(n_blocks // 3 + move)
         return truth(center + np.arange(-1, 2), np.array([0.5, 1.0, 0.5]), n_blocks)

@@ -37,19 +37,19 @@ class Lives:
 
     def tokens(self, start: int, stop: int) -> np.ndarray:
         """U32[stop - start]: the history's tokens in this life."""
-        told = self.inner.tokens(start, stop)
+        output = self.inner.tokens(start, stop)
         if not self._begun or stop <= self._begun[0][0]:
-            return told
-        told, vocab = told.copy(), np.uint32(self.inner.spec.vocab_size)
+            return output
+        output, vocab = output.copy(), np.uint32(self.inner.spec.vocab_size)
         ends = [at for at, _ in self._begun[1:]] + [stop]
         for (at, shift), end in zip(self._begun, ends, strict=True):
             part = slice(max(at - start, 0), max(end - start, 0))
-            told[part] = (told[part] + np.uint32(shift % int(vocab))) % vocab
-        return told
+            output[part] = (output[part] + np.uint32(shift % int(vocab))) % vocab
+        return output
 
-    def wanted(self, n_blocks: int) -> Truth:
-        """See :meth:`Stream.wanted`."""
-        return self.inner.wanted(n_blocks)
+    def targets(self, n_blocks: int) -> Truth:
+        """See :meth:`Stream.targets`."""
+        return self.inner.targets(n_blocks)
 
     def markers(self, n_blocks: int) -> tuple[str, ...]:
         """See :meth:`Stream.markers`."""

@@ -17,6 +17,6 @@ class Loop(Stream):
     name: ClassVar[str] = "loop"
     dwell: int = 4
 
-    def wanted(self, n_blocks: int) -> Truth:
-        place = n_blocks // self.dwell % (self.raw_blocks + 1)
-        return truth([place], 1.0, n_blocks)
+    def targets(self, n_blocks: int) -> Truth:
+        block = n_blocks // self.dwell % (self.raw_blocks + 1)
+        return truth([block], 1.0, n_blocks)

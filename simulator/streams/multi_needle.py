@@ -19,14 +19,14 @@ class MultiNeedle(Stream):
     ask: int = 20
     count: int = 4
 
-    def wanted(self, n_blocks: int) -> Truth:
+    def targets(self, n_blocks: int) -> Truth:
         asked_at = n_blocks - n_blocks % self.period
         if n_blocks - asked_at >= self.ask or asked_at == 0:
             return EMPTY
-        places = self.draw(n_blocks // self.period)[: self.count]
-        return truth((places * asked_at).astype("int64"), 1.0, n_blocks)
+        fractions = self.draw(n_blocks // self.period)[: self.count]
+        return truth((fractions * asked_at).astype("int64"), 1.0, n_blocks)
 
     def markers(self, n_blocks: int) -> tuple[str, ...]:
         if n_blocks % self.period or n_blocks == 0:
             return ()
-        return (f"question about blocks {self.wanted(n_blocks).blocks.tolist()}",)
+        return (f"question about blocks {self.targets(n_blocks).blocks.tolist()}",)

@@ -23,7 +23,7 @@ class Needle(Stream):
         cycle = n_blocks // self.period
         return cycle * self.period + int(self.draw(cycle)[0] * (self.period // 3))
 
-    def wanted(self, n_blocks: int) -> Truth:
+    def targets(self, n_blocks: int) -> Truth:
         since = n_blocks % self.period - self.period // 2
         if not 0 <= since < self.ask:
             return EMPTY

@@ -67,7 +67,7 @@ class Recorded(Stream):
         rest = super().tokens(max(start, known.size), stop)
         return np.concatenate([known[start:], rest]) % np.uint32(self.spec.vocab_size)
 
-    def wanted(self, n_blocks: int) -> Truth:
+    def targets(self, n_blocks: int) -> Truth:
         if not self._recorded_tokens.size:
             return EMPTY
         at = bisect_right(self._times, n_blocks) - 1

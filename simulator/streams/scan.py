@@ -20,6 +20,6 @@ class Scan(Stream):
     width: int = 2
     dwell: int = 4
 
-    def wanted(self, n_blocks: int) -> Truth:
-        place = n_blocks // self.dwell
-        return truth(place + np.arange(self.width) - self.width, 1.0, n_blocks)
+    def targets(self, n_blocks: int) -> Truth:
+        first = n_blocks // self.dwell
+        return truth(first + np.arange(self.width) - self.width, 1.0, n_blocks)

@@ -20,10 +20,10 @@ class TopicShift(Stream):
     epoch: int = 32
     width: int = 3
 
-    def wanted(self, n_blocks: int) -> Truth:
+    def targets(self, n_blocks: int) -> Truth:
         start = n_blocks - n_blocks % self.epoch
-        place = int(self.draw(n_blocks // self.epoch)[0] * max(1, start))
-        return truth(place + np.arange(self.width), 1.0, n_blocks)
+        first = int(self.draw(n_blocks // self.epoch)[0] * max(1, start))
+        return truth(first + np.arange(self.width), 1.0, n_blocks)
 
     def markers(self, n_blocks: int) -> tuple[str, ...]:
         return () if n_blocks % self.epoch else ("topic shift",)

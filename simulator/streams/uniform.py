@@ -18,7 +18,7 @@ class Uniform(Stream):
     epoch: int = 16
     count: int = 3
 
-    def wanted(self, n_blocks: int) -> Truth:
+    def targets(self, n_blocks: int) -> Truth:
         start = n_blocks - n_blocks % self.epoch
         draws = self.draw(n_blocks // self.epoch)[: self.count]
         return truth((draws * max(1, start)).astype("int64"), 1.0, n_blocks)

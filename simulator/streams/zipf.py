@@ -21,7 +21,7 @@ class Zipf(Stream):
     count: int = 3
     ranks: int = 64
 
-    def wanted(self, n_blocks: int) -> Truth:
+    def targets(self, n_blocks: int) -> Truth:
         mass = np.cumsum(1.0 / np.arange(1, self.ranks + 1))
         ranks = np.searchsorted(mass / mass[-1], self.draw(n_blocks // self.epoch)[: self.count])
         # A multiplicative hash spreads the ranks over the first `ranks` blocks.

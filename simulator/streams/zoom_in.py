@@ -26,7 +26,7 @@ class ZoomIn(Stream):
     def width(self, stage: int) -> int:
         return self.widest >> stage
 
-    def wanted(self, n_blocks: int) -> Truth:
+    def targets(self, n_blocks: int) -> Truth:
         period = self.stage * self.stages()
         asked_at = n_blocks - n_blocks % period
         center = int(self.draw(n_blocks // period)[0] * max(1, asked_at))

@@ -62,7 +62,7 @@ class Scripted(Stream):
     script: tuple[Truth, ...] = ()
     asked = 0
 
-    def wanted(self, n_blocks: int) -> Truth:
+    def targets(self, n_blocks: int) -> Truth:
         self.asked += 1
         return self.script[(self.asked - 1) % len(self.script)]
 

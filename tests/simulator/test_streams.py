@@ -34,7 +34,7 @@ def test_truth_is_sorted_weighted_and_complete(name: str) -> None:
     stream = make(name)
     stream.observe([(1, 4), (2, 1)])
     for n_blocks in range(0, 400, 7):
-        wanted = stream.wanted(n_blocks)
+        wanted = stream.targets(n_blocks)
         assert (np.diff(wanted.blocks) > 0).all()
         assert ((wanted.blocks >= 0) & (wanted.blocks < n_blocks)).all()
         assert ((wanted.weights > 0) & (wanted.weights <= 1)).all()
@@ -46,20 +46,20 @@ def test_something_is_wanted_at_some_time_and_seeds_differ(name: str) -> None:
     stream, other = make(name), make(name, seed=4)
     for each in (stream, other):
         each.observe([(1, 4)])
-    assert any(stream.wanted(n).blocks.size for n in range(200))
+    assert any(stream.targets(n).blocks.size for n in range(200))
     assert not np.array_equal(stream.tokens(0, 64), other.tokens(0, 64))
 
 
 def test_the_loop_is_one_block_longer_than_the_budget() -> None:
     stream = make("loop")
-    wanted = {int(stream.wanted(n).blocks[0]) for n in range(100, 400)}
+    wanted = {int(stream.targets(n).blocks[0]) for n in range(100, 400)}
     assert wanted == set(range(128 // 8 + 1))
 
 
 def test_anti_policy_wants_what_was_collapsed_last() -> None:
     stream = make("anti_policy")
     stream.observe([(1, 5), (2, 3)])
-    assert stream.wanted(100).blocks.tolist() == [5, 24]
+    assert stream.targets(100).blocks.tolist() == [5, 24]
 
 
 def test_doubled_blocks_keep_their_largest_weight() -> None:
@@ -78,9 +78,9 @@ def test_a_recording_is_a_stream(tmp_path: Path) -> None:
     spec = StreamSpec(9, 8, 128, recording=str(tmp_path / "t.arrow"))
     stream = make_stream("recorded", spec)
     assert np.array_equal(stream.tokens(0, 480), world.stream.tokens(0, 480))
-    asked = next(n for n in range(1, 60) if world.stream.wanted(n).blocks.size)
+    asked = next(n for n in range(1, 60) if world.stream.targets(n).blocks.size)
     later = asked + 10  # cooldowns are over: the needle is raw and was scored as such
-    assert world.stream.wanted(later).blocks[0] in stream.wanted(later).blocks
+    assert world.stream.targets(later).blocks[0] in stream.targets(later).blocks
     assert stream.tokens(400, 900).size == 500
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from megacontext.traces.errors import TraceError
-from megacontext.traces.made import MadeRun, make_small_trace, make_trace
+from megacontext.traces.made import SyntheticRun, make_small_trace, make_trace
 from megacontext.traces.reader import TraceReader
 from megacontext.traces.schema import ActionKind
 from megacontext.traces.state import violations_of
@@ -22,7 +22,7 @@ def test_the_same_seed_makes_the_same_rows(tmp_path, same_row):
 
 @pytest.mark.parametrize(("block_size", "entries"), [(8, 160), (8, 300), (32, 1024)])
 def test_made_rows_are_legal_and_keep_the_limits(block_size, entries):
-    run = MadeRun(tokens=block_size * 300, w_max=entries, block_size=block_size, seed=5)
+    run = SyntheticRun(tokens=block_size * 300, w_max=entries, block_size=block_size, seed=5)
     previous, flips = None, {}
     for row in run.rows():
         assert violations_of(row, block_size, previous) == []

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from megacontext.traces.made import MadeRun, make_small_trace
+from megacontext.traces.made import SyntheticRun, make_small_trace
 from megacontext.traces.row import ACTION_DTYPE, REJECTED_DTYPE, TraceRow, heat_of
 from megacontext.traces.state import apply_actions, cost_of
 from megacontext.traces.token_index import TokenIndex
@@ -232,7 +232,7 @@ def clock() -> Clock:
 @pytest.fixture(scope="session")
 def made_rows() -> list[TraceRow]:
     """80 rows of a small run with K = 8, three levels, needles and questions."""
-    rows = list(MadeRun(tokens=640, w_max=160, block_size=BLOCK, seed=3, questions=3).rows())
+    rows = list(SyntheticRun(tokens=640, w_max=160, block_size=BLOCK, seed=3, questions=3).rows())
     return rows[:80]
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from megacontext.traces.control import ControlClient, ControlError, ControlServer
 from megacontext.traces.errors import ConfigError, LockedError
-from megacontext.traces.made import MadeRun
+from megacontext.traces.made import SyntheticRun
 from megacontext.traces.meta import TraceMeta
 from megacontext.traces.target import claim
 from megacontext.traces.writer import TraceWriter
@@ -190,7 +190,7 @@ def test_a_live_source_connects_once_its_engine_listens(tmp_path: Path, clock) -
     source = LiveSource(trace, connect=connector(trace))
     assert not source.status().controllable
     with TraceWriter(trace, META) as writer:
-        for row in list(MadeRun(tokens=160, w_max=160, block_size=8).rows())[:4]:
+        for row in list(SyntheticRun(tokens=160, w_max=160, block_size=8).rows())[:4]:
             writer.put(row)
         writer.flush()
         assert source.refresh()

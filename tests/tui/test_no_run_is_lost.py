@@ -23,7 +23,7 @@ from megacontext.tui.live.connect import Start, start_engine
 WRITE = """
 import sys, signal
 from pathlib import Path
-from megacontext.traces.made import MadeRun
+from megacontext.traces.made import SyntheticRun
 from megacontext.traces.meta import TraceMeta
 from megacontext.traces.target import claim
 from megacontext.traces.writer import TraceWriter
@@ -31,7 +31,7 @@ path, rows = Path(sys.argv[1]), int(sys.argv[2])
 taken = claim(path, overwrite=True)
 meta = TraceMeta(block_size=8, w_max=160, levels=3).to_metadata()
 writer = TraceWriter(path, meta, flush_rows=1, lock=taken.lock)
-made = MadeRun(tokens=640, w_max=160, block_size=8, seed=9).rows()
+made = SyntheticRun(tokens=640, w_max=160, block_size=8, seed=9).rows()
 for _ in range(rows):
     writer.put(next(made))
 if rows:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from megacontext.traces.made import MadeRun
+from megacontext.traces.made import SyntheticRun
 from megacontext.traces.meta import TraceMeta
 from megacontext.traces.row import TraceRow
 from megacontext.traces.schema import Trigger
@@ -32,7 +32,7 @@ META = TraceMeta(block_size=8, w_max=160, levels=3)
 
 
 def rows() -> Iterator[TraceRow]:
-    run = MadeRun(tokens=400, w_max=160, block_size=8, seed=5, questions=2)
+    run = SyntheticRun(tokens=400, w_max=160, block_size=8, seed=5, questions=2)
     yield from list(run.rows())[:50]
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from megacontext.traces.errors import ConfigError
 from megacontext.traces.files import is_locked
-from megacontext.traces.made import MadeRun
+from megacontext.traces.made import SyntheticRun
 from megacontext.traces.meta import TraceMeta
 from megacontext.traces.paths import lock_path
 from megacontext.traces.writer import TraceWriter
@@ -256,7 +256,7 @@ def test_no_escape_sequence_of_the_text_reaches_the_terminal(tmp_path: Path) -> 
     trace = tmp_path / "hostile.arrow"
     hostile = ["\x1b]0;taken\x07", "\x1b[2Jgone", "\x9b31m", "\u202eback", "\x00\x08", " e\u0301 "]
     with TraceWriter(trace, TraceMeta(block_size=8, w_max=160, levels=3).to_metadata()) as writer:
-        for row in list(MadeRun(tokens=160, w_max=160, block_size=8).rows())[:12]:
+        for row in list(SyntheticRun(tokens=160, w_max=160, block_size=8).rows())[:12]:
             row.new_text = [hostile[i % len(hostile)] for i in range(len(row.new_text))]
             row.marker = "".join(hostile)
             writer.put(row)
