@@ -45,12 +45,16 @@ def head_encoder(
             f"lens.kind is heads but model '{base.name}' is too small to look anything up (below "
             "20M parameters); use lens.kind bm25."
         )
+
+    # Heads of other weights would look up noise.
     fingerprint = model_fingerprint(base)
     if calibration.model != fingerprint:
         raise ModelError(
             f"lens.path {lens.path!r} was calibrated for model {calibration.model}, but model "
             f"'{base.name}' is {fingerprint}; run megacontext calibrate for it."
         )
+
+    # A run's own settings go before the calibration's.
     if lens.margin is not None:
         calibration = replace(calibration, margin=lens.margin)
     if lens.hops is not None:

@@ -225,8 +225,10 @@ def _tasks(
 
 def _tokenized(base: BaseModel, text: str) -> tuple[U32, np.ndarray]:
     """Token ids and the character span [n, 2] of each."""
-    made = base.tokenizer.hf(text, add_special_tokens=False, return_offsets_mapping=True)
-    return np.array(made["input_ids"], np.uint32), np.array(made["offset_mapping"], np.int64)
+    encoding = base.tokenizer.hf(text, add_special_tokens=False, return_offsets_mapping=True)
+    return np.array(encoding["input_ids"], np.uint32), np.array(
+        encoding["offset_mapping"], np.int64
+    )
 
 
 def _read_all(reader: HeadReader, tokens: U32, layers: int) -> Tensor:

@@ -180,10 +180,10 @@ class HeadEncoder:
         """
         calibration = self.calibration
         read = self.reader.read(windows, [layer for layer, _ in calibration.heads], "queries")
-        place = {pair: i for i, pair in enumerate(calibration.key_heads)}
+        index_of = {pair: i for i, pair in enumerate(calibration.key_heads)}
         rows = []
         for layer, head in calibration.heads:
-            scale = self._scale[place[layer, head // self._group]] * self.reader.scaling
+            scale = self._scale[index_of[layer, head // self._group]] * self.reader.scaling
             of_head = read[layer][:, head]
             rows.append(
                 torch.stack([of_head[i, s : s + count] for i, s in enumerate(starts)]) * scale
@@ -192,8 +192,8 @@ class HeadEncoder:
 
     def key_index(self) -> list[int]:
         """For each head, which of the stored key heads it reads."""
-        place = {pair: i for i, pair in enumerate(self.calibration.key_heads)}
-        return [place[layer, head // self._group] for layer, head in self.calibration.heads]
+        index_of = {pair: i for i, pair in enumerate(self.calibration.key_heads)}
+        return [index_of[layer, head // self._group] for layer, head in self.calibration.heads]
 
     def _keys(self, windows: NDArray[np.integer[Any]], start: int) -> NDArray[np.int8]:
         """Stored form of the keys from ``start`` on: int8 [B, T - start, H * D]."""

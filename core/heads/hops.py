@@ -84,8 +84,8 @@ def follow_blocks(
     starts = [source.block * block_size for source in sources]
     left = encoder.calibration.left
     windows = [_window(tokens, start, left, block_size) for start in starts]
-    places = [min(start, left) for start in starts]
-    queries_nhqd = encoder.queries_at(np.stack(windows), places, block_size)
+    offsets = [min(start, left) for start in starts]
+    queries_nhqd = encoder.queries_at(np.stack(windows), offsets, block_size)
     weights = [_attended(source.pairs(encoder, pieces, block_size)) for source in sources]
 
     # One search for all; a block and its neighbours hold the same words, and nothing new.
@@ -112,7 +112,7 @@ def follow_blocks(
                 weights[number],
                 log_total_hq,
             )
-    return sorted(best.values(), key=lambda found: (-found.attention, found.block))
+    return sorted(best.values(), key=lambda source: (-source.attention, source.block))
 
 
 def _window(

@@ -82,16 +82,16 @@ class HeadsLens:
         closed = (observation.n_tokens - observation.tail_tokens) // observation.block_size
         blocks = np.zeros(closed, np.float32)
         known = min(closed, len(lookup.strength))
-        wanted = np.flatnonzero(lookup.selected[:known])
+        selected = np.flatnonzero(lookup.selected[:known])
 
         # Selected blocks lie above any threshold in their own order, neighbours just below.
-        blocks[wanted] = 0.5 + 0.5 * lookup.strength[wanted]
+        blocks[selected] = 0.5 + 0.5 * lookup.strength[selected]
         for distance in (-1, 1):
-            near = wanted + distance
+            near = selected + distance
             inside = (near >= 0) & (near < closed)
-            shared = _NEIGHBOUR * blocks[wanted[inside]]
+            shared = _NEIGHBOUR * blocks[selected[inside]]
             blocks[near[inside]] = np.maximum(blocks[near[inside]], shared)
-        if len(wanted):
+        if len(selected):
             blocks[0] = max(blocks[0], 0.5)  # the sink is read along with what is expanded
         scores = np.maximum(prior, pool_blocks(blocks, observation))
 

@@ -53,7 +53,7 @@ def _block_logsumexp(
     rows: list[Tensor | None] = [None] * len(index)
     for key_head in sorted(set(index)):
         # Heads that share a key head are one product.
-        heads = [h for h, own in enumerate(index) if own == key_head]
+        heads = [h for h, of_head in enumerate(index) if of_head == key_head]
         part = keys[:, key_head * dim : (key_head + 1) * dim].to(kind)
         logits = (queries[heads].flatten(0, 1).to(kind) @ part.T).float()
         pooled = logits.view(len(heads), count, -1, block_size).logsumexp(-1)
@@ -73,7 +73,7 @@ def pair_weights(
     """
     dim = queries.shape[-1]
     logits = [
-        queries[head] @ keys[:, own * dim : (own + 1) * dim].float().T
-        for head, own in enumerate(encoder.key_index())
+        queries[head] @ keys[:, key_head * dim : (key_head + 1) * dim].float().T
+        for head, key_head in enumerate(encoder.key_index())
     ]
     return (torch.stack(logits) - log_total_hq[..., None]).exp()

@@ -203,9 +203,9 @@ def _open_or_create(
             return file
         if file is not None:
             file.close()
-    made = CtxFile.create(files, path, header)
+    file = CtxFile.create(files, path, header)
     files.sync_folder(folder)
-    return made
+    return file
 
 
 def _header(tree_id: str, calibration: HeadsCalibration) -> Header:

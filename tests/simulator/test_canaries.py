@@ -23,6 +23,13 @@ MAX_LIVES = 3_000
 """Broken lives of a tree within which the crash runner must find it."""
 
 
+@pytest.mark.parametrize("canary", CANARIES, ids=lambda canary: canary.name)
+def test_every_bug_can_still_be_planted(canary: Canary) -> None:
+    """A renamed function or an edited line leaves a bug that nobody plants."""
+    with pytest.MonkeyPatch.context() as m:
+        canary.plant(m)
+
+
 @dataclass(frozen=True)
 class Catch:
     """Where a canary was found."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from canaries.plant import edit
-from megacontext.core.allocators import grant as walk
+from megacontext.core.allocators import grant as grants
 from megacontext.core.allocators import greedy
 from megacontext.core.allocators import slot as slot_module
 from megacontext.core.focus import constraints, focus, forced
@@ -24,22 +24,22 @@ from megacontext.traces.writer import TraceWriter
 
 __all__ = ["CHOICES", "COMMITS", "RECOVERIES", "TRACES"]
 
-_W = walk._Walk
+_W = grants._Grants
 CHOICES = {
     "oldest expansion wins ties": edit(
-        walk,
+        grants,
         name="first_by",
         old="keys.argsort()[: -count - 1 : -1] if highest",
         new="order_key(-scores, positions).argsort()[:count] if highest",
     ),
     "newest collapse wins ties": edit(
-        walk,
+        grants,
         name="first_by",
         old="else keys.argsort()[:count]",
         new="else order_key(scores, -positions).argsort()[:count]",
     ),
     "collapses win ties": edit(
-        walk,
+        grants,
         greedy,
         name="by_strength",
         old='order = (-strength).argsort(kind="stable")',
@@ -48,29 +48,29 @@ CHOICES = {
     "dearest group pays": edit(
         greedy.Greedy,
         name="propose",
-        old="payers[low]), payers,",
-        new="payers[low]), payers[::-1],",
+        old="groups[low]),\n        groups,",
+        new="groups[low]),\n        groups[::-1],",
     ),
     "pairs at any gain": edit(_W, name="swap", old="<= self.margin", new="<= 0"),
     "pairs at exactly the margin": edit(_W, name="swap", old="<= self.margin", new="< self.margin"),
     "a pair counts once": edit(_W, name="swap", old="if left < 2", new="if left < 1"),
     "one action too few": edit(
-        walk,
+        grants,
         greedy,
         slot_module,
-        name="walk",
+        name="grant",
         old="left = n_diff - len",
         new="left = n_diff - 1 - len",
     ),
     "a pair needs three actions left": edit(_W, name="swap", old="left < 2", new="left < 3"),
     "the second payer pays": edit(
-        _W, name="swap", old="payer = self.next\n", new="payer = self.next + 1\n"
+        _W, name="swap", old="group = self.next\n", new="group = self.next + 1\n"
     ),
     "collapses at the threshold": edit(
         greedy.Greedy,
         name="propose",
-        old="group_score[payers] < np",
-        new="group_score[payers] <= np",
+        old="group_score[groups] < np",
+        new="group_score[groups] <= np",
     ),
     "expansions at the threshold": edit(
         constraints,
@@ -92,10 +92,10 @@ CHOICES = {
     "room for one less": edit(
         Focus,
         name="_force",
-        old="room = max(0, (free - size)",
-        new="room = max(0, (free - size - 1)",
+        old="free_slots = max(0, (free - headroom)",
+        new="free_slots = max(0, (free - headroom - 1)",
     ),
-    "expansions alone": edit(greedy.Greedy, name="propose", old="payers[low])", new="payers[:0])"),
+    "expansions alone": edit(greedy.Greedy, name="propose", old="groups[low])", new="groups[:0])"),
     "re-armed by half the evidence": edit(Memory, name="rearm", old="NEW_EVIDENCE", new="0.05"),
     "re-armed at the threshold": edit(Memory, name="rearm", old="scores >= np", new="scores > np"),
     "never re-armed": edit(Memory, name="rearm", old="if self._any_disarmed", new="if False"),
@@ -121,14 +121,14 @@ CHOICES = {
         forced,
         focus,
         name="choose_forced",
-        old="found.group_at[rows])",
-        new="-found.group_at[rows])",
+        old="candidates.group_at[rows])",
+        new="-candidates.group_at[rows])",
     ),
     "forced highest score": edit(
         forced, focus, name="choose_forced", old="np.argsort(keys)", new="np.argsort(-keys)"
     ),
     "one forced too many": edit(
-        Focus, name="_force", old="need = -((free - size)", new="need = 1 - ((free - size)"
+        Focus, name="_force", old="need = -((free - headroom)", new="need = 1 - ((free - headroom)"
     ),
     "a budget cut is called headroom": edit(
         forced, focus, name="take", old="freed_before < over_budget", new="freed_before < 0"
@@ -140,8 +140,8 @@ CHOICES = {
         forced,
         focus,
         name="choose_forced",
-        old="(is_open & ~kept).any()",
-        new="(is_open & ~kept).sum() > 1",
+        old="(is_open & ~keep_mask).any()",
+        new="(is_open & ~keep_mask).sum() > 1",
     ),
 }
 
@@ -314,7 +314,7 @@ TRACES = {
         TraceWriter,
         name="_write_pending",
         old="row.scores = stored",
-        new="row.phase = 1\n                row.scores = stored",
+        new="row.phase = 1\n            row.scores = stored",
     ),
     "columns are not checked": edit(
         TraceReader, name="_load", old="check_columns(self.schema, name)", new="pass"
