@@ -122,71 +122,13 @@ def calibrate(
     options = options or CalibrateOptions()
     reader = HeadReader(base)
     histories = _histories(base, text, options)
-    layers, kv_heads, dim = base.kv_shape
-    heads = int(base.config.num_attention_heads)
-    fitted = options.questions * (2 + sum(t[0].name == "calibration" for t in histories))
-    total = sum(1 + len(tasks) for tasks in histories) + fitted
-    done = 0
+    ranking = sum(1 + len(tasks) for tasks in histories)
+    fit_count = 2 + sum(tasks[0].name == "calibration" for tasks in histories)
+    total = ranking + fit_count * options.questions
 
-    # Each history is read once, each question once; all heads are judged together.
-    ranks: list[F32] = []
-    is_fit: list[bool] = []
-    masses: list[F32] = []
-    sums = torch.zeros(2, layers, kv_heads, dim, dtype=torch.float64)
-    count = 0
-    left = HeadsCalibration.left
-    for tasks in histories:
-        tokens, offsets = _tokenized(base, tasks[0].history)
-        keys = _read_all(reader, tokens, layers)
-        sums += torch.stack([k.double().cpu() for k in (keys.sum(2), keys.square().sum(2))])
-        count += len(tokens)
-        done += 1
-        progress(done, total)
-        for task in tasks:
-            question = base.tokenizer.encode(task.question)
-            asked = np.concatenate([tokens[-left:], question])[None]
-            queries = reader.read(asked, range(layers), "queries")
-            rank, mass = _judge(queries, keys, _gold_blocks(task, offsets), left, reader.scaling)
-            ranks.append(rank)
-            masses.append(mass)
-            is_fit.append(task.name == "calibration")
-            done += 1
-            progress(done, total)
-
-    # Choose on one family of wordings, report on the other.
-    reciprocal = 1.0 / np.stack(ranks)
-    fit = np.array(is_fit)
-    quality = reciprocal[fit].mean(0)
-    order = np.argsort(-quality.ravel(), kind="stable")[:_MAX_HEADS]
-    best = quality.ravel()[order[0]]
-    if best < _USELESS:
-        raise ModelError(
-            f"lens.kind is heads but no head of model '{base.name}' finds a planted fact (best "
-            f"mean reciprocal rank {best:.2f}, {_USELESS} is needed); use lens.kind bm25."
-        )
-    chosen = [int(i) for i in order if quality.ravel()[i] >= _HEAD_RATIO * best]
-    pairs = tuple((i // heads, i % heads) for i in chosen)
-    group = heads // kv_heads
-    key_pairs = tuple(sorted({(layer, head // group) for layer, head in pairs}))
-    mean, square = (sums / count).float()
-    std = (square - mean.square()).clamp(min=1e-8).sqrt()
-    at = tuple(torch.tensor(list(axis)) for axis in zip(*key_pairs, strict=True))
-    held_out = reciprocal[~fit].reshape((~fit).sum(), -1)[:, chosen]
-    gold_mass = np.stack(masses)[fit].reshape(fit.sum(), -1)[:, chosen].mean(1)
-    calibration = HeadsCalibration(
-        model=model_fingerprint(base),
-        heads=pairs,
-        key_heads=key_pairs,
-        offset=mean[at].numpy(),
-        scale=(std[at] * _KEY_RANGE).numpy(),
-        min_mass=float(np.quantile(gold_mass, 0.05) / 8),
-        metrics={
-            "tasks": float(len(ranks)),
-            "best_head_mrr": round(float(best), 4),
-            "held_out_mrr": round(float(held_out.mean()), 4),
-            "held_out_recall_at_1": round(float((held_out.max(1) == 1).mean()), 4),
-        },
-    )
+    # Which heads: ranked on one family of wordings, their recall reported on the other.
+    measured = _measure_heads(reader, histories, lambda done: progress(done, total))
+    calibration = _choose_heads(base, measured)
 
     # The margin and the hops: what lets the model answer best, on wordings that chose the heads.
     fit_tasks = [tasks for tasks in histories if tasks[0].name == "calibration"]
@@ -194,7 +136,103 @@ def calibrate(
         _tasks(base, text, options, name, number)
         for number, name in enumerate(("calibration_list", "calibration_chain"), len(histories))
     ]
-    return fit_selection(reader, calibration, fit_tasks, lambda now, _: progress(done + now, total))
+    return fit_selection(
+        reader, calibration, fit_tasks, lambda done, _: progress(ranking + done, total)
+    )
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """All heads on all tasks.
+
+    Attributes:
+        ranks: F32[tasks, L, heads], of the block with the answer in the head's attention.
+        masses: F32[tasks, L, heads], the attention that it got.
+        is_fit: bool[tasks], asked in the wording that chooses.
+        mean, std: F32[L, H, D], of the keys.
+    """
+
+    ranks: F32
+    masses: F32
+    is_fit: np.ndarray
+    mean: Tensor
+    std: Tensor
+
+
+def _measure_heads(
+    reader: HeadReader, histories: Sequence[Sequence[BenchTask]], step: Callable[[int], None]
+) -> _Measured:
+    """Read each history once and each question once; all heads are judged together."""
+    base, left = reader.base, HeadsCalibration.left
+    layers, kv_heads, dim = base.kv_shape
+    sums = torch.zeros(2, layers, kv_heads, dim, dtype=torch.float64)
+    ranks, masses, is_fit, count, done = [], [], [], 0, 0
+    for tasks in histories:
+        tokens, offsets = _tokenized(base, tasks[0].history)
+        keys = _read_all(reader, tokens, layers)
+        sums += torch.stack([k.double().cpu() for k in (keys.sum(2), keys.square().sum(2))])
+        count += len(tokens)
+        done += 1
+        step(done)
+
+        # A question is read after the end of its history, as a session reads it.
+        for task in tasks:
+            question = base.tokenizer.encode(task.question)
+            window = np.concatenate([tokens[-left:], question])[None]
+            queries = reader.read(window, range(layers), "queries")
+            rank, mass = _judge(queries, keys, _gold_blocks(task, offsets), left, reader.scaling)
+            ranks.append(rank)
+            masses.append(mass)
+            is_fit.append(task.name == "calibration")
+            done += 1
+            step(done)
+
+    mean, square = (sums / count).float()
+    std = (square - mean.square()).clamp(min=1e-8).sqrt()
+    return _Measured(np.stack(ranks), np.stack(masses), np.array(is_fit), mean, std)
+
+
+def _choose_heads(base: BaseModel, measured: _Measured) -> HeadsCalibration:
+    """The heads with the best mean reciprocal rank.
+
+    Raises:
+        ModelError: no head finds anything.
+    """
+    heads = int(base.config.num_attention_heads)
+    fit, n_tasks = measured.is_fit, len(measured.is_fit)
+    reciprocal = (1.0 / measured.ranks).reshape(n_tasks, -1)
+    quality = reciprocal[fit].mean(0)
+    order = np.argsort(-quality, kind="stable")[:_MAX_HEADS]
+    best = float(quality[order[0]])
+    if best < _USELESS:
+        raise ModelError(
+            f"lens.kind is heads but no head of model '{base.name}' finds a planted fact (best "
+            f"mean reciprocal rank {best:.2f}, {_USELESS} is needed); use lens.kind bm25."
+        )
+    chosen = [int(i) for i in order if quality[i] >= _HEAD_RATIO * best]
+    pairs = tuple((i // heads, i % heads) for i in chosen)
+
+    # The key heads that they read, and the scale of their stored keys.
+    group = heads // base.kv_shape[1]
+    key_pairs = tuple(sorted({(layer, head // group) for layer, head in pairs}))
+    at = tuple(torch.tensor(list(axis)) for axis in zip(*key_pairs, strict=True))
+
+    held_out = reciprocal[~fit][:, chosen]
+    gold_mass = measured.masses.reshape(n_tasks, -1)[fit][:, chosen].mean(1)
+    return HeadsCalibration(
+        model=model_fingerprint(base),
+        heads=pairs,
+        key_heads=key_pairs,
+        offset=measured.mean[at].numpy(),
+        scale=(measured.std[at] * _KEY_RANGE).numpy(),
+        min_mass=float(np.quantile(gold_mass, 0.05) / 8),
+        metrics={
+            "tasks": float(n_tasks),
+            "best_head_mrr": round(best, 4),
+            "held_out_mrr": round(float(held_out.mean()), 4),
+            "held_out_recall_at_1": round(float((held_out.max(1) == 1).mean()), 4),
+        },
+    )
 
 
 def _histories(

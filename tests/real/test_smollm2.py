@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from megacontext.core import Engine
 from megacontext.core.cli.app import app
+from megacontext.core.config.schema import LensConfig
 from megacontext.core.config.sources import PythonSource
 from megacontext.core.heads.build import head_encoder
 from megacontext.core.heads.calibrate import model_fingerprint
@@ -35,7 +36,7 @@ def base() -> BaseModel:
 
 
 def test_the_shipped_calibration_is_for_this_model(base: BaseModel) -> None:
-    assert model_fingerprint(base) == head_encoder(base, None).calibration.model
+    assert model_fingerprint(base) == head_encoder(base, LensConfig()).calibration.model
 
 
 def test_the_models_own_heads_find_a_planted_fact(base: BaseModel) -> None:
@@ -51,7 +52,7 @@ def test_the_models_own_heads_find_a_planted_fact(base: BaseModel) -> None:
         def tokens(self, start: int, stop: int) -> np.ndarray:
             return tokens[start:stop]
 
-    lens = HeadsLens(HistoryKeys(encoder := head_encoder(base, None), KeyStore(encoder)))
+    lens = HeadsLens(HistoryKeys(encoder := head_encoder(base, LensConfig()), KeyStore(encoder)))
     observation = Observation(
         levels=np.ones(closed, np.int8),
         index=np.arange(closed),
