@@ -118,6 +118,8 @@ class CtxFile:
             StorageError: no header is sound, committed rows are cut off, or no commit is intact.
         """
         handle = files.open(path, write=write)
+
+        # The newest header whose last commit passes its checksum serves.
         try:
             slots = _read_slots(handle, str(path))
             if not slots.sound:
@@ -133,6 +135,8 @@ class CtxFile:
                     f"entries {newest.commit_start} to {newest.count} of {path} fail their "
                     f"checksum and no older commit is intact; {fix}."
                 )
+
+            # Refuse to fall back to an empty history: that would lose every token silently.
             newest = slots.sound[0]
             if file.count == 0 and newest.count > 0 and newest.kind == Kind.TOKENS:
                 raise StorageError(
@@ -142,6 +146,8 @@ class CtxFile:
         except BaseException:
             handle.close()
             raise
+
+        # What was passed over is reported by the recovery.
         file.fell_back = newest if newest is not file._header else None
         file.damaged_slots = slots.damaged
         return file

@@ -226,6 +226,7 @@ class TreeFolder:
         kind, level = _kind(name)
         dtype = {Kind.TOKENS: "uint32", Kind.GISTS: spec.dtype, Kind.KEYS: KEY_DTYPE}[kind]
         dim = {Kind.TOKENS: 1, Kind.GISTS: spec.dim, Kind.KEYS: spec.key_dim}[kind]
+
         header = Header(
             kind=kind,
             dtype_code=CODES[dtype],

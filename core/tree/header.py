@@ -92,6 +92,8 @@ def encode(header: Header) -> bytes:
         header.total_crc,
         header.tree_id,
     )
+
+    # Each name is stored with its length at a fixed offset; the checksum comes last.
     for at, text in ((_MODEL_AT, header.model), (_CHECKPOINT_AT, header.checkpoint)):
         name = text.encode()
         _NAME.pack_into(slot, at, len(name), name)
@@ -109,6 +111,8 @@ def decode(slot: bytes, where: str) -> Header | None:
         return None
     if _CRC.unpack_from(slot, _CRC_AT)[0] != zlib.crc32(memoryview(slot)[:_CRC_AT]):
         return None
+
+    # Refuse a newer version: taken as damaged, its slot would be overwritten.
     values = _FIXED.unpack_from(slot)
     version, kind = values[1], values[2]
     if version > VERSION:
@@ -118,6 +122,7 @@ def decode(slot: bytes, where: str) -> Header | None:
         )
     if kind not in Kind.__members__.values():
         return None
+
     model, checkpoint = _name(slot, _MODEL_AT), _name(slot, _CHECKPOINT_AT)
     return Header(
         kind=Kind(kind),

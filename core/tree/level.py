@@ -128,6 +128,8 @@ def bring_up_to_date(
     total = lagging_nodes(levels, tokens.count, size) if progress else 0
     done = 0
     below = tokens.count
+
+    # Level by level: the gists of one are the children of the next.
     for level in levels:
         have, want = level.count, below // size
         for first in range(have, want, GIST_BATCH):
@@ -144,6 +146,7 @@ def bring_up_to_date(
                 children = levels[level.number - 2].vectors(first * size, last * size)
                 children = children.reshape(-1, size, spec.dim)
                 vectors, keys = gister.encode_gists(level.number, children)
+
             level.put(first, vectors, keys, gister)
             if after_batch:
                 after_batch(level)

@@ -62,7 +62,10 @@ def write_manifest(files: FileLayer, folder: Path, manifest: Manifest) -> None:
     }
     if tokenizer:  # beside the spec, where a reader that does not know it passes over it
         body["tokenizer"] = tokenizer
+
     body["crc"] = _crc(body)
+
+    # A crash leaves either the old manifest or the new one, never a part.
     new = folder / f"{MANIFEST}.new"
     handle = files.open(new, write=True, create=True)
     try:
@@ -86,12 +89,15 @@ def read_manifest(files: FileLayer, folder: Path) -> Manifest:
         raise StorageError(
             f"{folder} has no {MANIFEST}; name the folder of a tree, or create one there first."
         )
+
     handle = files.open(path)
     try:
         raw = handle.pread(0, _MAX_BYTES)
     finally:
         handle.close()
     damaged = f"{path} is damaged; restore it from a backup of this folder."
+
+    # Format and version come first: the checksum of another format says nothing.
     try:
         body = json.loads(raw)
     except ValueError as error:
@@ -106,6 +112,7 @@ def read_manifest(files: FileLayer, folder: Path) -> Manifest:
         )
     if body.pop("crc", None) != _crc(body):
         raise StorageError(damaged)
+
     try:
         spec = TreeSpec(**body["spec"], tokenizer=str(body.get("tokenizer", "")))
         return Manifest(body["tree"], body["created"], body["generation"], spec)

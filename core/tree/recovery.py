@@ -62,10 +62,13 @@ def recover(folder: TreeFolder, tokens: CtxFile, levels: Sequence[Level], write:
         for name in fell_back
     ]
     notes += [f"one header of {name} is damaged, the other one serves." for name in damaged]
+
     slot = tokens.header.sequence & 1
     dropped = _dropped_tokens(tokens, levels, folder.manifest.spec.block_size)
     if dropped:
         notes.append(f"{dropped} tokens of commits that LOD0.ctx lost were dropped.")
+
+    # A reader changes nothing; it only reports.
     if write:
         for file in files:
             file.make_durable()
@@ -78,6 +81,7 @@ def recover(folder: TreeFolder, tokens: CtxFile, levels: Sequence[Level], write:
                 rows.trim(nodes)
         for file in files:
             file.settle()
+
     return Recovery(
         slot=slot,
         fell_back=tuple(fell_back),

@@ -100,6 +100,7 @@ class TreeSpec:
                 f"max_levels is {self.max_levels}; use 1 to {_MAX_LEVELS} with "
                 f"block_size**max_levels below 2**62."
             )
+
         for name, value, top in (
             ("dim", self.dim, 2**20),
             ("key_dim", self.key_dim, 2**16),
@@ -109,6 +110,8 @@ class TreeSpec:
                 raise ConfigError(f"{name} is {value}; use 1 to {top}.")
         if self.dtype not in _DTYPES:
             raise ConfigError(f"dtype is {self.dtype!r}; use one of {', '.join(_DTYPES)}.")
+
+        # Names must fit their fixed fields in the header of each file.
         for name, text in (("model", self.model), ("gist_checkpoint", self.gist_checkpoint)):
             if not 1 <= len(text.encode()) <= MAX_NAME_BYTES:
                 raise ConfigError(

@@ -199,11 +199,14 @@ class Tree:
         self._check_writable()
         if self._gister is None:
             raise StorageError(f"{self._where} was opened without a gister; open it with one.")
+
         ids = token_ids(tokens, self.spec.vocab_size)
         rows, size = self._tokens, self.spec.block_size
         token_mark = rows.mark()
         closes_block = (rows.count % size) + len(ids) >= size
         level_marks = [level.mark() for level in self._levels] if closes_block else []
+
+        # On any error the tokens and all levels return to their marks.
         try:
             rows.append(ids)
             if closes_block:
@@ -302,6 +305,8 @@ class Tree:
         """
         self.commit()
         spec = regist_spec(self.spec, gister, self._where)
+
+        # In memory the new levels replace the old ones; on disk a new generation of files does.
         if self._folder is None:
             levels = ram_levels(spec)
             bring_up_to_date(self._tokens, levels, spec, gister, progress)
@@ -317,6 +322,7 @@ class Tree:
             except BaseException:
                 self._stopped = "regist was interrupted"  # the manifest may name new files
                 raise
+
         for level in self._levels:
             level.close()
         self.spec, self._gister, self._levels = spec, gister, levels

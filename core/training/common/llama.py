@@ -184,9 +184,11 @@ def hf_config(shape: LlamaShape, special: Mapping[str, int]) -> dict[str, object
         "intermediate_size": shape.ffn,
         "vocab_size": shape.vocab_size,
         "max_position_embeddings": shape.window,
+        # transformers 5 reads rope_parameters, earlier versions rope_theta.
         "rope_theta": shape.rope_theta,
         "rope_parameters": {"rope_type": "default", "rope_theta": shape.rope_theta},
         "rms_norm_eps": shape.norm_eps,
+        # Fixed in this implementation of the block.
         "hidden_act": "silu",
         "attention_bias": False,
         "mlp_bias": False,
