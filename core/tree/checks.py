@@ -41,14 +41,14 @@ def check_gister(spec: TreeSpec, gister: Gister, where: str) -> None:
         )
 
 
-def check_spec(have: TreeSpec, want: TreeSpec, where: str) -> None:
+def check_spec(have: TreeSpec, expected: TreeSpec, where: str) -> None:
     """Refuse a tree that is not the expected one, naming the first field that differs.
 
     Raises:
         StorageError: a field differs.
     """
     for field in fields(TreeSpec):
-        left, right = getattr(have, field.name), getattr(want, field.name)
+        left, right = getattr(have, field.name), getattr(expected, field.name)
         if field.name == "tokenizer" and not (left and right):
             continue  # a tree from before this field
         if left != right:

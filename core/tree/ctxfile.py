@@ -50,9 +50,9 @@ def _read_slots(handle: FileHandle, where: str, tries: int = 3) -> _Slots:
 
 def _slots_now(handle: FileHandle, where: str) -> _Slots:
     raw = [handle.pread(at, SLOT_BYTES) for at in (0, SLOT_BYTES)]
-    found = [header for slot in raw if (header := headers.decode(slot, where)) is not None]
-    found.sort(key=lambda header: header.sequence, reverse=True)
-    return _Slots(tuple(found), 2 - len(found))
+    sound = [header for slot in raw if (header := headers.decode(slot, where)) is not None]
+    sound.sort(key=lambda header: header.sequence, reverse=True)
+    return _Slots(tuple(sound), 2 - len(sound))
 
 
 def peek(files: FileLayer, path: Path) -> Header | None:
@@ -249,12 +249,14 @@ class CtxFile:
     def problems(self) -> list[str]:
         """Sentences about headers and committed data; reads all of it."""
         slots = _read_slots(self._handle, str(self.path))
-        found = []
+        problems = []
         if slots.damaged:
-            found.append(f"{slots.damaged} of 2 headers of {self.path.name} are damaged.")
+            problems.append(f"{slots.damaged} of 2 headers of {self.path.name} are damaged.")
         if not self.is_intact():
-            found.append(f"the {self.committed} entries of {self.path.name} fail their checksum.")
-        return found
+            problems.append(
+                f"the {self.committed} entries of {self.path.name} fail their checksum."
+            )
+        return problems
 
     def is_intact(self) -> bool:
         """Whether all committed rows have their checksum; reads all of them."""
@@ -284,13 +286,13 @@ class CtxFile:
         self._capacity = capacity
 
     def _adopt_size(self, fix: str) -> None:
-        held = max(self._handle.size() - DATA_START, 0) // self._stride
-        if held < self.count:
+        stored = max(self._handle.size() - DATA_START, 0) // self._stride
+        if stored < self.count:
             raise StorageError(
-                f"{self.path} is cut short: it holds {held} of {self.count} committed entries; "
+                f"{self.path} is cut short: it holds {stored} of {self.count} committed entries; "
                 f"{fix}."
             )
-        self._capacity = held
+        self._capacity = stored
 
     def _commit_is_intact(self) -> bool:
         header = self._header

@@ -100,15 +100,15 @@ class TreeFolder:
     def new_levels(self, manifest: Manifest) -> list[Level]:
         """Empty gist and key files of ``manifest``'s generation, not yet part of the tree."""
         spec = manifest.spec
-        made: list[CtxFile] = []
+        files: list[CtxFile] = []
         try:
             for name in manifest.files[1:]:
-                made.append(self._new(name, self._header(name, manifest)))
+                files.append(self._new(name, self._header(name, manifest)))
         except BaseException:
-            for file in made:
+            for file in files:
                 file.close()
             raise
-        return _levels(spec, made)
+        return _levels(spec, files)
 
     def publish(self, manifest: Manifest) -> None:
         """Make the new files, complete and synced, the tree's: the manifest is the commit point."""
@@ -207,15 +207,17 @@ class TreeFolder:
 
     def _mismatch(self, name: str, have: Header) -> str:
         """What in a header contradicts the manifest; empty if nothing does."""
-        want = self._header(name, self.manifest)
-        if have.tree_id != want.tree_id:
-            return f"belongs to tree {have.tree_id.hex()}, not to {want.tree_id.hex()}"
-        if have.model != want.model:
-            return f"belongs to model {have.model!r}, not to {want.model!r}"
-        if have.checkpoint != want.checkpoint:
-            return f"comes from gist checkpoint {have.checkpoint!r}, not from {want.checkpoint!r}"
+        expected = self._header(name, self.manifest)
+        if have.tree_id != expected.tree_id:
+            return f"belongs to tree {have.tree_id.hex()}, not to {expected.tree_id.hex()}"
+        if have.model != expected.model:
+            return f"belongs to model {have.model!r}, not to {expected.model!r}"
+        if have.checkpoint != expected.checkpoint:
+            return (
+                f"comes from gist checkpoint {have.checkpoint!r}, not from {expected.checkpoint!r}"
+            )
         for field in ("kind", "level", "block_size", "dim", "dtype_code", "generation"):
-            left, right = getattr(have, field), getattr(want, field)
+            left, right = getattr(have, field), getattr(expected, field)
             if left != right:
                 return f"has {field} {int(left)} but the manifest says {int(right)}"
         return ""

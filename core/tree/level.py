@@ -98,8 +98,8 @@ class Level:
 
 def lagging_nodes(levels: Sequence[Level], n_tokens: int, block_size: int) -> int:
     """Nodes that are complete over ``n_tokens`` tokens and not in ``levels``."""
-    wanted = [node_count(level.number, n_tokens, block_size) for level in levels]
-    return sum(max(n - level.count, 0) for n, level in zip(wanted, levels, strict=True))
+    complete = [node_count(level.number, n_tokens, block_size) for level in levels]
+    return sum(max(n - level.count, 0) for n, level in zip(complete, levels, strict=True))
 
 
 def whole_tokens(levels: Sequence[Level], n_tokens: int, block_size: int) -> int:
@@ -131,9 +131,9 @@ def bring_up_to_date(
 
     # Level by level: the gists of one are the children of the next.
     for level in levels:
-        have, want = level.count, below // size
-        for first in range(have, want, GIST_BATCH):
-            last = min(first + GIST_BATCH, want)
+        have, complete = level.count, below // size
+        for first in range(have, complete, GIST_BATCH):
+            last = min(first + GIST_BATCH, complete)
             if level.number == 1 and made is not None:
                 vectors, keys = made
                 if len(vectors) != last - first:

@@ -242,11 +242,11 @@ class Tree:
 
     def gist_rows(self, level: int, indices: NDArray[np.integer[Any]]) -> F32:
         """Gist vectors of the nodes ``indices`` of ``level``: float32 [n, dim], a copy."""
-        wanted = np.asarray(indices, np.int64)
+        rows = np.asarray(indices, np.int64)
         nodes = self.n_nodes(level)
-        if wanted.size and not (wanted.min() >= 0 and wanted.max() < nodes):
+        if rows.size and not (rows.min() >= 0 and rows.max() < nodes):
             raise IndexError(f"indices outside the {nodes} nodes of level {level}")
-        stored = self._level(level).gists.view(0, nodes)[wanted]
+        stored = self._level(level).gists.view(0, nodes)[rows]
         return decode_vectors(stored, self.spec.dtype)
 
     def keys(self, level: int, start: int, stop: int) -> F32:

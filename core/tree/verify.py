@@ -46,25 +46,25 @@ def problems(
         gister: recompute all gists.
         lagging: levels may lag the tokens, since a writer is committing them.
     """
-    found: list[str] = []
+    problems: list[str] = []
     for rows in (tokens, *(rows for level in levels for rows in (level.gists, level.keys))):
         if isinstance(rows, CtxFile):
-            found += rows.problems()
+            problems += rows.problems()
     for start in range(0, tokens.count, _CHUNK):
         piece = tokens.view(start, min(start + _CHUNK, tokens.count))
         if piece.max() >= spec.vocab_size:
             at = int(np.argmax(piece >= spec.vocab_size))
-            found.append(
+            problems.append(
                 f"token {start + at} is {piece[at]}, not below vocab_size {spec.vocab_size}."
             )
             break
     for level in levels:
         nodes = node_count(level.number, tokens.count, spec.block_size)
         if level.count > nodes or (level.count < nodes and not lagging):
-            found.append(f"level {level.number} holds {level.count} nodes instead of {nodes}.")
-    if gister is not None and not found:
-        found += _recompute(tokens, levels, spec, gister, tolerance, progress)
-    return found
+            problems.append(f"level {level.number} holds {level.count} nodes instead of {nodes}.")
+    if gister is not None and not problems:
+        problems += _recompute(tokens, levels, spec, gister, tolerance, progress)
+    return problems
 
 
 def _recompute(
@@ -77,16 +77,16 @@ def _recompute(
 ) -> list[str]:
     fresh = ram_levels(spec)
     bring_up_to_date(tokens, fresh, spec, gister, progress)
-    found = []
+    problems = []
     for level, again in zip(levels, fresh, strict=True):
-        for what, have, want in (
+        for what, have, expected in (
             ("gist", level.vectors(0, level.count), again.vectors(0, level.count)),
             ("key", level.index_keys(0, level.count), again.index_keys(0, level.count)),
         ):
-            wrong = np.flatnonzero((np.abs(have - want) > tolerance).any(axis=1))
+            wrong = np.flatnonzero((np.abs(have - expected) > tolerance).any(axis=1))
             if len(wrong):
-                found.append(
+                problems.append(
                     f"the {what} of node {wrong[0]} of level {level.number} differs from a new "
                     f"one ({len(wrong)} of {level.count} nodes do)."
                 )
-    return found
+    return problems
