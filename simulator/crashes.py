@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from megacontext.core.rng import generator
 from megacontext.simulator.config import WorldConfig
-from megacontext.simulator.failures import Failure, failure_of, quiet
+from megacontext.simulator.failures import Failure, failure_of, muted_warnings
 from megacontext.simulator.operations import Operation
 from megacontext.simulator.world import World
 
@@ -193,7 +193,7 @@ def crash_run(
 ) -> CrashReport:
     """Break ``count`` lives; stops early after ``max_failures``."""
     report = CrashReport()
-    with quiet():
+    with muted_warnings():
         for done, (name, config, operations) in enumerate(broken_lives(seed)):
             if done >= count or len(report.failures) >= max_failures:
                 break

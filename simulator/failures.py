@@ -27,7 +27,7 @@ __all__ = [
     "attempt",
     "failure_of",
     "load_failure",
-    "quiet",
+    "muted_warnings",
     "run_operations",
     "shrink_failure",
 ]
@@ -104,8 +104,8 @@ _DEFAULTS = WorldConfig().to_json()
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Mute the product's warnings: damaged trees are the daily bread here."""
+def muted_warnings() -> Iterator[None]:
+    """Mute the product's warnings: damaged trees are the normal case here."""
     logger = logging.getLogger("megacontext")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -175,7 +175,7 @@ def shrink_failure(
         return same
 
     config = failure.config
-    with quiet():
+    with muted_warnings():
         if not fails(config, failure.operations):
             return failure
         for change in (*_PLAINER, *({name: value} for name, value in _PLAIN.items())):

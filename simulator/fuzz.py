@@ -13,7 +13,7 @@ from megacontext.simulator.checks.invariant import InvariantError
 from megacontext.simulator.config import WorldConfig, draw_config
 from megacontext.simulator.crashes import CrashReport, broken_lives, strike
 from megacontext.simulator.drive import draw_operations
-from megacontext.simulator.failures import Failure, failure_of, quiet
+from megacontext.simulator.failures import Failure, failure_of, muted_warnings
 from megacontext.simulator.operations import Operation
 from megacontext.simulator.world import World
 
@@ -203,7 +203,7 @@ def fuzz(
     storage = CrashReport()
     lives = broken_lives(seed)
     started, owed = clock(), 0
-    with quiet():
+    with muted_warnings():
         for world_seed in seeds_from(seed):
             report.seconds = clock() - started
             if worlds is not None and report.worlds >= worlds:

@@ -63,7 +63,7 @@ class Looks(ABC):
                 )
             self._reads_well(reader)
 
-    def read_beside(self, nth: int) -> None:
+    def read_during_write(self, nth: int) -> None:
         """Before the n-th changing call from now a reader opens the tree and verifies it."""
         if self.disk is None:
             return

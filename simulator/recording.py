@@ -194,7 +194,7 @@ class Recorder:
                 after_damage = bool(damaged) and number > min(damaged)
                 check_rows_equal([reader.row(number)], [self.rows[number + after_damage * moved]])
 
-    def write_behind_a_gate(self, count: int, queue_rows: int) -> None:
+    def write_to_stalled_disk(self, count: int, queue_rows: int) -> None:
         """The last ``count`` rows again, through a threaded writer whose disk hangs."""
         gate = threading.Event()
         disk = SimDisk()

@@ -125,7 +125,7 @@ class TreeSide(Looks):
             if self._commits % _READ_EVERY == 0:
                 self.read_commit()
 
-    def commit_beside(self, nth: int) -> None:
+    def commit_during_read(self, nth: int) -> None:
         """The next commit comes at the n-th read of a reader."""
         self._look_at = nth
 

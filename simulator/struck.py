@@ -45,11 +45,11 @@ class Struck:
         """A sync did nothing: until the next recovery a commit proves nothing."""
         self.side.lying = True
 
-    def read_beside(self, nth: int) -> None:
-        self.side.read_beside(nth)
+    def read_during_write(self, nth: int) -> None:
+        self.side.read_during_write(nth)
 
-    def commit_beside(self, nth: int) -> None:
-        self.side.commit_beside(nth)
+    def commit_during_read(self, nth: int) -> None:
+        self.side.commit_during_read(nth)
 
     def disturb_recovery(self, hook: At, fate: Fate | None) -> None:
         """The next recovery meets ``hook``; ``fate`` is what a power cut at it leaves."""
@@ -74,8 +74,8 @@ class Struck:
         """The budget in force."""
         return self.checker.w_max
 
-    def write_behind_a_gate(self, rows: int, queue_rows: int) -> None:
-        self.recorder.write_behind_a_gate(rows, queue_rows)
+    def write_to_stalled_disk(self, rows: int, queue_rows: int) -> None:
+        self.recorder.write_to_stalled_disk(rows, queue_rows)
 
     def open_second_writer(self) -> None:
         if not self._armed:

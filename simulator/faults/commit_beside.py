@@ -20,4 +20,4 @@ class CommitBeside(Fault):
     name: ClassVar[str] = "commit_beside"
 
     def strike(self, world: Target, nth: int, salt: int) -> None:
-        world.commit_beside(1 + nth % _READS)
+        world.commit_during_read(1 + nth % _READS)

@@ -66,7 +66,7 @@ class _Handle:
         node, end = self._inode, offset + block.size
         if self._call("pwrite", block.size, offset, block):
             return
-        limit = self._disk.room(node, end)
+        limit = self._disk.writable_end(node, end)
         if limit < end:  # like a real disk: what fits is written, then the error
             node.write(offset, block[: max(0, limit - offset)])
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
@@ -76,7 +76,7 @@ class _Handle:
         if self._call("truncate", size):
             return
         node = self._inode
-        if self._disk.room(node, size) < size:
+        if self._disk.writable_end(node, size) < size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
         node.truncate(size)
 
@@ -172,7 +172,7 @@ class SimDisk:
             swallowed |= hook(seen)
         return swallowed
 
-    def room(self, inode: Inode, end: int) -> int:
+    def writable_end(self, inode: Inode, end: int) -> int:
         """How far, in bytes, ``inode`` may grow towards ``end``."""
         limit = min(end, self.file_bytes)
         if self.capacity_bytes is not None and limit > inode.size:

@@ -17,4 +17,4 @@ class ReaderBeside(Fault):
     name: ClassVar[str] = "reader_beside"
 
     def strike(self, world: Target, nth: int, salt: int) -> None:
-        world.read_beside(nth)
+        world.read_during_write(nth)

@@ -21,4 +21,4 @@ class SlowTraceDisk(Fault):
     rows: int = 24
 
     def strike(self, world: Target, nth: int, salt: int) -> None:
-        world.write_behind_a_gate(self.rows, queue_rows=1 + nth % 8)
+        world.write_to_stalled_disk(self.rows, queue_rows=1 + nth % 8)

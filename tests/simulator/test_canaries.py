@@ -14,7 +14,7 @@ from canaries import CANARIES, Canary
 from megacontext.simulator.config import WorldConfig, draw_config
 from megacontext.simulator.crashes import broken_lives
 from megacontext.simulator.drive import draw_operations
-from megacontext.simulator.failures import Failure, attempt, quiet, shrink_failure
+from megacontext.simulator.failures import Failure, attempt, muted_warnings, shrink_failure
 from megacontext.simulator.fuzz import FuzzReport, run_world
 
 MAX_STEPS = 8_000
@@ -49,7 +49,7 @@ def hunt(canary: Canary, max_steps: int = MAX_STEPS) -> Catch | None:
     report = FuzzReport()
     if canary.lives:
         return hunt_lives(canary)
-    with quiet():
+    with muted_warnings():
         for seed in count():
             config = draw_config(seed)
             if not fits(canary, config):
@@ -69,7 +69,7 @@ def hunt(canary: Canary, max_steps: int = MAX_STEPS) -> Catch | None:
 
 def hunt_lives(canary: Canary) -> Catch | None:
     """The same with the crash runner, whose worlds the fuzz loop runs beside its own."""
-    with quiet():
+    with muted_warnings():
         for number, (_, config, operations) in enumerate(broken_lives(0)):
             if number >= MAX_LIVES:
                 return None

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 )
 
 from megacontext.simulator.config import POLICIES, WorldConfig
-from megacontext.simulator.failures import quiet
+from megacontext.simulator.failures import muted_warnings
 from megacontext.simulator.faults import FAULTS
 from megacontext.simulator.lenses import LENSES
 from megacontext.simulator.streams import STREAMS
@@ -175,7 +175,7 @@ def test_no_sequence_of_operations_breaks_an_invariant(
     machine: type[WorldMachine], request: pytest.FixtureRequest
 ) -> None:
     slow = request.config.getoption("--slow")
-    with quiet():
+    with muted_warnings():
         run_state_machine_as_test(
             machine,
             settings=settings(

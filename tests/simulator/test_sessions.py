@@ -9,7 +9,7 @@ import pytest
 
 from megacontext.core.rng import generator
 from megacontext.core.verify import verify
-from megacontext.simulator.failures import quiet
+from megacontext.simulator.failures import muted_warnings
 from megacontext.simulator.faults import Fate
 from megacontext.simulator.sessions import SessionLife, SessionWorld, check_same_rows
 from megacontext.traces.schema import Trigger
@@ -32,7 +32,7 @@ def broken(seed: int, chance: float, calls: int) -> SessionWorld:
 def lives(seeds: Iterable[int], tmp_path: Path) -> Counter[str]:
     """Unbroken, broken and steered sessions of each seed, every one checked."""
     happened: Counter[str] = Counter()
-    with quiet():
+    with muted_warnings():
         for seed in seeds:
             whole = SessionWorld(seed)
             assert whole.live(SessionLife())
@@ -71,7 +71,7 @@ def test_300_sessions_that_die_go_on_as_if_they_had_not(tmp_path: Path) -> None:
 
 
 def test_the_simulated_model_is_a_function_of_the_history() -> None:
-    with quiet():
+    with muted_warnings():
         first, second = SessionWorld(3), SessionWorld(3)
         for world in (first, second):
             world.live(SessionLife())

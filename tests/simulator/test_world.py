@@ -12,7 +12,7 @@ import pytest
 from megacontext.simulator.config import POLICIES, WorldConfig, draw_config
 from megacontext.simulator.crashes import crash_run
 from megacontext.simulator.drive import draw_operations
-from megacontext.simulator.failures import attempt, quiet
+from megacontext.simulator.failures import attempt, muted_warnings
 from megacontext.simulator.fuzz import fuzz
 from megacontext.simulator.lenses import LENSES
 from megacontext.simulator.streams import STREAMS
@@ -171,7 +171,7 @@ LIFE = [["append", 9], ["commit"], ["append", 6], ["regist", 1], ["append", 5], 
 @pytest.mark.parametrize("fault", ["eio", "enospc", "failed_fsync", "kill", "torn_tail"])
 def test_a_fault_at_every_single_call_until_none_is_left(fault: str) -> None:
     struck = 0
-    with quiet():
+    with muted_warnings():
         for nth in range(1, 1000):
             operations = [["fault", fault, nth, nth], *LIFE, ["crash", nth, 50]]
             world = World(DISK)
@@ -189,7 +189,7 @@ def test_a_fault_at_every_single_call_until_none_is_left(fault: str) -> None:
 @pytest.mark.parametrize("salt", range(40))
 def test_a_flipped_bit_is_noticed_or_harmless(salt: int) -> None:
     operations = [*LIFE, ["fault", "bit_flip", 1, salt * 997]]
-    with quiet():
+    with muted_warnings():
         failure = attempt(DISK, operations)
     assert failure is None
 
