@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import nullcontext, redirect_stdout
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,10 +83,9 @@ def _load(config: Path, set_: list[str], tree: Path | None, telemetry: str | Non
 
     if telemetry is not None:
         set_ = [*set_, f"telemetry.sinks=[{telemetry}]"]
-    loaded = load_config(config, set_)
-    if tree is not None:
-        loaded = replace(loaded, tree=replace(loaded.tree, storage="disk", path=str(tree)))
-    return loaded
+    if tree is not None:  # before the check: a key that only a tree on disk reads is legal then
+        set_ = [*set_, "tree.storage=disk", f"tree.path={json.dumps(str(tree))}"]
+    return load_config(config, set_)
 
 
 def _target(config: Path, out: Path | None, *, overwrite: bool, resume: bool) -> Path:
