@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import yaml
+from transformers import LlamaForCausalLM
 
 from megacontext.core import Engine
 from megacontext.core.config.settings import load, parse
+from megacontext.core.data.shards import open_shards
 from megacontext.core.gistnet.gister import NetGister, save_gistnet
 from megacontext.core.gistnet.keys import KeyConfig
 from megacontext.core.gistnet.module import GistNet, GistNetConfig
@@ -35,11 +40,9 @@ WINDOWS = {"length": 512, "rows": 2, "scored": 32, "gists": [2, 8], "tail": 2}
 RunJobs = Callable[[list[dict[str, Any]], Path], list[int]]
 
 
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
-    """An untrained GistNet with keys and a LensNet of it, for the tiny base model."""
-    folder = tmp_path_factory.mktemp("parts")
-    table = BaseModel.load(str(tiny_base), device="cpu", dtype="float32").embedding_matrix
+def _make_parts(folder: Path, base: Path) -> Path:
+    """An untrained GistNet with keys and a LensNet of it, for a base model."""
+    table = BaseModel.load(str(base), device="cpu", dtype="float32").embedding_matrix
     gistnet = GistNet(GistNetConfig(32, 32, 8, 1, 2, 1, 48, gist_rms=0.02, keys=KEYS))
     gistnet.init_weights(0)
     save_gistnet(gistnet, folder / "gistnet", table)
@@ -47,6 +50,12 @@ def parts(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
     lens.init_weights(0)
     save_lensnet(lens, folder / "lensnet", NetGister.load(folder / "gistnet", table))
     return folder
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
+    """What the joint run trains, for the tiny base model."""
+    return _make_parts(tmp_path_factory.mktemp("parts"), tiny_base)
 
 
 @pytest.fixture(scope="module")
@@ -144,13 +153,39 @@ def test_the_exported_session_runs_with_what_was_trained(runs: Path) -> None:
         assert engine.n_tokens > 256 >= engine.working_context.cost
 
 
+def _train_base(folder: Path, tiny_base: Path, shards: Path) -> Path:
+    """A base model that knows which tokens are frequent: a random one cannot be harmed."""
+    shutil.copytree(tiny_base, folder)
+    model = LlamaForCausalLM.from_pretrained(folder)
+    documents = np.concatenate(next(iter(open_shards(shards).streams.values())))
+    ids = torch.from_numpy(documents[: 60 * 256].astype(np.int64)).view(60, 256)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for batch in ids.split(4):
+        model(input_ids=batch, labels=batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def harmed(
-    fields: dict[str, Any], run_jobs: RunJobs, tmp_path_factory: pytest.TempPathFactory
+    fields: dict[str, Any],
+    tiny_base: Path,
+    shards: Path,
+    run_jobs: RunJobs,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """A cycle of a LoRA phase at a rate that ruins the base model, its own config's guard off:
     ``guarded`` by the joint run's bounds, and ``free`` of them."""
     folder = tmp_path_factory.mktemp("harm")
+    base = _train_base(folder / "base", tiny_base, shards)
+    parts = _make_parts(folder / "parts", base)
+    fields = fields | {
+        "base": str(base),
+        "gistnet": str(parts / "gistnet"),
+        "lensnet": str(parts / "lensnet"),
+    }
     lora = fields["phases"][2]
     harm = ["loop.optimizer.adam_lr=3.0", "guard.bound=1000.0", "guard.stop=1000.0"]
     harm += ["guard.weight=0.0"]
