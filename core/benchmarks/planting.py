@@ -133,6 +133,8 @@ def make_set(
                 scenes = make(generator(seed, f"bench.{benchmark}.{name}", group), several)
                 rng = generator(seed, f"bench.plant.{name}", group, length)
                 history, spans = _plant(scenes, tokenizer, haystack, length, max_tokens, rng)
+
+                # A task for each question about this history.
                 for number, (scene, own) in enumerate(zip(scenes, spans, strict=True), first):
                     gold = tuple(own[i] for i in sorted(scene.ask.needed))
                     tasks.append(
@@ -176,6 +178,8 @@ def _plant(
             f"--lengths: {length} is too short, the sentences and the question alone take {alone} "
             "tokens; use longer texts or a smaller --shared-haystack."
         )
+
+    # Text to hide them in: its length in characters is corrected until its tokens fit.
     texts, places = "", np.zeros(len(lines), np.int64)
     seed = int(rng.integers(2**62))
     sample = haystack.piece(min(_SAMPLE, haystack.chars), generator(seed, "bench.haystack"))
@@ -189,6 +193,8 @@ def _plant(
         density = len(texts) / count * 0.995 if count else density
     else:
         texts = texts if not length or _count(tokenizer, texts) + alone <= length else ""
+
+    # Each sentence stands behind a line end.
     ends = np.flatnonzero(np.frombuffer(texts.encode("utf-32-le"), np.uint32) == ord("\n")) + 1
     if len(ends):
         places = np.sort(rng.choice(ends, size=len(lines), replace=len(ends) < len(lines)))

@@ -114,6 +114,8 @@ def generate_ruler(
     for length in lengths:
         if length < _SHORTEST:
             raise ConfigError(f"--lengths: {length} is too short for RULER; use at least 4k.")
+
+    # One request a task and length, run by a process that imports the official scripts.
     order = sorted(names, key=lambda name: str(RULER_TASKS[name]))  # one script after the other
     requests = [
         {"task": name, "kind": kind, "args": args, "length": length}

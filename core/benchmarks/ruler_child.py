@@ -100,6 +100,8 @@ class Generator:
             f"--template={template}",
             *own,
         ]
+
+        # A script is loaded again only where it would read another haystack.
         parts = ("type_haystack", "dataset")
         name = " ".join([request["kind"], *(str(request["args"].get(part)) for part in parts)])
         if request["kind"] not in ("niah", "qa"):

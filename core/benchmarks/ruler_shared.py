@@ -42,6 +42,8 @@ def shared_samples(
     while len(samples) < request["samples"]:
         several = min(request["shared"], request["samples"] - len(samples))
         first = len(samples)
+
+        # As many questions about one history as fit it.
         while True:
             match request["kind"]:
                 case "niah":

@@ -163,6 +163,8 @@ def ask(
     needed = read + len(prompt) + task.max_tokens
     if not takes_part(contender, kit, gold, needed):
         return None
+
+    # The answer, timed with its refocuses; the history was read before.
     began = time.perf_counter()
     config = sample_config(kit.config, number)
     seat = CONTENDERS[contender].open(kit, Sample(config, history, read, gold))
@@ -287,6 +289,8 @@ def _jobs(
         for _, group in groupby(load_bench(path), key=lambda task: id(task.history)):
             own = list(group)
             task = own[0]
+
+            # One file for a task and length: results are found again by both.
             where = seen.setdefault((task.benchmark, task.name, task.length), path)
             if where != path:
                 raise ConfigError(

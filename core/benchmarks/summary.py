@@ -79,6 +79,8 @@ def summarize(results: Sequence[BenchResult], seed: int = 0) -> list[Cell]:
                     interval = wilson(total, len(own))  # type: ignore[arg-type]  # shares add up
                     retention = _ratio(_mean(own), base.get(name))
                     cells.append(_cell(length, name, contender, own, interval, retention))
+
+        # The mean counts tasks alike and leaves out those that nothing can be focused for.
         for contender in contenders:
             own = [r for r in here if r.contender == contender and r.name not in COUNTING]
             if own:

@@ -161,6 +161,7 @@ def load_bench(path: Path) -> tuple[BenchTask, ...]:
     Raises:
         SourceError: it cannot be read, holds something else, or a line is broken, by its number.
     """
+    # A history stands before the questions about it, which share the string.
     tasks: list[BenchTask] = []
     history = ""
     try:

@@ -124,7 +124,7 @@ def calibrate(
     histories = _histories(base, text, options)
     ranking = sum(1 + len(tasks) for tasks in histories)
     fit_count = 2 + sum(tasks[0].name == "calibration" for tasks in histories)
-    total = ranking + fit_count * options.questions
+    total = ranking + 2 * fit_count * options.questions
 
     # Which heads: ranked on one family of wordings, their recall reported on the other.
     measured = _measure_heads(reader, histories, lambda done: progress(done, total))

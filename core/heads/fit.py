@@ -32,6 +32,8 @@ MARGINS = (0.7, 0.5, 0.3, 0.15)
 HOPS = (0, 3)
 _TOLERANCE = 0.01
 """Probability that a setting with more blocks has to gain."""
+Setting = tuple[float, int]
+"""Margin and hops."""
 _BLOCK = 32
 _NEWEST = 10
 """Newest blocks that are raw whatever is asked."""
@@ -52,17 +54,45 @@ def fit_selection(
         histories: tasks by history; all of one history have its text.
         progress: called with (tasks done, tasks in all).
     """
-    total, done = sum(len(tasks) for tasks in histories), 0
-    settings = [(margin, hops) for hops in HOPS for margin in MARGINS]
-    probs: dict[tuple[float, int], dict[str, list[float]]] = {s: {} for s in settings}
+    # The margin first, then the hops at that margin: with many blocks a hop reads most.
+    half = sum(len(tasks) for tasks in histories)
+    margins = [(margin, HOPS[0]) for margin in MARGINS]
+    means = _mean_probs(reader, calibration, margins, histories, lambda n: progress(n, 2 * half))
+    best, _ = _fewest_blocks(means)
+    hops = [(best, hops) for hops in HOPS[1:]]
+    means |= _mean_probs(
+        reader, calibration, hops, histories, lambda n: progress(half + n, 2 * half)
+    )
+    margin, n_hops = _fewest_blocks({s: p for s, p in means.items() if s[0] == best})
+    metrics = {f"answer_prob_margin_{m:g}_hops_{h}": round(p, 4) for (m, h), p in means.items()}
+    metrics = calibration.metrics | metrics
+    return replace(calibration, margin=margin, hops=n_hops, metrics=metrics)
+
+
+def _fewest_blocks(means: dict[Setting, float]) -> Setting:
+    """The first setting that is as good as the best; they stand from few blocks to many."""
+    highest = max(means.values())
+    return next(setting for setting, prob in means.items() if prob >= highest - _TOLERANCE)
+
+
+def _mean_probs(
+    reader: HeadReader,
+    calibration: HeadsCalibration,
+    settings: Sequence[Setting],
+    histories: Sequence[Sequence[BenchTask]],
+    step: Callable[[int], None],
+) -> dict[Setting, float]:
+    """By setting, the mean over kinds of tasks of the right answers' probability."""
+    done = 0
+    probs: dict[Setting, dict[str, list[float]]] = {setting: {} for setting in settings}
+    encoders = [
+        HeadEncoder(reader, replace(calibration, margin=margin, hops=hops))
+        for margin, hops in settings
+    ]
+    encode = reader.base.tokenizer.encode
     for tasks in histories:
-        encoders = [
-            HeadEncoder(reader, replace(calibration, margin=margin, hops=hops))
-            for margin, hops in settings
-        ]
         store = KeyStore(encoders[0])  # keys depend on neither
         keys = [HistoryKeys(encoder, store) for encoder in encoders]
-        encode = reader.base.tokenizer.encode
         history = encode(tasks[0].history)
         for task in tasks:
             question, answer = encode(task.question), encode(" " + task.outputs[0])
@@ -75,16 +105,12 @@ def fit_selection(
                     known[blocks] = answer_prob(reader.base, history, blocks, question, answer)
                 probs[setting].setdefault(task.name, []).append(known[blocks])
             done += 1
-            progress(done, total)
+            step(done)
 
-    means = {
+    return {
         setting: float(np.mean([np.mean(values) for values in kinds.values()]))
         for setting, kinds in probs.items()
     }
-    highest = max(means.values())
-    margin, hops = next(s for s in settings if means[s] >= highest - _TOLERANCE)
-    metrics = {f"answer_prob_margin_{m:g}_hops_{h}": round(p, 4) for (m, h), p in means.items()}
-    return replace(calibration, margin=margin, hops=hops, metrics=calibration.metrics | metrics)
 
 
 def expanded_blocks(keys: HistoryKeys, history: U32, question: U32) -> tuple[int, ...]:

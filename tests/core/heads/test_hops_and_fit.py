@@ -137,7 +137,7 @@ class TestFit:
 
     def test_the_highest_prob_wins(self, base, monkeypatch) -> None:
         chosen = self.fitted(
-            base, monkeypatch, lambda margin, hops: 0.9 if (margin, hops) == (0.3, 3) else 0.5
+            base, monkeypatch, lambda margin, hops: 0.5 + 0.2 * (margin == 0.3) + 0.2 * (hops == 3)
         )
         assert (chosen.margin, chosen.hops) == (0.3, 3)
         assert chosen.metrics["answer_prob_margin_0.3_hops_3"] == 0.9
