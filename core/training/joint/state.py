@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ class PhaseRecord:
         change: of the phase's metric, negative is better; None where nothing could be measured.
         interval: 95 %, over held-out windows; None for a metric that is one number.
         after: the metrics of what was trained; empty where training failed.
+        changes: of every metric that is measured by window: mean, and the ends of its 95 %
+            interval over held-out windows. From what the phase started with, kept or not.
     """
 
     number: int
@@ -40,6 +42,7 @@ class PhaseRecord:
     change: float | None
     interval: tuple[float, float] | None
     after: dict[str, float]
+    changes: dict[str, tuple[float, float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,9 @@ def _inside(path: str, out: Path) -> str:
 
 def _record(raw: dict[str, Any]) -> PhaseRecord:
     interval = raw["interval"]
-    return PhaseRecord(**{**raw, "interval": None if interval is None else tuple(interval)})
+    changes = {name: tuple(change) for name, change in raw.get("changes", {}).items()}
+    known = {"interval": None if interval is None else tuple(interval), "changes": changes}
+    return PhaseRecord(**{**raw, **known})
 
 
 def config_digest(config: JointTraining, recipes: list[object]) -> str:

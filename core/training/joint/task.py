@@ -34,7 +34,7 @@ from megacontext.core.training.joint.state import (
     config_digest,
     set_aside_run,
 )
-from megacontext.core.training.joint.verdict import Verdict, judge_phase
+from megacontext.core.training.joint.verdict import Verdict, judge_phase, metric_changes
 from megacontext.core.training.lensnet.config import LensNetTraining
 from megacontext.core.training.lensnet.task import train_lensnet
 from megacontext.core.training.loop.checkpoint import write_json
@@ -196,6 +196,7 @@ def _run_step(
         verdict.change,
         verdict.interval,
         {} if scores is None else scores.metrics(state.reference),
+        {} if scores is None else metric_changes(state.scores, scores, config.seed),
     )
     records = (*state.records, record)
     if verdict.accepted and candidate is not None and scores is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,15 @@ from megacontext.core.evaluation.tasks.intervals import Interval, bootstrap
 from megacontext.core.training.joint.config import DriftGuard, PhaseKind
 from megacontext.core.training.joint.evaluate import Scores
 
-__all__ = ["Verdict", "drift_reason", "judge_phase"]
+__all__ = ["Verdict", "drift_reason", "judge_phase", "metric_changes"]
+
+Change = tuple[float, float, float]  # mean, and the ends of its 95 % interval
+_PAIRED = {
+    "vanilla_nll": "vanilla_nll",
+    "task_nll": "task_nll",
+    "task_accuracy": "task_correct",
+    "mixed_nll": "mixed_nll",
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,27 @@ def drift_reason(scores: Scores, reference: Scores, guard: DriftGuard) -> str | 
     return None
 
 
+def metric_changes(before: Scores, after: Scores, seed: int) -> dict[str, Change]:
+    """What a phase changed on the held-out windows, paired by window; a single window has none."""
+    changes = {}
+    for name, values in _PAIRED.items():
+        mean, interval = _paired_change(getattr(before, values), getattr(after, values), seed)
+        if interval is not None:
+            changes[name] = (mean, *interval)
+    return changes
+
+
+def _paired_change(
+    before: Sequence[float], after: Sequence[float], seed: int
+) -> tuple[float, Interval | None]:
+    """(mean of after - before, its 95 % interval over windows)."""
+    differences = np.subtract(after, before)
+    interval = bootstrap(
+        lambda pick: float(differences[pick].mean()), len(differences), seed, "joint"
+    )
+    return float(differences.mean()), interval
+
+
 def judge_phase(
     train: PhaseKind,
     before: Scores,
@@ -57,11 +87,7 @@ def judge_phase(
         change = after.lens[metric] - before.lens[metric]
     else:
         metric = "mixed_nll"
-        differences = np.subtract(after.mixed_nll, before.mixed_nll)
-        change = float(differences.mean())
-        interval = bootstrap(
-            lambda pick: float(differences[pick].mean()), len(differences), seed, "joint"
-        )
+        change, interval = _paired_change(before.mixed_nll, after.mixed_nll, seed)
 
     drift = drift_reason(after, reference, guard)
     if drift is not None:

@@ -9,7 +9,7 @@ import pytest
 
 from megacontext.core.training.joint.config import DriftGuard
 from megacontext.core.training.joint.evaluate import Scores
-from megacontext.core.training.joint.verdict import drift_reason, judge_phase
+from megacontext.core.training.joint.verdict import drift_reason, judge_phase, metric_changes
 
 GUARD = DriftGuard(vanilla_nll_rise=0.02, task_nll_rise=0.05)
 START = Scores(
@@ -74,3 +74,18 @@ def test_a_model_that_gives_no_numbers_is_rolled_back():
     broken = replace(START, vanilla_nll=(math.nan, 3.0), mixed_nll=(math.nan,) * 3)
     assert not _judge("lora", broken).accepted
     assert not _judge("gistnet", replace(START, mixed_nll=(math.nan,) * 3)).accepted
+
+
+def test_every_metric_by_window_gets_its_change_with_an_interval():
+    after = replace(START, vanilla_nll=(2.01, 3.03), mixed_nll=(2.4, 3.2, 2.8))
+    changes = metric_changes(START, after, seed=0)
+    assert set(changes) == {"vanilla_nll", "task_nll", "task_accuracy", "mixed_nll"}
+    mean, low, high = changes["vanilla_nll"]
+    assert mean == pytest.approx(0.02)
+    assert 0.01 - 1e-9 <= low < mean < high <= 0.03 + 1e-9
+    assert changes["task_nll"] == (0.0, 0.0, 0.0)
+
+
+def test_a_single_window_has_no_interval():
+    one = replace(START, task_nll=(1.0,), task_correct=(1.0,))
+    assert "task_nll" not in metric_changes(one, one, seed=0)
