@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
 from megacontext.core.allocators import ALLOCATORS
+from megacontext.core.config.parser import build
 from megacontext.core.focus import Limits, smallest_w_max
 from megacontext.core.rng import generator
 from megacontext.simulator.faults import FAULTS
@@ -130,39 +131,7 @@ class WorldConfig:
         Raises:
             ConfigError: an unknown or missing field, or a value of the wrong type.
         """
-        if not isinstance(raw, dict):
-            raise ConfigError("config is no JSON object; save it with the simulator.")
-        known = {entry.name: entry for entry in fields(cls)}
-        unknown = sorted(raw.keys() - known.keys())
-        if unknown:
-            raise ConfigError(f"config has the unknown field {unknown[0]!r}; remove it.")
-        values = dict(raw)
-        for name, value in values.items():
-            if not _fits(value, str(known[name].type)):
-                raise ConfigError(
-                    f"config field {name} is {value!r}; it must be {known[name].type}."
-                )
-        if "faults" in values:
-            values["faults"] = tuple(values["faults"])
-        return cls(**values)
-
-
-def _fits(value: object, kind: str) -> bool:
-    if kind.startswith("dict"):
-        return isinstance(value, dict) and all(
-            isinstance(k, str) and isinstance(v, int) for k, v in value.items()
-        )
-    if kind.startswith("tuple"):
-        return isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
-    if kind == "float | None" and value is None:
-        return True
-    if kind.startswith("float"):
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if kind == "int":
-        return isinstance(value, int) and not isinstance(value, bool)
-    if kind == "bool":
-        return isinstance(value, bool)
-    return isinstance(value, str) or (value is None and "None" in kind)
+        return build(cls, raw)
 
 
 _ALWAYS = {"append": 40, "refocus": 40}

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import socket
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from megacontext.core.batch.job import JobResult, is_finished, run_job
-from megacontext.core.batch.plan import Job
+from megacontext.core.batch.plan import BatchJob
+from megacontext.core.jobs import run_in_processes
 from megacontext.traces.errors import ConfigError
 
 __all__ = ["ENGINES", "run_local", "run_ray"]
 
-Run = Callable[[Job], JobResult]
+Run = Callable[[BatchJob], JobResult]
 
 
-def run_local(jobs: Sequence[Job], workers: int, run: Run = run_job) -> Iterator[JobResult]:
+def run_local(jobs: Sequence[BatchJob], workers: int, run: Run = run_job) -> Iterator[JobResult]:
     """Results as jobs end, in ``workers`` spawned processes.
 
     A worker that dies (killed, out of memory) takes its pool along. What was not finished then
@@ -39,39 +37,20 @@ def run_local(jobs: Sequence[Job], workers: int, run: Run = run_job) -> Iterator
             yield JobResult(job.name, "") if is_finished(job) else _exclusive(job, run)
 
 
-def _exclusive(job: Job, run: Run) -> JobResult:
+def _exclusive(job: BatchJob, run: Run) -> JobResult:
     try:
         return next(_pool([job], 1, run))
     except BrokenProcessPool:
         return JobResult(job.name, "its worker process died; look for a lack of memory.")
 
 
-def _pool(jobs: Sequence[Job], workers: int, run: Run) -> Iterator[JobResult]:
-    # spawn: a forked child would inherit torch's threads in a state that cannot be known.
-    context = multiprocessing.get_context("spawn")
-    count = min(workers, len(jobs))
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_end_with_parent)
-    try:
-        futures: list[Future[JobResult]] = [pool.submit(run, job) for job in jobs]
-        for future in as_completed(futures):
-            yield future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _pool(jobs: Sequence[BatchJob], workers: int, run: Run) -> Iterator[JobResult]:
+    calls = [partial(run, job) for job in jobs]
+    for _, result in run_in_processes(calls, min(workers, len(jobs))):
+        yield result
 
 
-def _end_with_parent() -> None:
-    """In a worker: a batch that is killed leaves nobody who writes its traces."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "not a worker process"
-
-    def watch() -> None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def run_ray(jobs: Sequence[Job], workers: int, run: Run = run_job) -> Iterator[JobResult]:
+def run_ray(jobs: Sequence[BatchJob], workers: int, run: Run = run_job) -> Iterator[JobResult]:
     """The same on the Ray cluster that ``RAY_ADDRESS`` names, or on a local one.
 
     A local cluster has ``workers`` CPUs; a named one runs a job on each CPU it has. Its nodes must
@@ -93,7 +72,7 @@ def run_ray(jobs: Sequence[Job], workers: int, run: Run = run_job) -> Iterator[J
     try:
         remote = ray.remote(max_retries=0)(_in_folder)
         folder = str(Path.cwd())
-        waiting: dict[Any, Job] = {remote.remote(folder, run, job): job for job in jobs}
+        waiting: dict[Any, BatchJob] = {remote.remote(folder, run, job): job for job in jobs}
         while waiting:
             (ready, *_), _ = ray.wait(list(waiting), num_returns=1)
             job = waiting.pop(ready)
@@ -134,13 +113,13 @@ def _connect(ray: Any, workers: int) -> None:
         ) from error
 
 
-def _in_folder(folder: str, run: Run, job: Job) -> JobResult:
+def _in_folder(folder: str, run: Run, job: BatchJob) -> JobResult:
     """On a node: a job's relative paths are those of the process that started the batch."""
     os.chdir(folder)
     return run(job)
 
 
-ENGINES: dict[str, Callable[[Sequence[Job], int], Iterator[JobResult]]] = {
+ENGINES: dict[str, Callable[[Sequence[BatchJob], int], Iterator[JobResult]]] = {
     "local": run_local,
     "ray": run_ray,
 }

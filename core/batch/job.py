@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
-from megacontext.core.batch.plan import Job
+from megacontext.core.batch.plan import BatchJob
 from megacontext.core.config import parse_config
 from megacontext.core.runtime.pretrained import resolve_kinds, weights_id
 from megacontext.traces.errors import MegaContextError
@@ -22,7 +22,7 @@ class JobResult:
     error: str
 
 
-def run_job(job: Job) -> JobResult:
+def run_job(job: BatchJob) -> JobResult:
     """Run one job; a failure is a sentence, never an exception.
 
     The trace is written beside its final name and moved there when it is whole.
@@ -47,7 +47,7 @@ def run_job(job: Job) -> JobResult:
     return JobResult(job.name, "")
 
 
-def is_finished(job: Job) -> bool:
+def is_finished(job: BatchJob) -> bool:
     """Whether the job's trace is there, complete, of the same resolved config and weights."""
     if not job.trace.is_file():
         return False

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from megacontext.core.config import Config, dump_config, load_config, parse_config
-from megacontext.core.config.yamls import parse_mapping
+from megacontext.core.config import Config, build, dump_config, load_config, parse_config
+from megacontext.core.config.parser import read_mapping
 from megacontext.traces.errors import ConfigError, MegaContextError
-from megacontext.traces.packaged import config_hint, find_config
+from megacontext.traces.packaged import find_config
 
-__all__ = ["Job", "Plan", "load_plan"]
+__all__ = ["BatchJob", "BatchPlan", "load_plan"]
 
 _NAME = re.compile(r"[\w.=+-]*")
-_KEYS = ("configs", "seeds", "overrides", "streams", "out")
 
 
 @dataclass(frozen=True)
-class Job:
+class BatchJob:
     """One run. ``config`` is the resolved YAML, ``trace`` where its rows go."""
 
     name: str
@@ -36,43 +35,59 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BatchFile:
+    """The keys of a batch file.
+
+    Attributes:
+        configs: paths from the file's folder (YAML, or traces whose config is taken), or names of
+            packaged configs.
+        seeds: default: each config's own.
+        overrides: named lists of ``key=value``.
+        streams: named ``source`` sections that replace the config's.
+        out: the folder of the results; default: ``runs/`` and the file's name.
+    """
+
+    configs: list[str]
+    seeds: list[int] = field(default_factory=list)
+    overrides: dict[str, list[str] | None] | None = None
+    streams: dict[str, dict[str, Any] | None] | None = None
+    out: str | None = None
+
+
+@dataclass(frozen=True)
+class BatchPlan:
     """All jobs of a batch, in order, and the folder of their results."""
 
     out: Path
-    jobs: tuple[Job, ...]
+    jobs: tuple[BatchJob, ...]
 
 
-def load_plan(path: Path, out: Path | None = None) -> Plan:
+def load_plan(path: Path, out: Path | None = None) -> BatchPlan:
     """The jobs of a batch file: every config with every seed, override and stream.
 
-    ``configs`` are paths from the batch file's folder (YAML, or traces whose config is taken) or
-    names of packaged configs,
-    ``seeds`` numbers (default: each config's own), ``overrides`` named lists of ``key=value``,
-    ``streams`` named ``source`` sections that replace the config's, ``out`` a folder. A job runs
-    on one thread unless its config says otherwise, so that figures do not depend on the number
-    of workers.
+    The keys of the file are those of :class:`BatchFile`. A job runs on one thread unless its
+    config says otherwise, so that figures do not depend on the number of workers.
 
     Raises:
         ConfigError: the file cannot be read or a job's config is refused; the job is named.
     """
     path = find_config(path)
-    raw = _read(path)
-    for key in raw:
-        if key not in _KEYS:
-            raise ConfigError(f"{path}: unknown key {key!r}; legal: {', '.join(_KEYS)}.")
+    raw = read_mapping(path, "Batch file")
+    try:
+        batch = build(BatchFile, raw)
+        _check(batch)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
-    folder = out or Path(_typed(raw.get("out", f"runs/{path.stem}"), str, "out", path))
-    configs = _list(raw.get("configs"), str, "configs", path)
-    if not configs:
-        raise ConfigError(f"{path}: configs is empty; name at least one config.")
-    seeds: list[int | None] = [*_list(raw.get("seeds", []), int, "seeds", path)] or [None]
-    overrides = _named(raw.get("overrides"), "overrides", path)
-    streams = _named(raw.get("streams"), "streams", path)
+    # What is not given is one nameless item that changes nothing.
+    folder = out or Path(batch.out or f"runs/{path.stem}")
+    seeds: Sequence[int | None] = batch.seeds or [None]
+    overrides = batch.overrides or {"": None}
+    streams = batch.streams or {"": None}
 
     # Every config with every seed, override and stream.
-    jobs: dict[str, Job] = {}
-    for config, seed, override, stream in product(configs, seeds, overrides, streams):
+    jobs: dict[str, BatchJob] = {}
+    for config, seed, override, stream in product(batch.configs, seeds, overrides, streams):
         source = path.parent / config
         if not source.is_file():  # or a packaged config
             source = find_config(Path(config))
@@ -82,19 +97,32 @@ def load_plan(path: Path, out: Path | None = None) -> Plan:
             raise ConfigError(
                 f"{path}: two jobs are called {name!r}; give their configs two names."
             )
-        settings = _list(overrides[override], str, f"overrides.{override}", path)
         try:
-            resolved = _config(source, seed, settings, streams[stream])
+            resolved = _config(source, seed, overrides[override] or (), streams[stream])
         except MegaContextError as error:
             raise ConfigError(f"job {name}: {error}") from error
         trace = folder / "traces" / f"{name}.arrow"
-        jobs[name] = Job(
+        jobs[name] = BatchJob(
             name, config, resolved.seed, override, stream, dump_config(resolved), trace
         )
-    return Plan(folder, tuple(jobs.values()))
+    return BatchPlan(folder, tuple(jobs.values()))
 
 
-def _config(source: Path, seed: int | None, settings: list[str], stream: object) -> Config:
+def _check(batch: BatchFile) -> None:
+    if not batch.configs:
+        raise ConfigError("configs is empty; name at least one config.")
+    for key, names in (("overrides", batch.overrides), ("streams", batch.streams)):
+        if names is not None and not names:
+            raise ConfigError(f"{key} is empty; name an item or leave the key out.")
+        for name in names or ():
+            if not _NAME.fullmatch(name):
+                raise ConfigError(
+                    f"{key} has the name {name!r:.60}, which becomes part of a file name; use "
+                    "letters, digits and . _ = + -."
+                )
+
+
+def _config(source: Path, seed: int | None, settings: Iterable[str], stream: object) -> Config:
     raw = yaml.safe_load(dump_config(load_config(source)))
     if stream:
         raw["source"] = stream
@@ -106,42 +134,3 @@ def _config(source: Path, seed: int | None, settings: list[str], stream: object)
             f"tree.storage is disk ({config.tree.path}), which jobs would share; set it to ram."
         )
     return replace(config, threads=config.threads or 1)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise ConfigError(
-            f"Batch file {path} cannot be read ({why}); {config_hint(path)}"
-        ) from error
-    return parse_mapping(text, f"Batch file {path}")
-
-
-def _typed(value: Any, kind: type, key: str, path: Path) -> Any:
-    if not isinstance(value, kind) or isinstance(value, bool):
-        names = {str: "a text", int: "a whole number"}
-        raise ConfigError(f"{path}: {key} is {value!r:.60}; it must be {names[kind]}.")
-    return value
-
-
-def _list(value: Any, kind: type, key: str, path: Path) -> list[Any]:
-    if not isinstance(value, list):
-        raise ConfigError(f"{path}: {key} is {value!r:.60}; it must be a list.")
-    return [_typed(item, kind, f"{key}[{i}]", path) for i, item in enumerate(value)]
-
-
-def _named(value: Any, key: str, path: Path) -> Mapping[str, Any]:
-    """Named items; nothing given is one nameless item that changes nothing."""
-    if value is None:
-        return {"": []}
-    if not isinstance(value, dict) or not value:
-        raise ConfigError(f"{path}: {key} is {value!r:.60}; it must be a mapping of names.")
-    for name in value:
-        if not _NAME.fullmatch(str(name)):
-            raise ConfigError(
-                f"{path}: {key} has the name {str(name)!r:.60}, which becomes part of a file name; "
-                "use letters, digits and . _ = + -."
-            )
-    return {str(name): item if item is not None else [] for name, item in value.items()}

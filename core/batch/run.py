@@ -10,7 +10,7 @@ from typing import Any
 
 from megacontext.core.batch.engines import ENGINES
 from megacontext.core.batch.job import is_finished
-from megacontext.core.batch.plan import Job, Plan
+from megacontext.core.batch.plan import BatchJob, BatchPlan
 from megacontext.core.evaluation.results.tables import write_parquet
 from megacontext.traces.errors import ConfigError, MegaContextError, StorageError
 from megacontext.traces.files import OS_FILES
@@ -40,7 +40,7 @@ class BatchReport:
 
 
 def run_batch(
-    plan: Plan,
+    plan: BatchPlan,
     engine: str = "local",
     workers: int = 1,
     progress: Progress = lambda done, total: None,
@@ -82,7 +82,9 @@ def _exclusive(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _run(plan: Plan, engine: str, workers: int, progress: Progress, overwrite: bool) -> BatchReport:
+def _run(
+    plan: BatchPlan, engine: str, workers: int, progress: Progress, overwrite: bool
+) -> BatchReport:
     done: dict[str, dict[str, Any]] = {}
     failed: dict[str, str] = {}
 
@@ -116,13 +118,13 @@ def _run(plan: Plan, engine: str, workers: int, progress: Progress, overwrite: b
     return BatchReport(target, rows, resumed, failed)
 
 
-def _metrics(job: Job) -> dict[str, Any]:
+def _metrics(job: BatchJob) -> dict[str, Any]:
     with TraceReader.open(job.trace) as reader:
         return metrics_of(reader)
 
 
 def _rows(
-    plan: Plan, done: Mapping[str, dict[str, Any]], failed: Mapping[str, str]
+    plan: BatchPlan, done: Mapping[str, dict[str, Any]], failed: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """Rows of the jobs that ended, in the plan's order."""
     return [

@@ -1,7 +1,6 @@
 """The config of a run: YAML to a typed tree, refusals by key path, and back."""
 
 from megacontext.core.config.load import (
-    build,
     check_lag,
     dump_config,
     load_config,
@@ -10,6 +9,7 @@ from megacontext.core.config.load import (
     smallest_w_max,
 )
 from megacontext.core.config.options import allocator_options
+from megacontext.core.config.parser import build
 from megacontext.core.config.schema import (
     AlarmsConfig,
     AllocatorConfig,

@@ -1,28 +1,22 @@
-"""YAML to :class:`Config`: unknown keys, wrong types and illegal values are refused by key path."""
+"""The config of a run, from a file, a text or a trace, and back."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import types
-import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
 
 import yaml
 
-from megacontext.core.config.fields import legal_of
 from megacontext.core.config.kinds import check_kinds
+from megacontext.core.config.parser import apply_overrides, build, read_text
 from megacontext.core.config.recorded import as_recorded, focus_as_recorded, lens_as_overridden
 from megacontext.core.config.schema import Config, FocusConfig
 from megacontext.core.config.yamls import parse_mapping
-from megacontext.core.utf8 import check_utf8
 from megacontext.traces.errors import BudgetError, ConfigError
-from megacontext.traces.packaged import config_hint, find_config
+from megacontext.traces.packaged import find_config
 
 __all__ = [
-    "build",
     "check_lag",
     "dump_config",
     "load_config",
@@ -31,12 +25,8 @@ __all__ = [
     "smallest_w_max",
 ]
 
-T = TypeVar("T")
-
 SINK_NAMES = ("tensorboard", "wandb", "otel", "prometheus")
 """Where telemetry may go."""
-
-_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
 def load_config(path: Path | str, overrides: Iterable[str] = ()) -> Config:
@@ -51,7 +41,7 @@ def load_config(path: Path | str, overrides: Iterable[str] = ()) -> Config:
     """
     path = find_config(Path(path))
     recorded = path.suffix == ".arrow"
-    text = _config_of_trace(path) if recorded else _read(path)
+    text = _config_of_trace(path) if recorded else read_text(path)
     if not parse_mapping(text, str(path)):
         raise ConfigError(
             f"Config {path} is empty or holds only comments; set a key in it, or start from a "
@@ -77,11 +67,10 @@ def parse_config(
     if recorded:
         raw = as_recorded(raw)
     overrides = list(overrides)
-    for setting in overrides:
-        _override(raw, setting)
+    apply_overrides(raw, overrides)
     if recorded:
         raw = lens_as_overridden(raw, overrides)
-    config = build(Config, raw, "")
+    config = build(Config, raw)
     _check(config)
     if not recorded:  # older versions took keys that the chosen kind does not read
         check_kinds(config)
@@ -156,120 +145,8 @@ def _check(config: Config) -> None:
             )
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ConfigError(f"Config {path} does not exist; {config_hint(path)}") from error
-    except IsADirectoryError as error:
-        raise ConfigError(f"Config {path} is a folder; name a YAML file in it.") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"Config {path} is not UTF-8 text; save it as UTF-8.") from error
-    except OSError as error:
-        raise ConfigError(f"Config {path} cannot be read: {error.strerror}.") from error
-
-
 def _config_of_trace(path: Path) -> str:
     from megacontext.traces.reader import TraceReader
 
     with TraceReader.open(path) as reader:
         return reader.meta.config
-
-
-def _override(raw: dict[str, Any], setting: str) -> None:
-    key, equals, value = setting.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"--set {setting!r} has no '='; write --set key.path=value.")
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {key}: {value!r} is not a YAML value; quote it.") from error
-    *parents, last = key.split(".")
-    node: Any = raw
-    for name in parents:
-        node = node.setdefault(name, {}) if isinstance(node, dict) else None
-        if not isinstance(node, dict):
-            raise ConfigError(f"--set {key}: {name} is not a section; see the keys of the config.")
-    node[last] = parsed
-
-
-def build(kind: type[T], raw: object, path: str) -> T:
-    """``raw`` (YAML) as an instance of the dataclass ``kind``.
-
-    Raises:
-        ConfigError: an unknown key, a wrong type or an illegal value below ``path``.
-    """
-    if not isinstance(raw, Mapping):
-        raise ConfigError(f"{path or 'config'} is {_kind(raw)}; it must be a section with keys.")
-    hints = typing.get_type_hints(kind)
-    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    values: dict[str, Any] = {}
-    for key, value in raw.items():
-        name = f"{path}.{key}" if path else str(key)
-        if key not in fields:
-            close = difflib.get_close_matches(str(key), fields, n=1)
-            hint = f"did you mean {close[0]}?" if close else "legal: " + ", ".join(fields) + "."
-            raise ConfigError(f"Unknown key {name} (value {_short(value)}); {hint}")
-        typed = _convert(hints[key], value, name)
-        legal = legal_of(fields[key])
-        if typed is not None and not legal.admits(typed):
-            raise ConfigError(f"{name} is {_short(value)}; it must be {legal.describe()}.")
-        values[key] = typed
-    return kind(**values)
-
-
-def _convert(kind: Any, value: Any, path: str) -> Any:
-    origin = typing.get_origin(kind)
-    if origin in (types.UnionType, typing.Union):
-        members = typing.get_args(kind)
-        if all(dataclasses.is_dataclass(m) for m in members):
-            return _convert_kind(members, value, path)
-        if value is None and type(None) in members:
-            return None
-        return _convert(next(m for m in members if m is not type(None)), value, path)
-
-    # Literals are checked by their option's choices.
-    if origin is Literal:
-        return value
-    if origin is list:
-        if not isinstance(value, list):
-            raise ConfigError(f"{path} is {_kind(value)}; it must be a list.")
-        (member,) = typing.get_args(kind)
-        return [_convert(member, v, f"{path}[{i}]") for i, v in enumerate(value)]
-    if dataclasses.is_dataclass(kind):
-        return build(typing.cast(type, kind), value, path)
-
-    # Plain values: a whole number will do for a number, a yes/no value will not.
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if (kind is not bool and isinstance(value, bool)) or not isinstance(value, kind):
-        raise ConfigError(f"{path} is {_short(value)} ({_kind(value)}); it must be {_NAMES[kind]}.")
-    return check_utf8(value, path, ConfigError) if isinstance(value, str) else value
-
-
-def _convert_kind(members: tuple[Any, ...], value: Any, path: str) -> Any:
-    """A section whose ``kind`` key picks the dataclass."""
-    kinds = {m.__dataclass_fields__["kind"].default: m for m in members}
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{path} is {_kind(value)}; it must be a section with a kind.")
-    if "kind" not in value:
-        raise ConfigError(f"{path}.kind is missing; it must be one of {', '.join(kinds)}.")
-    name = value["kind"]
-    if not isinstance(name, str) or name not in kinds:
-        raise ConfigError(f"{path}.kind is {_short(name)}; it must be one of {', '.join(kinds)}.")
-    return build(kinds[name], value, path)
-
-
-def _kind(value: object) -> str:
-    if value is None:
-        return "empty"
-    if isinstance(value, bool):
-        return "a yes/no value"
-    return {int: "a whole number", float: "a number", str: "a text", list: "a list"}.get(
-        type(value), "a section" if isinstance(value, Mapping) else type(value).__name__
-    )
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

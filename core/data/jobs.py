@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 from megacontext.core.data.shards import Shard
+from megacontext.core.jobs import run_in_processes
 from megacontext.traces.errors import SourceError
 
-__all__ = ["Entry", "Job", "run_jobs"]
+__all__ = ["Entry", "ShardJob", "run_jobs"]
 
 Entry = dict[str, object]  # file, rows, tokens, sha256
 
 
 @dataclass(frozen=True)
-class Job:
+class ShardJob:
     """One shard: where it goes, what it is made from (``note``), its size for the progress.
 
     ``write`` makes it and returns its manifest entry; it crosses to another process.
@@ -44,7 +43,7 @@ class Job:
 
 
 def run_jobs(
-    jobs: Iterable[Job], processes: int, progress: Callable[[int], None] | None
+    jobs: Iterable[ShardJob], processes: int, progress: Callable[[int], None] | None
 ) -> list[Entry]:
     """Run all jobs; manifest entries in their order.
 
@@ -52,7 +51,7 @@ def run_jobs(
     """
     entries: dict[int, Entry] = {}
 
-    def done(number: int, job: Job, entry: Entry) -> None:
+    def done(number: int, job: ShardJob, entry: Entry) -> None:
         entries[number] = entry
         if progress is not None:
             progress(job.size)
@@ -61,18 +60,14 @@ def run_jobs(
         for number, job in enumerate(jobs):
             done(number, job, job.run())
         return list(entries.values())
-    waiting: dict[Future[Entry], tuple[int, Job]] = {}
 
-    def collect() -> None:
-        finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
-        for future in finished:
-            done(*waiting.pop(future), future.result())
+    waiting: dict[int, ShardJob] = {}
 
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    def calls() -> Iterator[Callable[[], Entry]]:
         for number, job in enumerate(jobs):
-            waiting[pool.submit(job.run)] = (number, job)
-            while len(waiting) > 2 * processes:
-                collect()
-        while waiting:
-            collect()
+            waiting[number] = job
+            yield job.run
+
+    for number, entry in run_in_processes(calls(), processes, ahead=2 * processes):
+        done(number, waiting.pop(number), entry)
     return [entries[number] for number in sorted(entries)]

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from megacontext.core.data.jobs import Entry, Job, run_jobs
+from megacontext.core.data.jobs import Entry, ShardJob, run_jobs
 from megacontext.core.data.readers import Document, Source, read
 from megacontext.core.data.recall_shards import RecallText, recall_units, write_recall
 from megacontext.core.data.shards import Layout, token_dtype, write_shard
@@ -165,21 +165,21 @@ def _remove_surplus(out: Path, name: str, count: int) -> None:
         stale.unlink()
 
 
-def _text_jobs(config: DataConfig, layout: Layout, out: Path) -> Iterator[Job]:
+def _text_jobs(config: DataConfig, layout: Layout, out: Path) -> Iterator[ShardJob]:
     number = 0
     for source in config.sources:
         for unit in _units(read(source), config.shard_chars):
             path, note = out / f"shard-{number:05d}.arrow", _note(unit, layout)
             write = partial(_write_text, unit, path, Path(config.tokenizer), layout, note)
-            yield Job(path, note, sum(len(d.text) for d in unit), write)
+            yield ShardJob(path, note, sum(len(d.text) for d in unit), write)
             number += 1
 
 
 def _recall_jobs(
     recall: RecallText, tokenizer: Path, layout: Layout, out: Path, text: list[Entry]
-) -> Iterator[Job]:
+) -> Iterator[ShardJob]:
     for number, unit in enumerate(recall_units(recall, layout, text)):
         path = out / f"recall-{number:05d}.arrow"
         write = partial(write_recall, unit, recall, path, tokenizer, layout)
         size = (unit.stop - unit.first) * recall.window(layout)
-        yield Job(path, unit.note, size, write)
+        yield ShardJob(path, unit.note, size, write)

@@ -48,7 +48,7 @@ def test_the_snippet_is_python_that_names_every_operation() -> None:
         (lambda raw: raw["operations"].append(["jump"]), "operation 1 is ['jump']"),
         (lambda raw: raw["operations"].append(["append", "x"]), "it takes int"),
         (lambda raw: raw["operations"].append(["append", -1]), ">= 0"),
-        (lambda raw: raw["config"].update(colour=1), "unknown field 'colour'"),
+        (lambda raw: raw["config"].update(colour=1), "Unknown key colour "),
         (lambda raw: raw["config"].update(block_size=7), "block_size is 7"),
         (lambda raw: raw["config"].update(w_max="many"), "w_max is 'many'"),
     ],

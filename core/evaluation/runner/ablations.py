@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from megacontext.core.config import Config, build, dump_config, parse_config
-from megacontext.core.config.yamls import parse_mapping
+from megacontext.core.config.parser import read_mapping
 from megacontext.core.evaluation.results.metrics import Metric, metric
 from megacontext.core.evaluation.runner.job_pool import (
     Job,
@@ -35,9 +35,8 @@ from megacontext.core.evaluation.tasks.recall import Result, summarize_recall
 from megacontext.core.evaluation.tasks.recall_tasks import Text
 from megacontext.core.evaluation.tasks.synthesize import TaskGenConfig
 from megacontext.traces.errors import ConfigError
-from megacontext.traces.packaged import find_config
 
-__all__ = ["AblationSizes", "Plan", "load_plan", "run_ablations"]
+__all__ = ["AblationPlan", "AblationSizes", "load_plan", "run_ablations"]
 
 _RECALL = ("ours", "oracle")
 _NLL = ("ours", "delete")
@@ -67,7 +66,23 @@ class AblationSizes:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PlanFile:
+    """The keys of a plan's file.
+
+    Attributes:
+        tables: table -> variant -> settings (``key.path=value``) over ``run``.
+        run: a run's config.
+        full, quick: how much is measured without and with ``--quick``.
+    """
+
+    tables: dict[str, dict[str, list[str] | None]]
+    run: dict[str, Any] = field(default_factory=dict)
+    full: AblationSizes = field(default_factory=AblationSizes)
+    quick: AblationSizes = field(default_factory=AblationSizes)
+
+
+@dataclass(frozen=True)
+class AblationPlan:
     """What to run: table -> variant -> settings over ``run`` and ``overrides``."""
 
     run: dict[str, Any]
@@ -85,57 +100,32 @@ class Plan:
         return parse_config(yaml.safe_dump(self.run), [*self.overrides, *settings])
 
 
-def load_plan(path: Path) -> Plan:
+def load_plan(path: Path) -> AblationPlan:
     """The plan in a YAML file with ``run``, ``tables`` and optionally ``full`` and ``quick``.
 
     Raises:
         ConfigError: not such a file, or a variant with an illegal setting, by its name.
     """
-    path = find_config(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise ConfigError(f"--plan {path} cannot be read ({why}); name a YAML file.") from error
-
-    raw = parse_mapping(text, f"--plan {path}")
+    raw = read_mapping(path, "--plan")
     if not isinstance(raw.get("tables"), Mapping):
         raise ConfigError(f"--plan {path} has no 'tables'; see configs/eval/ablations.yaml.")
-    unknown = sorted(set(raw) - {"run", "tables", "full", "quick"})
-    if unknown:
-        raise ConfigError(
-            f"--plan {path}: unknown key {unknown[0]!r}; use run, tables, full, quick."
-        )
+    file = build(PlanFile, raw)
+    tables: dict[str, dict[str, tuple[str, ...]]] = {}
+    for name, listed in file.tables.items():
+        if not listed:
+            raise ConfigError(f"tables.{name} is empty; map names of variants to settings.")
+        tables[name] = {variant: tuple(settings or ()) for variant, settings in listed.items()}
 
     # Every variant is checked before anything runs.
-    plan = Plan(
-        dict(raw.get("run") or {}),
-        {str(name): _variants(str(name), table) for name, table in raw["tables"].items()},
-        build(AblationSizes, raw.get("full") or {}, "full"),
-        build(AblationSizes, raw.get("quick") or {}, "quick"),
-    )
+    plan = AblationPlan(file.run, tables, file.full, file.quick)
     for variants in plan.tables.values():
         for settings in variants.values():
             plan.config(settings)
     return plan
 
 
-def _variants(name: str, table: object) -> dict[str, tuple[str, ...]]:
-    if not isinstance(table, Mapping) or not table:
-        raise ConfigError(f"tables.{name} is {table!r:.40}; map names of variants to settings.")
-    variants: dict[str, tuple[str, ...]] = {}
-    for variant, settings in table.items():
-        listed = settings or []
-        if not isinstance(listed, list) or not all(isinstance(s, str) for s in listed):
-            raise ConfigError(
-                f"tables.{name}.{variant} is {settings!r:.40}; give a list of key.path=value."
-            )
-        variants[str(variant)] = tuple(listed)
-    return variants
-
-
 def run_ablations(
-    plan: Plan,
+    plan: AblationPlan,
     sizes: AblationSizes,
     sources: Sources,
     store_path: Path,

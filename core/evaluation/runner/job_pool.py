@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 from megacontext.core.config import Config, dump_config, parse_config
 from megacontext.core.cpu import usable_cores
 from megacontext.core.evaluation.sessions.workspace import EvalWorkspace
+from megacontext.core.jobs import run_in_processes
 from megacontext.core.model.files import resolve_model
 from megacontext.core.runtime.pretrained import DEMO, bundle_folder
 from megacontext.traces.errors import ConfigError, MegaContextError, ModelError, StorageError
@@ -42,7 +40,6 @@ JobProgress = Callable[[int, int, str], None]
 """(done, of how many, what was done last)"""
 
 _KITS = 2
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Job(Protocol):
@@ -191,22 +188,15 @@ def _in_processes(
     workers: int,
     ended: Callable[[int, list[Any]], None],
 ) -> None:
-    # spawn: a forked child would inherit torch's threads in a state that cannot be known.
-    context = multiprocessing.get_context("spawn")
-    for name in _THREADS:  # numpy reads these as it is imported; torch is told by the config
-        os.environ.setdefault(name, "1")
-    pool = ProcessPoolExecutor(min(workers, len(left)), mp_context=context)
+    calls = [partial(_run, jobs[i]) for i in left]
     try:
-        waiting = {pool.submit(_run, jobs[i]): i for i in left}
-        for future in as_completed(waiting):
-            ended(waiting[future], future.result())
+        for number, results in run_in_processes(calls, min(workers, len(left))):
+            ended(left[number], results)
     except BrokenProcessPool as error:
         raise MegaContextError(
             f"One of {workers} worker processes died, most likely for lack of memory; lower --jobs "
             "and continue with --resume."
         ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _run(job: Job) -> list[Any]:

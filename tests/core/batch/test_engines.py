@@ -16,7 +16,7 @@ import pytest
 
 from megacontext.core.batch.engines import ENGINES, run_local, run_ray
 from megacontext.core.batch.job import run_job
-from megacontext.core.batch.plan import Job, load_plan
+from megacontext.core.batch.plan import BatchJob, load_plan
 from megacontext.core.batch.run import run_batch
 from megacontext.traces.errors import ConfigError
 
@@ -70,7 +70,7 @@ def module(tmp_path, monkeypatch):
 @pytest.fixture
 def four_jobs(tmp_path):
     names = ("one", "dies", "two", "three")
-    return [Job(n, "", 0, "", "", "", tmp_path / n) for n in names]
+    return [BatchJob(n, "", 0, "", "", "", tmp_path / n) for n in names]
 
 
 @contextmanager
@@ -171,7 +171,7 @@ def test_a_running_ray_cluster_is_used_and_jobs_see_the_folder_of_the_batch(
             assert any("Ray runtime started" in line for line in head.stdout)
             monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
             monkeypatch.chdir(tmp_path)
-            where = Job("where", "", 0, "", "", "", tmp_path / "where")
+            where = BatchJob("where", "", 0, "", "", "", tmp_path / "where")
             (result,) = run_ray([where], 1, run)
             assert result.error == str(tmp_path)
         finally:

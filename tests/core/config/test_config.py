@@ -50,7 +50,7 @@ def test_overrides_win_and_reach_nested_keys():
         ("focus: {tau_expand: .nan}", "from 0 to 1"),
         ("lens: {kind: foo}", "one of auto, lensnet"),
         ("source: {kind: foo}", "source.kind"),
-        ("source: {kind: script, segments: [{kind: ingest, tokenz: 5}]}", r"segments\[0\].tokenz"),
+        ("source: {kind: script, segments: [{kind: ingest, tokenz: 5}]}", r"segments\.0\.tokenz"),
         ("tree: {storage: disk}", "tree.path"),
         ("lens: {kind: bm25, path: x}", "lens.kind"),
         ("a: [", "not valid YAML"),

@@ -24,18 +24,18 @@ def refused(capsys, *arguments):
 @pytest.mark.parametrize(
     ("setting", "says"),
     [
-        ("loop.workers=-1", "loop.workers: -1 is negative"),
-        ("loop.accumulation=0", "loop.accumulation: 0 is below 1"),
-        ("loop.seed=-1", "loop.seed: -1 is negative"),
-        ("phases.9.share=1", "'phases.9.share' is no place"),
-        ("phases.x=1", "'phases.x' is no place"),
-        ("base.x=1", "'base.x' is no place"),
-        ("base=[1,", "has no YAML value"),
-        ("evaluation.pools=[]", "evaluation.pools: the list is empty"),
-        ("evaluation.cases=0", "evaluation.cases: 0 is below 1"),
+        ("loop.workers=-1", "loop.workers is -1; it must be a value of at least 0"),
+        ("loop.accumulation=0", "loop.accumulation is 0; it must be a value of at least 1"),
+        ("loop.seed=-1", "loop.seed is -1; it must be"),
+        ("phases.9.share=1", "--set phases.9.share: 9 is not a section"),
+        ("phases.x=1", "--set phases.x: the list has no item x"),
+        ("base.x=1", "--set base.x: base is not a section"),
+        ("base=[1,", "is not a YAML value"),
+        ("evaluation.pools=[]", "evaluation.pools is an empty list"),
+        ("evaluation.cases=0", "evaluation.cases is 0; it must be a value of at least 1"),
         ("phases.0.mix.narrow=1.5", "mix.narrow: 1.5 is outside 0 to 1"),
         ("phases.0.mix.single=2", "mix.single: 2.0 is outside 0 to 1"),
-        ("phases.0.mix.samples=0", "phases.0.mix.samples: 0 is below 1"),
+        ("phases.0.mix.samples=0", "phases.0.mix.samples is 0; it must be"),
     ],
 )
 def test_a_bad_setting_names_its_key(capsys, tmp_path, setting, says):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from megacontext.core.config.settings import parse
+from megacontext.core.config.parser import build
 from megacontext.core.data.recall.writer import RecallWriter
 from megacontext.core.data.shards import open_shards
 from megacontext.core.data.token_streams import TokenStreams
@@ -169,7 +169,7 @@ def test_training_goes_on_from_a_gistnet_and_keeps_its_index_keys(
         "phases": [{"share": 1.0, "tilings": {**tilings, "copies": 0.5, "repeats": 0.5}}],
         "evaluation": {"rows": 1, "scored": 16},
     }
-    config = parse(GistNetTraining, fields)
+    config = build(GistNetTraining, fields)
     first, second = tmp_path / "first", tmp_path / "second"
     train_gistnet(config, tmp_path / "a", device="cpu", export=first)
     later = replace(config, loop=replace(config.loop, checkpoint_steps=1))

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from megacontext.core.config.settings import parse
+from megacontext.core.config.parser import build
 from megacontext.core.data.shards import open_shards
 from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.data.tokenizer import load_tokenizer
@@ -120,7 +120,7 @@ def gist_settings(base_folder: Path, shards: Path, **change: Any) -> GistNetTrai
         ],
         "evaluation": {"rows": 1, "scored": 16},
     }
-    return parse(GistNetTraining, {**fields, **change})
+    return build(GistNetTraining, {**fields, **change})
 
 
 def key_settings(base_folder: Path, gistnet: Path, shards: Path) -> KeyTraining:
@@ -133,7 +133,7 @@ def key_settings(base_folder: Path, gistnet: Path, shards: Path) -> KeyTraining:
         "phases": [{"share": 1.0, "mix": {"samples": 4, "blocks": 16, "asks": 2, "facts_max": 3}}],
         "evaluation": {"cases": 2, "pools": [64], "length": 512, "facts_max": 2},
     }
-    return parse(KeyTraining, fields)
+    return build(KeyTraining, fields)
 
 
 def lens_settings(base_folder: Path, gistnet: Path, shards: Path) -> LensNetTraining:
@@ -166,7 +166,7 @@ def lens_settings(base_folder: Path, gistnet: Path, shards: Path) -> LensNetTrai
             "states": states,
         },
     }
-    return parse(LensNetTraining, fields)
+    return build(LensNetTraining, fields)
 
 
 def newest_weights(run: Path) -> dict[str, torch.Tensor]:
@@ -458,7 +458,7 @@ def test_two_processes_train_one_gistnet(base_folder: Path, shards: Path, tmp_pa
         capture_output=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    alone = train_gistnet(parse(GistNetTraining, fields), tmp_path / "one", device="cpu")
+    alone = train_gistnet(build(GistNetTraining, fields), tmp_path / "one", device="cpu")
     figures = json.loads((tmp_path / "two" / "figures.json").read_text())
     assert figures.keys() == alone.keys()
     # Twice the rows a step: other gradients than one process has.

@@ -15,7 +15,8 @@ import yaml
 from transformers import LlamaForCausalLM
 
 from megacontext.core import Engine
-from megacontext.core.config.settings import load, parse
+from megacontext.core.config.parser import build
+from megacontext.core.config.settings import load
 from megacontext.core.data.shards import open_shards
 from megacontext.core.gistnet.gister import NetGister, save_gistnet
 from megacontext.core.gistnet.keys import KeyConfig
@@ -225,7 +226,7 @@ def test_without_bounds_the_same_harmful_step_would_stay(harmed: Path) -> None:
 def test_a_run_with_other_settings_is_not_resumed(
     runs: Path, fields: dict[str, Any], tmp_path: Path
 ) -> None:
-    other = parse(JointTraining, {**fields, "seed": 7})
+    other = build(JointTraining, {**fields, "seed": 7})
     with pytest.raises(StorageError, match="belongs to another configuration"):
         train_joint(other, runs / "unbroken", device="cpu", resume=True)
 
@@ -256,4 +257,4 @@ def test_several_processes_are_refused(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="without torchrun"):
-        train_joint(parse(JointTraining, fields), tmp_path, device="cpu")
+        train_joint(build(JointTraining, fields), tmp_path, device="cpu")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from megacontext.core.config.settings import parse
+from megacontext.core.config.parser import build
 from megacontext.core.model.base import BaseModel
 from megacontext.core.training.common.frozen_base import FrozenBase
 from megacontext.core.training.loop import checkpoint
@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 
 def _task(fields: Fields) -> LoraTask:
-    config = parse(LoraTraining, fields)
+    config = build(LoraTraining, fields)
     base = FrozenBase(BaseModel.load(config.base, device="cpu"))
     return LoraTask(config, base, make_gister(config, base), join_world("cpu"))
 
@@ -103,7 +103,7 @@ def test_a_checkpoint_beyond_the_guard_is_neither_best_nor_exported(
     lora_fields: Fields, tmp_path: Path
 ) -> None:
     guard = {**lora_fields["guard"], "bound": 1e-12, "stop": 5.0}
-    config = parse(LoraTraining, {**lora_fields, "guard": guard})
+    config = build(LoraTraining, {**lora_fields, "guard": guard})
     figures = train_lora(config, tmp_path / "run", device="cpu", export=tmp_path / "adapter")
     assert figures["guard_kl"] > 1e-12
     assert "score" not in figures
@@ -117,7 +117,7 @@ def test_training_stops_far_beyond_the_guard_and_keeps_the_checkpoint_before(
 ) -> None:
     guard = {**lora_fields["guard"], "bound": 1e-12, "stop": 1e-11}
     with pytest.raises(GuardError, match=r"guard\.stop: KL to the original base on raw text is"):
-        train_lora(parse(LoraTraining, {**lora_fields, "guard": guard}), tmp_path, device="cpu")
+        train_lora(build(LoraTraining, {**lora_fields, "guard": guard}), tmp_path, device="cpu")
     kept = checkpoint.find(tmp_path)
     assert kept is not None
     assert kept.name == "step-00000004"
@@ -126,7 +126,7 @@ def test_training_stops_far_beyond_the_guard_and_keeps_the_checkpoint_before(
 def test_the_exported_adapter_loads_as_the_model_that_was_judged(
     lora_fields: Fields, tmp_path: Path
 ) -> None:
-    config = parse(LoraTraining, lora_fields)
+    config = build(LoraTraining, lora_fields)
     train_lora(config, tmp_path / "run", device="cpu", export=tmp_path / "adapter")
     task = _task(lora_fields)
     Trainer(task, config.loop, tmp_path / "run", join_world("cpu")).run(resume=True)
@@ -142,8 +142,8 @@ def test_the_exported_adapter_loads_as_the_model_that_was_judged(
 
 
 def test_a_checkpoint_of_another_rank_is_refused(lora_fields: Fields, tmp_path: Path) -> None:
-    train_lora(parse(LoraTraining, lora_fields), tmp_path, device="cpu")
-    wider = parse(LoraTraining, {**lora_fields, "lora": {**lora_fields["lora"], "rank": 3}})
+    train_lora(build(LoraTraining, lora_fields), tmp_path, device="cpu")
+    wider = build(LoraTraining, {**lora_fields, "lora": {**lora_fields["lora"], "rank": 3}})
     with pytest.raises(StorageError, match=r"down \(2, 48\) and the model has it \(3, 48\)"):
         train_lora(wider, tmp_path, device="cpu", resume=True)
 

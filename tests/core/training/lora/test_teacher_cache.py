@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from megacontext.core.config.settings import parse
+from megacontext.core.config.parser import build
 from megacontext.core.data.prepare import DataConfig, prepare
 from megacontext.core.data.readers import Source
 from megacontext.core.data.recall_shards import RecallText
@@ -56,7 +56,7 @@ def prepared(data: DataConfig, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def _task(fields: Fields) -> LoraTask:
-    config = parse(LoraTraining, fields)
+    config = build(LoraTraining, fields)
     base = FrozenBase(BaseModel.load(config.base, device="cpu"))
     return LoraTask(config, base, make_gister(config, base), join_world("cpu"))
 
@@ -140,7 +140,7 @@ def test_divergence_over_the_likeliest_tokens_is_whole_with_all_of_them_and_less
 
 def test_an_adapter_trains_on_caches(prepared: Path, lora_fields: Fields, tmp_path: Path) -> None:
     fields = {**lora_fields, "shards": str(prepared), "teacher": "cache"}
-    figures = train_lora(parse(LoraTraining, fields), tmp_path, device="cpu")
+    figures = train_lora(build(LoraTraining, fields), tmp_path, device="cpu")
     assert figures["guard_kl"] > 0
     task = _task(fields)
     batch = {name: value[0] for name, value in task.dataset(0)[0].items()}
