@@ -257,8 +257,8 @@ class Engine:
         for _ in range(max_new_tokens):
             if ready := stream.push(session.decode(1)):
                 yield ready
-            newest = self._parts.tree.tokens(self.n_tokens - 1, self.n_tokens)
-            if stream.stopped or int(newest[0]) in tokenizer.end_ids:
+            latest = self._parts.tree.tokens(self.n_tokens - 1, self.n_tokens)
+            if stream.stopped or int(latest[0]) in tokenizer.end_ids:
                 break
         if rest := stream.flush():
             yield rest
@@ -375,8 +375,8 @@ class _UntilStop:
         if stop and stop in text:
             self.stopped, self._waiting = True, ""
             return text.partition(stop)[0]
-        longest = min(len(text), max(0, len(stop) - 1))
-        matched = next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
+        max_length = min(len(text), max(0, len(stop) - 1))
+        matched = next((n for n in range(max_length, 0, -1) if text.endswith(stop[:n])), 0)
         self._waiting = text[len(text) - matched :]
         return text[: len(text) - matched]
 

@@ -54,8 +54,8 @@ def export(
                 return _parquet(reader, temporary, scores, start, stop)
             if kind == "jsonl":
                 return _jsonl(reader, temporary, scores, start, stop)
-            picture = svg_timeline(reader) if kind == "svg" else html_timeline(reader)
-            temporary.write_text(picture, encoding="utf-8")
+            image = svg_timeline(reader) if kind == "svg" else html_timeline(reader)
+            temporary.write_text(image, encoding="utf-8")
             return reader.num_rows
     except OSError as error:
         raise TraceError(

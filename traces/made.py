@@ -111,12 +111,12 @@ class SyntheticRun:
     # ------------------------------------------------------------------ one refocus
 
     def _refocus(self, count: int, trigger: Trigger, marker: str | None) -> Iterator[TraceRow]:
-        appended = np.empty(0, np.int8)
+        added = np.empty(0, np.int8)
         self._history += count
         self._tail += count
         if self._tail == self.block_size:
-            self._tail, appended = 0, np.zeros(1, np.int8)
-            self._levels = np.concatenate([self._levels, appended])
+            self._tail, added = 0, np.zeros(1, np.int8)
+            self._levels = np.concatenate([self._levels, added])
         self._move_focus()
         new_tokens, new_text, new_nll = self._new_text(count, marker)
 
@@ -140,7 +140,7 @@ class SyntheticRun:
             )
             if number == 0:
                 row.new_tokens, row.new_text, row.new_nll = new_tokens, new_text, new_nll
-                row.appended_levels, row.marker = appended, marker
+                row.appended_levels, row.marker = added, marker
 
             self._levels = apply_actions(self._levels, row.actions, self.block_size)
             row.budget_used = cost_of(self._levels, self.block_size, self._tail)
@@ -160,15 +160,15 @@ class SyntheticRun:
 
     def _scores(self) -> np.ndarray:
         starts = starts_of(self._levels, self.block_size).astype(np.float32)
-        stops = starts + spans_of(self._levels, self.block_size)
+        ends = starts + spans_of(self._levels, self.block_size)
         noise = self._random.standard_normal(len(starts), np.float32)
         score = 0.04 * noise - 0.08 + 0.12 * np.sin(starts / 9_770 + self._step / 60)
         limits = self.block_size * np.array([6.0, 14.0, 4.0])
         widths = np.clip(self._history / 60, self.block_size, limits)
-        for share, width in zip(self._focus, widths, strict=True):
-            score += _bump(starts, stops, share * self._history, width)
+        for fraction, width in zip(self._focus, widths, strict=True):
+            score += _bump(starts, ends, fraction * self._history, width)
         if self._asked is not None:
-            score += 1.2 * _bump(starts, stops, self._asked[0] + 1.0, self.block_size / 2)
+            score += 1.2 * _bump(starts, ends, self._asked[0] + 1.0, self.block_size / 2)
         score += 0.4 * np.exp((starts - self._history) / (12 * self.block_size))
         score[self._levels == 0] -= 0.1  # detail that nobody looks at goes first
         return np.clip(score, -1, 1).astype(np.float16)
@@ -243,8 +243,10 @@ class SyntheticRun:
         first = first[whole]
         last = first + size - 1
         covered = starts[last] + spans_of(levels[last], size) - starts[first]
-        raws = np.concatenate(([0], np.cumsum(levels == 0)))  # a raw block spans what an L1 does
-        mixed = raws[first + size] > raws[first]
+        raw_nodes = np.concatenate(
+            ([0], np.cumsum(levels == 0))
+        )  # a raw block spans what an L1 does
+        mixed = raw_nodes[first + size] > raw_nodes[first]
         first = first[(covered == size * span[whole]) & ~mixed]
         sums = np.concatenate(([0.0], np.cumsum(scores, dtype=np.float64)))
         groups = _Candidates(
@@ -304,10 +306,10 @@ class SyntheticRun:
 
     def _vocabulary(self) -> np.ndarray:
         consonants, vowels = list("bdfgklmnprstvz"), list("aeiou")
-        picks = self._random.integers(0, 70, (_VOCABULARY, 3))
+        choices = self._random.integers(0, 70, (_VOCABULARY, 3))
         words = [
             " " + "".join(consonants[p % 14] + vowels[p // 14] for p in row[: 1 + i % 3])
-            for i, row in enumerate(picks.tolist())
+            for i, row in enumerate(choices.tolist())
         ]
         return np.array(words, object)
 
@@ -340,8 +342,8 @@ class SyntheticRun:
             row.delta_nll = float(np.float32(0.08 * spread[1] - 0.04))
 
 
-def _bump(starts: np.ndarray, stops: np.ndarray, centre: float, width: float) -> np.ndarray:
-    distance = np.maximum(np.maximum(starts - centre, centre - stops), 0) / np.float32(width)
+def _bump(starts: np.ndarray, ends: np.ndarray, center: float, width: float) -> np.ndarray:
+    distance = np.maximum(np.maximum(starts - center, center - ends), 0) / np.float32(width)
     bump: np.ndarray = np.exp(-distance * distance)
     return bump
 

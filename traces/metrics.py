@@ -23,7 +23,7 @@ from megacontext.traces.state import apply_actions, starts_of
 __all__ = ["Series", "metrics_of", "series_of", "time_to_focus"]
 
 _COLUMNS = ("step", "round", "phase", "tail_tokens", "appended_levels", "levels", "actions")
-_PHASE_BEGAN = re.compile(r"(?:^|; )(ingest|decode) @(\d+)")
+_PHASE_START = re.compile(r"(?:^|; )(ingest|decode) @(\d+)")
 _SUMS = ("new_nll", "budget_used", "w_max")
 _FOLLOWED = (
     "step",
@@ -74,8 +74,8 @@ class Series:
     @property
     def residency(self) -> np.ndarray:
         with np.errstate(divide="ignore", invalid="ignore"):
-            share: np.ndarray = np.where(self.nodes > 0, self.survived / self.nodes, np.nan)
-        return share
+            fraction: np.ndarray = np.where(self.nodes > 0, self.survived / self.nodes, np.nan)
+        return fraction
 
 
 def _rows(reader: TraceReader, start: int = 0) -> Iterator[dict[str, Any]]:
@@ -234,19 +234,19 @@ def metrics_of(reader: TraceReader) -> dict[str, Any]:
     for stage in _STAGES:
         times = getattr(overview, stage).astype(np.float64)
         times = times[times > 0]  # rows that did not have this stage say 0
-        for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
-            metrics[f"{stage}_{name}"] = _quantile(times, share)
+        for name, fraction in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
+            metrics[f"{stage}_{name}"] = _quantile(times, fraction)
     return metrics
 
 
 def _damaged_rows(reader: TraceReader, known: np.ndarray) -> int:
     """Rows of batches that ``known``, bool[n], or the columns read here call damaged."""
-    damaged = known.copy()
+    broken = known.copy()
     batches = [(first, batch is None) for first, batch in reader.project((*_COLUMNS, *_SUMS))]
-    stops = [first for first, _ in batches[1:]] + [reader.num_rows]
-    for (first, unreadable), stop in zip(batches, stops, strict=False):
-        damaged[first:stop] |= unreadable
-    return int(damaged.sum())
+    ends = [first for first, _ in batches[1:]] + [reader.num_rows]
+    for (first, unreadable), stop in zip(batches, ends, strict=False):
+        broken[first:stop] |= unreadable
+    return int(broken.sum())
 
 
 def _nll(reader: TraceReader) -> dict[str, float | None]:
@@ -273,13 +273,13 @@ def _nll(reader: TraceReader) -> dict[str, float | None]:
 
 def _split_rows(batch: pa.RecordBatch, offsets: np.ndarray, phases: np.ndarray) -> None:
     """Correct ``phases`` of a row's tokens where a marker says that its phase began inside it."""
-    stops = batch.column("history_tokens").to_numpy()
+    ends = batch.column("history_tokens").to_numpy()
     for row, marker in enumerate(batch.column("marker").to_pylist()):
-        begun = _PHASE_BEGAN.findall(marker) if marker else []
+        begun = _PHASE_START.findall(marker) if marker else []
         if not begun:
             continue
         first, last = int(offsets[row]), int(offsets[row + 1])
-        start = int(stops[row]) - (last - first)
+        start = int(ends[row]) - (last - first)
         names = {"ingest": Phase.INGEST, "decode": Phase.DECODE}
         cuts = [(first + int(at) - start, names[name]) for name, at in begun]
         other = Phase.INGEST if cuts[0][1] is Phase.DECODE else Phase.DECODE
@@ -293,6 +293,6 @@ def _mean(values: np.ndarray) -> float | None:
     return float(values.mean(dtype=np.float64)) if len(values) else None
 
 
-def _quantile(values: np.ndarray, share: float) -> float | None:
+def _quantile(values: np.ndarray, fraction: float) -> float | None:
     values = values[~np.isnan(values)] if len(values) else values
-    return float(np.quantile(values, share)) if len(values) else None
+    return float(np.quantile(values, fraction)) if len(values) else None

@@ -164,7 +164,7 @@ def heat_of(
             " give one score per node."
         )
     values = np.nan_to_num(np.asarray(scores, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    colours = np.rint((np.clip(values, -1, 1) + 1) * 127.5).astype(np.uint8)
+    colors = np.rint((np.clip(values, -1, 1) + 1) * 127.5).astype(np.uint8)
     ends = np.cumsum(np.int64(block_size) ** np.maximum(levels, 1).astype(np.int64))
     starts = np.concatenate(([0], ends[:-1]))
     bins = np.arange(HEAT_BINS + 1, dtype=np.int64) * history_tokens
@@ -175,7 +175,7 @@ def heat_of(
     stop = np.searchsorted(starts, high, side="left")
     # reduceat wants (start, stop) pairs; a sentinel keeps the last stop inside the array.
     pairs = np.stack([first, stop], axis=1).ravel()
-    heat[: len(low)] = np.maximum.reduceat(np.append(colours, np.uint8(0)), pairs)[::2]
+    heat[: len(low)] = np.maximum.reduceat(np.append(colors, np.uint8(0)), pairs)[::2]
     return heat
 
 

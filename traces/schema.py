@@ -196,26 +196,24 @@ def check_columns(actual: pa.Schema, name: str) -> None:
     Raises:
         TraceError: the sentence names the column.
     """
-    damaged = f"{name} has a damaged schema"
+    broken = f"{name} has a damaged schema"
     try:
         names = actual.names
         twice = next((column for column in names if names.count(column) > 1), None)
         if twice is not None:
-            raise TraceError(f"{damaged}: column {twice!r} is there twice; nothing can be read.")
+            raise TraceError(f"{broken}: column {twice!r} is there twice; nothing can be read.")
 
         # Each required column must be there with its exact type; the younger ones may be missing.
         for column in COLUMNS:
             if column.name not in names:
                 if column.name in OPTIONAL:
                     continue
-                raise TraceError(
-                    f"{damaged}: column {column.name} is missing; nothing can be read."
-                )
+                raise TraceError(f"{broken}: column {column.name} is missing; nothing can be read.")
             kind = actual.field(column.name).type
             if kind != column.type:
                 raise TraceError(
-                    f"{damaged}: column {column.name} is {printable(kind)}, not {column.type}; "
+                    f"{broken}: column {column.name} is {printable(kind)}, not {column.type}; "
                     "nothing can be read."
                 )
     except UnicodeDecodeError as error:  # a name inside a struct
-        raise TraceError(f"{damaged}; nothing can be read.") from error
+        raise TraceError(f"{broken}; nothing can be read.") from error

@@ -30,19 +30,19 @@ def _text_bytes(texts: pa.StringArray) -> bytes:
 
 def _tokens_of(batch: pa.RecordBatch, lists: pa.ListArray) -> np.ndarray:
     """I64[t]: the positions of the tokens that the rows of ``batch`` brought."""
-    stops = batch.column("history_tokens").to_numpy().astype(np.int64)
+    ends = batch.column("history_tokens").to_numpy().astype(np.int64)
     offsets = lists.offsets.to_numpy().astype(np.int64)
     counts = np.diff(offsets)
     within = np.arange(counts.sum()) - np.repeat(offsets[:-1] - offsets[0], counts)
-    tokens: np.ndarray = np.repeat(stops - counts, counts) + within
+    tokens: np.ndarray = np.repeat(ends - counts, counts) + within
     return tokens
 
 
-def _token_stops(batches: list[pa.RecordBatch]) -> tuple[np.ndarray, np.ndarray]:
+def _token_ends(batches: list[pa.RecordBatch]) -> tuple[np.ndarray, np.ndarray]:
     """Where each token's text ends in the joined text of ``batches``, and the tokens."""
     texts = [batch.column("new_text").flatten() for batch in batches]
-    stops = np.cumsum(np.concatenate([pc.binary_length(text).to_numpy() for text in texts]))
-    return stops, np.concatenate([_tokens_of(b, b.column("new_text")) for b in batches])
+    ends = np.cumsum(np.concatenate([pc.binary_length(text).to_numpy() for text in texts]))
+    return ends, np.concatenate([_tokens_of(b, b.column("new_text")) for b in batches])
 
 
 class TextIndex:
@@ -64,8 +64,8 @@ class TextIndex:
         here, last = self._reader.block_of(row), self._reader.num_batches
         groups = [(first, min(first + _GROUP, last)) for first in range(here, last, _GROUP)]
         if backward:
-            stops = range(here + 1, 0, -_GROUP)
-            groups = [(max(0, stop - _GROUP), stop) for stop in stops]
+            ends = range(here + 1, 0, -_GROUP)
+            groups = [(max(0, stop - _GROUP), stop) for stop in ends]
         for group in groups:
             span = self._find_in(group, needle, start, backward, ignore_case)
             if span is not None:
@@ -76,7 +76,7 @@ class TextIndex:
         """See :meth:`TraceReader.find_all`."""
         needle = _folded(text.encode(errors="replace"), ignore_case)
         last = self._reader.num_batches
-        hits: list[tuple[int, int]] = []
+        matches: list[tuple[int, int]] = []
         if not needle:
             return np.empty((0, 2), np.int64)
         for first in range(0, last, _GROUP):
@@ -85,14 +85,14 @@ class TextIndex:
             at = data.find(needle)
             if at < 0:
                 continue
-            stops, tokens = _token_stops(batches)
-            while at >= 0 and len(hits) < limit:
-                low, high = np.searchsorted(stops, [at, at + len(needle) - 1], side="right")
+            ends, tokens = _token_ends(batches)
+            while at >= 0 and len(matches) < limit:
+                low, high = np.searchsorted(ends, [at, at + len(needle) - 1], side="right")
                 span = int(tokens[low]), int(tokens[high]) + 1
                 if span[1] - span[0] == high - low + 1:  # else rows are missing in between
-                    hits.append(span)
+                    matches.append(span)
                 at = data.find(needle, at + len(needle))
-        return np.array(hits, np.int64).reshape(-1, 2)
+        return np.array(matches, np.int64).reshape(-1, 2)
 
     def _joined(
         self, group: tuple[int, int], needle: bytes, ignore_case: bool
@@ -115,11 +115,11 @@ class TextIndex:
         at = data.find(needle)
         if at < 0:
             return None
-        stops, tokens = _token_stops(batches)
+        ends, tokens = _token_ends(batches)
         best: tuple[int, int] | None = None
         while at >= 0:
-            first = int(np.searchsorted(stops, at, side="right"))
-            last = int(np.searchsorted(stops, at + len(needle) - 1, side="right"))
+            first = int(np.searchsorted(ends, at, side="right"))
+            last = int(np.searchsorted(ends, at + len(needle) - 1, side="right"))
             span = int(tokens[first]), int(tokens[last]) + 1
             whole = span[1] - span[0] == last - first + 1  # else rows are missing in between
             if whole and not backward and span[0] >= start:
@@ -142,9 +142,9 @@ class TextIndex:
         """See :meth:`TraceReader.text_of`."""
         pieces = [""] * max(0, stop - start)
         for tokens, texts in self._values(start, stop, "new_text"):
-            inside = np.flatnonzero((tokens >= start) & (tokens < stop))
-            if len(inside):
-                for j, text in zip(inside, texts.take(pa.array(inside)).to_pylist(), strict=True):
+            within = np.flatnonzero((tokens >= start) & (tokens < stop))
+            if len(within):
+                for j, text in zip(within, texts.take(pa.array(within)).to_pylist(), strict=True):
                     pieces[int(tokens[j]) - start] = text
         return pieces
 
@@ -152,8 +152,8 @@ class TextIndex:
         """See :meth:`TraceReader.nll_of`."""
         output = np.full(max(0, stop - start), np.nan, np.float32)
         for tokens, values in self._values(start, stop, "new_nll"):
-            inside = (tokens >= start) & (tokens < stop)
-            output[tokens[inside] - start] = values.to_numpy()[inside]
+            within = (tokens >= start) & (tokens < stop)
+            output[tokens[within] - start] = values.to_numpy()[within]
         return output
 
     def _values(self, start: int, stop: int, name: str) -> Iterator[tuple[np.ndarray, pa.Array]]:

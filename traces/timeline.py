@@ -16,17 +16,19 @@ from megacontext.traces.reader import TraceReader
 __all__ = ["html_timeline", "png", "svg_timeline"]
 
 _WIDTH, _HEAT, _STRIP, _LEFT = 1_000, 256, 60, 90
-_STOPS = np.array([[13, 17, 23], [23, 60, 72], [31, 138, 138], [255, 183, 77]], float)
+_SCALE = np.array([[13, 17, 23], [23, 60, 72], [31, 138, 138], [255, 183, 77]], float)
 _LABEL_CHARACTERS, _CHARACTER = 24, 6.7  # a label, and the width of a character
 
 
 def _ramp(values: np.ndarray) -> np.ndarray:
     """U8[..., 3] of U8 heat: dark, teal, amber."""
-    position = values.astype(float) / 255 * (len(_STOPS) - 1)
-    low = np.minimum(position.astype(int), len(_STOPS) - 2)
-    share = (position - low)[..., None]
-    colours: np.ndarray = (_STOPS[low] * (1 - share) + _STOPS[low + 1] * share).astype(np.uint8)
-    return colours
+    position = values.astype(float) / 255 * (len(_SCALE) - 1)
+    low = np.minimum(position.astype(int), len(_SCALE) - 2)
+    fraction = (position - low)[..., None]
+    colors: np.ndarray = (_SCALE[low] * (1 - fraction) + _SCALE[low + 1] * fraction).astype(
+        np.uint8
+    )
+    return colors
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -50,12 +52,12 @@ def png(pixels: np.ndarray) -> bytes:
 
 def _binned(values: np.ndarray, columns: int, reduce: np.ufunc) -> np.ndarray:
     """``values`` [n, …] reduced to ``columns`` equal stretches of rows."""
-    edges = np.arange(columns) * len(values) // columns
-    reduced: np.ndarray = reduce.reduceat(values, edges, axis=0)
+    bounds = np.arange(columns) * len(values) // columns
+    reduced: np.ndarray = reduce.reduceat(values, bounds, axis=0)
     return reduced
 
 
-def _line(values: np.ndarray, top: float, title: str, colour: str) -> str:
+def _line(values: np.ndarray, top: float, title: str, color: str) -> str:
     """A strip with one curve; gaps where nothing was measured."""
     columns = min(len(values), _WIDTH)
     known = np.isfinite(values)
@@ -70,7 +72,7 @@ def _line(values: np.ndarray, top: float, title: str, colour: str) -> str:
     return (
         f'<text x="{_LEFT - 8}" y="{top + 14}" text-anchor="end">{title}</text>'
         f'<text x="{_LEFT - 8}" y="{top + 30}" text-anchor="end" class="dim">≤ {high:.3g}</text>'
-        f'<polyline points="{points}" fill="none" stroke="{colour}"/>'
+        f'<polyline points="{points}" fill="none" stroke="{color}"/>'
     )
 
 
@@ -106,7 +108,7 @@ def svg_timeline(reader: TraceReader) -> str:
     if overview.num_rows:
         series = series_of(reader)
         heat = _binned(overview.heat, min(overview.num_rows, _WIDTH), np.maximum)
-        picture = base64.b64encode(png(_ramp(heat.T))).decode()
+        image = base64.b64encode(png(_ramp(heat.T))).decode()
         strips = (
             (overview.budget_used / np.maximum(overview.w_max, 1), "budget", "#4dd0e1"),
             (series.swap_rate, "swap rate", "#b39ddb"),
@@ -117,10 +119,10 @@ def svg_timeline(reader: TraceReader) -> str:
             f'<text x="{_LEFT - 8}" y="34" text-anchor="end">token 0</text>'
             f'<text x="{_LEFT - 8}" y="{20 + _HEAT}" text-anchor="end">now</text>'
             f'<image x="{_LEFT}" y="24" width="{_WIDTH}" height="{_HEAT}"'
-            f' preserveAspectRatio="none" href="data:image/png;base64,{picture}"/>'
+            f' preserveAspectRatio="none" href="data:image/png;base64,{image}"/>'
         )
-        for number, (values, title, colour) in enumerate(strips):
-            body += _line(np.asarray(values, float), 24 + _HEAT + number * _STRIP, title, colour)
+        for number, (values, title, color) in enumerate(strips):
+            body += _line(np.asarray(values, float), 24 + _HEAT + number * _STRIP, title, color)
         body += _markers(reader, height)
 
     return (

@@ -44,27 +44,27 @@ class TokenIndex:
             for _, batch in self._reader.project(names, self._batches, stop):
                 if batch is not None:
                     flat, offsets = list_values(batch.column("new_tokens"), "new_tokens")
-                    stops = batch.column("history_tokens").to_numpy().astype(np.int64)
-                    self._put(flat, offsets.astype(np.int64), stops)
+                    ends = batch.column("history_tokens").to_numpy().astype(np.int64)
+                    self._put(flat, offsets.astype(np.int64), ends)
             self._batches, self._pairs = stop, None
             if enough():
                 break
         return self.complete
 
-    def _put(self, flat: np.ndarray, offsets: np.ndarray, stops: np.ndarray) -> None:
+    def _put(self, flat: np.ndarray, offsets: np.ndarray, ends: np.ndarray) -> None:
         # A row whose place is damaged is left out: those of one batch lie close together.
         counts = np.diff(offsets)
-        near = np.abs(stops - int(np.median(stops))) <= _FAR if len(stops) else np.ones(0, bool)
-        near &= stops >= counts
-        last = int(stops[near].max()) if near.any() else 0
+        near = np.abs(ends - int(np.median(ends))) <= _FAR if len(ends) else np.ones(0, bool)
+        near &= ends >= counts
+        last = int(ends[near].max()) if near.any() else 0
         if last > _MOST:
             return
         if last > len(self._tokens):
-            grown = np.full(max(last, 2 * len(self._tokens)), -1, np.int64)
-            grown[: len(self._tokens)] = self._tokens
-            self._tokens = grown
+            extended = np.full(max(last, 2 * len(self._tokens)), -1, np.int64)
+            extended[: len(self._tokens)] = self._tokens
+            self._tokens = extended
         within = np.arange(counts.sum()) - np.repeat(offsets[:-1] - offsets[0], counts)
-        positions = np.repeat(stops - counts, counts) + within
+        positions = np.repeat(ends - counts, counts) + within
         is_near = np.repeat(near, counts)
         self._tokens[positions[is_near]] = flat[offsets[0] : offsets[-1]][is_near]
 

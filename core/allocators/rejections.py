@@ -47,11 +47,11 @@ def rejections(view: AllocatorView, ruled_out: RuledOut) -> Actions:
 
     # What was ruled out, and what the constraints block, of both kinds.
     blocked = (candidates.expand_reason > OPEN).nonzero()[0]
-    expands, why_expand = _merge(
+    expands, reason_expand = _merge(
         ruled_out, EXPAND, blocked, candidates.expand_score, candidates.expand_reason
     )
     blocked = ((candidates.group_reason > OPEN) & (candidates.group_score < low)).nonzero()[0]
-    groups, why_group = _merge(
+    groups, reason_group = _merge(
         ruled_out, COLLAPSE, blocked, candidates.group_score, candidates.group_reason
     )
     broken = _broken_groups(view, low)
@@ -72,7 +72,7 @@ def rejections(view: AllocatorView, ruled_out: RuledOut) -> Actions:
             "score",
             (candidates.expand_score[expands], candidates.group_score[groups], view.scores[broken]),
         ),
-        ("reason", (why_expand, why_group, Reason.ILLEGAL)),
+        ("reason", (reason_expand, reason_group, Reason.ILLEGAL)),
     ):
         field_ = rejected[name]
         field_[:first], field_[first:second], field_[second:] = column

@@ -70,9 +70,9 @@ class StochasticGreedy:
         # Gumbel noise and a sort draw without replacement (Kool et al., 2019).
         noise = generator(view.seed, "allocator", view.step, view.round).gumbel(size=len(rows))
         order = np.argsort(-(strength / self.temperature + noise), kind="stable")
-        drawn = Requests(kinds[order].tolist(), rows[order].tolist())
+        sampled = Requests(kinds[order].tolist(), rows[order].tolist())
 
         # The rest is ruled out.
         ruled_out = RuledOut()
         ruled_out.rest(requests.kinds[self.top_k :], requests.rows[self.top_k :], [])
-        return grant(view, drawn, groups, Reason.SAMPLED, ruled_out)
+        return grant(view, sampled, groups, Reason.SAMPLED, ruled_out)

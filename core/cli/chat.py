@@ -152,13 +152,15 @@ def read_file(engine: Engine, path: Path, console: Console) -> None:
     from megacontext.core.sources.plain import text_texts
 
     size, done = path.stat().st_size, 0
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
-        bar = bars.add_task(f"reading {path.name}", total=size)
+    with Progress(
+        console=console, transient=True, disable=not console.is_terminal
+    ) as progress_bars:
+        bar = progress_bars.add_task(f"reading {path.name}", total=size)
         for text in text_texts(TextSource(path=str(path))):
             for part in _slices(text):
                 engine.append(part)
                 done += len(part.encode())
-                bars.update(bar, completed=done)
+                progress_bars.update(bar, completed=done)
     if not done:
         raise SourceError(f"{path} holds no text; give it some.")
 

@@ -105,11 +105,11 @@ def _record(entry: Any) -> dict[str, str]:
 
 def _packaged(name: str) -> Path:
     path = find_config(Path(name))
-    inside = config_folder() in path.parents
+    within = config_folder() in path.parents
     named = config_folder() / f"{Path(name).as_posix().removesuffix('.yaml')}.yaml"
-    if not inside and not named.is_file():
+    if not within and not named.is_file():
         raise ConfigError(f"NAME {name!r} is no packaged config; {config_hint(Path(name))}")
-    return path if inside else named
+    return path if within else named
 
 
 def _about(path: Path) -> str:

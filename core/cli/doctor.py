@@ -88,8 +88,8 @@ def _terminal() -> Check:
     if not sys.stdout.isatty():
         return Check("terminal", "missing", "output is no terminal; mc-tui needs one")
     size = shutil.get_terminal_size()
-    colour = os.environ.get("COLORTERM") or os.environ.get("TERM", "unknown")
-    return Check("terminal", "ok", f"{size.columns}x{size.lines}, {colour}")
+    color = os.environ.get("COLORTERM") or os.environ.get("TERM", "unknown")
+    return Check("terminal", "ok", f"{size.columns}x{size.lines}, {color}")
 
 
 def _extras() -> list[Check]:

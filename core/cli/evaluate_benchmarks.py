@@ -228,14 +228,14 @@ def _packaged_set(name: str, title: str, example: str) -> Callable[..., None]:
         from megacontext.core.benchmarks.planting import Haystack, make_set
         from megacontext.core.benchmarks.sets import SETS
 
-        makers, default = SETS[name]
-        names = plan.names(list(makers)) if tasks else list(default)
+        factories, default = SETS[name]
+        names = plan.names(list(factories)) if tasks else list(default)
         chosen, number = lengths_of(lengths, 0), plan.loaded().seed
 
         def generate(tokenizer: Tokenizer, progress: Callable[[int, int], None]) -> list[BenchTask]:
             return make_set(
                 name,
-                {task: makers[task] for task in names},
+                {task: factories[task] for task in names},
                 tokenizer,
                 Haystack(haystack),
                 chosen,
@@ -330,8 +330,8 @@ def _ask(
     from megacontext.core.evaluation.results.tables import write_parquet
     from megacontext.core.evaluation.runner.job_pool import fingerprint, workers_for
 
-    began = time.monotonic()
-    names, notes = contenders_for(plan.contenders, plan.embedder)
+    start = time.monotonic()
+    names, messages = contenders_for(plan.contenders, plan.embedder)
     workers = workers_for(loaded, plan.workers)
     with evaluate.bar(plan.benchmark, console) as progress:
         results = run_bench(
@@ -348,23 +348,23 @@ def _ask(
     cells = summarize(results, loaded.seed)
     write_parquet(out / f"{plan.benchmark}.parquet", [asdict(result) for result in results])
     heading = f"{title}: {loaded.model.path}, W_max {loaded.w_max:,}"
-    picture, why = _picture(out / f"{plan.benchmark}.png", heading, cells)
-    notes += why
+    image, why = _picture(out / f"{plan.benchmark}.png", heading, cells)
+    messages += why
     command = ["megacontext", *sys.argv[1:]]
-    seconds = time.monotonic() - began
-    about = about_now(plan.benchmark, command, fingerprint(loaded), workers, seconds, notes)
+    seconds = time.monotonic() - start
+    about = about_now(plan.benchmark, command, fingerprint(loaded), workers, seconds, messages)
     about.write(out)
     prepared = (
         f"```\n{about.command}\n```\n\nCommit {about.commit or 'unknown'}; {about.machine}; "
         f"{about.date}; {workers} processes, {seconds / 60:.1f} minutes in the last stretch."
-        + "".join(f" Note: {note}" for note in notes)
+        + "".join(f" Note: {note}" for note in messages)
     )
-    text = page(heading, prepared, cells, picture)
+    text = page(heading, prepared, cells, image)
     try:
         (out / f"{plan.benchmark}.md").write_text(text, encoding="utf-8")
     except OSError as error:
         raise StorageError(f"{out} cannot be written ({error.strerror}).") from error
-    for note in notes:
+    for note in messages:
         console.print(f"note: {note}", markup=False)
     if plan.as_json:
         whole = {"model": loaded.model.path, "w_max": loaded.w_max, "results": figures_of(cells)}

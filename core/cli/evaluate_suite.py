@@ -60,7 +60,7 @@ def suite(
 
     Example: megacontext eval suite --config configs/eval/bundle.yaml --quick --out runs/suite
     """
-    began = time.monotonic()
+    start = time.monotonic()
     loaded = evaluate.load(config, set_, seed)
     console = Console(stderr=True, quiet=as_json)
     quiet_libraries()
@@ -93,9 +93,9 @@ def suite(
             resume=resume,
             progress=lambda done, total, what: progress(done, total, what or "suite"),
         )
-    for name, singles in results.singles.items():
-        write_parquet(out / f"{name}.parquet", [asdict(single) for single in singles])
-    seconds = time.monotonic() - began
+    for name, records in results.singles.items():
+        write_parquet(out / f"{name}.parquet", [asdict(single) for single in records])
+    seconds = time.monotonic() - start
     weights = fingerprint(kit.config)
     _finish(out, "suite", results.rows, weights, workers, seconds, kit.notes, as_json)
 
@@ -115,7 +115,7 @@ def ablate(
 
     Example: megacontext eval ablate --plan configs/eval/ablations.yaml --out runs/ablations
     """
-    began = time.monotonic()
+    start = time.monotonic()
     console = Console(stderr=True, quiet=as_json)
     quiet_libraries()
     from megacontext.core.evaluation.runner.ablations import load_plan, run_ablations
@@ -131,7 +131,7 @@ def ablate(
     sizes = loaded.quick if quick else loaded.full
     workers = workers_for(loaded.config(), jobs)
     with evaluate.bar("ablations", console) as progress:
-        results, notes = run_ablations(
+        results, messages = run_ablations(
             loaded,
             sizes,
             _sources(text, sizes.documents),
@@ -140,11 +140,11 @@ def ablate(
             resume=resume,
             progress=lambda done, total, what: progress(done, total, what or "ablations"),
         )
-    for note in notes:
+    for note in messages:
         console.print(f"note: {note}")
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - start
     weights = fingerprint(loaded.config())
-    _finish(out, "ablations", results.rows, weights, workers, seconds, notes, as_json)
+    _finish(out, "ablations", results.rows, weights, workers, seconds, messages, as_json)
 
 
 def report(

@@ -38,8 +38,8 @@ class _Rate(ProgressColumn):
     """Items per second."""
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.0f} tokens/s", style="progress.data.speed")
+        rate = task.finished_speed or task.speed
+        return Text("" if rate is None else f"{rate:,.0f} tokens/s", style="progress.data.speed")
 
 
 def quiet_libraries() -> None:

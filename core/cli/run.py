@@ -122,8 +122,8 @@ def _run(
     quiet_libraries()
     from megacontext.core.runtime.run import run as run_session
 
-    def print_notes(notes: list[str]) -> None:
-        console.print("".join(f"note: {note}\n" for note in notes), end="")
+    def print_notes(messages: list[str]) -> None:
+        console.print("".join(f"note: {note}\n" for note in messages), end="")
 
     # With --json only the object goes to stdout: replies of a conversation go to stderr.
     replies_to = redirect_stdout(sys.stderr) if as_json else nullcontext()

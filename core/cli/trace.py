@@ -215,7 +215,7 @@ def metrics(trace: Path = _TRACE, as_json: bool = _JSON) -> None:
     _show("Metrics", metrics, as_json)
     if not as_json:
         for asked in metrics["time_to_focus"]:
-            took = asked["refocuses"]
-            verdict = "not reached" if took is None else f"after {took} refocuses"
+            elapsed = asked["refocuses"]
+            verdict = "not reached" if elapsed is None else f"after {elapsed} refocuses"
             span = f"{asked['start']:,}-{asked['stop']:,}"
             print(f"  question at step {asked['step']:,}: tokens {span} raw {verdict}")

@@ -109,16 +109,18 @@ def regist(
             f"the tree in {tree} holds ids of tokenizer {before.tokenizer!r}, model.path "
             f"{loaded.model.path!r} has {tokenizer_id(base)!r}; start a new tree."
         )
-    gister = make_gister(loaded, base)
+    encoder = make_gister(loaded, base)
     console = Console(stderr=True, quiet=as_json)
     columns = ("regist", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     hidden = as_json or not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task("regist", total=None)
         regist_tree(
-            tree, gister, progress=lambda done, total: bar.update(task, completed=done, total=total)
+            tree,
+            encoder,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    was, now = before.gist_checkpoint, gister.checkpoint_id
+    was, now = before.gist_checkpoint, encoder.checkpoint_id
     if as_json:
         print(json.dumps({"tree": str(tree), "before": was, "after": now}))
     else:

@@ -92,8 +92,8 @@ def explain(key: str) -> list[Entry]:
     matches = [e for e in known if e.plain == key or e.path == key]
     sections = [e for e in matches if not e.type]
     for section in sections:
-        inside = (f"{section.path}.", f"{section.path}[")
-        matches += [e for e in known if e.path.startswith(inside) and e not in matches]
+        within = (f"{section.path}.", f"{section.path}[")
+        matches += [e for e in known if e.path.startswith(within) and e not in matches]
     if not matches:
         # A last name alone will do where it is in only one place.
         matches = [e for e in known if e.plain.rpartition(".")[2] == key]

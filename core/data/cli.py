@@ -58,8 +58,8 @@ def prepare(
         kept = settings.teacher or Teacher(str(teacher))
         settings = replace(settings, teacher=replace(kept, model=str(teacher)))
     target = out or Path(settings.out)
-    with stages(Console(stderr=True)) as told:
-        manifest = run(settings, target, jobs=jobs, progress=told)
+    with stages(Console(stderr=True)) as message:
+        manifest = run(settings, target, jobs=jobs, progress=message)
     if json_:
         print(json.dumps(manifest, sort_keys=True))
     else:

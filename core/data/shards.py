@@ -86,18 +86,18 @@ def write_shard(
     names: list[str] = []
     domains: list[str] = []
     offsets: list[int] = []
-    pieces: list[np.ndarray] = []
+    parts: list[np.ndarray] = []
     for name, domain, tokens in documents:
         for start in range(0, len(tokens), layout.stride):
             names.append(name)
             domains.append(domain)
             offsets.append(start)
-            pieces.append(tokens[start : start + layout.slice_tokens])
+            parts.append(tokens[start : start + layout.slice_tokens])
 
     # One record batch: names, domains, offsets, and the slices as a list column.
-    ends = np.cumsum([0, *map(len, pieces)], dtype=np.int32)
+    ends = np.cumsum([0, *map(len, parts)], dtype=np.int32)
     kind, plain = token_dtype(layout.vocab_size), _schema(layout.vocab_size)
-    flat = np.concatenate([*pieces, np.empty(0, kind)]).astype(kind)
+    flat = np.concatenate([*parts, np.empty(0, kind)]).astype(kind)
     lists = pa.ListArray.from_arrays(pa.array(ends), pa.array(flat), type=plain.field(3).type)
     meta = {"layout": asdict(layout), "note": note, "tokens": int(ends[-1])}
     schema = plain.with_metadata({_KEY: json.dumps(meta, sort_keys=True).encode()})

@@ -112,7 +112,7 @@ def _write(path: Path, shard: Shard, base: Any, top_k: int, facts: dict[str, Any
     with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for row in range(len(shard.domains)):
             tokens = shard.tokens[shard.starts[row] : shard.starts[row + 1]]
-            ids, logp = [], []
+            ids, log_probs = [], []
             with torch.inference_mode():
                 x = base.embed(tokens)[None]
                 hidden = base.module.base_model(inputs_embeds=x, use_cache=False).last_hidden_state
@@ -120,10 +120,10 @@ def _write(path: Path, shard: Shard, base: Any, top_k: int, facts: dict[str, Any
                     logits = base.module.get_output_embeddings()(part).float()
                     best = logits.log_softmax(-1).topk(top_k, dim=-1)
                     ids.append(best.indices.cpu().numpy().astype(kind).ravel())
-                    logp.append(best.values.cpu().numpy().astype(np.float16).ravel())
+                    log_probs.append(best.values.cpu().numpy().astype(np.float16).ravel())
             columns = [
                 pa.ListArray.from_arrays(pa.array([0, len(flat)], pa.int32()), pa.array(flat))
-                for flat in (np.concatenate(ids), np.concatenate(logp))
+                for flat in (np.concatenate(ids), np.concatenate(log_probs))
             ]
             arrays = [a.cast(f.type) for a, f in zip(columns, schema, strict=True)]
             writer.write_batch(pa.record_batch(arrays, schema=schema))
@@ -176,10 +176,10 @@ class TeacherCache:
     def at_least(self, length: int) -> dict[str, list[tuple[int, int]]]:
         """Slices (shard, row) of ``length`` tokens or more, by domain."""
         found = {
-            domain: [place for place in places if self._length(*place) >= length]
-            for domain, places in self._slices.items()
+            domain: [position for position in positions if self._length(*position) >= length]
+            for domain, positions in self._slices.items()
         }
-        return {domain: places for domain, places in sorted(found.items()) if places}
+        return {domain: positions for domain, positions in sorted(found.items()) if positions}
 
     def _length(self, shard: int, row: int) -> int:
         starts = self._shards.shards[shard].starts
@@ -190,8 +190,8 @@ class TeacherCache:
         found = self._shards.shards[shard]
         start = int(found.starts[row])
         batch = self._readers[shard].get_batch(row)
-        ids, logp = (
+        ids, log_probs = (
             batch.column(c).values.to_numpy(zero_copy_only=True).reshape(-1, self.top_k)[:length]
             for c in (0, 1)
         )
-        return CachedSlice(found.tokens[start : start + length], ids, logp)
+        return CachedSlice(found.tokens[start : start + length], ids, log_probs)

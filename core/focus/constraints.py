@@ -110,18 +110,18 @@ def find_candidates(
 
     # Groups: single raw blocks first, then complete groups of K gists.
     raw_at = (levels == 0).nonzero()[0]
-    raws = len(raw_at)
+    raw_nodes = len(raw_at)
     first = _gist_groups(levels, index, block_size, max_levels)
     group_at = np.concatenate([raw_at, first]) if len(first) else raw_at
     group_count = np.empty(len(group_at), np.int64)
-    group_count[:raws] = 1
-    group_count[raws:] = block_size
+    group_count[:raw_nodes] = 1
+    group_count[raw_nodes:] = block_size
     group_score = scores[group_at]
     group_index = index[group_at]
     if len(first):
         members = scores[first[:, None] + np.arange(block_size)]
-        group_score[raws:] = members.max(axis=1)
-        group_index[raws:] //= block_size
+        group_score[raw_nodes:] = members.max(axis=1)
+        group_index[raw_nodes:] //= block_size
 
     # What the constraints forbid.
     group_reason = np.full(len(group_at), OPEN, np.int8)
@@ -140,7 +140,7 @@ def find_candidates(
     if cooling is not None and len(cooling.kinds):
         _cool(candidates, levels, starts, block_size, cooling)
     if protected_blocks:  # the newest entries, all raw
-        group_reason[max(0, raws - protected_blocks) : raws] = Reason.PROTECTED
+        group_reason[max(0, raw_nodes - protected_blocks) : raw_nodes] = Reason.PROTECTED
     return candidates
 
 

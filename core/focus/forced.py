@@ -59,8 +59,8 @@ def take(
     candidates.group_reason[rows] = TAKEN
     for row in rows.tolist():
         low = int(candidates.group_at[row])
-        inside = (candidates.expand_at >= low) & (
+        within = (candidates.expand_at >= low) & (
             candidates.expand_at < low + int(candidates.group_count[row])
         )
-        candidates.expand_reason[inside] = Reason.BUDGET
+        candidates.expand_reason[within] = Reason.BUDGET
     return actions

@@ -64,13 +64,13 @@ def reach(first: int, entries: int, protected: int, block_size: int, max_levels:
     inside the run allow, an unfinished block is raw. Negative ``entries`` reach nothing.
     """
     # A count of closed blocks is harmless while any tail (up to K - 1 tokens) fits beside it.
-    spare = entries - (block_size - 1)
-    if spare < 0:
+    remaining = entries - (block_size - 1)
+    if remaining < 0:
         return max(entries, 0)
-    if (spare // block_size + 1) <= protected:
-        closed = (spare // block_size + 1) * block_size
+    if (remaining // block_size + 1) <= protected:
+        closed = (remaining // block_size + 1) * block_size
         return max(entries, closed - 1)
-    nodes = spare - protected * block_size + 1
+    nodes = remaining - protected * block_size + 1
     blocks = protected + _first_needing(first, nodes, block_size, max_levels)
     return blocks * block_size + block_size - 2
 
@@ -86,12 +86,12 @@ def fill_levels(
     blocks = last - first
     if blocks * block_size <= entries:
         return np.zeros(blocks, np.int8)
-    raws = np.arange(min(protected, blocks), min(blocks, max(entries, 0) // block_size) + 1)
-    need = raws * block_size + fewest_nodes(first, last - raws, block_size, max_levels)
+    raw_nodes = np.arange(min(protected, blocks), min(blocks, max(entries, 0) // block_size) + 1)
+    need = raw_nodes * block_size + fewest_nodes(first, last - raw_nodes, block_size, max_levels)
     fits = np.flatnonzero(need <= entries)
     if fits.size == 0:
         return None
-    raw = int(raws[fits[-1]])
+    raw = int(raw_nodes[fits[-1]])
     rest = entries - raw * block_size
     ones = np.arange(min(blocks - raw, rest) + 1)
     need = ones + fewest_nodes(first, last - raw - ones, block_size, max_levels)

@@ -53,14 +53,14 @@ class Splice:
         self, values: npt.NDArray[np.generic], new: list[npt.NDArray[np.generic]]
     ) -> npt.NDArray[np.generic]:
         """``values[n]`` after the edits; ``new[k]`` are the entries inserted at ``at[k]``."""
-        pieces = []
+        parts = []
         done = 0
         for at, removed, fresh in zip(self.at, self.removed, new, strict=True):
-            pieces.append(values[done:at])
-            pieces.append(fresh)
+            parts.append(values[done:at])
+            parts.append(fresh)
             done = at + removed
-        pieces.append(values[done:])
-        return np.concatenate(pieces)
+        parts.append(values[done:])
+        return np.concatenate(parts)
 
 
 def run_plan(frontier: Frontier, actions: Actions, rules: Rules) -> tuple[Frontier, list[Splice]]:

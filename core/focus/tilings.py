@@ -148,8 +148,8 @@ def sample_tilings(span: Span, count: int, seed: int, draw: int = 0) -> TilingBa
 def _random_tiling(span: Span, random: np.random.Generator) -> I8:
     levels: list[int] = span.coarsest().tolist()
     step = span.block_size - 1
-    spare = int(random.integers(0, span.budget - span.cost(span.coarsest()) + 1))
-    for _ in range(spare // step):
+    remaining = int(random.integers(0, span.budget - span.cost(span.coarsest()) + 1))
+    for _ in range(remaining // step):
         gists = [at for at, level in enumerate(levels) if level]
         if not gists:
             break
@@ -187,9 +187,9 @@ def batch_tilings(span: Span, tilings: Iterable[I8]) -> TilingBatch:
 def _row(span: Span, levels: I8) -> tuple[I64 | I8, ...]:
     size = np.int64(span.block_size)
     width = size ** np.maximum(levels, 1).astype(np.int64)
-    stops = span.start + np.cumsum(width)
-    starts = stops - width
-    end = int(stops[-1]) if len(levels) else span.start
+    ends = span.start + np.cumsum(width)
+    starts = ends - width
+    end = int(ends[-1]) if len(levels) else span.start
     bad = bool((starts % width).any()) or bool(((levels < 0) | (levels > span.max_levels)).any())
     if bad or end != span.stop or span.cost(levels) > span.budget:
         raise PlanError(
@@ -207,8 +207,8 @@ def _row(span: Span, levels: I8) -> tuple[I64 | I8, ...]:
 
 
 def _padded(rows: list[I64 | I8]) -> I64:
-    longest = max((len(row) for row in rows), default=0)
-    padded = np.full((len(rows), longest), _PAD, np.int64)
+    max_length = max((len(row) for row in rows), default=0)
+    padded = np.full((len(rows), max_length), _PAD, np.int64)
     for at, row in enumerate(rows):
         padded[at, : len(row)] = row
     return padded

@@ -129,8 +129,8 @@ class WorkingContext:
         width = np.repeat(np.int64(size) ** self.levels.astype(np.int64), counts)
         tail = np.arange(self.n_tokens - self.tail_tokens, self.n_tokens)
         starts = np.concatenate([start, tail])
-        stops = np.concatenate([start + width, tail + 1])
-        return np.stack([starts, stops], axis=1)
+        ends = np.concatenate([start + width, tail + 1])
+        return np.stack([starts, ends], axis=1)
 
     # -- growing -------------------------------------------------------------------------------
 

@@ -12,12 +12,12 @@ from megacontext.core.gistnet.module import GistNet
 __all__ = ["store_by_columns"]
 
 # Longer sums are split where the rows are few: a gist made alone would differ from one of many.
-_LONGEST_SUM = 512
+_MAX_SUM = 512
 
 
 def store_by_columns(net: GistNet) -> None:
     """Lay out the matrices of ``net`` that whole blocks are multiplied with, for inference."""
     parts = [*net.encoder.layers.modules(), *net.keys.encoder.layers.modules()]
     for part in (*parts, net.keys.input, net.keys.lexical):
-        if isinstance(part, nn.Linear) and part.in_features <= _LONGEST_SUM:
+        if isinstance(part, nn.Linear) and part.in_features <= _MAX_SUM:
             part.weight.data = part.weight.data.T.contiguous().T

@@ -97,8 +97,8 @@ def _angles(
 ) -> tuple[Tensor, Tensor]:
     """Cosines and signed sines [T, E] of every position."""
     exponent = torch.arange(0, width, 2, device=device) / width
-    place = torch.arange(length, device=device, dtype=torch.float32)
-    angles = place[:, None] / theta ** exponent[None]
+    position = torch.arange(length, device=device, dtype=torch.float32)
+    angles = position[:, None] / theta ** exponent[None]
     cos, sin = angles.cos(), angles.sin()
     return torch.cat((cos, cos), dim=-1).to(dtype), torch.cat((-sin, sin), dim=-1).to(dtype)
 
@@ -179,8 +179,8 @@ class Encoder(nn.Module):
         for layer in self.layers:
             last = layer is self.layers[-1]  # whose other states nobody reads
             x_NTD = layer(x_NTD, cos_TE, sin_TE, keep if last else length)
-        normed: Tensor = self.norm(x_NTD[:, -keep:])
-        return normed
+        normalized: Tensor = self.norm(x_NTD[:, -keep:])
+        return normalized
 
     def _angles(self, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
         width, theta = self.shape.head_dim, self.shape.rope_theta

@@ -179,9 +179,9 @@ class NetGister:
     def query_vectors(self, tokens: U32) -> Tensor:
         """Like :meth:`encode_query`, float32 on this gister's device."""
         want = self.net.config.keys.query_tokens
-        newest = np.asarray(tokens, np.uint32)[-want:]
+        latest = np.asarray(tokens, np.uint32)[-want:]
         padded = np.full((1, want), _NO_TOKEN, np.uint32)
-        padded[0, want - len(newest) :] = newest
+        padded[0, want - len(latest) :] = latest
         with torch.inference_mode():
             real = torch.from_numpy(padded != _NO_TOKEN).to(self.device)
             return self.net.keys.queries(self._embed(padded), real)[0].float()

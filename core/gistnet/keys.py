@@ -143,19 +143,19 @@ class KeyTower(nn.Module):
         h_NTD = self.encoder(self.input(x_NTD) + self.mark[mark].to(x_NTD.dtype), own)
 
         # Padding of a question takes no part in attention, weights and mean.
-        share_NTM = attention(h_NTD).float()
+        fraction_NTM = attention(h_NTD).float()
         weight_NTM = functional.softplus(weigh(h_NTD) + self.rarity(x_NTD[:, -own:]))
         if real_NT is None:
             mean_ND = h_NTD.mean(dim=1)
         else:
-            share_NTM = share_NTM.masked_fill(~real_NT[..., None], -1e9)
+            fraction_NTM = fraction_NTM.masked_fill(~real_NT[..., None], -1e9)
             weight_NTM = weight_NTM * real_NT[..., None]
             count_N1 = real_NT.sum(dim=1, keepdim=True).clamp(min=1)
             mean_ND = (h_NTD * real_NT[..., None]).sum(dim=1) / count_N1
 
         # The key's first part: what the block is about.
-        share_NTM = share_NTM.softmax(dim=1).to(h_NTD.dtype)
-        pooled_NMD = share_NTM.transpose(1, 2) @ h_NTD
+        fraction_NTM = fraction_NTM.softmax(dim=1).to(h_NTD.dtype)
+        pooled_NMD = fraction_NTM.transpose(1, 2) @ h_NTD
         mean_NMD = mean_ND[:, None].to(h_NTD.dtype).expand_as(pooled_NMD)
         context_NMV = head(torch.cat((pooled_NMD, mean_NMD), dim=-1))
 

@@ -196,10 +196,14 @@ class GistNet(nn.Module):
     def _start(self, x_NKD: Tensor) -> Tensor:
         if self.config.start == "mean":
             return x_NKD.mean(dim=1)
-        share_NK1 = self.pick(rms_normalized(x_NKD).to(self.pick.weight.dtype)).float().softmax(1)
-        best_NK1 = torch.zeros_like(share_NK1).scatter_(1, share_NK1.argmax(1, keepdim=True), 1.0)
+        fraction_NK1 = (
+            self.pick(rms_normalized(x_NKD).to(self.pick.weight.dtype)).float().softmax(1)
+        )
+        best_NK1 = torch.zeros_like(fraction_NK1).scatter_(
+            1, fraction_NK1.argmax(1, keepdim=True), 1.0
+        )
         # Forward one child, backward all of them.
-        picked: Tensor = ((best_NK1 + share_NK1 - share_NK1.detach()) * x_NKD).sum(dim=1)
+        picked: Tensor = ((best_NK1 + fraction_NK1 - fraction_NK1.detach()) * x_NKD).sum(dim=1)
         return picked
 
     def _pooled(self, h_NKD: Tensor) -> Tensor:
@@ -207,8 +211,8 @@ class GistNet(nn.Module):
         if self.config.pooling == "mean":
             return mean_ND
         rows, length, dim = h_NKD.shape
-        share_NKH = self.pool(h_NKD).float().softmax(dim=1).to(h_NKD.dtype)
-        heads = share_NKH.shape[-1]
+        fraction_NKH = self.pool(h_NKD).float().softmax(dim=1).to(h_NKD.dtype)
+        heads = fraction_NKH.shape[-1]
         split = h_NKD.view(rows, length, heads, dim // heads)
-        query_ND = torch.einsum("nkh,nkhe->nhe", share_NKH, split).reshape(rows, dim)
+        query_ND = torch.einsum("nkh,nkhe->nhe", fraction_NKH, split).reshape(rows, dim)
         return query_ND if self.config.pooling == "query" else mean_ND + query_ND

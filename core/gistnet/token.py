@@ -41,5 +41,5 @@ class TokenGister(MeanGister):
         """Gists and keys of complete groups: ``children`` F32[n, K, dim] of ``level - 1``."""
         _, keys = super().encode_gists(level, children)
         offset = children - children.mean(axis=1, keepdims=True, dtype=np.float32)
-        farthest = np.argmax(np.einsum("nkd,nkd->nk", offset, offset), axis=1)
-        return children[np.arange(len(children)), farthest].astype(np.float32), keys
+        max_distance = np.argmax(np.einsum("nkd,nkd->nk", offset, offset), axis=1)
+        return children[np.arange(len(children)), max_distance].astype(np.float32), keys

@@ -48,13 +48,13 @@ def match_strength(blocks: F32, mark: float = 1.0) -> F32:
     """
     if len(blocks) < 2:
         return np.zeros(len(blocks), np.float32)
-    centre = np.median(blocks)
-    scale = 1.4826 * np.median(np.abs(blocks - centre))
-    if scale <= 1e-6 * np.abs(blocks - centre).max():  # most blocks are equal, as under BM25
+    center = np.median(blocks)
+    scale = 1.4826 * np.median(np.abs(blocks - center))
+    if scale <= 1e-6 * np.abs(blocks - center).max():  # most blocks are equal, as under BM25
         scale = float(blocks.std())
     if not scale > 0:
         return np.zeros(len(blocks), np.float32)
-    z = (blocks - centre) / scale
+    z = (blocks - center) / scale
     threshold = mark * np.sqrt(2 * np.log(len(z)))
     square = BAR * np.square(np.maximum(z, 0) / threshold)
     strength: F32 = np.where(square < 0.5, square, 1 - 0.25 / np.maximum(square, 0.5)).astype(

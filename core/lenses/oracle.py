@@ -23,16 +23,16 @@ class Oracle:
     def score(self, observation: Observation) -> F32:
         """See :class:`~megacontext.core.lenses.base.Lens`."""
         scores = recency_prior(observation)
-        wanted = observation.wanted
-        if wanted is None or len(wanted) == 0 or len(scores) == 0:
+        target = observation.wanted
+        if target is None or len(target) == 0 or len(scores) == 0:
             return scores
-        spans = np.asarray(wanted, np.int64)
+        spans = np.asarray(target, np.int64)
         spans = spans[spans[:, 1] > spans[:, 0]]
         # Nodes [first, last) of each span; marks at both ends, summed, count covering spans.
         first = np.searchsorted(observation.stops, spans[:, 0], side="right")
         last = np.searchsorted(observation.starts, spans[:, 1], side="left")
-        marks = np.zeros(len(scores) + 1, np.int64)
-        np.add.at(marks, first, 1)
-        np.add.at(marks, np.maximum(first, last), -1)
-        scores[np.cumsum(marks[:-1]) > 0] = 1
+        labels = np.zeros(len(scores) + 1, np.int64)
+        np.add.at(labels, first, 1)
+        np.add.at(labels, np.maximum(first, last), -1)
+        scores[np.cumsum(labels[:-1]) > 0] = 1
         return scores

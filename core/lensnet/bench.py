@@ -82,10 +82,10 @@ def bench_lens(
     target = torch.device(device)
     dtype = torch.bfloat16 if target.type == "cuda" else torch.float32
     embedding = torch.randn((1024, dim), generator=torch.Generator().manual_seed(0)) * 0.02
-    gister = NetGister(gistnet, embedding.to(target, dtype))
+    encoder = NetGister(gistnet, embedding.to(target, dtype))
     lensnet = LensNet(LensNetConfig(dim, config.keys.key_dim, block_size))
     lensnet.init_weights(0)
-    lens = NetLens(lensnet, gister)
+    lens = NetLens(lensnet, encoder)
 
     tree = _RandomTree(entries, block_size, dim, config.keys.key_dim)
     index = np.arange(entries, dtype=np.int64)
@@ -105,11 +105,11 @@ def bench_lens(
             question,
             hidden,
         )
-        began = time.perf_counter()
+        start = time.perf_counter()
         lens.score(frontier)
-        took = (time.perf_counter() - began) * 1e3
+        elapsed = (time.perf_counter() - start) * 1e3
         if turn >= 10:
-            whole.append(took)
+            whole.append(elapsed)
     return {
         "entries": entries,
         "device": str(target),

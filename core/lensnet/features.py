@@ -116,9 +116,9 @@ def node_features(
     # A GPU counts kernels, not entries: what is computed alike is computed at once.
     both = torch.cat((own, beside), dim=1)
     above = blocks.shape[1] - torch.searchsorted(ordered, both, right=True)
-    places = torch.stack((distance, starts_RN)).to(kind) / block_size
+    positions = torch.stack((distance, starts_RN)).to(kind) / block_size
     rank, rank_near, far, age = torch.log1p(
-        torch.stack((above[:, :entries], above[:, entries:], places[0], places[1]))
+        torch.stack((above[:, :entries], above[:, entries:], positions[0], positions[1]))
     )
     columns = (
         own,

@@ -268,10 +268,10 @@ class NetLens:
         width = max(256, 1 << (len(given.entries[0]) - 1).bit_length())
         # Buffers that the tree outgrew are new tensors, which a captured pass does not know. A
         # replay keeps its own alive, so an address in use is never another buffer's.
-        places = (keys.data_ptr(), *(rows.data_ptr() for rows in gists))
-        key = (width, *places)
+        positions = (keys.data_ptr(), *(rows.data_ptr() for rows in gists))
+        key = (width, *positions)
         if key not in self._replays:
-            self._replays = {k: v for k, v in self._replays.items() if k[1:] == places}
+            self._replays = {k: v for k, v in self._replays.items() if k[1:] == positions}
             stored = Stored(keys[None], tuple(rows[None] for rows in gists), read=True)
             self._replays[key] = self._captured(stored, width, len(given.question))
         replay = self._replays[key]
@@ -298,16 +298,16 @@ class NetLens:
     def _question(self, seen: Sight) -> Ints:
         """The newest tokens, int64, padded on the left."""
         want = self.query_tokens
-        newest = np.asarray(seen.query_tokens, np.int64)[-want:]
+        latest = np.asarray(seen.query_tokens, np.int64)[-want:]
         padded = np.full(want, len(self._gister.table) - 1, np.int64)
-        padded[want - len(newest) :] = newest
+        padded[want - len(latest) :] = latest
         return padded
 
     def _hidden(self, seen: Sight) -> Tensor:
-        newest = self.hidden_states
+        latest = self.hidden_states
         if seen.query_hidden is None:
             return torch.zeros((0, self.net.config.dim), device=self._device, dtype=self._dtype)
-        hidden: Tensor = seen.query_hidden[-newest:].to(self._device, self._dtype)
+        hidden: Tensor = seen.query_hidden[-latest:].to(self._device, self._dtype)
         return hidden
 
     def _surprisal(self, seen: Sight) -> F32 | None:

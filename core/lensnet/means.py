@@ -49,9 +49,9 @@ class RunningMeans:
     def _extend(self, fresh: npt.NDArray[np.float32], known: int) -> None:
         stop = known + len(fresh)
         if stop >= self._sums.shape[1]:
-            grown = np.zeros((2, 1 << stop.bit_length()))
-            grown[:, : known + 1] = self._sums[:, : known + 1]
-            self._sums = grown
+            extended = np.zeros((2, 1 << stop.bit_length()))
+            extended[:, : known + 1] = self._sums[:, : known + 1]
+            self._sums = extended
         real = np.isfinite(fresh)
         both = np.stack([np.where(real, fresh, 0), real])
         before = self._sums[:, known, None]

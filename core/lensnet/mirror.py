@@ -49,19 +49,19 @@ class Mirror:
         In float32: half precision blurs who is best.
         """
         count = tree.n_nodes(1)
-        return self._grown(tree, _KEYS, count, lambda a, b: self._copied(tree.keys(1, a, b)))
+        return self._extended(tree, _KEYS, count, lambda a, b: self._copied(tree.keys(1, a, b)))
 
     def gists(self, tree: TreeLike, level: int) -> Tensor:
         """What was read of all nodes of ``level``, in a buffer [>= n, E] like that of the keys."""
         count = tree.n_nodes(level)
-        return self._grown(
+        return self._extended(
             tree,
             f"gists-{level}",
             count,
-            lambda a, b: self._in_pieces(self._copied(tree.gists(level, a, b)), a),
+            lambda a, b: self._in_parts(self._copied(tree.gists(level, a, b)), a),
         )
 
-    def _grown(
+    def _extended(
         self, tree: TreeLike, name: str, count: int, made: Callable[[int, int], Tensor]
     ) -> Tensor:
         """``made`` gives the rows [start, stop) that are missing."""
@@ -83,7 +83,7 @@ class Mirror:
         # The tree hands out views of buffers that it may replace or map read-only.
         return torch.from_numpy(np.array(rows, np.float32)).to(self._device)
 
-    def _in_pieces(self, gists: Tensor, first: int) -> Tensor:
+    def _in_parts(self, gists: Tensor, first: int) -> Tensor:
         """What is kept of gists [n, D], whose nodes are ``first`` and those behind it.
 
         How a product is summed depends on its shape and on a row's place in it. Both are the same
@@ -99,7 +99,7 @@ class Mirror:
         if old is not None and len(old) >= rows:
             return
         size = max(1024, 1 << (rows - 1).bit_length())
-        grown = torch.zeros((size, like.shape[1]), device=self._device, dtype=like.dtype)
+        extended = torch.zeros((size, like.shape[1]), device=self._device, dtype=like.dtype)
         if old is not None:
-            grown[: len(old)] = old
-        self._rows[name] = grown
+            extended[: len(old)] = old
+        self._rows[name] = extended

@@ -84,8 +84,8 @@ class TailQueries:
 
 def rms_normalized(x: Tensor) -> Tensor:
     """``x`` [..., D] with root mean square 1 along D, computed in float32 in one kernel."""
-    normed: Tensor = functional.rms_norm(x, x.shape[-1:], None, 1e-12)
-    return normed
+    normalized: Tensor = functional.rms_norm(x, x.shape[-1:], None, 1e-12)
+    return normalized
 
 
 def attend_in_parts(
@@ -97,13 +97,13 @@ def attend_in_parts(
     entries alone; here entries are summed in parts side by side, in float32. Y is a multiple of
     256.
     """
-    rows, heads, asks, each = q_BHXE.shape
+    rows, heads, questions, each = q_BHXE.shape
     parts = k_BHYE.shape[2] // _PART
     with torch.autocast(q_BHXE.device.type, enabled=False):
         weight = (q_BHXE.float() * each**-0.5) @ k_BHYE.float().transpose(-1, -2)
         if mask_B11Y is not None:
             weight = weight.masked_fill(~mask_B11Y, -1e30)
-        shares = weight.softmax(-1).view(rows, heads, asks, parts, _PART).transpose(2, 3)
+        shares = weight.softmax(-1).view(rows, heads, questions, parts, _PART).transpose(2, 3)
         sums = shares @ v_BHYE.float().reshape(rows, heads, parts, _PART, each)
     seen: Tensor = sums.sum(2).to(q_BHXE.dtype)
     return seen
@@ -215,10 +215,10 @@ class LensNet(nn.Module):
         """The scores before the final tanh, [B, N]."""
         nodes = gists_BNE + self.feature_input(features_BNF)
         nodes = nodes + self.level_embedding[levels_BN.clamp(max=HIGHEST_TRAINED)]
-        asks = self._queries(tail)
+        questions = self._queries(tail)
         for read, answer in zip(self.reading, self.answering, strict=True):
-            asks = read(asks, nodes, valid_BN)
-            nodes = answer(nodes, asks, tail.valid)
+            questions = read(questions, nodes, valid_BN)
+            nodes = answer(nodes, questions, tail.valid)
         learned = self.score(self.norm(nodes)) + self.retrieval(features_BNF)
         result: Tensor = learned.squeeze(-1).float()
         return result

@@ -188,8 +188,8 @@ def _rows(held_RND: Tensor, index_RM: Tensor) -> Tensor:
 
 def _tail(config: LensNetConfig, stored: Stored, state: State, queries_RMV: Tensor) -> TailQueries:
     kind, device = state.question.dtype, state.question.device
-    newest = torch.arange(-config.near_gists, 0, device=device) + state.n_blocks[:, None]
-    near = _rows(stored.gists[0], newest.clamp(min=0))
+    latest = torch.arange(-config.near_gists, 0, device=device) + state.n_blocks[:, None]
+    near = _rows(stored.gists[0], latest.clamp(min=0))
 
     # The gist of level 2 that covers the newest complete group, if there is one.
     last = state.n_groups[:, None] - 1
@@ -211,7 +211,7 @@ def _tail(config: LensNetConfig, stored: Stored, state: State, queries_RMV: Tens
             (
                 state.real[:, -config.query_tokens :],
                 age <= state.hidden_count[:, None],
-                newest >= 0,
+                latest >= 0,
                 has_cover,
                 every,
             ),

@@ -64,14 +64,14 @@ def answer_turn(session: Session, text: str, limit: int, stop: str) -> str:
 
     # The reply, streamed. It gets a row at once: a viewer should not wait for the next block.
     start = context.n_tokens
-    reply = session.decode(limit, stop, on_token=controller.on_token)
+    response = session.decode(limit, stop, on_token=controller.on_token)
     sink.marker(f"typed @{start}-{context.n_tokens}")
     sink.marker(f"answered @{start}-{context.n_tokens}")
     session.refocus(Trigger.REPLY)
 
     session.phase, session.answering, session.replied = phase, False, True
-    controller.on_answer(reply)
-    return reply
+    controller.on_answer(response)
+    return response
 
 
 def _turn_tokens(session: Session, text: str) -> U32:
@@ -81,9 +81,9 @@ def _turn_tokens(session: Session, text: str) -> U32:
         return tokenizer.encode(text)
     if tokenizer.chat is None:
         return tokenizer.encode(text)
-    newest = tree.n_tokens - 1
-    reply_end = int(tree.tokens(newest, newest + 1)[0]) if session.replied else None
-    return tokenizer.turn(text, reply_end)
+    latest = tree.n_tokens - 1
+    response_end = int(tree.tokens(latest, latest + 1)[0]) if session.replied else None
+    return tokenizer.turn(text, response_end)
 
 
 def inject(session: Session, text: str) -> None:

@@ -94,7 +94,7 @@ def build_parts(
         StorageError: the tree is damaged, foreign or in use.
     """
     is_auto = config.lens.kind == "auto" and lens is None
-    config, notes, foreign = _with_objects(config, lens, allocator)
+    config, messages, foreign = _with_objects(config, lens, allocator)
 
     # Two OpenMP programs on the same cores wait for each other: leave room for the inspector.
     torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 2) // 2))
@@ -107,18 +107,20 @@ def build_parts(
             if not is_auto:
                 raise
             config = replace(config, lens=replace(config.lens, kind="bm25"))
-            notes.append(f"the lens is bm25: {error}")
+            messages.append(f"the lens is bm25: {error}")
 
     # The tree locks its folder: it must not stay locked if what follows fails.
-    gister = make_gister(config, base)
-    tree = _tree(config, base, gister, progress)
+    gist_encoder = make_gister(config, base)
+    tree = _tree(config, base, gist_encoder, progress)
     try:
         if encoder is not None:
             lens = HeadsLens(keys_of_tree(encoder, tree))
-        lens = lens or _lens(config, gister)
+        lens = lens or _lens(config, gist_encoder)
         window = _kv_window(config, base)
-        notes += window.notes
-        parts = assemble(config, base, gister, tree, lens, window, allocator=allocator, notes=notes)
+        messages += window.notes
+        parts = assemble(
+            config, base, gist_encoder, tree, lens, window, allocator=allocator, notes=messages
+        )
     except BaseException:
         tree.close()
         raise
@@ -137,14 +139,14 @@ def _with_objects(
     if lens is not None and lens.name in LENSES:
         config = replace(config, lens=replace(config.lens, kind=lens.name, path=None))
     config = resolve_kinds(config)
-    notes = _notes_on(config) if lens is None else [f"the lens is an object: {lens.name}"]
+    messages = _load_messages(config) if lens is None else [f"the lens is an object: {lens.name}"]
     if allocator is None:
-        return config, notes, False
+        return config, messages, False
 
     known = allocator_config(allocator)
     if known is None:
-        return config, [*notes, f"the allocator is an object: {allocator.name}"], True
-    return replace(config, allocator=known), notes, False
+        return config, [*messages, f"the allocator is an object: {allocator.name}"], True
+    return replace(config, allocator=known), messages, False
 
 
 def assemble(
@@ -181,7 +183,7 @@ def assemble(
         lens=lens,
         window=window,
         sampler=Sampler(sampling.temperature, sampling.top_k, sampling.top_p, config.seed),
-        pieces=_raw_pieces(base) if pieces is None else pieces,
+        pieces=_raw_parts(base) if pieces is None else pieces,
         notes=list(notes),
     )
 
@@ -222,7 +224,7 @@ def focus_of(config: Config, n_tokens: int, allocator: Allocator | None = None) 
     )
 
 
-def _raw_pieces(base: BaseModel) -> list[str]:
+def _raw_parts(base: BaseModel) -> list[str]:
     """The vocabulary's entry of each id, in the tokenizer's own spelling."""
     hf = base.tokenizer.hf
     return [piece or "" for piece in hf.convert_ids_to_tokens(list(range(base.vocab_size)))]
@@ -230,19 +232,19 @@ def _raw_pieces(base: BaseModel) -> list[str]:
 
 def tokenizer_id(base: BaseModel) -> str:
     """16 hex digits over the vocabulary's entry of each id: equal where ids mean equal text."""
-    return hashlib.sha256(json.dumps(_raw_pieces(base)).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(_raw_parts(base)).encode()).hexdigest()[:16]
 
 
-def _notes_on(config: Config) -> list[str]:
+def _load_messages(config: Config) -> list[str]:
     """What a user should know about the parts of a resolved config."""
-    notes = []
+    messages = []
     if config.gist.kind in _UNTRAINED_GISTS:
-        notes.append(f"gists are untrained: {_UNTRAINED_GISTS[config.gist.kind]}")
+        messages.append(f"gists are untrained: {_UNTRAINED_GISTS[config.gist.kind]}")
     if config.gist.kind == "none":
-        notes.append("there are no gists: what is collapsed is not seen")
+        messages.append("there are no gists: what is collapsed is not seen")
     if config.lens.kind not in ("lensnet", "heads"):
-        notes.append(f"the lens is untrained: {config.lens.kind}")
-    return notes + list(unread_keys(config))
+        messages.append(f"the lens is untrained: {config.lens.kind}")
+    return messages + list(unread_keys(config))
 
 
 def load_base(config: Config) -> BaseModel:

@@ -21,15 +21,15 @@ def is_right(text: str, answer: str, kind: str = "") -> bool:
     the answer is a list joined by commas: its n values may come in any order, but the first n
     different values of the text must be these (what a decoder repeats behind them is not judged).
     """
-    said, wanted = _normalized(text), _normalized(answer)
-    wanted = wanted.rstrip(_QUOTES + ".") or wanted
+    said, target = _normalized(text), _normalized(answer)
+    target = target.rstrip(_QUOTES + ".") or target
     if kind == "multi_value":
-        values = set(_items(wanted))
+        values = set(_items(target))
         return set(_items(said)[: len(values)]) == values
-    if not said.startswith(wanted):
+    if not said.startswith(target):
         return False
-    rest = said[len(wanted) :]
-    return not (wanted[-1:].isalnum() and rest[:1].isalnum())
+    rest = said[len(target) :]
+    return not (target[-1:].isalnum() and rest[:1].isalnum())
 
 
 def _items(text: str) -> list[str]:

@@ -128,9 +128,9 @@ class Observer:
         """Mass of each present frontier entry; a row's mass spreads evenly over its tokens."""
         if self._mass is None:
             return None
-        edges, mass = self._mass
+        bounds, mass = self._mass
         context = self._parts.focus.working_context
         total = np.concatenate([[0.0], np.cumsum(mass, dtype=np.float64)])
         ends = np.append(context.starts, context.n_tokens - context.tail_tokens)
-        pooled: np.ndarray = np.diff(np.interp(ends, edges, total)).astype(np.float32)
+        pooled: np.ndarray = np.diff(np.interp(ends, bounds, total)).astype(np.float32)
         return pooled

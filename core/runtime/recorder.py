@@ -99,8 +99,8 @@ class Recorder:
         phase: Phase,
     ) -> None:
         """One row per round; the KV figures go with the last, the new tokens with the first."""
-        began = time.perf_counter()
-        now, pending, timings = time.time_ns(), self._pending, self.timings
+        start = time.perf_counter()
+        now, pending, times = time.time_ns(), self._pending, self.timings
         self._pending, self.timings = _Pending(), StageTimings()
         rows: list[TraceRow] = []
 
@@ -126,10 +126,10 @@ class Recorder:
             )
             if number == 0:
                 _fill_news(row, pending)
-                row.us_gist, row.us_decode = timings.gist, timings.decode
-                row.us_record = timings.record
+                row.us_gist, row.us_decode = times.gist, times.decode
+                row.us_record = times.record
             if last:
-                row.kv_rows, row.kv_drift, row.us_kv = sync.rows, sync.drift, timings.kv
+                row.kv_rows, row.kv_drift, row.us_kv = sync.rows, sync.drift, times.kv
             row.us_lens, row.us_alloc = timed.us_lens, timed.us_alloc
             rows.append(row)
 
@@ -138,7 +138,7 @@ class Recorder:
             observe(rows)
         for row in rows:
             self.writer.put(row)
-        self.timings.record += (time.perf_counter() - began) * 1e6
+        self.timings.record += (time.perf_counter() - start) * 1e6
 
 
 def _fill_news(row: TraceRow, pending: _Pending) -> None:

@@ -77,20 +77,20 @@ def restore(parts: EngineParts, trace: Path, files: FileLayer = OS_FILES) -> Res
         last = rows[-1]
         tokens = np.concatenate([row.new_tokens for row in rows]).astype(np.uint32)
         nll = np.concatenate([row.new_nll for row in rows]).astype(np.float32)
-        began = last.history_tokens - len(tokens)
-        if parts.tree.n_tokens < began:
+        started = last.history_tokens - len(tokens)
+        if parts.tree.n_tokens < started:
             raise TraceError(
-                f"trace {trace} starts at token {began} of a tree that is not here; pass --tree "
+                f"trace {trace} starts at token {started} of a tree that is not here; pass --tree "
                 "with the run's tree."
             )
 
         # The tree gets what it lacks, the focus every recorded decision.
-        known = max(0, parts.tree.n_tokens - began)
+        known = max(0, parts.tree.n_tokens - started)
         if known < len(tokens):
             parts.tree.append(tokens[known:])
             parts.tree.commit()
         parts.focus.rebuild(rows, lambda row: limits[row.step, row.round])
-        typed = [(a - began, b - began) for a, b in _typed(rows)]
+        typed = [(a - started, b - started) for a, b in _typed(rows)]
 
     # What a person typed in between is no part of the source.
     keep = np.ones(len(tokens), bool)
@@ -98,13 +98,13 @@ def restore(parts: EngineParts, trace: Path, files: FileLayer = OS_FILES) -> Res
         keep[max(start, 0) : max(stop, 0)] = False
     asked = [row.history_tokens for row in rows if Trigger(row.trigger) in USER_TRIGGERS]
     last_question_at = asked[-1] if asked else None
-    places = began + np.flatnonzero(keep)
+    positions = started + np.flatnonzero(keep)
     return Resumed(
         len(rows),
         focus,
         last_question_at,
         tokens[keep],
-        places,
+        positions,
         nll,
         _waiting_levels(focus, [row for row in rows if row.step == last.step]),
     )

@@ -54,7 +54,7 @@ def run(
     control: bool = True,
     read_stdin: bool = True,
     progress: Callable[[int], None] = lambda n_tokens: None,
-    on_notes: Callable[[list[str]], None] = lambda notes: None,
+    on_notes: Callable[[list[str]], None] = lambda messages: None,
     on_ready: Callable[[], None] = lambda: None,
 ) -> RunResult:
     """Run one session and record it at ``out``.
@@ -72,7 +72,7 @@ def run(
     """
     if resume and not out.exists():
         raise TraceError(f"trace {out} does not exist; there is nothing to resume, drop --resume.")
-    began = time.monotonic()
+    start = time.monotonic()
     with claim(out, overwrite=overwrite, resume=resume) as taken:
         parts = build_parts(config)
         try:
@@ -94,16 +94,16 @@ def run(
             on_notes(parts.notes[before:])  # what telemetry has to say
         finally:
             parts.close()
-    return RunResult(outcome, out, time.monotonic() - began, tuple(parts.notes))
+    return RunResult(outcome, out, time.monotonic() - start, tuple(parts.notes))
 
 
 def _opening(parts: EngineParts, restored: Resumed, resume: bool) -> list[Event]:
     """The token that begins a sequence, in front of a history that begins with this run."""
     ids = np.asarray(parts.base.tokenizer.start_ids, np.uint32)
-    begins = not parts.tree.n_tokens
+    starts = not parts.tree.n_tokens
     if resume and len(restored.source_history):
-        begins = np.array_equal(restored.source_history[: len(ids)], ids)
-    return [Ingest(ids)] if len(ids) and begins else []
+        starts = np.array_equal(restored.source_history[: len(ids)], ids)
+    return [Ingest(ids)] if len(ids) and starts else []
 
 
 def _drive(

@@ -115,7 +115,7 @@ class ScriptRunner:
         text = session.controller.next_turn(session)
         session.awaits_turn = False
 
-        reply = answer_turn(session, text, limit, stop)
-        if reply:
-            self.outcome.decoded.append(reply)
-        session.controller.on_reply(reply)
+        response = answer_turn(session, text, limit, stop)
+        if response:
+            self.outcome.decoded.append(response)
+        session.controller.on_reply(response)

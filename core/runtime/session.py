@@ -208,29 +208,29 @@ class Session:
         Returns:
             NLL of the last token in nats, and the tokens' text.
         """
-        parts, timings, start = self.parts, self.sink.timings, self.context.n_tokens
+        parts, times, start = self.parts, self.sink.timings, self.context.n_tokens
 
         # The model reads the tokens; on a second core GistNet encodes the block they complete.
-        began = time.perf_counter()
+        started = time.perf_counter()
         gist = self._appender.prefetch_gist(tokens)
         nll, hidden = self._reader.read(tokens, start)
         read = time.perf_counter()
 
         # Tree and frontier grow.
         self._appender.append(tokens, gist)
-        appended = parts.focus.append(len(tokens))
-        timings.decode += (read - began) * 1e6
-        timings.gist += (time.perf_counter() - read) * 1e6
+        added = parts.focus.append(len(tokens))
+        times.decode += (read - started) * 1e6
+        times.gist += (time.perf_counter() - read) * 1e6
 
         # Record and observe.
-        pieces = self._text.push(tokens)
-        self.sink.tokens(tokens, pieces, nll, appended)
+        chunks = self._text.push(tokens)
+        self.sink.tokens(tokens, chunks, nll, added)
         self._observer.on_tokens(tokens, nll, start, hidden)
         self._delta.observe(nll)
         self._since_refocus += len(tokens)
-        if len(appended):
+        if len(added):
             self._appender.commit_if_due()
-        return float(nll[-1]), "".join(pieces)
+        return float(nll[-1]), "".join(chunks)
 
     # -- sample -----------------------------------------------------------------------------
 
@@ -266,12 +266,12 @@ class Session:
             if trigger is None:
                 trigger = self._surprisal.of(nll, self._since_refocus)
 
-            ended = int(token[0]) in self.parts.base.tokenizer.end_ids
-            piece = "" if ended else piece
+            finished = int(token[0]) in self.parts.base.tokenizer.end_ids
+            piece = "" if finished else piece
             text += piece
             on_token(piece, nll)
             self._refocus_if_due(trigger)
-            if ended or (stop and stop in text):
+            if finished or (stop and stop in text):
                 break
         return text.partition(stop)[0] if stop else text
 
@@ -279,12 +279,12 @@ class Session:
         position, tree = self.context.n_tokens, self.parts.tree
         if position < tree.n_tokens:  # decoded and committed before an interruption
             return int(tree.tokens(position, position + 1)[0])
-        began = time.perf_counter()
+        start = time.perf_counter()
         last = self.parts.window.last
         if last is None:
             raise SourceError("There is nothing to decode from; ingest some text first.")
         token = self.parts.sampler.sample(last.logits[-1], position)
-        self.sink.timings.decode += (time.perf_counter() - began) * 1e6
+        self.sink.timings.decode += (time.perf_counter() - start) * 1e6
         return token
 
     # -- refocus ----------------------------------------------------------------------------
@@ -311,10 +311,10 @@ class Session:
         rounds = self._rounds(step, trigger, question_tokens > 0)
 
         # The KV window follows the frontier, once.
-        began = time.perf_counter()
+        start = time.perf_counter()
         lag = self.focus_config.lag if self.phase == Phase.DECODE else 0
         sync = self._reader.follow(trigger, lag, self.config.kv.reread if is_user else 0)
-        self.sink.timings.kv += (time.perf_counter() - began) * 1e6
+        self.sink.timings.kv += (time.perf_counter() - start) * 1e6
 
         # Record.
         delta_nll = self._delta.at_refocus(self.context.n_tokens)
@@ -336,7 +336,7 @@ class Session:
         lens, focus = self.parts.lens, self.parts.focus
         rounds: list[TimedRound] = []
         for number in count():
-            began = time.perf_counter()
+            start = time.perf_counter()
             scores = lens.score(self._observer.observe(step, number))
             for modifier in self._modifiers:
                 scores = modifier.modify(scores, trigger)
@@ -344,7 +344,7 @@ class Session:
             result = focus.round(scores)
             done = time.perf_counter()
 
-            timed = TimedRound(result, (scored - began) * 1e6, (done - scored) * 1e6)
+            timed = TimedRound(result, (scored - start) * 1e6, (done - scored) * 1e6)
             if with_pairs and isinstance(lens, ExplainsScores):
                 timed = replace(timed, pairs=lens.score_pairs())
             rounds.append(timed)

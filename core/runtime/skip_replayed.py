@@ -98,9 +98,9 @@ class ReplaySkipper:
         text, used = event.prefix, 0
         while used < event.limit and len(self._left):
             token, self._left = int(self._left[0]), self._left[1:]
-            ended, piece = token in self._tokenizer.end_ids, stream.push([token])[0]
-            text, used = text + ("" if ended else piece), used + 1
-            if ended or (event.stop and event.stop in text):
+            finished, piece = token in self._tokenizer.end_ids, stream.push([token])[0]
+            text, used = text + ("" if finished else piece), used + 1
+            if finished or (event.stop and event.stop in text):
                 used = event.limit
         if used < event.limit:
             left = event.limit - used

@@ -155,11 +155,11 @@ class SocketController(LineController):
     def _carry_out(self, session: Session, *, wait: bool) -> None:
         for command in self._server.poll(self._POLL_S if wait else 0.0):
             try:
-                reply = self._do(command, session)
+                response = self._do(command, session)
             except MegaContextError as error:
                 command.reply(ok=False, error=str(error))
             else:
-                command.reply(ok=True, **reply)
+                command.reply(ok=True, **response)
                 if command.name == "stop":
                     raise Stop
 

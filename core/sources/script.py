@@ -104,6 +104,6 @@ class _Cursor:
                 )
             parts.append(event.tokens)
             have += len(event.tokens)
-        joined = np.concatenate(parts)
-        self._rest = joined[count:]
-        return joined[:count]
+        combined = np.concatenate(parts)
+        self._rest = combined[count:]
+        return combined[:count]

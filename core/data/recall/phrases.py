@@ -131,10 +131,12 @@ def draw_statement(lexicon: Lexicon, rng: Rng) -> str:
         template = compose_statement(rng, lexicon.split)
     if rng.random() < 0.12:
         words = template.split(" ")
-        place = int(rng.integers(len(words) + 1))
+        position = int(rng.integers(len(words) + 1))
         stray = [lexicon.word(rng) for _ in range(int(rng.integers(1, 5)))]
-        if lexicon.split != "train" or "{v}" not in "".join(words[max(0, place - 1) : place + 1]):
-            words[place:place] = stray
+        if lexicon.split != "train" or "{v}" not in "".join(
+            words[max(0, position - 1) : position + 1]
+        ):
+            words[position:position] = stray
         template = " ".join(words)
     return _roughened(lexicon, rng, template, 0.08)
 
@@ -175,9 +177,9 @@ def _roughened(lexicon: Lexicon, rng: Rng, template: str, chance: float) -> str:
 
         form = rng.random()
         if form < 0.4 or not glue:
-            places = [i for i in range(len(words) + 1) if i not in value and i - 1 not in value]
-            if places:
-                at = places[int(rng.integers(len(places)))]
+            positions = [i for i in range(len(words) + 1) if i not in value and i - 1 not in value]
+            if positions:
+                at = positions[int(rng.integers(len(positions)))]
                 words[at:at] = lexicon.run(rng, int(rng.integers(1, 6)))
         else:
             at = glue[int(rng.integers(len(glue)))]

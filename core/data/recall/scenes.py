@@ -99,7 +99,7 @@ def _relation(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
 
     # A question for each fact; a few are statements to be completed.
     core = draw_question(lexicon, rng, questions)
-    asks = []
+    queries = []
     for i, (key, value) in enumerate(zip(keys, values, strict=True)):
         if rng.random() < 0.5:
             core = draw_question(lexicon, rng, questions)
@@ -107,10 +107,10 @@ def _relation(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
         question = as_question(lexicon, rng, fill(core, shown, "", attribute))
         if not canonical and rng.random() < 0.12 and statement.rstrip(".").endswith("{v}"):
             again = cap(fill(statement[: statement.rindex("{v}")], key, "", attribute))
-            asks.append(Ask("\n" + again, value, ".\n", (i,)))
+            queries.append(Ask("\n" + again, value, ".\n", (i,)))
         else:
-            asks.append(wrap(rng, question, value, (i,), canonical))
-    return Scene("relation", tuple(texts), tuple(asks))
+            queries.append(wrap(rng, question, value, (i,), canonical))
+    return Scene("relation", tuple(texts), tuple(queries))
 
 
 def _crossed(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
@@ -123,13 +123,13 @@ def _crossed(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     cells = [(key, attribute) for key in keys for attribute in attributes]
     cells = [cells[int(i)] for i in rng.permutation(len(cells))]
     values = [lexicon.value(rng, value_kind) for _ in cells]
-    texts, asks = [], []
+    texts, questions = [], []
     for i, ((key, attribute), value) in enumerate(zip(cells, values, strict=True)):
         texts.append(cap_around(fill(statement, key, value, attribute), value) + ".")
         core = _with_attribute(lambda: draw_question(lexicon, rng, None))
         question = as_question(lexicon, rng, fill(core, key, "", attribute))
-        asks.append(wrap(rng, question, value, (i,), canonical))
-    return Scene("crossed", tuple(texts), tuple(asks))
+        questions.append(wrap(rng, question, value, (i,), canonical))
+    return Scene("crossed", tuple(texts), tuple(questions))
 
 
 def _with_attribute(draw: Callable[[], str]) -> str:
@@ -158,19 +158,19 @@ def _code(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     )
 
     # Asked for in prose, or by code that needs the value.
-    code_asks = wording.CODE_ASKS
+    code_questions = wording.CODE_ASKS
     if lexicon.split == "train":
-        code_asks += training_code.CODE_ASKS
-    asks = []
+        code_questions += training_code.CODE_ASKS
+    questions = []
     for i, (key, value) in enumerate(zip(keys, values, strict=True)):
         if canonical or rng.random() < 0.5:
             core = choose(rng, widened(lexicon, _CODE_QUESTIONS, training_code.CODE_QUESTIONS))
             question = as_question(lexicon, rng, core.replace("{k}", key))
-            asks.append(wrap(rng, question, value, (i,), canonical))
+            questions.append(wrap(rng, question, value, (i,), canonical))
         else:
-            prompt, closing = code_asks[int(rng.integers(len(code_asks)))]
-            asks.append(Ask("\n" + prompt.replace("{k}", key), value, closing, (i,)))
-    return Scene("code", statements, tuple(asks), lines=True)
+            prompt, closing = code_questions[int(rng.integers(len(code_questions)))]
+            questions.append(Ask("\n" + prompt.replace("{k}", key), value, closing, (i,)))
+    return Scene("code", statements, tuple(questions), lines=True)
 
 
 def _chain(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
@@ -179,7 +179,7 @@ def _chain(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     hops = int(rng.integers(1, 4))
     form = choose(rng, widened(lexicon, _HANDS_ON, training_code.HANDS_ON))
     statements: list[tuple[int, int, str]] = []
-    asks: list[tuple[int, str, str]] = []
+    questions: list[tuple[int, str, str]] = []
     used = distinct(rng, lexicon.identifier, chains * (hops + 1))
     for c in range(chains):
         names = used[c * (hops + 1) : (c + 1) * (hops + 1)]
@@ -190,11 +190,11 @@ def _chain(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
         for h, name in enumerate(names):
             statements.append((h, c, fill(form, name, previous)))
             previous = name
-        asks.append((c, names[-1], value))
+        questions.append((c, names[-1], value))
     # Chains interleave, and within one chain the order of the hops stays.
     order = sorted(range(len(statements)), key=lambda i: (statements[i][0], rng.random()))
     made = []
-    for chain, name, value in asks:
+    for chain, name, value in questions:
         gold = tuple(p for p, i in enumerate(order) if statements[i][1] == chain)
         core = choose(rng, ["what is the value of {k}?", "what is the final value of {k}?"])
         made.append(wrap(rng, cap(core.replace("{k}", name)), value, gold, canonical))
@@ -227,14 +227,14 @@ def _values(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     pairs = [(owner, value) for owner, values in held.items() for value in values]
     pairs = [pairs[int(i)] for i in rng.permutation(len(pairs))]
     texts = tuple(cap_around(fill(statement, *pair, attribute), pair[1]) + "." for pair in pairs)
-    asks = []
+    questions = []
     for owner in asked:
-        gold = tuple(place for place, pair in enumerate(pairs) if pair[0] == owner)
+        gold = tuple(position for position, pair in enumerate(pairs) if pair[0] == owner)
         core = choose(rng, widened(lexicon, _LISTS, training_wording.LISTS))
         question = as_question(lexicon, rng, fill(core, owner, "", attribute))
-        answer = ", ".join(pairs[place][1] for place in gold)
-        asks.append(wrap(rng, question, answer, gold, canonical))
-    return Scene("values", texts, tuple(asks))
+        answer = ", ".join(pairs[position][1] for position in gold)
+        questions.append(wrap(rng, question, answer, gold, canonical))
+    return Scene("values", texts, tuple(questions))
 
 
 def _pairs(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
@@ -243,35 +243,35 @@ def _pairs(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     key_kind, value_kind = choose(rng, list(KEY_KINDS)), choose(rng, list(VALUE_KINDS))
     keys = distinct(rng, lambda r: lexicon.key(r, key_kind), count)
     values = [lexicon.value(rng, value_kind) for _ in keys]
-    asks = []
+    questions = []
     for i, (key, value) in enumerate(zip(keys, values, strict=True)):
         if canonical:
-            asks.append(wrap(rng, key + joint.rstrip(), value, (i,), True))
+            questions.append(wrap(rng, key + joint.rstrip(), value, (i,), True))
         else:
-            asks.append(Ask("\n" + key + joint, value, "\n", (i,)))
+            questions.append(Ask("\n" + key + joint, value, "\n", (i,)))
     texts = tuple(k + joint + v for k, v in zip(keys, values, strict=True))
-    return Scene("pairs", texts, tuple(asks), lines=True)
+    return Scene("pairs", texts, tuple(questions), lines=True)
 
 
 def _chat(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     """Facts in a conversation: "my ..." said by named speakers."""
     attribute = draw_attribute(lexicon, rng)
     form = choose(rng, widened(lexicon, _CHAT, training_wording.CHAT))
-    reply = choose(rng, ["Noted.", "Okay.", "Got it.", "I see.", "Thanks!", "Alright, saved."])
+    response = choose(rng, ["Noted.", "Okay.", "Got it.", "I see.", "Thanks!", "Alright, saved."])
     value_kind = choose(rng, list(VALUE_KINDS))
-    people = distinct(rng, lexicon.person, count)
-    values = [lexicon.value(rng, value_kind) for _ in people]
+    names = distinct(rng, lexicon.person, count)
+    values = [lexicon.value(rng, value_kind) for _ in names]
     surname = lexicon.pick(rng, LAST)
     texts = []
-    for person, value in zip(people, values, strict=True):
+    for name, value in zip(names, values, strict=True):
         said = cap_around(fill(form, "", value, attribute), value) + "."
-        texts.append(f"{person}: {said}\n{surname}: {reply}")
-    asks = []
-    for i, (person, value) in enumerate(zip(people, values, strict=True)):
+        texts.append(f"{name}: {said}\n{surname}: {response}")
+    questions = []
+    for i, (name, value) in enumerate(zip(names, values, strict=True)):
         core = draw_question(lexicon, rng, None)
-        question = as_question(lexicon, rng, fill(core, person, "", attribute))
-        asks.append(wrap(rng, question, value, (i,), canonical))
-    return Scene("chat", tuple(texts), tuple(asks), lines=True)
+        question = as_question(lexicon, rng, fill(core, name, "", attribute))
+        questions.append(wrap(rng, question, value, (i,), canonical))
+    return Scene("chat", tuple(texts), tuple(questions), lines=True)
 
 
 def _random(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
@@ -290,19 +290,19 @@ def _random(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     texts = []
     for key, value in zip(keys, values, strict=True):
         a, b = (value, key) if value_first else (key, value)
-        joined = " ".join(x for x in (first, a, middle, b, last) if x)
-        texts.append(cap_around(joined, value) + ".")
+        combined = " ".join(x for x in (first, a, middle, b, last) if x)
+        texts.append(cap_around(combined, value) + ".")
 
     # The question has some of the statement's words, around the key.
     kept = [w for w in shared if rng.random() < 0.7]
     if rng.random() < 0.5:
         rng.shuffle(kept)
-    asks = []
+    questions = []
     for i, (key, value) in enumerate(zip(keys, values, strict=True)):
-        place = int(rng.integers(len(kept) + 1))
-        words = [*kept[:place], key, *kept[place:]]
-        asks.append(wrap(rng, cap(" ".join(words)) + "?", value, (i,), canonical))
-    return Scene("random", tuple(texts), tuple(asks))
+        position = int(rng.integers(len(kept) + 1))
+        words = [*kept[:position], key, *kept[position:]]
+        questions.append(wrap(rng, cap(" ".join(words)) + "?", value, (i,), canonical))
+    return Scene("random", tuple(texts), tuple(questions))
 
 
 Maker = Callable[[Lexicon, Rng, int, bool], Scene]

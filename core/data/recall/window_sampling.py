@@ -33,8 +33,8 @@ def rarest_in_blocks(tokens: np.ndarray, block: int) -> np.ndarray:
     """Position of the rarest token (the last of the highest id) of each whole block."""
     whole = len(tokens) // block
     grid = tokens[: whole * block].reshape(whole, block)
-    places: np.ndarray = np.arange(1, whole + 1) * block - 1 - np.argmax(grid[:, ::-1], axis=1)
-    return places
+    positions: np.ndarray = np.arange(1, whole + 1) * block - 1 - np.argmax(grid[:, ::-1], axis=1)
+    return positions
 
 
 def gappy_mask(rng: Rng, blocks: int, golden: set[int], wanted: int) -> np.ndarray:
@@ -48,10 +48,10 @@ def gappy_mask(rng: Rng, blocks: int, golden: set[int], wanted: int) -> np.ndarr
         start = int(rng.integers(blocks))
         kept[start : start + int(rng.integers(1, 5))] = True
     # Runs may overshoot: drop blocks that no question needs.
-    spare = np.array([b for b in np.flatnonzero(kept) if int(b) not in golden], np.int64)
+    remaining = np.array([b for b in np.flatnonzero(kept) if int(b) not in golden], np.int64)
     extra = int(kept.sum()) - wanted
     if extra > 0:
-        kept[rng.permutation(spare)[:extra]] = False
+        kept[rng.permutation(remaining)[:extra]] = False
     return kept
 
 
@@ -68,7 +68,7 @@ def distractor_blocks(
         blocks: only those below it count; the others belong to the raw tail.
         most: blocks that may be open in all.
     """
-    share = float(rng.choice([0.0, 0.4, 1.0, 1.0]))
+    fraction = float(rng.choice([0.0, 0.4, 1.0, 1.0]))
     beside: set[int] = set()
     for fact in rng.permutation(len(spread)).tolist():
         first, last = spread[fact]
@@ -76,7 +76,7 @@ def distractor_blocks(
             first = int(rng.integers(first, last))
             last = first + 1
         own = {block for block in range(first, last) if block < blocks}
-        if rng.random() < share and len(golden | beside | own) <= most:
+        if rng.random() < fraction and len(golden | beside | own) <= most:
             beside |= own
     return beside
 
@@ -102,9 +102,9 @@ class CoarseEntries:
 
     def until(self, length: int) -> CoarseEntries:
         """Those among the first ``length`` places."""
-        inside = self.singles < length
+        within = self.singles < length
         uppers = self.uppers[self.uppers < length]
-        return CoarseEntries(self.singles[inside], self.blocks[inside], uppers)
+        return CoarseEntries(self.singles[within], self.blocks[within], uppers)
 
 
 @dataclass(frozen=True)
@@ -124,10 +124,10 @@ class CoarseWindow:
     @property
     def silent(self) -> np.ndarray:
         """bool [length]: entries that no text foretells."""
-        marks = np.zeros(len(self.older) + len(self.index), bool)
-        marks[self.entries.singles] = True
-        marks[self.entries.uppers] = True
-        return marks
+        labels = np.zeros(len(self.older) + len(self.index), bool)
+        labels[self.entries.singles] = True
+        labels[self.entries.uppers] = True
+        return labels
 
 
 def coarse_window(
@@ -146,20 +146,20 @@ def coarse_window(
     mask = np.ones(len(tokens), bool)
     gist, upper = np.zeros((2, len(tokens)), bool)
     past = slice(0, tail_start)
-    room = length - (len(tokens) - tail_start)
-    mask[past], gist[past], upper[past] = coarse_mask(rng, tokens[past], block, golden, room)
+    capacity = length - (len(tokens) - tail_start)
+    mask[past], gist[past], upper[past] = coarse_mask(rng, tokens[past], block, golden, capacity)
     index = np.flatnonzero(mask)
     index = index[max(0, len(index) - length) :]
     rare = filler[rarest_in_blocks(filler, block)]
-    older = rare[rng.integers(len(rare), size=length - len(index))]
-    places = np.flatnonzero(gist[index])
-    is_upper = upper[index[places]]
-    singles = places[~is_upper]
+    previous = rare[rng.integers(len(rare), size=length - len(index))]
+    positions = np.flatnonzero(gist[index])
+    is_upper = upper[index[positions]]
+    records = positions[~is_upper]
     known = np.concatenate([np.full(block, -1, np.int32), tokens.astype(np.int32)])
-    first = index[singles] // block * block
+    first = index[records] // block * block
     blocks = known[first[:, None] + np.arange(2 * block)]
-    uppers = np.concatenate([np.arange(len(older)), places[is_upper] + len(older)])
-    return CoarseWindow(index, older, CoarseEntries(singles + len(older), blocks, uppers))
+    uppers = np.concatenate([np.arange(len(previous)), positions[is_upper] + len(previous)])
+    return CoarseWindow(index, previous, CoarseEntries(records + len(previous), blocks, uppers))
 
 
 def coarse_mask(
@@ -200,11 +200,11 @@ def coarse_mask(
             raw = before
             break
     single = singles()
-    places = rarest_in_blocks(tokens, block)
+    positions = rarest_in_blocks(tokens, block)
     gist, upper = np.zeros((2, len(tokens)), bool)
-    gist[places[single & ~raw]] = True
+    gist[positions[single & ~raw]] = True
     for group in np.unique(groups[~single]):
-        members = places[groups == group]
+        members = positions[groups == group]
         upper[members[int(rng.integers(len(members)))]] = True
     gist |= upper
     return np.repeat(raw, block) | gist, gist, upper

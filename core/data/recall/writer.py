@@ -148,15 +148,15 @@ class RecallWriter:
         self._block_size = block_size
         self._split = split
         self._dtype = token_dtype(tokenizer.get_vocab_size())
-        pieces = tokenizer.decode_batch([[i] for i in range(tokenizer.get_vocab_size())], False)
-        ends_line = np.array([p.endswith("\n") for p in pieces])
-        ends_sentence = np.array([p.rstrip("\"')").endswith((".", "!", "?")) for p in pieces])
+        parts = tokenizer.decode_batch([[i] for i in range(tokenizer.get_vocab_size())], False)
+        ends_line = np.array([p.endswith("\n") for p in parts])
+        ends_sentence = np.array([p.rstrip("\"')").endswith((".", "!", "?")) for p in parts])
         self._boundary = np.where(ends_line, 2, np.where(ends_sentence, 1, 0)).astype(np.uint8)
-        common = [p.strip() for p in pieces if p.startswith(" ") and p.strip().isalpha()]
+        common = [p.strip() for p in parts if p.startswith(" ") and p.strip().isalpha()]
         words = tuple(w for w in common if 3 < len(w) < 12 and w.isascii() and w.islower())
-        starts, tails = word_pieces(pieces) if split == "train" else ((), ())
+        starts, tails = word_pieces(parts) if split == "train" else ((), ())
         self.lexicon = Lexicon(split, words, starts=starts, tails=tails)
-        self._blank = frozenset(i for i, p in enumerate(pieces) if not p.strip())
+        self._blank = frozenset(i for i, p in enumerate(parts) if not p.strip())
 
     def scene(self, count: int, kind: str, *counters: int, canonical: bool = True) -> Scene:
         """Texts alone, for callers that plant facts into a history of their own."""
@@ -188,42 +188,42 @@ class RecallWriter:
     def _plan(self, rng: Rng, length: int, options: RecallOptions, lexicon: Lexicon) -> _Plan:
         """Scenes until the options or half of the window are used up."""
         plan = _Plan()
-        room = int(length * options.fill)
+        capacity = int(length * options.fill)
         asked_left = 1 if options.canonical else int(rng.integers(1, options.asked_max + 1))
         scenes = int(rng.integers(1, options.scenes_max + 1))
         for number in range(scenes):
             count = int(rng.integers(1, options.facts_max + 1)) if rng.random() < 0.85 else 1
             scene = make_scene(lexicon, rng, count, options.kind, options.canonical)
-            pieces = [self._statement(text, scene.lines, rng) for text in scene.statements]
-            share = asked_left if number == scenes - 1 else max(1, asked_left // 2)
+            parts = [self._statement(text, scene.lines, rng) for text in scene.statements]
+            fraction = asked_left if number == scenes - 1 else max(1, asked_left // 2)
             if options.canonical and plan.final:
-                share = 0  # the later scenes are distractors
-            chosen = rng.permutation(len(scene.asks))[:share]
-            asks = [self._ask(scene.asks[int(i)], scene.kind, plan.facts) for i in chosen]
-            needed = sum(len(p) for p in pieces) + sum(len(a.ids) for a in asks)
-            if needed > room:
+                fraction = 0  # the later scenes are distractors
+            chosen = rng.permutation(len(scene.asks))[:fraction]
+            questions = [self._ask(scene.asks[int(i)], scene.kind, plan.facts) for i in chosen]
+            needed = sum(len(p) for p in parts) + sum(len(a.ids) for a in questions)
+            if needed > capacity:
                 if plan.final:
                     break
                 return self._plan(rng, length, _smaller(options), lexicon)
-            room -= needed
+            capacity -= needed
             # Statements of code and chains keep their order; clustered with a small chance.
-            places = np.sort(rng.random(len(pieces)))
+            positions = np.sort(rng.random(len(parts)))
             if rng.random() < 0.2:
-                places = places[0] + (places - places[0]) * 0.02
-            for i, ids in enumerate(pieces):
+                positions = positions[0] + (positions - positions[0]) * 0.02
+            for i, ids in enumerate(parts):
                 order = len(plan.pieces)
-                plan.pieces.append(_Planted(ids, int(places[i] * 1e6), order, plan.facts + i))
-            for ask in asks:
+                plan.pieces.append(_Planted(ids, int(positions[i] * 1e6), order, plan.facts + i))
+            for ask in questions:
                 at_end = options.canonical or options.gappy or options.coarse
                 if at_end or rng.random() >= options.interleaved:
                     plan.final.append(ask)
                     continue
-                latest = max(int(places[g - plan.facts] * 1e6) for g in ask.gold)
+                latest = max(int(positions[g - plan.facts] * 1e6) for g in ask.gold)
                 ask.place = int(rng.integers(latest, 1_000_001))
                 ask.order = len(plan.pieces)
                 plan.pieces.append(ask)
-            plan.facts += len(pieces)
-            asked_left -= len(asks)
+            plan.facts += len(parts)
+            asked_left -= len(questions)
             if asked_left <= 0 and rng.random() < 0.5:
                 break
         order_of_final = rng.permutation(len(plan.final))
@@ -238,10 +238,10 @@ class RecallWriter:
         """
         if not line and rng.random() < 0.4:
             return self._encode(" " + text)
-        lead = _drawn(rng, _BEFORE) + _drawn(rng, _BREAKS)
+        lead = _sampled(rng, _BEFORE) + _sampled(rng, _BREAKS)
         if not line and rng.random() < 0.25:
-            lead += _drawn(rng, _MARKERS)
-        return self._encode(lead + text + _drawn(rng, _AFTER))
+            lead += _sampled(rng, _MARKERS)
+        return self._encode(lead + text + _sampled(rng, _AFTER))
 
     def _ask(self, ask: Ask, kind: str, first_fact: int) -> _Planted:
         # Encoded as one text, as a reader would encode it; the answer is found by its offsets,
@@ -250,9 +250,9 @@ class RecallWriter:
         encoding = self._tokenizer.encode(text)
         start = len(ask.prompt.rstrip(" "))
         stop = len(ask.prompt) + len(ask.answer)
-        inside = [i for i, (a, b) in enumerate(encoding.offsets) if b > start and a < stop]
+        within = [i for i, (a, b) in enumerate(encoding.offsets) if b > start and a < stop]
         gold = tuple(first_fact + g for g in ask.gold)
-        span = (inside[0], inside[-1] + 1)
+        span = (within[0], within[-1] + 1)
         return _Planted(encoding.ids, 1_000_000, 0, ask=ask, kind=kind, gold=gold, answer=span)
 
     def _encode(self, text: str) -> list[int]:
@@ -273,8 +273,8 @@ class RecallWriter:
         asked: list[AskedSpan] = []
         position = cursor = 0
         for piece in sorted(plan.pieces, key=lambda p: (p.place, p.order)):
-            wanted = int(piece.place / 1e6 * len(body))
-            index = min(int(np.searchsorted(boundaries, wanted)), len(boundaries) - 1)
+            target = int(piece.place / 1e6 * len(body))
+            index = min(int(np.searchsorted(boundaries, target)), len(boundaries) - 1)
             cut = max(cursor, min(int(boundaries[index]), len(body)))
             parts.append(body[cursor:cut])
             position += cut - cursor
@@ -307,41 +307,41 @@ class RecallWriter:
         recent = int(rng.integers(1, max(2, int(length * options.recent) // block))) * block
         tail_start = (len(tokens) - final - recent) // block * block
         blocks = tail_start // block
-        room = length - (len(tokens) - tail_start)
+        capacity = length - (len(tokens) - tail_start)
         spread = [(a // block, (b - 1) // block + 1) for a, b in facts]
         asked_for = {g for span in asked for g in span.gold}
         golden = {b for g in asked_for for b in range(*spread[g]) if b < blocks}
-        most_open = (room - (blocks if options.coarse else 0)) // block
+        most_open = (capacity - (blocks if options.coarse else 0)) // block
         golden |= distractor_blocks(rng, spread, golden, blocks, most_open)
 
         # What stays of the older blocks: coarse entries in their place, or gaps.
         entries = None
         if options.coarse:
             window = coarse_window(rng, tokens, blocks * block, golden, length, block, filler)
-            index, older, entries = window.index, window.older, window.entries
-            silent = window.silent
+            index, previous, entries = window.index, window.older, window.entries
+            ignored = window.silent
         else:
-            kept = gappy_mask(rng, blocks, golden, room // block)
+            kept = gappy_mask(rng, blocks, golden, capacity // block)
             mask = np.ones(len(tokens), bool)
             mask[: blocks * block] = np.repeat(kept, block)
             index = _filled(mask, length)
-            older, silent = tokens[:0], np.zeros(len(index), bool)
+            previous, ignored = tokens[:0], np.zeros(len(index), bool)
 
         # Positions in the window of what was planted; a fact may be cut off.
         moved = np.full(len(tokens) + 1, -1, np.int64)
-        moved[index] = np.arange(len(index)) + len(older)
+        moved[index] = np.arange(len(index)) + len(previous)
         answerable = []
         for ask in asked:
             moved_ask = _moved_ask(moved, ask)
             if all((moved[slice(*facts[g])] >= 0).all() for g in ask.gold):
                 answerable.append(moved_ask)
             else:  # more facts were asked for than fit: their answers teach nothing
-                silent[moved_ask.answer_start : moved_ask.answer_stop + 1] = True
+                ignored[moved_ask.answer_start : moved_ask.answer_stop + 1] = True
         return self._finish(
-            np.concatenate([older, tokens[index]]),
+            np.concatenate([previous, tokens[index]]),
             [_moved_span(moved, *fact) for fact in facts],
             answerable,
-            silent,
+            ignored,
             entries,
         )
 
@@ -350,7 +350,7 @@ class RecallWriter:
         tokens: np.ndarray,
         facts: list[tuple[int, int]],
         asked: list[AskedSpan],
-        silent: np.ndarray | None = None,
+        ignored: np.ndarray | None = None,
         coarse: CoarseEntries | None = None,
     ) -> RecallSample:
         answer = np.zeros(len(tokens), np.uint8)
@@ -368,8 +368,8 @@ class RecallWriter:
             for at in range(first, span.answer_stop):
                 if pairs[at - 1] not in pairs[: max(0, span.start - 1)]:
                     answer[at] = 2
-        if silent is not None:
-            answer[silent] = 3
+        if ignored is not None:
+            answer[ignored] = 3
         kept = tokens.astype(self._dtype)
         return RecallSample(kept, answer, tuple(facts), tuple(asked), coarse)
 
@@ -382,7 +382,7 @@ def _filled(mask: np.ndarray, length: int) -> np.ndarray:
     return np.sort(np.concatenate([index, more[len(more) - (length - len(index)) :]]))
 
 
-def _drawn(rng: Rng, items: tuple[str, ...]) -> str:
+def _sampled(rng: Rng, items: tuple[str, ...]) -> str:
     return items[int(rng.integers(len(items)))]
 
 
@@ -406,9 +406,9 @@ def _span(piece: _Planted, position: int) -> AskedSpan:
 def _moved_span(moved: np.ndarray, start: int, stop: int) -> tuple[int, int]:
     if start < 0:
         return (-1, -1)
-    inside = moved[start:stop]
-    inside = inside[inside >= 0]
-    return (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (-1, -1)
+    within = moved[start:stop]
+    within = within[within >= 0]
+    return (int(within[0]), int(within[-1]) + 1) if len(within) else (-1, -1)
 
 
 def _moved_ask(moved: np.ndarray, span: AskedSpan) -> AskedSpan:

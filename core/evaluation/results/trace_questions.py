@@ -58,20 +58,20 @@ def questions_of(path: Path) -> list[AskedInRun]:
             )
 
         # Each question's answer runs up to the next question.
-        rows = [outcomes["row"] for outcomes in focus] + [reader.num_rows]
-        outcomes = []
-        for segment, took, row, stop in zip(asked, focus, rows[:-1], rows[1:], strict=True):
+        rows = [results["row"] for results in focus] + [reader.num_rows]
+        results = []
+        for segment, elapsed, row, stop in zip(asked, focus, rows[:-1], rows[1:], strict=True):
             answer = _decoded(reader, row, stop, segment.tokens)
             answer = answer.partition(segment.stop)[0] if segment.stop else answer
-            later = took["refocuses"]
-            reached = 0 if took["already"] else None if later is None else later + 1
+            later = elapsed["refocuses"]
+            reached = 0 if elapsed["already"] else None if later is None else later + 1
             right = is_right(answer, segment.answer)
-            outcomes.append(
+            results.append(
                 AskedInRun(
-                    took["step"], segment.about, reached, segment.answer, answer.strip(), right
+                    elapsed["step"], segment.about, reached, segment.answer, answer.strip(), right
                 )
             )
-    return outcomes
+    return results
 
 
 def _script(config: str) -> Sequence[Any]:
@@ -84,9 +84,9 @@ def _decoded(reader: TraceReader, first: int, stop: int, limit: int) -> str:
 
     A row holds the tokens that came before its refocus, so the answer begins in a later one.
     """
-    pieces: list[str] = []
+    parts: list[str] = []
     for row in reader.rows(first + 1, stop):
-        pieces += row.new_text
-        if len(pieces) >= limit:
+        parts += row.new_text
+        if len(parts) >= limit:
             break
-    return "".join(pieces[:limit])
+    return "".join(parts[:limit])

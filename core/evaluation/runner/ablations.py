@@ -156,18 +156,18 @@ def run_ablations(
 
     # The rows of each table; its first variant is the reference.
     rows: list[Metric] = []
-    notes: dict[str, None] = {}
-    singles: dict[str, list[Any]] = {}
+    messages: dict[str, None] = {}
+    records: dict[str, list[Any]] = {}
     for table, variants in plan.tables.items():
         reference = by_config[dump_config(plan.config(next(iter(variants.values()))))]
         for variant, settings in variants.items():
             config = plan.config(settings)
             of_variant = by_config[dump_config(config)]
             for refused in (r for r in of_variant if isinstance(r, Refused)):
-                notes[f"{table}, {variant} was left out: {refused.why.rstrip('.')}"] = None
+                messages[f"{table}, {variant} was left out: {refused.why.rstrip('.')}"] = None
             rows += _metrics(table, variant, of_variant, reference, sizes, config)
-            singles[f"{table}, {variant}"] = of_variant
-    return Suite(rows, singles), list(notes)
+            records[f"{table}, {variant}"] = of_variant
+    return Suite(rows, records), list(messages)
 
 
 def _jobs(config: Config, sizes: AblationSizes, sources: Sources) -> list[Job]:
@@ -219,7 +219,7 @@ def _metrics(
 ) -> list[Metric]:
     """The rows of one variant; ``reference`` are the results of the table's first one."""
     rows: list[Metric] = []
-    pieces = [result for result in results if isinstance(result, Piece)]
+    parts = [result for result in results if isinstance(result, Piece)]
 
     # Recall of ours, and of the oracle as the ceiling of the variant's window.
     length = f"{sizes.times}×"
@@ -236,7 +236,7 @@ def _metrics(
 
     # NLL against the full history, and against the first variant piece by piece.
     column = f"W_max {config.w_max}"
-    nll = summarize_nll(pieces, config.seed) if pieces else {}
+    nll = summarize_nll(parts, config.seed) if parts else {}
     if "ours" in nll:
         of_ours = nll["ours"].first.overall
         for measure, value, interval in (
@@ -247,7 +247,7 @@ def _metrics(
                 rows.append(metric(measure, table, column, variant, value, interval, of_ours.count))
     if results is not reference:
         of_reference = [result for result in reference if isinstance(result, Piece)]
-        above = paired_difference(pieces, of_reference, "ours", config.seed)
+        above = paired_difference(parts, of_reference, "ours", config.seed)
         if above is not None:
             rows.append(
                 metric(

@@ -186,12 +186,12 @@ def _in_processes(
     jobs: Sequence[Job],
     left: Sequence[int],
     workers: int,
-    ended: Callable[[int, list[Any]], None],
+    finished: Callable[[int, list[Any]], None],
 ) -> None:
     calls = [partial(_run, jobs[i]) for i in left]
     try:
         for number, results in run_in_processes(calls, min(workers, len(left))):
-            ended(left[number], results)
+            finished(left[number], results)
     except BrokenProcessPool as error:
         raise MegaContextError(
             f"One of {workers} worker processes died, most likely for lack of memory; lower --jobs "

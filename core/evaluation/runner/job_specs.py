@@ -92,8 +92,8 @@ def _tasks(
     workspace: EvalWorkspace, sources: Sources, tasks: TaskGenConfig, times: int, first: int
 ) -> list[RecallTask]:
     backend = workspace.base.tokenizer.hf.backend_tokenizer
-    maker = TaskGenerator(tasks, backend, sources.haystacks(), workspace.config.block_size)
-    return maker.of_history(times, first)
+    factory = TaskGenerator(tasks, backend, sources.haystacks(), workspace.config.block_size)
+    return factory.of_history(times, first)
 
 
 @dataclass(frozen=True)

@@ -152,24 +152,24 @@ def run_suite(
     store = Store(store_path, resume, fingerprint(config), RESULTS)
     every = [job for jobs in planned.values() for job in jobs]
     results = run_jobs(every, workers, store, progress)
-    singles: dict[str, list[Any]] = {name: [] for name in planned}
+    records: dict[str, list[Any]] = {name: [] for name in planned}
     owners = [name for name, jobs in planned.items() for _ in jobs]
     for name, of_job in zip(owners, results, strict=True):
-        singles[name] += of_job
+        records[name] += of_job
 
-    _check_texts(singles)
+    _check_texts(records)
 
     # Metrics and their targets.
     rows: list[Metric] = []
-    rows += recall_metrics(singles.get("recall", []))
-    nll = singles.get("nll", []), singles.get("answers", [])
+    rows += recall_metrics(records.get("recall", []))
+    nll = records.get("nll", []), records.get("answers", [])
     rows += [row for part in nll for row in nll_metrics(part, config.seed, base.window)]
-    rows += single_metrics(singles.get("single", []), config.seed)
-    rows += health_metrics(singles.get("session", []))
+    rows += single_metrics(records.get("single", []), config.seed)
+    rows += health_metrics(records.get("session", []))
     if "overhead" in options.sections:  # last and alone: other processes would be in the figure
         progress(len(every), len(every), "overhead")
         rows += overhead_metrics(overhead_of(config, options.cycles))
-    return Suite(rows, {name: of_section for name, of_section in singles.items() if of_section})
+    return Suite(rows, {name: of_section for name, of_section in records.items() if of_section})
 
 
 def _check_texts(singles: dict[str, list[Any]]) -> None:
@@ -202,8 +202,8 @@ def recall_jobs(
 def _nll_jobs(
     plain: str, sources: Sources, options: SuiteOptions, budgets: tuple[int, ...], window: int
 ) -> list[NLLJob]:
-    stretches = max(1, min(options.stretches, window // 1024))  # small models: most is history
-    cut = NLLOptions(budgets, pieces=options.pieces, stretches=stretches)
+    segments = max(1, min(options.stretches, window // 1024))  # small models: most is history
+    cut = NLLOptions(budgets, pieces=options.pieces, stretches=segments)
     return [
         NLLJob(plain, sources, number, piece, cut, tuple(NLL_CONTENDERS))
         for number in range(len(sources.documents()))

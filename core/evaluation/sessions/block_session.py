@@ -45,8 +45,8 @@ def best_blocks(search: Callable[[str], np.ndarray], recent: int) -> Selection:
         scores = search(query)[:blocks]
 
         # The search knows the history alone; blocks after it, as the question, are kept too.
-        newest = max(min(recent, fit), min(blocks - len(scores), fit))
-        keep_mask[blocks - newest :] = True
+        latest = max(min(recent, fit), min(blocks - len(scores), fit))
+        keep_mask[blocks - latest :] = True
 
         # Ties and blocks without a word of the query: the newest first.
         order = np.lexsort((-np.arange(len(scores)), -scores))
@@ -119,9 +119,9 @@ class BlockSession:
             assert self._window.last is not None
             token = int(self._window.last.logits[-1].argmax())
             self._window.append([token])
-            ended, piece = token in self._tokenizer.end_ids, self._stream.push([token])[0]
-            text += "" if ended else piece
-            self._ended = ended or bool(stop and stop in text)
+            finished, piece = token in self._tokenizer.end_ids, self._stream.push([token])[0]
+            text += "" if finished else piece
+            self._ended = finished or bool(stop and stop in text)
             if self._ended:
                 break
         return text.partition(stop)[0] if stop else text
@@ -149,8 +149,8 @@ class BlockSession:
         nll: list[F32] = []
         for start in range(0, len(tokens), self._size):
             part = tokens[start : start + self._size]
-            newest = self._tokens[-self._query_tokens :]
-            self._fill_window(len(part), self._question or self._tokenizer.decode(newest))
+            latest = self._tokens[-self._query_tokens :]
+            self._fill_window(len(part), self._question or self._tokenizer.decode(latest))
             assert self._window.last is not None
             nll.append(token_nll(self._window.last.logits[-1:], part[:1]))
             forward = self._window.append(part)

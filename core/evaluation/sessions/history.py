@@ -19,9 +19,9 @@ __all__ = ["History", "token_spans"]
 
 def token_spans(offsets: I64, spans: tuple[tuple[int, int], ...]) -> I64:
     """Token spans I64[m, 2] that cover character ``spans``; ``offsets`` I64[n, 2] of the tokens."""
-    marks = np.array(spans, np.int64).reshape(-1, 2)
-    first = np.searchsorted(offsets[:, 1], marks[:, 0], side="right")
-    last = np.searchsorted(offsets[:, 0], marks[:, 1], side="left")
+    labels = np.array(spans, np.int64).reshape(-1, 2)
+    first = np.searchsorted(offsets[:, 1], labels[:, 0], side="right")
+    last = np.searchsorted(offsets[:, 0], labels[:, 1], side="left")
     return np.stack([first, last], axis=1)
 
 

@@ -55,14 +55,14 @@ def haystack(texts: Sequence[Text], chars: int, seed: int, number: int) -> str:
             start = int(rng.integers(len(text) - chars + 1))
             start = text.rfind("\n", 0, start) + 1
             return text[start : start + chars]
-    joined = "\n\n".join(texts[at].text for at in order)
-    if len(joined) < chars:
+    text = "\n\n".join(texts[at].text for at in order)
+    if len(text) < chars:
         raise SourceError(
-            f"--text holds {len(joined):,} characters but a haystack needs {chars:,}; give longer "
+            f"--text holds {len(text):,} characters but a haystack needs {chars:,}; give longer "
             "texts or a smaller --times."
         )
-    at = int(rng.integers(len(joined) - chars + 1))
-    return joined[at : at + chars]
+    at = int(rng.integers(len(text) - chars + 1))
+    return text[at : at + chars]
 
 
 def boundaries(text: str) -> np.ndarray:

@@ -19,10 +19,10 @@ def wilson(right: int, count: int) -> Interval:
     """The 95 % score interval of a share (Wilson, JASA 1927); (0, 1) where nothing was counted."""
     if count == 0:
         return 0.0, 1.0
-    share, z2 = right / count, _Z95**2
-    centre = share + z2 / (2 * count)
-    spread = _Z95 * sqrt(share * (1 - share) / count + z2 / (4 * count**2))
-    low, high = ((centre + side * spread) / (1 + z2 / count) for side in (-1, 1))
+    fraction, z2 = right / count, _Z95**2
+    center = fraction + z2 / (2 * count)
+    spread = _Z95 * sqrt(fraction * (1 - fraction) / count + z2 / (4 * count**2))
+    low, high = ((center + side * spread) / (1 + z2 / count) for side in (-1, 1))
     return max(0.0, low), min(1.0, high)
 
 
@@ -42,8 +42,8 @@ def bootstrap(
     if documents < 2:
         return None
     rng = generator(seed, f"eval.bootstrap.{purpose}")
-    picks = rng.integers(documents, size=(draws, documents))
-    values = np.array([statistic(pick) for pick in picks])
+    choices = rng.integers(documents, size=(draws, documents))
+    values = np.array([statistic(choice) for choice in choices])
     values = values[~np.isnan(values)]
     if len(values) == 0:
         return None

@@ -117,7 +117,7 @@ def evaluate_nll(
     length = options.checked_length(workspace.base.window)
     block = workspace.config.block_size
     configs = [workspace.with_w_max(w_max) for w_max in options.w_max]
-    pieces = [
+    parts = [
         (number * options.pieces + i, text, *piece)
         for number, text in enumerate(texts, first)
         for i, piece in enumerate(_pieces(workspace, text, length, options.pieces))
@@ -125,10 +125,10 @@ def evaluate_nll(
     ]
     read = (length - options.scored) // block * block
     cold = read - min(options.lead * block, read)  # the rest is read with refocuses
-    done, total = 0, len(pieces) * len(configs) * len(contenders)
+    done, total = 0, len(parts) * len(configs) * len(contenders)
 
     results: list[Piece] = []
-    for number, text, start, tokens in pieces:
+    for number, text, start, tokens in parts:
         scored = tokens[read : read + options.scored]
         whole = full_history_nll(workspace.base, tokens[: read + len(scored)], len(scored))
         full = _means(whole, options.horizon)
@@ -136,7 +136,7 @@ def evaluate_nll(
 
         for config in configs:
             # A stretch is named by the start of a piece that would end with it.
-            stretches = [
+            segments = [
                 Piece(text.name, text.domain, start + i * options.horizon, config.w_max, nll)
                 for i, nll in enumerate(full)
             ]
@@ -145,11 +145,11 @@ def evaluate_nll(
                 session = CONTENDERS[name].open(workspace, sample)
                 session.read(history.tokens[cold:])
                 means = _means(session.score_tokens(scored), options.horizon)
-                for piece, nll in zip(stretches, means, strict=True):
+                for piece, nll in zip(segments, means, strict=True):
                     piece.nll[name] = nll
                 done += 1
                 progress(done, total)
-            results += stretches
+            results += segments
     return results
 
 

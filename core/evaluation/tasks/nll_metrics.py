@@ -127,23 +127,23 @@ def paired_difference(
     return PairedDifference(*_difference(ours, other, seed), len(common))
 
 
-def _group(pieces: Sequence[Piece], name: str, seed: int) -> NLLGroup:
-    domains = sorted({piece.domain for piece in pieces if piece.domain})
-    delta = {p.document: 0.0 for p in pieces}
+def _group(parts: Sequence[Piece], name: str, seed: int) -> NLLGroup:
+    domains = sorted({piece.domain for piece in parts if piece.domain})
+    delta = {p.document: 0.0 for p in parts}
     for document in delta:
-        of_document = [p for p in pieces if p.document == document]
+        of_document = [p for p in parts if p.document == document]
         delta[document] = float(np.mean([p.nll[name] - p.full for p in of_document]))
     return NLLGroup(
-        _metrics(pieces, name, seed),
-        {d: _metrics([p for p in pieces if p.domain == d], name, seed) for d in domains},
+        _metrics(parts, name, seed),
+        {d: _metrics([p for p in parts if p.domain == d], name, seed) for d in domains},
         delta,
     )
 
 
-def _by_document(pieces: Sequence[Piece], nll_of: Callable[[Piece], float]) -> np.ndarray:
+def _by_document(parts: Sequence[Piece], nll_of: Callable[[Piece], float]) -> np.ndarray:
     """F64[documents]: means of the pieces of each document."""
     documents: dict[str, list[float]] = {}
-    for piece in pieces:
+    for piece in parts:
         documents.setdefault(piece.document, []).append(nll_of(piece))
     return np.array([np.mean(values) for values in documents.values()])
 
@@ -153,28 +153,28 @@ def _difference(
 ) -> tuple[float, Interval | None]:
     """Mean of F64[documents] minus a reference, with its interval."""
 
-    def mean(pick: np.ndarray) -> float:
-        return float((values[pick] - reference[pick]).mean())
+    def mean(choice: np.ndarray) -> float:
+        return float((values[choice] - reference[choice]).mean())
 
     return mean(np.arange(len(values))), bootstrap(mean, len(values), seed, "behind")
 
 
-def _metrics(pieces: Sequence[Piece], name: str, seed: int) -> NLLMetrics:
-    nll = _by_document(pieces, lambda p: p.nll[name])
-    full = _by_document(pieces, lambda p: p.full)
-    deleted = _by_document(pieces, lambda p: p.nll.get(DELETE, np.nan))
-    ours = _by_document(pieces, lambda p: p.nll.get(OURS, np.nan))
+def _metrics(parts: Sequence[Piece], name: str, seed: int) -> NLLMetrics:
+    nll = _by_document(parts, lambda p: p.nll[name])
+    full = _by_document(parts, lambda p: p.full)
+    removed = _by_document(parts, lambda p: p.nll.get(DELETE, np.nan))
+    ours = _by_document(parts, lambda p: p.nll.get(OURS, np.nan))
     documents = len(nll)
 
-    def gain(pick: np.ndarray) -> float:
-        cost = float(deleted[pick].mean() - full[pick].mean())
-        return float(deleted[pick].mean() - nll[pick].mean()) / cost if cost > 0 else np.nan
+    def gain(choice: np.ndarray) -> float:
+        cost = float(removed[choice].mean() - full[choice].mean())
+        return float(removed[choice].mean() - nll[choice].mean()) / cost if cost > 0 else np.nan
 
-    def delta(pick: np.ndarray) -> float:
-        return float((nll[pick] - full[pick]).mean())
+    def delta(choice: np.ndarray) -> float:
+        return float((nll[choice] - full[choice]).mean())
 
-    def cost(pick: np.ndarray) -> float:
-        return float((deleted[pick] - full[pick]).mean())
+    def cost(choice: np.ndarray) -> float:
+        return float((removed[choice] - full[choice]).mean())
 
     # A fraction of a cost that may be nothing has no meaning.
     every = np.arange(documents)
@@ -187,13 +187,13 @@ def _metrics(pieces: Sequence[Piece], name: str, seed: int) -> NLLMetrics:
     return NLLMetrics(
         delta_nll=delta(every),
         interval=bootstrap(delta, documents, seed, "delta"),
-        delta_nll_p95=float(np.quantile([p.nll[name] - p.full for p in pieces], 0.95)),
+        delta_nll_p95=float(np.quantile([p.nll[name] - p.full for p in parts], 0.95)),
         recovered_gain=recovered if has_gain else None,
         recovered_gain_interval=bootstrap(gain, documents, seed, "gain") if has_gain else None,
         behind_ours=behind,
         behind_ours_interval=behind_interval,
         nll=float(nll.mean()),
         nll_full=float(full.mean()),
-        count=len(pieces),
+        count=len(parts),
         documents=documents,
     )

@@ -76,24 +76,24 @@ def overhead_of(config: Config, cycles: int) -> Overhead:
     session.refocus(Trigger.MANUAL)
     whole, plain = [], []
     for _ in range(_WARM + cycles):
-        began, others = _now(workspace.base.device), []
+        start, others = _now(workspace.base.device), []
         closed = False
         while not closed:
             watch.seconds, gists = 0.0, sink.timings.gist
             follows_edit = context.tail_tokens == config.focus.lag > 0
             started = _now(workspace.base.device)
             session.decode(1)
-            took = _now(workspace.base.device) - started
+            elapsed = _now(workspace.base.device) - started
             closed = context.tail_tokens == 0
             if not closed and not follows_edit:
-                others.append(took - watch.seconds - (sink.timings.gist - gists) / 1e6)
-        whole.append(_now(workspace.base.device) - began)
+                others.append(elapsed - watch.seconds - (sink.timings.gist - gists) / 1e6)
+        whole.append(_now(workspace.base.device) - start)
         plain.append(float(np.mean(others)) * size)
     total, decoding = np.array(whole[_WARM:]), np.array(plain[_WARM:])
     ratios = total / decoding
 
-    def middle(pick: np.ndarray) -> float:
-        return float(np.median(ratios[pick]))
+    def middle(choice: np.ndarray) -> float:
+        return float(np.median(ratios[choice]))
 
     every = np.arange(cycles)
     return Overhead(

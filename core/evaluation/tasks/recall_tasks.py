@@ -196,8 +196,8 @@ def _task(record: dict[str, Any], where: str) -> RecallTask:
 def _gold(value: object, length: int, where: str) -> tuple[Span, ...]:
     if value is None or value == []:
         return ()
-    several = isinstance(value, list) and isinstance(value[0], list)
-    spans: list[Any] = value if isinstance(value, list) and several else [value]
+    multiple = isinstance(value, list) and isinstance(value[0], list)
+    spans: list[Any] = value if isinstance(value, list) and multiple else [value]
     for span in spans:
         if not (isinstance(span, list) and len(span) == 2 and all(type(x) is int for x in span)):
             raise SourceError(

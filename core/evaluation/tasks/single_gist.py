@@ -67,8 +67,8 @@ def _nll(
     index = np.arange(blocks)
     if kind == "delete":
         levels, index = np.delete(levels, at), np.delete(index, at)
-    gister: Gister = history.mean_gister if kind == "mean" else history.gister
-    vectors: VectorSource = workspace.tree(gister, tokens[:read]).gist_rows
+    encoder: Gister = history.mean_gister if kind == "mean" else history.gister
+    vectors: VectorSource = workspace.tree(encoder, tokens[:read]).gist_rows
     window = workspace.windows.empty(workspace.base.window)
     layout = Layout(levels, index, read, read, size)
     window.sync(layout, vectors, lambda start, stop: tokens[start:stop])

@@ -129,8 +129,10 @@ def make_tasks(
         ConfigError: an unknown kind or an impossible number.
         SourceError: the texts are too short.
     """
-    maker = TaskGenerator(options, tokenizer, texts, block_size)
-    return [task for times, first in options.histories() for task in maker.of_history(times, first)]
+    factory = TaskGenerator(options, tokenizer, texts, block_size)
+    return [
+        task for times, first in options.histories() for task in factory.of_history(times, first)
+    ]
 
 
 class TaskGenerator:
@@ -248,15 +250,15 @@ def _plant(
     positions = positions[positions <= last]
     if len(positions) == 0:
         positions = np.arange(0, last + 1, 80)
-    pieces: list[tuple[int, int, int, str]] = []  # place, scene, statement, text
+    chunks: list[tuple[int, int, int, str]] = []  # place, scene, statement, text
     for at, (_, scene, _) in enumerate(asked):
         chosen = np.sort(rng.choice(positions, len(scene.statements)))
         for i, text in enumerate(scene.statements):
-            pieces.append((int(chosen[i]), at, i, text))
+            chunks.append((int(chosen[i]), at, i, text))
     parts: list[str] = []
     spans: dict[tuple[int, int], tuple[int, int]] = {}
     cursor = length = 0
-    for position, at, i, text in sorted(pieces, key=lambda p: p[:3]):
+    for position, at, i, text in sorted(chunks, key=lambda p: p[:3]):
         # A line of its own; behind a line end, every other one with an empty line before it.
         lead = "" if filler[position - 1 : position] == "\n" and rng.random() < 0.5 else "\n"
         parts += [filler[cursor:position], lead, text, "\n"]
@@ -285,8 +287,8 @@ def _common_word(
     words = list(dict.fromkeys(writer.lexicon.word(rng) for _ in range(200)))
     weights = np.ones(len(words))
     weights[0] = 3.0
-    picks = rng.choice(len(words), tokens, p=weights / weights.sum())
-    text = " ".join(words[int(i)] for i in picks)
+    choices = rng.choice(len(words), tokens, p=weights / weights.sum())
+    text = " ".join(words[int(i)] for i in choices)
     text = text[: tokenizer.encode(text).offsets[tokens - 1][1]]
     question = "Which word is the most frequent one in the list above?"
     return RecallTask(text, question, words[0], (), "common_word", times)

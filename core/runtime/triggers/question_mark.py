@@ -30,6 +30,6 @@ class QuestionMarkTrigger:
         """See :class:`~megacontext.core.runtime.triggers.base.TriggerRule`."""
         if not self._enabled:
             return None
-        hits = np.flatnonzero(self._ends[tokens]) + 1
-        hits = hits[hits + since >= self._gap]
-        return int(hits[0]) if len(hits) else None
+        matches = np.flatnonzero(self._ends[tokens]) + 1
+        matches = matches[matches + since >= self._gap]
+        return int(matches[0]) if len(matches) else None

@@ -54,22 +54,22 @@ class Suffixes:
         if first > len(self):
             return
         text = np.frombuffer(self._tokens, np.uint32)[first - self.n :].astype(np.uint64)
-        places = len(self) - first + 1
-        words = np.zeros(places, np.uint64)
+        positions = len(self) - first + 1
+        words = np.zeros(positions, np.uint64)
         for offset in range(self.n):
-            words = words * np.uint64(_STEP) + text[offset : offset + places] + np.uint64(1)
+            words = words * np.uint64(_STEP) + text[offset : offset + positions] + np.uint64(1)
         slots = (words * np.uint64(_SPREAD)) >> np.uint64(64 - _BITS)
         self._before.frombytes(self._chained(slots.astype(np.int64), first).tobytes())
 
     def _chained(self, slots: I64, first: int) -> np.ndarray:
         """int32 predecessors of the places from ``first`` on, by their slots; heads follow."""
         order = np.argsort(slots, kind="stable")
-        slot, place = slots[order], (first + order).astype(np.int32)
-        begins = np.flatnonzero(np.diff(slot, prepend=-1))
+        slot, position = slots[order], (first + order).astype(np.int32)
+        starts = np.flatnonzero(np.diff(slot, prepend=-1))
         heads = np.frombuffer(self._heads, np.int32)
-        earlier = np.roll(place, 1)
-        earlier[begins] = heads[slot[begins]]
-        heads[slot[begins]] = place[np.append(begins[1:], len(place)) - 1]
+        earlier = np.roll(position, 1)
+        earlier[starts] = heads[slot[starts]]
+        heads[slot[starts]] = position[np.append(starts[1:], len(position)) - 1]
         before = np.empty(len(slots), np.int32)
         before[order] = earlier
         return before
@@ -91,24 +91,24 @@ class Suffixes:
         for part in tokens[here - n :]:
             word = (word * _STEP + part + 1) & _WORD
         slot = (word * _SPREAD & _WORD) >> (64 - _BITS)
-        newest = self._heads[slot]
-        found = self._longest(newest, here) if ask else (0, 0)
-        self._before.append(newest)
+        latest = self._heads[slot]
+        found = self._max_length(latest, here) if ask else (0, 0)
+        self._before.append(latest)
         self._heads[slot] = here
         return found
 
-    def _longest(self, place: int, here: int) -> tuple[int, int]:
+    def _max_length(self, position: int, here: int) -> tuple[int, int]:
         tokens, before = self._tokens, self._before
-        found, longest = 0, self.n - 1
+        found, max_length = 0, self.n - 1
         for _ in range(_TRIED):
-            if not place:
+            if not position:
                 break
-            most, length = min(LONGEST, place), 0
-            while length < most and tokens[place - 1 - length] == tokens[here - 1 - length]:
+            most, length = min(LONGEST, position), 0
+            while length < most and tokens[position - 1 - length] == tokens[here - 1 - length]:
                 length += 1
-            if length > longest:
-                found, longest = place, length
+            if length > max_length:
+                found, max_length = position, length
                 if length == LONGEST:
                     break
-            place = before[place]
-        return (found, longest) if found else (0, 0)
+            position = before[position]
+        return (found, max_length) if found else (0, 0)

@@ -160,18 +160,18 @@ class BaseDataset(Dataset[dict[str, Tensor]]):
         # Places of gists are drawn per micro-batch, which encodes its own blocks.
         if self._phase.gists:
             rng = generator(self._seed, "base.uppers", self._number, step)
-            room = -(-self._phase.gists * micro // self._block) * self._block
+            capacity = -(-self._phase.gists * micro // self._block) * self._block
             placed = [
                 place_entries(
                     rng,
                     [row.coarse for row in rows[start : start + micro]],
                     self._phase.length,
-                    room,
+                    capacity,
                     self._block,
                 )
                 for start in range(0, len(rows), micro)
             ]
-            found["places"] = np.concatenate([places for places, _ in placed])
+            found["places"] = np.concatenate([positions for positions, _ in placed])
             found["blocks"] = np.concatenate([blocks for _, blocks in placed])
 
         return {
@@ -194,7 +194,7 @@ class BaseDataset(Dataset[dict[str, Tensor]]):
         sizes[-1] += length - sum(sizes)
         made = [self._part(rng, size, (step, row, i)) for i, size in enumerate(sizes)]
         tokens = np.concatenate([tokens for tokens, _, _ in made])
-        marks = np.concatenate([marks for _, marks, _ in made])
+        labels = np.concatenate([labels for _, labels, _ in made])
         starts = np.cumsum([0, *sizes[:-1]]).tolist()
         entries = [e.moved(at) for (_, _, e), at in zip(made, starts, strict=True) if e is not None]
         coarse = None
@@ -205,10 +205,10 @@ class BaseDataset(Dataset[dict[str, Tensor]]):
                 np.concatenate([e.blocks for e in entries]),
                 np.concatenate([e.uppers for e in entries]),
             ).until(length - 1)
-        return Row(tokens, marks[1:], coarse)
+        return Row(tokens, labels[1:], coarse)
 
     def _part(
-        self, rng: Rng, length: int, counters: tuple[int, int, int]
+        self, rng: Rng, length: int, counts: tuple[int, int, int]
     ) -> tuple[np.ndarray, np.ndarray, CoarseEntries | None]:
         phase = self._phase
         domain = self._domains[int(rng.choice(len(self._domains), p=self._shares))]
@@ -232,22 +232,22 @@ class BaseDataset(Dataset[dict[str, Tensor]]):
                 recent=phase.recent,
             )
             # Phases share no counters with each other through the writer's own seed.
-            step = counters[0] * 64 + self._number
-            sample = self._writer.sample(text, length, options, step, *counters[1:])
+            step = counts[0] * 64 + self._number
+            sample = self._writer.sample(text, length, options, step, *counts[1:])
             tokens, entries = sample.tokens, sample.coarse
-            marks = np.where(sample.answer == PLAIN, FILLER, sample.answer).astype(np.uint8)
+            labels = np.where(sample.answer == PLAIN, FILLER, sample.answer).astype(np.uint8)
         elif coarse:
-            tokens, marks, entries = self._coarse_text(rng, text, length)
+            tokens, labels, entries = self._coarse_text(rng, text, length)
         else:
             tokens = self._gaps(rng, text, length) if gappy else text
-            marks = np.full(length, PLAIN, np.uint8)
+            labels = np.full(length, PLAIN, np.uint8)
         if rng.random() < 0.3 and not (phase.gists and coarse):
             tokens = tokens.copy()
             tokens[0] = self._bos
         if entries is not None and phase.gists and rng.random() < phase.token_gists:
             entries = None
-            marks = np.where(marks == COPIED, PLAIN, marks).astype(np.uint8)
-        return tokens, marks, entries
+            labels = np.where(labels == COPIED, PLAIN, labels).astype(np.uint8)
+        return tokens, labels, entries
 
     def _coarse_text(
         self, rng: Rng, text: np.ndarray, length: int
@@ -258,26 +258,26 @@ class BaseDataset(Dataset[dict[str, Tensor]]):
         tail_start = (len(past) - recent) // self._block * self._block
         window = coarse_window(rng, past, tail_start, set(), length, self._block, text)
         tokens = np.concatenate([window.older, past[window.index]])
-        entries, silent = window.entries, window.silent
-        marks = np.where(silent, SILENT, PLAIN).astype(np.uint8)
+        entries, ignored = window.entries, window.silent
+        labels = np.where(ignored, SILENT, PLAIN).astype(np.uint8)
         if self._phase.gists:
             own = entries.blocks[:, self._block :]
             if self._phase.repeats and rng.random() < self._phase.repeats:
-                behind = int(np.flatnonzero(silent)[-1]) + 1 if silent.any() else 0
+                behind = int(np.flatnonzero(ignored)[-1]) + 1 if ignored.any() else 0
                 tokens[behind:] = repeated_in(rng, tokens[behind:], own, _APART)
-            marks[copied_in(tokens, silent, entries.singles, own, _APART)] = COPIED
-        return tokens, marks, entries
+            labels[copied_in(tokens, ignored, entries.singles, own, _APART)] = COPIED
+        return tokens, labels, entries
 
     def _gaps(self, rng: Rng, text: np.ndarray, length: int) -> np.ndarray:
         """Runs of blocks from ``text`` and its end, ``length`` tokens in order."""
         block = self._block
         recent = int(rng.integers(length // 8, length // 2))
         blocks = (len(text) - recent) // block
-        wanted = -(-(length - recent) // block)
+        target = -(-(length - recent) // block)
         kept = np.zeros(blocks, bool)
-        while int(kept.sum()) < wanted:
+        while int(kept.sum()) < target:
             start = int(rng.integers(blocks))
             kept[start : start + int(rng.integers(1, 9))] = True
         index = np.flatnonzero(np.repeat(kept, block))
-        joined = np.concatenate([text[index], text[blocks * block :]])
-        return joined[len(joined) - length :]
+        combined = np.concatenate([text[index], text[blocks * block :]])
+        return combined[len(combined) - length :]

@@ -76,8 +76,8 @@ class HeldoutSet:
             for length in config.recall_lengths
             for layout in LAYOUTS
         ]
-        shortest = min(config.recall_lengths)
-        self._cells.append(self.cell(shortest, layout="full", split="train", kind=config.kind))
+        min_length = min(config.recall_lengths)
+        self._cells.append(self.cell(min_length, layout="full", split="train", kind=config.kind))
 
     @property
     def names(self) -> list[str]:
@@ -139,16 +139,16 @@ class HeldoutSet:
         ``score`` (lower is better) weighs both: a base that reads better text but finds no
         facts is of no use here.
         """
-        figures: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         for domain, rows in self._texts.items():
-            figures[f"nll_{domain}"] = self.nll(forward, rows, device)
-        figures["heldout_nll"] = float(np.mean(list(figures.values())))
+            metrics[f"nll_{domain}"] = self.nll(forward, rows, device)
+        metrics["heldout_nll"] = float(np.mean(list(metrics.values())))
         for cell in self._cells:
-            figures[cell.name] = float(self.accuracy(forward, cell, device, mixed).mean())
-        unseen = [v for k, v in figures.items() if k.startswith("recall_heldout")]
-        figures["recall"] = float(np.mean(unseen))
-        figures["score"] = figures["heldout_nll"] + 1 - figures["recall"]
-        return figures
+            metrics[cell.name] = float(self.accuracy(forward, cell, device, mixed).mean())
+        unseen = [v for k, v in metrics.items() if k.startswith("recall_heldout")]
+        metrics["recall"] = float(np.mean(unseen))
+        metrics["score"] = metrics["heldout_nll"] + 1 - metrics["recall"]
+        return metrics
 
     def nll(self, forward: Forward, rows: Tensor, device: torch.device) -> float:
         """Mean next-token NLL in nats over rows [n, T + 1]."""
@@ -181,14 +181,14 @@ class HeldoutSet:
             # Coarse windows are read with gists if there is a GistNet.
             if mixed is not None and any(row is not None for row in coarse):
                 count = sum(len(row.singles) for row in coarse if row is not None)
-                places, blocks = place_entries(
+                positions, blocks = place_entries(
                     generator(self._seed, "heldout.uppers", start),
                     coarse,
                     part.shape[1],
                     max(1, -(-count // BLOCK)) * BLOCK,
                     BLOCK,
                 )
-                gists = (torch.from_numpy(a).to(device) for a in (places, blocks))
+                gists = (torch.from_numpy(a).to(device) for a in (positions, blocks))
                 best = mixed(part, *gists).argmax(-1)
             else:
                 best = forward(part).argmax(-1)

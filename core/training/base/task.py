@@ -116,20 +116,20 @@ class BaseConfig:
 
 
 def _weighted_nll(
-    hidden_BTD: Tensor, head_VD: Tensor, targets_BT: Tensor, marks_BT: Tensor, weights_M: Tensor
+    hidden_BTD: Tensor, head_VD: Tensor, targets_BT: Tensor, labels_BT: Tensor, weights_M: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(loss, and the NLL of text, answers and copies); ``weights`` by mark."""
     logits = functional.linear(hidden_BTD, head_VD).float()
     losses = functional.cross_entropy(logits.flatten(0, 1), targets_BT.flatten(), reduction="none")
-    marks = marks_BT.flatten().int()
-    weights = weights_M[marks]
+    labels = labels_BT.flatten().int()
+    weights = weights_M[labels]
     loss = (losses * weights).sum() / weights.sum()
 
     def mean(chosen: Tensor) -> Tensor:
         return (losses * chosen).sum() / chosen.sum().clamp(min=1)
 
-    answer = (marks == ANSWER) | (marks == LOOKED_UP)
-    return loss, mean(marks == PLAIN), mean(answer), mean(marks == COPIED)
+    answer = (labels == ANSWER) | (labels == LOOKED_UP)
+    return loss, mean(labels == PLAIN), mean(answer), mean(labels == COPIED)
 
 
 class BaseTask:
@@ -339,12 +339,12 @@ def judge_base(
     """
     model = Llama(read_shape(folder))
     load_weights(model, folder)
-    place = join_world(device).device
+    position = join_world(device).device
     tokenizer = load_tokenizer(folder)
     shards = open_shards(heldout, fingerprint(tokenizer))
-    model.to(place).eval()
+    model.to(position).eval()
     gists = GistInputs(gistnet, model.embed.weight, BLOCK) if gistnet else None
-    return HeldoutSet(config, shards, tokenizer).evaluate(model, place, _mixed(model, gists))
+    return HeldoutSet(config, shards, tokenizer).evaluate(model, position, _mixed(model, gists))
 
 
 def train_base(

@@ -49,7 +49,7 @@ def _shares(folders: Sequence[Path], weights: Sequence[float]) -> list[float]:
         )
     if min(shares) < 0 or not sum(shares):
         raise ConfigError(f"--weight: {shares} holds no share of some model; use values from 0.")
-    return [share / sum(shares) for share in shares]
+    return [fraction / sum(shares) for fraction in shares]
 
 
 def average_lensnets(folders: Sequence[Path], weights: Sequence[float], out: Path) -> None:
@@ -66,7 +66,7 @@ def average_lensnets(folders: Sequence[Path], weights: Sequence[float], out: Pat
     shares = _shares(folders, weights)
     first, state = load_folder(folders[0], _LENSNET)
     sums = {name: value.double() * shares[0] for name, value in state.items()}
-    for folder, share in zip(folders[1:], shares[1:], strict=True):
+    for folder, fraction in zip(folders[1:], shares[1:], strict=True):
         facts, other = load_folder(folder, _LENSNET)
         for field in ("config", "gist_checkpoint"):
             if facts[field] != first[field]:
@@ -75,7 +75,7 @@ def average_lensnets(folders: Sequence[Path], weights: Sequence[float], out: Pat
                     f"{first[field]}; average LensNets of one shape and one GistNet."
                 )
         for name, value in other.items():
-            sums[name] += value.double() * share
+            sums[name] += value.double() * fraction
     mean = {name: value.to(state[name].dtype) for name, value in sums.items()}
     facts = {"gist_checkpoint": first["gist_checkpoint"]}
     save_folder(out, _LENSNET, mean, first["config"], facts)
@@ -95,7 +95,7 @@ def average_bases(folders: Sequence[Path], weights: Sequence[float], out: Path) 
     shape = read_shape(folders[0])
     total, part = Llama(shape), Llama(shape)
     sums = {name: value.double() * 0 for name, value in total.named_parameters()}
-    for folder, share in zip(folders, shares, strict=True):
+    for folder, fraction in zip(folders, shares, strict=True):
         found = read_shape(folder)
         if found != shape:
             raise ConfigError(
@@ -104,7 +104,7 @@ def average_bases(folders: Sequence[Path], weights: Sequence[float], out: Path) 
             )
         load_weights(part, folder)
         for name, value in part.named_parameters():
-            sums[name] += value.detach().double() * share
+            sums[name] += value.detach().double() * fraction
     for name, value in total.named_parameters():
         value.data.copy_(sums[name])
     export_base(total, folders[0], out)

@@ -25,17 +25,17 @@ def copied_tokens(text: np.ndarray, coarse: np.ndarray, size: int, apart: int) -
     Args:
         text: [T] tokens. coarse: bool [T / size], which blocks are no longer raw.
     """
-    place = np.arange(1, len(text))
+    position = np.arange(1, len(text))
     hidden = np.repeat(coarse, size)
-    inside = hidden[1:] & (place % size != 0)
+    within = hidden[1:] & (position % size != 0)
     raw = ~hidden[1:] & ~hidden[:-1]
     pairs = (text[:-1].astype(np.int64) << 32) | text[1:].astype(np.int64)
     _, which = np.unique(pairs, return_inverse=True)
-    first_inside, first_raw = np.full((2, len(text)), len(text) + apart)
-    np.minimum.at(first_inside, which[inside], place[inside])
-    np.minimum.at(first_raw, which[raw], place[raw])
-    fresh = raw & (first_raw[which] == place)
-    copied: np.ndarray = place[fresh & (first_inside[which] + apart <= place)]
+    first_within, first_raw = np.full((2, len(text)), len(text) + apart)
+    np.minimum.at(first_within, which[within], position[within])
+    np.minimum.at(first_raw, which[raw], position[raw])
+    fresh = raw & (first_raw[which] == position)
+    copied: np.ndarray = position[fresh & (first_within[which] + apart <= position)]
     return copied
 
 
@@ -49,17 +49,17 @@ def copied_in(
         places: [n] where the gists stand. blocks: tokens [n, K] behind each.
         apart: entries between a gist and what copies from it, at least.
     """
-    place = np.arange(1, len(window))
+    position = np.arange(1, len(window))
     raw = ~coarse[1:] & ~coarse[:-1]
     text = (window[:-1].astype(np.int64) << 32) | window[1:].astype(np.int64)
-    inside = (blocks[:, :-1].astype(np.int64) << 32) | blocks[:, 1:].astype(np.int64)
-    _, which = np.unique(np.concatenate([text, inside.ravel()]), return_inverse=True)
-    first_inside, first_raw = np.full((2, len(which) + 1), len(window) + apart)
-    np.minimum.at(first_inside, which[len(text) :], np.repeat(places, inside.shape[1]))
+    within = (blocks[:, :-1].astype(np.int64) << 32) | blocks[:, 1:].astype(np.int64)
+    _, which = np.unique(np.concatenate([text, within.ravel()]), return_inverse=True)
+    first_within, first_raw = np.full((2, len(which) + 1), len(window) + apart)
+    np.minimum.at(first_within, which[len(text) :], np.repeat(places, within.shape[1]))
     which = which[: len(text)]
-    np.minimum.at(first_raw, which[raw], place[raw])
-    fresh = raw & (first_raw[which] == place)
-    copied: np.ndarray = place[fresh & (first_inside[which] + apart < place)]
+    np.minimum.at(first_raw, which[raw], position[raw])
+    fresh = raw & (first_raw[which] == position)
+    copied: np.ndarray = position[fresh & (first_within[which] + apart < position)]
     return copied
 
 
@@ -102,8 +102,8 @@ def repeat_pieces(
             return text
         if coarse[at // size] or coarse[(at + length - 1) // size]:
             continue
-        older = int(np.searchsorted(ends, at - apart, side="right"))
-        block = int(sources[int(rng.integers(older))])
+        previous = int(np.searchsorted(ends, at - apart, side="right"))
+        block = int(sources[int(rng.integers(previous))])
         first = block * size + int(rng.integers(size - length + 1))
         text[at : at + length] = text[first : first + length]
         at += length

@@ -119,8 +119,8 @@ def llama_hidden(model: Llama, x_RLD: Tensor) -> Tensor:
     cos_TE, sin_TE = model.rope_cos[:length], model.rope_sin[:length]
     for layer in model.layers:
         x_RLD = layer(x_RLD, cos_TE, sin_TE)
-    normed: Tensor = model.norm(x_RLD)
-    return normed
+    normalized: Tensor = model.norm(x_RLD)
+    return normalized
 
 
 def plain_llama(base: BaseModel) -> Llama | None:
@@ -188,8 +188,8 @@ def block_inputs(
     pad = len(base.embedding)
     padded = functional.pad(tokens_RT.long(), (left, 0), value=pad)
     offset = torch.arange(left + size, device=padded.device)
-    place = (blocks_RN[..., None] * size + offset).flatten(1)
-    picked = padded.gather(1, place).view(*blocks_RN.shape, left + size)
+    position = (blocks_RN[..., None] * size + offset).flatten(1)
+    picked = padded.gather(1, position).view(*blocks_RN.shape, left + size)
     x = base.embed(picked.clamp(max=pad - 1))
     x = torch.where((picked == pad)[..., None], net.pad.to(x.dtype), x)
     return x, picked[..., left:]

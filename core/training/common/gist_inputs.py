@@ -43,23 +43,23 @@ def place_entries(
         ``places`` int32 [B, length]: -1 for a token, below N the gist of that block, from N on the
         gist of a group of K blocks. ``blocks`` int32 [N, 2K]: as in ``CoarseEntries``.
     """
-    places = np.full((len(rows), length), -1, np.int32)
+    positions = np.full((len(rows), length), -1, np.int32)
     known = np.full((blocks, 2 * block_size), -1, np.int32)
     count = 0
     for number, row in enumerate(rows):
         if row is None:
             continue
         own = count + np.arange(len(row.singles))
-        places[number, row.singles] = own % blocks
+        positions[number, row.singles] = own % blocks
         fresh = own < blocks
         known[own[fresh]] = row.blocks[fresh]
         count += len(own)
     groups = min(count, blocks) // block_size
     for number, row in enumerate(rows):
         if row is not None and groups:
-            drawn = rng.integers(groups, size=len(row.uppers))
-            places[number, row.uppers] = blocks + drawn
-    return places, known
+            sampled = rng.integers(groups, size=len(row.uppers))
+            positions[number, row.uppers] = blocks + sampled
+    return positions, known
 
 
 class GistInputs:
@@ -100,12 +100,12 @@ class GistInputs:
     def gists(self, blocks_NC: Tensor) -> Tensor:
         """[N + N / K, D]: gists of N blocks, then of their groups of K."""
         pad = len(self._table) - 1
-        wanted = blocks_NC.long()[:, self._size - self._left :]
-        wanted = torch.where(wanted < 0, pad, wanted)
-        wanted = functional.pad(wanted, (0, 0, 0, -len(wanted) % _CHUNK), value=pad)
+        target = blocks_NC.long()[:, self._size - self._left :]
+        target = torch.where(target < 0, pad, target)
+        target = functional.pad(target, (0, 0, 0, -len(target) % _CHUNK), value=pad)
         lower, upper = [], []
-        for start in range(0, len(wanted), _CHUNK):
-            part = wanted[start : start + _CHUNK]
+        for start in range(0, len(target), _CHUNK):
+            part = target[start : start + _CHUNK]
             lower.append(self.net(functional.embedding(part, self._table), 1))
             children = lower[-1].to(self._table.dtype).view(-1, self._size, lower[-1].shape[-1])
             upper.append(self.net(children, 2))

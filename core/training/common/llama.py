@@ -163,8 +163,8 @@ class Llama(nn.Module):
         cos_TE, sin_TE = self.rope_cos[:length], self.rope_sin[:length]
         for layer in self.layers:
             x_BTD = layer(x_BTD, cos_TE, sin_TE)
-        normed: Tensor = self.norm(x_BTD)
-        return normed
+        normalized: Tensor = self.norm(x_BTD)
+        return normalized
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
         """Next-token logits [B, T, V]."""

@@ -54,11 +54,11 @@ def tile(
     n_blocks = length // block_size
     level = np.zeros(n_blocks, np.int64)
     level[gists] = 1
-    inside = (groups[:, None] * block_size + np.arange(block_size)).ravel()
-    level[inside] = 2
+    within = (groups[:, None] * block_size + np.arange(block_size)).ravel()
+    level[within] = 2
     slot = np.full(n_blocks, -1, np.int64)
     slot[gists] = length + np.arange(len(gists))
-    coded = len(gists) + len(inside)
+    coded = len(gists) + len(within)
     slot[groups * block_size] = length + coded + np.arange(len(groups))
     raw = np.repeat(level == 0, block_size)
     # One value per token: its own index where raw, the gist's slot on a coarse entry's first.
@@ -76,7 +76,7 @@ def tile(
     usable = np.flatnonzero((entry > 0) & (entry_raw > 0))
     target = usable if choose is None else np.intersect1d(usable, choose)
     return RowTiling(
-        np.concatenate([gists, inside]).astype(np.int64),
+        np.concatenate([gists, within]).astype(np.int64),
         kept,
         kept_raw,
         target,

@@ -133,8 +133,8 @@ class GistDataset(Dataset[dict[str, Tensor]]):
         golden = answers = looked_up = np.empty(0, np.int64)
         if rng.random() < mix.recall:
             options = RecallOptions(facts_max=8, scenes_max=3, canonical=bool(rng.random() < 0.3))
-            counters = (step * 64 + self._phase, row, self._rank)
-            sample = self._writer.sample(text, mix.length, options, *counters)
+            counts = (step * 64 + self._phase, row, self._rank)
+            sample = self._writer.sample(text, mix.length, options, *counts)
             text, answers = sample.tokens, np.flatnonzero(np.isin(sample.answer, (1, 2)))
             looked_up = np.flatnonzero(sample.answer == 2)
             if rng.random() < mix.gold_raw:
@@ -145,34 +145,34 @@ class GistDataset(Dataset[dict[str, Tensor]]):
         coarse = np.ones(self._blocks, bool)
         coarse[own.kept_raw // size] = False
         if mix.repeats and not len(answers) and rng.random() < mix.repeats:
-            singles = own.blocks[: self._singles(own)]
-            text = repeat_pieces(rng, text, coarse, singles, size, mix.apart)
+            records = own.blocks[: self._results(own)]
+            text = repeat_pieces(rng, text, coarse, records, size, mix.apart)
         copies = np.empty(0, np.int64)
         if mix.copies:
             copies = copied_tokens(text, coarse, size, size + mix.apart)
 
         # What is left of the row is filled with a far past: entries of other rows.
-        room = mix.length - len(own.kept)
+        capacity = mix.length - len(own.kept)
         far = np.empty(0, np.int64)
-        if mix.far and room and rng.random() < mix.far_chance:
-            far = self._far(rng, row, min(room, int(rng.integers(1, mix.far + 1))))
+        if mix.far and capacity and rng.random() < mix.far_chance:
+            far = self._far(rng, row, min(capacity, int(rng.integers(1, mix.far + 1))))
 
-        pick = self._scored(rng, own, answers, copies)
+        choice = self._scored(rng, own, answers, copies)
         return {
             "tokens": text.astype(np.int64),
             "window": self._padded(np.concatenate([far, self._placed(own, row)])),
             "bare": self._padded(own.kept_raw + row * self._table),
-            "target": own.target[pick],
-            "stress": np.where(np.isin(own.target[pick], looked_up), mix.stress, 1),
-            "predictor": own.predictor[pick] + len(far),
-            "predictor_raw": own.predictor_raw[pick],
+            "target": own.target[choice],
+            "stress": np.where(np.isin(own.target[choice], looked_up), mix.stress, 1),
+            "predictor": own.predictor[choice] + len(far),
+            "predictor_raw": own.predictor_raw[choice],
         }
 
     def _padded(self, entries: np.ndarray) -> np.ndarray:
         # Causal attention never looks behind: what stands there is of no account.
         return np.pad(entries, (0, self._mix.length - len(entries)))
 
-    def _singles(self, own: RowTiling) -> int:
+    def _results(self, own: RowTiling) -> int:
         """How many of its blocks stand as gists of their own; those of the groups come behind."""
         groups = int((own.kept >= self._mix.length + len(own.blocks)).sum())
         return len(own.blocks) - groups * self._block_size
@@ -180,16 +180,16 @@ class GistDataset(Dataset[dict[str, Tensor]]):
     def _placed(self, own: RowTiling, row: int) -> np.ndarray:
         """The row's tiling, from its own table's slots to entries of the batch's table."""
         length, size = self._mix.length, self._block_size
-        inside = own.kept >= length
-        slot = own.kept[inside] - length
-        singles = self._singles(own)
-        groups = (len(own.blocks) - singles) // size
-        first = own.blocks[singles::size]  # the first block of each group
-        place = np.concatenate(
-            [own.blocks[:singles], np.zeros(groups * size, np.int64), self._blocks + first // size]
+        within = own.kept >= length
+        slot = own.kept[within] - length
+        records = self._results(own)
+        groups = (len(own.blocks) - records) // size
+        first = own.blocks[records::size]  # the first block of each group
+        position = np.concatenate(
+            [own.blocks[:records], np.zeros(groups * size, np.int64), self._blocks + first // size]
         )
         kept = own.kept.copy()
-        kept[inside] = length + place[slot]
+        kept[within] = length + position[slot]
         return kept + row * self._table
 
     def _far(self, rng: Rng, row: int, count: int) -> np.ndarray:
@@ -209,9 +209,9 @@ class GistDataset(Dataset[dict[str, Tensor]]):
                 first = int(rng.integers(0, max(1, self._blocks - size + 1)))
                 part = other + length + np.arange(first, min(self._blocks, first + size))
                 if form > 0.75:  # one of them was opened as well
-                    place = int(rng.integers(len(part)))
-                    raw = other + (first + place) * size + np.arange(size)
-                    part = np.concatenate([part[:place], raw, part[place + 1 :]])
+                    position = int(rng.integers(len(part)))
+                    raw = other + (first + position) * size + np.arange(size)
+                    part = np.concatenate([part[:position], raw, part[position + 1 :]])
             found.append(part)
             total += len(part)
         return np.concatenate(found)[:count]
@@ -224,17 +224,17 @@ class GistDataset(Dataset[dict[str, Tensor]]):
         self, rng: Rng, row: RowTiling, answers: np.ndarray, copies: np.ndarray
     ) -> np.ndarray:
         """Which targets count: answers and copies, then tokens behind the first gist."""
-        wanted = self._mix.scored
-        asked = np.flatnonzero(np.isin(row.target, answers))[: wanted // 2]
+        target = self._mix.scored
+        asked = np.flatnonzero(np.isin(row.target, answers))[: target // 2]
         is_gist = row.kept >= self._mix.length
-        newest = np.maximum.accumulate(np.where(is_gist, np.arange(len(is_gist)), -(1 << 30)))
-        distant = row.predictor - newest[row.predictor] >= self._mix.behind
+        latest = np.maximum.accumulate(np.where(is_gist, np.arange(len(is_gist)), -(1 << 30)))
+        distant = row.predictor - latest[row.predictor] >= self._mix.behind
         copying = np.flatnonzero(distant & np.isin(row.target, copies))
-        most = min(int(self._mix.copies * wanted), wanted - len(asked))
+        most = min(int(self._mix.copies * target), target - len(asked))
         if most:
             asked = np.concatenate([asked, rng.permutation(copying)[:most]])
         later = np.flatnonzero(distant & (row.predictor >= int(np.argmax(is_gist))))
-        left = wanted - len(asked)
+        left = target - len(asked)
         enough = min(left, _FEW) if self._mix.behind else left
         pool = later if len(later) >= enough else np.arange(len(row.target))
         return np.sort(np.concatenate([asked, rng.choice(pool, left, replace=len(pool) < left)]))

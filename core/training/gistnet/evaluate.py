@@ -89,8 +89,8 @@ def _upper(net: GistNet, children_NKD: Tensor, kind: str) -> Tensor:
     mean_N1D = children_NKD.float().mean(1, keepdim=True)
     if kind == "mean":
         return rms_normalized(mean_N1D[:, 0]) * net.config.gist_rms
-    farthest = (children_NKD.float() - mean_N1D).square().sum(-1).argmax(1)
-    return children_NKD[torch.arange(len(children_NKD), device=children_NKD.device), farthest]
+    max_distance = (children_NKD.float() - mean_N1D).square().sum(-1).argmax(1)
+    return children_NKD[torch.arange(len(children_NKD), device=children_NKD.device), max_distance]
 
 
 class GistEvaluator:
@@ -149,35 +149,35 @@ class GistEvaluator:
             row = tile(length, size, np.sort(rng.choice(blocks - 2, count, replace=False)), none)
 
         few = len(row.target) < self._config.scored  # copies may be; all rows score as many tokens
-        pick = np.sort(rng.choice(len(row.target), self._config.scored, replace=few))
+        choice = np.sort(rng.choice(len(row.target), self._config.scored, replace=few))
         return RowTiling(
             row.blocks,
             row.kept,
             row.kept_raw,
-            row.target[pick],
-            row.predictor[pick],
-            row.predictor_raw[pick],
+            row.target[choice],
+            row.predictor[choice],
+            row.predictor_raw[choice],
         )
 
     def evaluate(self, net: GistNet) -> dict[str, float]:
         """ΔNLL in nats per token by setting, domain and kind; ``gain_*``: recovered gain over all
         domains; ``gist_dnll``: mean ΔNLL of the gists."""
-        figures: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         for domain, setting, tokens, tiling in self._cells:
             costs = self.costs(net, tokens, tiling)
             for kind in KINDS:
-                figures[f"{setting}_{domain}_{kind}"] = float(costs[kind].mean())
+                metrics[f"{setting}_{domain}_{kind}"] = float(costs[kind].mean())
         for setting in SETTINGS:
-            ours, deleted = (
+            ours, removed = (
                 np.mean(
-                    [v for k, v in figures.items() if k.startswith(f"{setting}_") and k.endswith(e)]
+                    [v for k, v in metrics.items() if k.startswith(f"{setting}_") and k.endswith(e)]
                 )
                 for e in ("_gist", "_delete")
             )
-            figures[f"gain_{setting}"] = float((deleted - ours) / max(float(deleted), 1e-6))
-        ours_all = [v for k, v in figures.items() if k.endswith("_gist")]
-        figures["gist_dnll"] = float(np.mean(ours_all))
-        return figures
+            metrics[f"gain_{setting}"] = float((removed - ours) / max(float(removed), 1e-6))
+        ours_all = [v for k, v in metrics.items() if k.endswith("_gist")]
+        metrics["gist_dnll"] = float(np.mean(ours_all))
+        return metrics
 
     @torch.no_grad()
     def costs(

@@ -182,13 +182,13 @@ class ChildProbe(nn.Module):
 
         A candidate is known by how it differs from the mean of all: what blocks share says nothing.
         """
-        places = len(self.place)
+        positions = len(self.place)
         gists = rms_normalized(gists_ND.detach())
         gists = gists - gists.mean(0)
         asked = self.read(rms_normalized(upper_MD))[:, None] + self.place
         asked = functional.normalize(asked.flatten(0, 1).float(), dim=-1)
         logits = asked @ functional.normalize(gists.float(), dim=-1).T
-        goal = torch.arange(len(upper_MD) * places, device=upper_MD.device)
+        goal = torch.arange(len(upper_MD) * positions, device=upper_MD.device)
         return functional.cross_entropy(logits * self.sharpness.clamp(max=4.0).exp(), goal)
 
 
@@ -255,15 +255,15 @@ class GistTask:
         gists = self.net(x.flatten(0, 1), 1)
 
         # Objectives of one block: stay near the mean, spell the block out.
-        figures = dict.fromkeys(self.metric_names, torch.zeros((), device=gists.device))
-        total = figures["kl"]
+        metrics = dict.fromkeys(self.metric_names, torch.zeros((), device=gists.device))
+        total = metrics["kl"]
         if "pooling_mse" in goals:
             mean = rms_normalized(x.flatten(0, 1)[:, -size:].float().mean(1))
             scale = self.net.config.gist_rms
             total = total + goals["pooling_mse"] * ((gists / scale - mean) ** 2).mean()
         if "reconstruction" in goals:
-            figures["reconstruction"] = self._reconstruction(gists, own.flatten(0, 1))
-            total = total + goals["reconstruction"] * figures["reconstruction"]
+            metrics["reconstruction"] = self._reconstruction(gists, own.flatten(0, 1))
+            total = total + goals["reconstruction"] * metrics["reconstruction"]
 
         # Level 2: groups of K gists, told apart by their children.
         by_row = gists.view(rows, count, -1)
@@ -271,8 +271,8 @@ class GistTask:
         children = by_row[:, : groups * size].reshape(rows * groups, size, gists.shape[-1])
         upper = self.net(children, 2) if groups and self._reads_groups() else children[:, 0]
         if "children" in goals and groups:
-            figures["children"] = self.probe(upper, children.flatten(0, 1))
-            total = total + goals["children"] * figures["children"]
+            metrics["children"] = self.probe(upper, children.flatten(0, 1))
+            total = total + goals["children"] * metrics["children"]
 
         # What the gists are for: the continuation over a window that has them.
         if "delta_nll" in goals:
@@ -280,8 +280,8 @@ class GistTask:
                 batch, by_row, upper.view(rows, groups, gists.shape[-1])
             )
             total = total + goals["delta_nll"] * loss
-            figures.update(more)
-        return total, figures
+            metrics.update(more)
+        return total, metrics
 
     def _reads_groups(self) -> bool:
         mix = self._phase.tilings
@@ -295,8 +295,8 @@ class GistTask:
         """CE in nats per token of blocks spelled out behind their gists."""
         count = min(self._phase.reconstructed, len(gists_ND))
         # Spread over the rows; the rows themselves are random.
-        pick = torch.arange(count, device=gists_ND.device) * len(gists_ND) // count
-        gists, tokens = gists_ND[pick], tokens_NK[pick]
+        choice = torch.arange(count, device=gists_ND.device) * len(gists_ND) // count
+        gists, tokens = gists_ND[choice], tokens_NK[choice]
         prompt = torch.stack((gists, self.net.rec.expand_as(gists)), dim=1)
         said = self.base.embed(tokens[:, :-1])
         hidden = self.base.hidden(torch.cat((prompt.to(said.dtype), said), dim=1))[:, 1:]
@@ -332,8 +332,8 @@ class GistTask:
         ce = functional.cross_entropy(student.flatten(0, 1), answer.flatten())
         mean_kl = kl.mean()
         gain = 1 - mean_kl.detach() / without.mean().clamp(min=1e-6)
-        figures = {"kl": mean_kl, "ce": ce, "kl_deleted": without.mean(), "kept_gain": gain}
-        return (kl * weight).mean() + self._phase.cross_entropy * ce, figures
+        metrics = {"kl": mean_kl, "ce": ce, "kl_deleted": without.mean(), "kept_gain": gain}
+        return (kl * weight).mean() + self._phase.cross_entropy * ce, metrics
 
 
 def make_gistnet(shape: NetShape, shards: Path, seed: int, base: FrozenBase) -> GistNet:

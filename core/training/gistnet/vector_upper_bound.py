@@ -52,7 +52,7 @@ def one_vector_ceiling(
         ``repeated`` (optimized by the KL to the full window on the block's own text in the place
         of the horizon, then scored on the horizon).
     """
-    figures: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     length = before + block_size + apart + horizon
     for domain in streams.domains:
         windows = []
@@ -61,8 +61,8 @@ def one_vector_ceiling(
             windows.append(streams.window(rng, domain, length))
         tokens = torch.from_numpy(np.stack(windows).astype(np.int64)).to(base.device)
         found = _one(base, tokens, before, block_size, horizon, steps, rate)
-        figures.update({f"{domain}_{kind}": value for kind, value in found.items()})
-    return figures
+        metrics.update({f"{domain}_{kind}": value for kind, value in found.items()})
+    return metrics
 
 
 def _one(
@@ -99,7 +99,7 @@ def _one(
     again = torch.cat((right[:, : right.shape[1] - horizon], block), dim=1)
     with torch.no_grad():
         full = nll(x)
-        deleted = nll(torch.cat((left, right), dim=1)) - full
+        removed = nll(torch.cat((left, right), dim=1)) - full
         mean = nll(with_vector(start)) - full
         known = logits(torch.cat((left, block, again), dim=1), size)
 
@@ -120,11 +120,11 @@ def _one(
         lambda v: kl_divergence(known, logits(with_vector(v, again), size)).mean(1).sum()
     )
     return {
-        "delete": float(deleted.mean()),
+        "delete": float(removed.mean()),
         "mean": float(mean.mean()),
         "fitted": float(fitted.mean()),
         "first_half": float(first[:, :half].mean()),
         "second_half": float(first[:, half:].mean()),
-        "second_half_delete": float(deleted[:, half:].mean()),
+        "second_half_delete": float(removed[:, half:].mean()),
         "repeated": float(repeated.mean()),
     }

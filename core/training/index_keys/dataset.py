@@ -72,21 +72,21 @@ class KeyMix:
 
 def question_tokens(tokens: np.ndarray, stop: int, count: int) -> np.ndarray:
     """The ``count`` tokens before ``stop``, padded on the left: int64."""
-    newest = tokens[max(0, stop - count) : stop]
+    latest = tokens[max(0, stop - count) : stop]
     padded = np.full(count, NO_TOKEN, np.int64)
-    padded[count - len(newest) :] = newest
+    padded[count - len(latest) :] = latest
     return padded
 
 
 def gold_share(spans: list[tuple[int, int]], blocks: int, block: int) -> np.ndarray:
     """How the asked facts' tokens spread over the blocks: float32[blocks], sums to 1 (or 0)."""
-    share = np.zeros(blocks, np.float32)
+    fraction = np.zeros(blocks, np.float32)
     for start, stop in spans:
         for number in range(max(0, start) // block, min(blocks, -(-stop // block))):
-            inside = min(stop, (number + 1) * block) - max(start, number * block)
-            share[number] += inside / max(1, stop - start)
-    total = share.sum()
-    return share / total if total > 0 else share
+            within = min(stop, (number + 1) * block) - max(start, number * block)
+            fraction[number] += within / max(1, stop - start)
+    total = fraction.sum()
+    return fraction / total if total > 0 else fraction
 
 
 class KeyDataset(Dataset[dict[str, Tensor]]):
@@ -135,10 +135,10 @@ class KeyDataset(Dataset[dict[str, Tensor]]):
         domain = self._streams.domains[int(rng.integers(len(self._streams.domains)))]
         length = self._mix.blocks * self._block
         text = self._streams.window(rng, domain, length + 4 * self._block).astype(np.int64)
-        counters = (step * 64 + self._phase, row, self._rank)
+        counts = (step * 64 + self._phase, row, self._rank)
 
         if source == "recall":
-            tokens, found = self._recall(rng, text, length, counters)
+            tokens, found = self._recall(rng, text, length, counts)
         elif source == "random":
             tokens, found = self._random(rng, text, length)
         elif source == "cloze":
@@ -147,12 +147,12 @@ class KeyDataset(Dataset[dict[str, Tensor]]):
             tokens, found = self._lexical(rng, text, length)
 
         # Fewer questions than asks leave rows of padding without a goal.
-        asks, blocks = self._mix.asks, self._mix.blocks
-        questions = np.full((asks, self._query), NO_TOKEN, np.int32)
-        goal = np.zeros((asks, blocks), np.float32)
-        before = np.full(asks, blocks, np.int32)
-        for i, (question, share, limit) in enumerate(found[:asks]):
-            questions[i], goal[i], before[i] = question, share, limit
+        queries, blocks = self._mix.asks, self._mix.blocks
+        questions = np.full((queries, self._query), NO_TOKEN, np.int32)
+        goal = np.zeros((queries, blocks), np.float32)
+        before = np.full(queries, blocks, np.int32)
+        for i, (question, fraction, limit) in enumerate(found[:queries]):
+            questions[i], goal[i], before[i] = question, fraction, limit
         return {
             "tokens": tokens[:length].astype(np.int32),
             "questions": questions,
@@ -161,7 +161,7 @@ class KeyDataset(Dataset[dict[str, Tensor]]):
         }
 
     def _recall(
-        self, rng: Rng, text: np.ndarray, length: int, counters: tuple[int, int, int]
+        self, rng: Rng, text: np.ndarray, length: int, counts: tuple[int, int, int]
     ) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray, int]]]:
         kind = "mixed"
         if rng.random() < self._mix.single:
@@ -175,7 +175,7 @@ class KeyDataset(Dataset[dict[str, Tensor]]):
             interleaved=0.0,
             canonical=bool(rng.random() < self._mix.canonical),
         )
-        sample = self._writer.sample(text[:length], length, options, *counters)
+        sample = self._writer.sample(text[:length], length, options, *counts)
         tokens = sample.tokens.astype(np.int64)
         if not sample.asked:
             return tokens, []
@@ -185,34 +185,34 @@ class KeyDataset(Dataset[dict[str, Tensor]]):
         for span in sample.asked:
             stop = span.answer_start - (int(rng.integers(0, 4)) if rng.random() < 0.3 else 0)
             facts = [sample.facts[g] for g in span.gold]
-            share = gold_share(facts, self._mix.blocks, self._block)
-            share[limit:] = 0
-            if share.sum() > 0:
+            fraction = gold_share(facts, self._mix.blocks, self._block)
+            fraction[limit:] = 0
+            if fraction.sum() > 0:
                 question = question_tokens(tokens, stop, self._query)
-                found.append((question, share / share.sum(), limit))
+                found.append((question, fraction / fraction.sum(), limit))
         return tokens, found
 
     def _random(
         self, rng: Rng, text: np.ndarray, length: int
     ) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray, int]]]:
         count = int(rng.integers(2, 13))
-        spare = text[length:]
+        remaining = text[length:]
         first = int(rng.integers(0, 40))
-        said = spare[first : first + int(rng.integers(6, 15))]
-        asked = spare[64 + int(rng.integers(0, 20)) :][: int(rng.integers(4, 18))]
+        said = remaining[first : first + int(rng.integers(6, 15))]
+        asked = remaining[64 + int(rng.integers(0, 20)) :][: int(rng.integers(4, 18))]
         cut_said, cut_asked = int(rng.integers(len(said) + 1)), int(rng.integers(len(asked) + 1))
 
         # Facts differ in key and value alone, at random positions of the text.
         keys = [self._key(rng) for _ in range(count)]
-        places = np.sort(rng.choice(length - 64, count, replace=False))
+        positions = np.sort(rng.choice(length - 64, count, replace=False))
         parts, spans, cursor, position = [], [], 0, 0
-        for place, key in zip(places, keys, strict=True):
+        for index, key in zip(positions, keys, strict=True):
             value = self._key(rng)[0]
             fact = np.concatenate([said[:cut_said], key[0], value, said[cut_said:]])
-            parts += [text[cursor:place], fact]
-            position += place - cursor
+            parts += [text[cursor:index], fact]
+            position += index - cursor
             spans.append((position, position + len(fact)))
-            position, cursor = position + len(fact), int(place)
+            position, cursor = position + len(fact), int(index)
 
         # Questions have other words than the statements, and the key in another form.
         tokens = np.concatenate([*parts, text[cursor:]])[:length]
@@ -221,10 +221,10 @@ class KeyDataset(Dataset[dict[str, Tensor]]):
             question = np.concatenate([asked[:cut_asked], keys[which][1], asked[cut_asked:]])
             lead = text[length - int(rng.integers(0, 20)) : length]
             question = np.concatenate([lead, question])
-            share = gold_share([spans[which]], self._mix.blocks, self._block)
-            if share.sum() > 0:
+            fraction = gold_share([spans[which]], self._mix.blocks, self._block)
+            if fraction.sum() > 0:
                 padded = question_tokens(question, len(question), self._query)
-                found.append((padded, share, self._mix.blocks))
+                found.append((padded, fraction, self._mix.blocks))
         return tokens, found
 
     def _key(self, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
@@ -259,10 +259,10 @@ class KeyDataset(Dataset[dict[str, Tensor]]):
             span = tokens[start : start + width]
             lead = text[length + int(rng.integers(0, 64)) :][: int(rng.integers(0, 16))]
             question = np.concatenate([lead, span])
-            share = np.zeros(self._mix.blocks, np.float32)
-            share[gold] = 1
+            fraction = np.zeros(self._mix.blocks, np.float32)
+            fraction[gold] = 1
             padded = question_tokens(question, len(question), self._query)
-            found.append((padded, share, self._mix.blocks))
+            found.append((padded, fraction, self._mix.blocks))
         return tokens, found
 
     def _lexical(

@@ -68,8 +68,8 @@ class KeyEvaluator:
         writer = RecallWriter(tokenizer, "heldout", config.seed, block_size)
         self._cases = [self._case(writer, streams, i) for i in range(config.cases)]
         parts = []
-        pieces = -(-max(config.pools) * block_size // 16_384)
-        for i in range(pieces):
+        chunks = -(-max(config.pools) * block_size // 16_384)
+        for i in range(chunks):
             rng = generator(config.seed, "keys.judge.filler", i)
             domain = streams.domains[i % len(streams.domains)]
             parts.append(streams.window(rng, domain, 16_384).astype(np.int64))
@@ -118,21 +118,21 @@ class KeyEvaluator:
                 **self._figures("lexical", self._lexical_scores()),
                 **self._figures("bm25", self._bm25_scores()),
             }
-        figures = {**self._figures("keys", self._key_scores(net)), **self._controls}
+        metrics = {**self._figures("keys", self._key_scores(net)), **self._controls}
         largest = max(self._config.pools)
-        figures["keys_missed"] = 1 - figures[f"keys_{largest}_top16"]
-        return figures
+        metrics["keys_missed"] = 1 - metrics[f"keys_{largest}_top16"]
+        return metrics
 
     def _figures(self, who: str, scores: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
         """From (scores of the case's blocks, scores of the filler's) of each case."""
-        hits = {(pool, k): 0 for pool in self._config.pools for k in _TOP}
+        matches = {(pool, k): 0 for pool in self._config.pools for k in _TOP}
         for case, (own, filler) in zip(self._cases, scores, strict=True):
             for pool in self._config.pools:
                 others = np.concatenate([own, filler[: max(0, pool - len(own))]])
                 ranks = [int((others > own[fact].max()).sum()) for fact in case.facts]
                 for k in _TOP:
-                    hits[pool, k] += all(rank < k for rank in ranks)
-        return {f"{who}_{p}_top{k}": n / len(self._cases) for (p, k), n in hits.items()}
+                    matches[pool, k] += all(rank < k for rank in ranks)
+        return {f"{who}_{p}_top{k}": n / len(self._cases) for (p, k), n in matches.items()}
 
     @torch.no_grad()
     def _key_scores(self, net: GistNet) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -157,8 +157,8 @@ class KeyEvaluator:
             first = max(0, start - -(-net.config.left_context // size))
             part = torch.from_numpy(blocks[first : start + step].reshape(1, -1))
             part = part.to(self._base.device)
-            wanted = torch.arange(start - first, part.shape[1] // size, device=part.device)[None]
-            x, _ = block_inputs(self._base, net, part, wanted)
+            target = torch.arange(start - first, part.shape[1] // size, device=part.device)[None]
+            x, _ = block_inputs(self._base, net, part, target)
             found.append(net.keys.keys(x[0], size).float())
         return torch.cat(found)
 

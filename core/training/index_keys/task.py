@@ -126,29 +126,29 @@ class KeyTask:
     def _loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
         net = self._net
         tokens, goal = batch["tokens"], batch["goal"]
-        samples, asks, blocks = goal.shape
+        samples, questions, blocks = goal.shape
         every = torch.arange(blocks, device=tokens.device).expand(samples, -1)
         x, _ = block_inputs(self._base, net, tokens, every)
         keys = net.keys.keys(self._dropped(x.flatten(0, 1)), net.config.block_size)
         asked, real = question_inputs(self._base, net, batch["questions"].flatten(0, 1))
         queries = net.keys.queries(self._dropped(asked), real)
-        logits = net.keys.logits(queries, keys).view(samples, asks, samples, blocks)
+        logits = net.keys.logits(queries, keys).view(samples, questions, samples, blocks)
         # A question may not point at its own or later blocks of its sample.
         late = every[:, None] >= batch["before"][..., None]
         own = torch.eye(samples, dtype=torch.bool, device=tokens.device)
         hidden = own[:, None, :, None] & late[:, :, None, :]
         logits = logits.masked_fill(hidden, -1e4).flatten(2).flatten(0, 1)
-        wanted = torch.zeros((samples, asks, samples, blocks), device=tokens.device)
-        place = torch.arange(samples, device=tokens.device)
-        wanted[place, :, place] = goal
-        wanted = wanted.flatten(2).flatten(0, 1)
-        valid = wanted.sum(1) > 0.5
+        target = torch.zeros((samples, questions, samples, blocks), device=tokens.device)
+        position = torch.arange(samples, device=tokens.device)
+        target[position, :, position] = goal
+        target = target.flatten(2).flatten(0, 1)
+        valid = target.sum(1) > 0.5
         count = valid.sum().clamp(min=1)
-        loss = -(wanted * functional.log_softmax(logits, dim=-1)).sum() / count
-        best = torch.where(wanted > 0.25, logits, -1e5).amax(1, keepdim=True)
+        loss = -(target * functional.log_softmax(logits, dim=-1)).sum() / count
+        best = torch.where(target > 0.25, logits, -1e5).amax(1, keepdim=True)
         rank = (logits > best).sum(1)
-        figures = {f"top{k}": ((rank < k) & valid).sum() / count for k in (1, 4)}
-        return loss, figures
+        metrics = {f"top{k}": ((rank < k) & valid).sum() / count for k in (1, 4)}
+        return loss, metrics
 
     def evaluate(self) -> dict[str, float]:
         with self._base.precision():

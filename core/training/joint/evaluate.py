@@ -146,12 +146,12 @@ class JointEvaluator:
             )
         )
         gistnet, gist_id = load_gistnet(Path(components.gistnet), base.embedding)
-        gister = NetGister(gistnet, base.embedding, gist_id)
+        encoder = NetGister(gistnet, base.embedding, gist_id)
 
         vanilla = [float(self._raw_nll(base, window).mean()) for window in self._vanilla_windows]
         task_nll, task_correct = self._score_tasks(base)
-        mixed, full = self._score_mixed(base, gister.net)
-        lens = self._score_lens(base, gister, components.lensnet)
+        mixed, full = self._score_mixed(base, encoder.net)
+        lens = self._score_lens(base, encoder, components.lensnet)
         return Scores(
             tuple(vanilla), tuple(task_nll), tuple(task_correct), tuple(mixed), tuple(full), lens
         )
@@ -205,14 +205,14 @@ class JointEvaluator:
             full_nll += _nll(full, answer).mean(1).tolist()
         return mixed_nll, full_nll
 
-    def _score_lens(self, base: FrozenBase, gister: NetGister, folder: str) -> dict[str, float]:
+    def _score_lens(self, base: FrozenBase, encoder: NetGister, folder: str) -> dict[str, float]:
         """``LENS_METRICS`` of the LensNet in ``folder``; empty where none is trained."""
         if self._lens is None or not folder:
             return {}
-        lens, _ = load_lensnet(Path(folder), gister)
+        lens, _ = load_lensnet(Path(folder), encoder)
         probe = make_demand_estimator(self._lens.teacher, base)
         evaluator = LensEvaluator(
-            self._lens.evaluation, base, gister.net, self._streams, self._tokenizer, probe
+            self._lens.evaluation, base, encoder.net, self._streams, self._tokenizer, probe
         )
         with base.precision():
             metrics = evaluator.evaluate(lens.to(base.device))

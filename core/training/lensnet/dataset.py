@@ -123,17 +123,17 @@ def draw_levels(rng: Rng, blocks: int, block_size: int, w_max: int, near: bool) 
             group = int(closed[int(len(closed) * rng.random() ** 0.5)])
             level[group * block_size : (group + 1) * block_size] = 1
         else:
-            place = int(len(opened) * rng.random() ** 0.6)
-            level[opened[place : place + int(rng.integers(1, 3))]] = 0
+            position = int(len(opened) * rng.random() ** 0.6)
+            level[opened[position : position + int(rng.integers(1, 3))]] = 0
     return level
 
 
 def frontier(level: np.ndarray, block_size: int) -> tuple[np.ndarray, np.ndarray]:
     """(levels, node index) of the frontier's entries in order, from one level per block."""
     first = (level < 2) | (np.arange(len(level)) % block_size == 0)
-    place = np.flatnonzero(first)
-    levels = level[place]
-    return levels, np.where(levels == 2, place // block_size, place)
+    position = np.flatnonzero(first)
+    levels = level[position]
+    return levels, np.where(levels == 2, position // block_size, position)
 
 
 def _indices(levels: np.ndarray, block_size: int) -> np.ndarray:
@@ -151,14 +151,14 @@ def window_entries(level: np.ndarray, block_size: int, extra: int) -> np.ndarray
     """
     blocks = len(level)
     tokens = blocks * block_size + extra
-    place = np.full((blocks, block_size), -1, np.int64)
+    position = np.full((blocks, block_size), -1, np.int64)
     raw = level == 0
-    place[raw] = np.arange(blocks * block_size).reshape(blocks, block_size)[raw]
+    position[raw] = np.arange(blocks * block_size).reshape(blocks, block_size)[raw]
     one = np.flatnonzero(level == 1)
-    place[one, 0] = tokens + one
+    position[one, 0] = tokens + one
     two = np.flatnonzero((level == 2) & (np.arange(blocks) % block_size == 0))
-    place[two, 0] = tokens + blocks + two // block_size
-    flat = place.ravel()
+    position[two, 0] = tokens + blocks + two // block_size
+    flat = position.ravel()
     return np.concatenate([flat[flat >= 0], np.arange(blocks * block_size, tokens)])
 
 
@@ -214,8 +214,8 @@ class LensDataset(Dataset[dict[str, Tensor]]):
         rows = []
         for i in range(count * self._accumulation):
             rng = generator(self._seed, f"lens.row.{self._phase}", step, i, self._rank)
-            counters = (step * 64 + self._phase, i, self._rank)
-            rows.append(self.far(rng, counters, blocks) if far else self.near(rng, counters))
+            counts = (step * 64 + self._phase, i, self._rank)
+            rows.append(self.far(rng, counts, blocks) if far else self.near(rng, counts))
             rows[-1]["rounds"] = np.array(rounds)
         return _stacked(rows, (self._accumulation, count))
 
@@ -263,7 +263,7 @@ class LensDataset(Dataset[dict[str, Tensor]]):
         }
 
     def _asked(
-        self, rng: Rng, counters: tuple[int, ...], blocks: int, domain: str, kind: str
+        self, rng: Rng, counts: tuple[int, ...], blocks: int, domain: str, kind: str
     ) -> RecallSample:
         """A long text with planted facts that ends in a question about some of them."""
         mix, size = self._mix, self._size
@@ -286,7 +286,7 @@ class LensDataset(Dataset[dict[str, Tensor]]):
         # A draw may place its question too early; the next one has other text.
         for attempt in range(64):
             text = self._streams.window(rng, chosen, length)
-            sample = self._writer.sample(text, length, options, counters[0], counters[1], attempt)
+            sample = self._writer.sample(text, length, options, counts[0], counts[1], attempt)
             if sample.asked and sample.asked[0].start >= blocks * size:
                 return sample
         raise ConfigError(
@@ -326,8 +326,8 @@ class LensDataset(Dataset[dict[str, Tensor]]):
             detail[i] = -1.0 if levels[entry] == 0 else 1.0
             windows.append(window_entries(changed, size, mix.horizon))
 
-        longest = mix.near_blocks * size + mix.horizon
-        padded = np.zeros((len(windows), longest), np.int64)
+        max_length = mix.near_blocks * size + mix.horizon
+        padded = np.zeros((len(windows), max_length), np.int64)
         for row, window in zip(padded, windows, strict=True):
             row[: len(window)] = window
         return {
@@ -345,13 +345,13 @@ class LensDataset(Dataset[dict[str, Tensor]]):
 
 def _stacked(rows: list[dict[str, np.ndarray]], shape: tuple[int, int]) -> dict[str, Tensor]:
     """Rows as tensors [*shape, ...]; ``levels`` and ``index`` are padded to the longest."""
-    longest = max(len(row["levels"]) for row in rows)
+    max_length = max(len(row["levels"]) for row in rows)
     result = {}
     for name in rows[0]:
         values = [row[name] for row in rows]
         if name in ("levels", "index"):
             fill = -1 if name == "levels" else 0
-            values = [np.pad(v, (0, longest - len(v)), constant_values=fill) for v in values]
+            values = [np.pad(v, (0, max_length - len(v)), constant_values=fill) for v in values]
         stacked = np.stack(values)
         result[name] = torch.from_numpy(stacked.reshape(*shape, *stacked.shape[1:]))
     return result

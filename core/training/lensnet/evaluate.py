@@ -161,7 +161,7 @@ class LensEvaluator:
         walked = [self._rollout(lens, i) for i in range(len(self._far))]
         raw = [hit for hit, _, _ in walked]
         far = self._config.far
-        figures = {
+        metrics = {
             "gold_raw": float(np.mean(raw[:far])),
             "gold_raw_short": float(np.mean(raw[far:])),
             "beside": float(np.mean([beside for _, beside, _ in walked])),
@@ -171,28 +171,28 @@ class LensEvaluator:
             own = [
                 hit for hit, theirs in zip(raw[:far], self._kinds, strict=True) if theirs == kind
             ]
-            figures[f"gold_raw_{kind}"] = float(np.mean(own))
+            metrics[f"gold_raw_{kind}"] = float(np.mean(own))
 
         # Retrieval under a budget of expansions, beside the keys alone.
         for who in _WHO:
             for budget in self._config.budgets:
-                hits = [self._found(lens, i, budget, who) for i in range(far)]
-                figures[f"{who}_found_{budget}"] = float(np.mean(hits))
-        figures.update(self._near_figures(lens))
+                matches = [self._found(lens, i, budget, who) for i in range(far)]
+                metrics[f"{who}_found_{budget}"] = float(np.mean(matches))
+        metrics.update(self._near_metrics(lens))
 
         # Everything that a checkpoint is chosen by, in one number.
-        missed = 1 - (figures["gold_raw"] + figures["gold_raw_short"]) / 2
-        missed -= 0.2 * figures["lens_nll_rho"]
-        missed -= 0.1 * figures["lens_demand_top"]
+        missing = 1 - (metrics["gold_raw"] + metrics["gold_raw_short"]) / 2
+        missing -= 0.2 * metrics["lens_nll_rho"]
+        missing -= 0.1 * metrics["lens_demand_top"]
         if self._walks is not None:
-            figures.update(self._walks.figures(lens))
+            metrics.update(self._walks.figures(lens))
             low, high = _BAND
-            missed += 2 * max(low - figures["swap_rate"], figures["swap_rate"] - high, 0)
-            missed += 2 * max(0.90 - figures["residency"], 0)
-            missed += 2 * max(0.90 - figures["utilization"], 0)
-        missed += 2 * max(0.90 - figures["asked_utilization"], 0) + figures["beside"] / 400
-        figures["lens_missed"] = missed
-        return figures
+            missing += 2 * max(low - metrics["swap_rate"], metrics["swap_rate"] - high, 0)
+            missing += 2 * max(0.90 - metrics["residency"], 0)
+            missing += 2 * max(0.90 - metrics["utilization"], 0)
+        missing += 2 * max(0.90 - metrics["asked_utilization"], 0) + metrics["beside"] / 400
+        metrics["lens_missed"] = missing
+        return metrics
 
     @torch.no_grad()
     def _rollout(self, lens: LensNet, number: int) -> tuple[bool, int, float]:
@@ -265,7 +265,7 @@ class LensEvaluator:
         return result
 
     @torch.no_grad()
-    def _near_figures(self, lens: LensNet) -> dict[str, float]:
+    def _near_metrics(self, lens: LensNet) -> dict[str, float]:
         size, device = self._gistnet.config.block_size, self._base.device
         horizon = self._config.states.horizon
         found: dict[str, list[float]] = {f"{w}_{k}": [] for w in _WHO for k in _NEAR_FIGURES}
@@ -308,8 +308,8 @@ class LensEvaluator:
                     top = _demand_under_best(values, most, seen.levels[0] > 0)
                     found[f"{who}_demand_top"].append(top)
                 found[f"{who}_nll_rho"].append(_rank_correlation(values[picked], saved))
-        figures = {k: float(np.mean(v)) if v else 0.0 for k, v in found.items()}
-        return {**figures, "positive_share": float(np.mean(positive))}
+        metrics = {k: float(np.mean(v)) if v else 0.0 for k, v in found.items()}
+        return {**metrics, "positive_share": float(np.mean(positive))}
 
 
 def _demand_under_best(values_N: Tensor, demand_N: Tensor, gists_N: Tensor) -> float:

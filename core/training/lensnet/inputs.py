@@ -92,9 +92,9 @@ def build_lens_inputs(
     surprisal = torch.zeros(levels_RN.shape, device=device)
     if surprisal_RT is not None:
         total = torch.nn.functional.pad(surprisal_RT.double().cumsum(1), (1, 0))
-        stops = (starts + size ** levels_RN.clamp(min=1)).clamp(max=total.shape[1] - 1)
-        sums = total.gather(1, stops) - total.gather(1, starts.clamp(max=total.shape[1] - 1))
-        surprisal = (sums / (stops - starts).clamp(min=1)).float()
+        ends = (starts + size ** levels_RN.clamp(min=1)).clamp(max=total.shape[1] - 1)
+        sums = total.gather(1, ends) - total.gather(1, starts.clamp(max=total.shape[1] - 1))
+        surprisal = (sums / (ends - starts).clamp(min=1)).float()
 
     state = State(
         levels=levels_RN,

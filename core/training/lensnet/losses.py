@@ -139,8 +139,8 @@ def far_loss(
     """
     scores = torch.tanh(logits_RN)
     raw = levels_RN == 0
-    stops = starts_of(levels_RN, index_RN, size) + size ** levels_RN.clamp(min=1)
-    beyond = n_tokens_R[:, None] - stops > near_tokens
+    ends = starts_of(levels_RN, index_RN, size) + size ** levels_RN.clamp(min=1)
+    beyond = n_tokens_R[:, None] - ends > near_tokens
     known = torch.where(asks_R[:, None], ~raw | gold_RN, beyond)
     # What these states say nothing of keeps its score, within what any score may be.
     kept = scores.detach().clamp(min=-SLOT_VALUE)
@@ -161,5 +161,5 @@ def ranking_loss(logits_RN: Tensor, wanted_RN: Tensor, coarse_RN: Tensor) -> Ten
     """
     open_R = (wanted_RN > 0).any(1)
     ranked = (logits_RN * 3).masked_fill(~coarse_RN, -1e4).log_softmax(1)
-    missed = -(ranked * wanted_RN).sum(1) / wanted_RN.sum(1).clamp(min=1e-6)
-    return (missed * open_R).sum() / open_R.sum().clamp(min=1)
+    missing = -(ranked * wanted_RN).sum(1) / wanted_RN.sum(1).clamp(min=1e-6)
+    return (missing * open_R).sum() / open_R.sum().clamp(min=1)

@@ -36,8 +36,8 @@ def cold_levels(n_tokens: int, w_max: int, block_size: int) -> np.ndarray:
 
 def pad_rows(rows: Sequence[np.ndarray], fill: int) -> np.ndarray:
     """Rows of unequal lengths as int64[R, N]."""
-    longest = max(len(row) for row in rows)
-    return np.stack([np.pad(row, (0, longest - len(row)), constant_values=fill) for row in rows])
+    max_length = max(len(row) for row in rows)
+    return np.stack([np.pad(row, (0, max_length - len(row)), constant_values=fill) for row in rows])
 
 
 def rollout(

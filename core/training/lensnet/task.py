@@ -115,14 +115,14 @@ class LensTask:
 
     def _loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
         zero = torch.zeros((), device=batch["levels"].device)
-        figures = dict.fromkeys(self.metric_names, zero)
+        metrics = dict.fromkeys(self.metric_names, zero)
         if "gold" in batch:
             total, more = self._far(batch)
-            figures["is_far"] = zero + 1
+            metrics["is_far"] = zero + 1
         else:
             total, more = self._near(batch)
-        figures.update(more)
-        return total, figures
+        metrics.update(more)
+        return total, metrics
 
     def evaluate(self) -> dict[str, float]:
         with self._base.precision():
@@ -155,13 +155,13 @@ class LensTask:
                 surprisal,
             )
 
-        fit, ranking = self._far_losses(batch, batch["levels"], batch["index"], seen_at)
+        fit, ranks = self._far_losses(batch, batch["levels"], batch["index"], seen_at)
         if int(batch["rounds"][0]):
             moved = self._moved(batch, seen_at, QUESTION)
             later = self._far_losses(batch, *moved, seen_at)
-            fit, ranking = (fit + later[0]) / 2, (ranking + later[1]) / 2
+            fit, ranks = (fit + later[0]) / 2, (ranks + later[1]) / 2
         phase = self._phase
-        return phase.gold * fit + phase.ranking * ranking, {"gold": fit, "ranking": ranking}
+        return phase.gold * fit + phase.ranking * ranks, {"gold": fit, "ranking": ranks}
 
     def _far_losses(
         self, batch: dict[str, Tensor], levels: Tensor, index: Tensor, seen_at: SeenAt
@@ -195,8 +195,8 @@ class LensTask:
 
         @torch.no_grad()
         def score(levels: np.ndarray, index: np.ndarray) -> np.ndarray:
-            places = (torch.from_numpy(part).to(device) for part in (levels, index))
-            scores: np.ndarray = torch.tanh(seen_at(*places).logits(self._lens)).cpu().numpy()
+            positions = (torch.from_numpy(part).to(device) for part in (levels, index))
+            scores: np.ndarray = torch.tanh(seen_at(*positions).logits(self._lens)).cpu().numpy()
             return scores
 
         rows = batch["levels"].cpu().numpy()
@@ -222,8 +222,8 @@ class LensTask:
         shown = self._shown(tokens)
         before = hidden[:, :-horizon] if shown else None
         surprisal = token_nll(self._base, hidden, tokens)[:, :-horizon] if shown else None
-        newest = history[:, -self._gistnet.config.keys.query_tokens :]
-        wanted = phase.appetite * blocks_that_fit(batch["w_max"], demand.shape[1], size)
+        latest = history[:, -self._gistnet.config.keys.query_tokens :]
+        target = phase.appetite * blocks_that_fit(batch["w_max"], demand.shape[1], size)
 
         def seen_at(levels: Tensor, index: Tensor) -> LensInputs:
             return build_lens_inputs(
@@ -231,7 +231,7 @@ class LensTask:
                 self._gistnet,
                 self._lens.config,
                 memory,
-                newest,
+                latest,
                 levels,
                 index,
                 batch["n_tokens"],
@@ -242,24 +242,24 @@ class LensTask:
         def fit(levels: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             seen = seen_at(levels, index)
             logits = seen.logits(self._lens)
-            chance = prob_of_need(demand, seen.levels, index, size, wanted, phase.hold)
-            missed = near_loss(logits, chance, seen.levels, seen.valid)
+            chance = prob_of_need(demand, seen.levels, index, size, target, phase.hold)
+            missing = near_loss(logits, chance, seen.levels, seen.valid)
             coarse = seen.valid & (seen.levels > 0)
             most = max_pool_frontier(demand, seen.levels, index, size)
-            return logits, missed, ranking_loss(logits, most * coarse, coarse)
+            return logits, missing, ranking_loss(logits, most * coarse, coarse)
 
-        logits, missed, ranking = fit(batch["levels"], batch["index"])
+        logits, missing, ranks = fit(batch["levels"], batch["index"])
         if int(batch["rounds"][0]):
             later = fit(*self._moved(batch, seen_at, PLAIN))
-            missed, ranking = (missed + later[1]) / 2, (ranking + later[2]) / 2
-        total = phase.demand * missed + phase.near_ranking * ranking
-        figures = {"demand": missed, "ranking": ranking}
+            missing, ranks = (missing + later[1]) / 2, (ranks + later[2]) / 2
+        total = phase.demand * missing + phase.near_ranking * ranks
+        metrics = {"demand": missing, "ranking": ranks}
         if phase.counterfactual:
             saved = self._saved(batch, memory.gists[0], memory.gists[1])
             own, levels = (x.gather(1, batch["candidates"]) for x in (logits, batch["levels"]))
-            figures["counterfactual"] = utility_loss(own, saved, levels, phase.scale)
-            total = total + phase.counterfactual * figures["counterfactual"]
-        return total, figures
+            metrics["counterfactual"] = utility_loss(own, saved, levels, phase.scale)
+            total = total + phase.counterfactual * metrics["counterfactual"]
+        return total, metrics
 
     def _saved(self, batch: dict[str, Tensor], gists: Tensor, upper: Tensor) -> Tensor:
         return saved_nll(self._base, batch, gists, upper, self._phase.states.horizon)
@@ -311,12 +311,12 @@ def train_lensnet(
         )
     )
     gistnet, name = load_gistnet(Path(config.gistnet), base.embedding)
-    gister = NetGister(gistnet, base.embedding, name)
+    encoder = NetGister(gistnet, base.embedding, name)
     shape: dict[str, Any] = vars(config.net)
     lens = LensNet(
         LensNetConfig(
-            gister.dim,
-            gister.key_dim,
+            encoder.dim,
+            encoder.key_dim,
             gistnet.config.block_size,
             query_tokens=gistnet.config.keys.query_tokens,
             **shape,
@@ -326,10 +326,10 @@ def train_lensnet(
     if init is not None:
         lens = start_from(init, lens.config)
     lens.to(world.device)
-    task = LensTask(config, base, gister.net, lens, world)
+    task = LensTask(config, base, encoder.net, lens, world)
 
     def save_best(_: Path) -> None:
         if export is not None:
-            save_lensnet(lens, export, gister)
+            save_lensnet(lens, export, encoder)
 
     return run_task(task, config.loop, out, world, resume=resume, export=save_best)

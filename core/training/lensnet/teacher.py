@@ -88,9 +88,9 @@ class CopyDemand:
     def demand(self, tokens_RT: Tensor, horizon: int, block_size: int) -> tuple[Tensor, Tensor]:
         """See :class:`DemandEstimator`."""
         hidden = self._base.hidden(self._base.embed(tokens_RT))
-        newest = tokens_RT[:, -(_NEAR + horizon) :]
-        alone = self._base.hidden(self._base.embed(newest))
-        lost_RH = (self._nll(alone, newest, horizon) - self._nll(hidden, tokens_RT, horizon)).clamp(
+        latest = tokens_RT[:, -(_NEAR + horizon) :]
+        alone = self._base.hidden(self._base.embed(latest))
+        lost_RH = (self._nll(alone, latest, horizon) - self._nll(hidden, tokens_RT, horizon)).clamp(
             min=0
         )
         blocks = (tokens_RT.shape[1] - horizon) // block_size
@@ -113,11 +113,11 @@ def copied_from(tokens_RT: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
     before, after = tokens_RT[:, :-1], tokens_RT[:, 1:]
     coming = before[:, -horizon:, None], after[:, -horizon:, None]
     same_RHT = (coming[0] == before[:, None]) & (coming[1] == after[:, None])
-    place = torch.arange(1, tokens_RT.shape[1], device=tokens_RT.device)
-    own = place[-horizon:, None]
-    newest_RH = torch.where(same_RHT & (place < own), place, 0).amax(2)
-    copied_RH = (newest_RH > 0) & (newest_RH < tokens_RT.shape[1] - horizon)
-    return torch.where(copied_RH, newest_RH, 0), copied_RH
+    position = torch.arange(1, tokens_RT.shape[1], device=tokens_RT.device)
+    own = position[-horizon:, None]
+    latest_RH = torch.where(same_RHT & (position < own), position, 0).amax(2)
+    copied_RH = (latest_RH > 0) & (latest_RH < tokens_RT.shape[1] - horizon)
+    return torch.where(copied_RH, latest_RH, 0), copied_RH
 
 
 class GradientDemand:
@@ -218,8 +218,8 @@ def _mass(module: Any, hidden: Tensor, cos: Tensor, sin: Tensor, horizon: int) -
         k = k * cos + _turned(k) * sin
     k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
     logits = (q @ k.transpose(-1, -2)).float() * module.scaling
-    places = torch.arange(length, device=hidden.device)
-    late = places[None] > places[-horizon:, None]
+    positions = torch.arange(length, device=hidden.device)
+    late = positions[None] > positions[-horizon:, None]
     mass: Tensor = logits.masked_fill(late, -1e9).softmax(-1).mean((1, 2))
     return mass
 
@@ -262,16 +262,16 @@ def window_nll(
     """
     rows, count, _ = windows_RCL.shape
     horizon = answer_RH.shape[1]
-    longest = int(lengths_RC.max())
-    flat = windows_RCL[..., :longest].flatten(0, 1)
+    max_length = int(lengths_RC.max())
+    flat = windows_RCL[..., :max_length].flatten(0, 1)
     owner = torch.arange(rows, device=flat.device).repeat_interleave(count)
     ends = lengths_RC.flatten()
-    places = ends[:, None] - horizon - 1 + torch.arange(horizon, device=flat.device)
+    positions = ends[:, None] - horizon - 1 + torch.arange(horizon, device=flat.device)
     costs = []
     for start in range(0, len(flat), rows_at_once):
         part = slice(start, start + rows_at_once)
         x = table_RXD[owner[part][:, None], flat[part]]
-        logits = base.logits_at(x, places[part])
+        logits = base.logits_at(x, positions[part])
         answer = answer_RH[owner[part]].long()
         nll = functional.cross_entropy(logits.flatten(0, 1), answer.flatten(), reduction="none")
         costs.append(nll.view(-1, horizon).mean(1))

@@ -89,14 +89,14 @@ class TextRollouts:
         # Block by block, as a session reads the text.
         moved, stayed, expands, used = [], [], [], []
         gists: list[np.ndarray] = []
-        raws: list[np.ndarray] = []
+        raw_nodes: list[np.ndarray] = []
         for closed in range(first + 1, self._blocks + 1):
             before = []
             for focus in focuses:
                 focus.append(size)
                 focus.begin(Trigger.BLOCK_CLOSED)
                 before.append(_nodes(focus))
-            voluntary, opened = self._refocus(lens, focuses, closed, gists, raws)
+            voluntary, opened = self._refocus(lens, focuses, closed, gists, raw_nodes)
             for row, focus in enumerate(focuses):
                 raw = sum(level == 0 for level, _ in before[row])
                 moved.append(voluntary[row] / max(raw, 1))
@@ -110,7 +110,7 @@ class TextRollouts:
             "expands": float(np.mean(expands)),
             "utilization": float(np.mean(used)),
             "plain_gist_p99": float(np.quantile(np.concatenate(gists), 0.99)),
-            "plain_raw_p05": float(np.quantile(np.concatenate(raws), 0.05)),
+            "plain_raw_p05": float(np.quantile(np.concatenate(raw_nodes), 0.05)),
         }
 
     def _refocus(
@@ -119,7 +119,7 @@ class TextRollouts:
         focuses: list[Focus],
         closed: int,
         gists: list[np.ndarray],
-        raws: list[np.ndarray],
+        raw_nodes: list[np.ndarray],
     ) -> tuple[list[int], list[int]]:
         """(voluntary actions, expansions) of each text's refocus."""
         voluntary, opened = [0] * len(focuses), [0] * len(focuses)
@@ -136,7 +136,7 @@ class TextRollouts:
                 own = scores[row, : len(context)]
                 raw = context.levels == 0
                 gists.append(own[~raw])
-                raws.append(own[raw][:-PROTECTED])
+                raw_nodes.append(own[raw][:-PROTECTED])
                 given = legal_scores(own, context.levels, context.index, self._size)
                 result = focuses[row].round(given)
                 chosen = ~result.actions["forced"]
@@ -156,8 +156,8 @@ class TextRollouts:
             tuple(rows[:, :count] for rows, count in zip(memory.gists, counts, strict=True)),
         )
         stop = closed * size
-        newest = self._tokens[:, max(0, stop - self._gistnet.config.keys.query_tokens) : stop]
-        n_tokens = torch.full((len(newest),), stop, device=device)
+        latest = self._tokens[:, max(0, stop - self._gistnet.config.keys.query_tokens) : stop]
+        n_tokens = torch.full((len(latest),), stop, device=device)
 
         def look(levels: np.ndarray, index: np.ndarray) -> np.ndarray:
             seen = build_lens_inputs(
@@ -165,7 +165,7 @@ class TextRollouts:
                 self._gistnet,
                 lens.config,
                 known,
-                newest,
+                latest,
                 torch.from_numpy(levels).to(device),
                 torch.from_numpy(index).to(device),
                 n_tokens,

@@ -95,13 +95,13 @@ def join_world(device: str = "auto") -> DistributedContext:
         raise ConfigError("--device: 'cuda' was asked for and torch finds no GPU; use cpu or auto.")
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    place = (
+    position = (
         torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         if use_cuda
         else torch.device("cpu")
     )
     if use_cuda:
-        torch.cuda.set_device(place)
+        torch.cuda.set_device(position)
     if size > 1:
         dist.init_process_group("nccl" if use_cuda else "gloo")
-    return DistributedContext(rank, size, place)
+    return DistributedContext(rank, size, position)

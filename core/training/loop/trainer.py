@@ -214,23 +214,23 @@ class Trainer:
             if progress >= 1.0 or self._phase_at(progress) != phase:
                 break
             factor = self.config.schedule.factor(self.step, progress)
-            loss, norm, figures = self._one_step(batch, factor)
+            loss, norm, values = self._one_step(batch, factor)
             self.step += 1
             self.tokens += int(batch["tokens"].numel()) * self.world.size
             if self.step % self.config.log_every == 0 or self.step == 1:
                 value = self._check(loss)
                 now = time.monotonic()
-                speed = (self.tokens - marked_tokens) / max(now - mark, 1e-9)
+                rate = (self.tokens - marked_tokens) / max(now - mark, 1e-9)
                 mark, marked_tokens = now, self.tokens
                 row = {
                     "phase": phase,
                     "progress": progress,
                     "rate": factor,
                     "tokens": self.tokens,
-                    "tokens_per_s": speed,
+                    "tokens_per_s": rate,
                     "loss": value,
                     "norm": float(norm),
-                    **{key: self.world.mean(figure) for key, figure in figures.items()},
+                    **{key: self.world.mean(metric) for key, metric in values.items()},
                 }
                 self._log(metrics, row)
 
@@ -251,19 +251,19 @@ class Trainer:
         moved = {k: v.to(self.world.device, non_blocking=True) for k, v in batch.items()}
         count = self.config.accumulation
         total = torch.zeros((), device=self.world.device)
-        figures: dict[str, Tensor] = {}
+        metrics: dict[str, Tensor] = {}
         for part in range(count):
             with self._autocast():
                 loss, extra = self.task.loss({k: v[part] for k, v in moved.items()})
             (loss / count).backward()  # type: ignore[no-untyped-call]
             total += loss.detach() / count
             for key, value in extra.items():
-                figures[key] = figures.get(key, torch.zeros_like(value)) + value.detach() / count
+                metrics[key] = metrics.get(key, torch.zeros_like(value)) + value.detach() / count
         self.world.all_reduce_mean(self.optimizer.gradients())
         norm = self.optimizer.step(factor)
         bad = (self._bad_step < 0) & ~torch.isfinite(total + norm)
         self._bad_step = torch.where(bad, self.step, self._bad_step)
-        return total, norm, figures
+        return total, norm, metrics
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.world.device.type != "cuda":
@@ -297,11 +297,11 @@ class Trainer:
         self.task.model.eval()
         # Evaluation has other shapes than training: running it eagerly saves the compile.
         with torch.no_grad(), self._autocast(), torch.compiler.set_stance("force_eager"):
-            figures = self.task.evaluate()
+            values = self.task.evaluate()
         self.task.model.train()
-        self._log(metrics, {"phase": self.phase, "tokens": self.tokens, **figures})
-        self._last_eval = (self.step, figures)
-        return figures
+        self._log(metrics, {"phase": self.phase, "tokens": self.tokens, **values})
+        self._last_eval = (self.step, values)
+        return values
 
     def _log(self, metrics: Metrics | None, row: Mapping[str, float]) -> None:
         if metrics is None:
@@ -310,15 +310,15 @@ class Trainer:
         text = " ".join(f"{k} {v:.4g}" for k, v in row.items())
         print(f"step {self.step} {text}", file=sys.stderr, flush=True)
 
-    def _save(self, figures: Mapping[str, float]) -> None:
+    def _save(self, metrics: Mapping[str, float]) -> None:
         if not self.world.is_main:
             return
         spent = self.elapsed_s + time.monotonic() - self._started
 
         # A checkpoint without the metric (a guard's bound) is never the best.
-        figure = figures.get(self.task.eval_metric, math.inf)
-        better = figure < self.best
-        self.best = min(self.best, figure)
+        metric = metrics.get(self.task.eval_metric, math.inf)
+        better = metric < self.best
+        self.best = min(self.best, metric)
         state = {
             "step": self.step,
             "phase": self.phase,
@@ -327,7 +327,7 @@ class Trainer:
             "best": self.best if math.isfinite(self.best) else None,
             "is_best": better,
             "optimizer_steps": self.optimizer.step_count,
-            "figures": dict(figures),
+            "figures": dict(metrics),
         }
 
         # The mark comes after the folder, the export after the mark: a kill leaves no gap.

@@ -141,9 +141,9 @@ class MixedWindowDataset(Dataset[dict[str, Tensor]]):
         if kept:
             at = [row.target - 1 for row in rows]
             ids = np.stack([s.ids[w] for s, w in zip(kept, at, strict=True)])
-            logp = np.stack([s.logp[w] for s, w in zip(kept, at, strict=True)])
+            log_probs = np.stack([s.logp[w] for s, w in zip(kept, at, strict=True)])
             batch["teacher_ids"] = torch.from_numpy(ids.astype(np.int64))
-            batch["teacher_logp"] = torch.from_numpy(logp.astype(np.float32))
+            batch["teacher_logp"] = torch.from_numpy(log_probs.astype(np.float32))
         return batch
 
     def _slice(self, rng: Rng, cache: TeacherCache) -> CachedSlice:
@@ -151,8 +151,8 @@ class MixedWindowDataset(Dataset[dict[str, Tensor]]):
         domain = domains[int(rng.integers(len(domains)))]
         if rng.random() < self._mix.recall:
             domain = DOMAIN
-        places = self._slices[domain]
-        return cache.read(*places[int(rng.integers(len(places)))], self._mix.length)
+        positions = self._slices[domain]
+        return cache.read(*positions[int(rng.integers(len(positions)))], self._mix.length)
 
     def _text(self, rng: Rng, step: int, row: int) -> np.ndarray:
         domain = self._streams.domains[int(rng.integers(len(self._streams.domains)))]
@@ -169,8 +169,8 @@ class MixedWindowDataset(Dataset[dict[str, Tensor]]):
         mix, size = self._mix, self._block_size
         free = mix.length // size - mix.tail
         chosen = np.sort(rng.permutation(free // size)[:groups])
-        inside = (chosen[:, None] * size + np.arange(size)).ravel()
-        candidates = np.setdiff1d(np.arange(free), inside)
+        within = (chosen[:, None] * size + np.arange(size)).ravel()
+        candidates = np.setdiff1d(np.arange(free), within)
         # One block in front of the tail stays raw: there is always something to score.
         count = min(count, free - groups * size - 1)
         form = rng.random()
@@ -183,12 +183,12 @@ class MixedWindowDataset(Dataset[dict[str, Tensor]]):
             gists = candidates[first : first + count]
         row = tile(mix.length, size, np.sort(gists), chosen)
         later = np.flatnonzero(row.predictor >= int(np.argmax(row.kept >= mix.length)))
-        pick = np.sort(rng.choice(later, mix.scored, replace=len(later) < mix.scored))
+        choice = np.sort(rng.choice(later, mix.scored, replace=len(later) < mix.scored))
         return RowTiling(
             row.blocks,
             row.kept,
             row.kept_raw,
-            row.target[pick],
-            row.predictor[pick],
-            row.predictor_raw[pick],
+            row.target[choice],
+            row.predictor[choice],
+            row.predictor_raw[choice],
         )

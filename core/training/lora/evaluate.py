@@ -109,18 +109,18 @@ class LoraEvaluator:
         Raises:
             GuardError: the guard is beyond ``guard.stop``.
         """
-        figures = self._plain(off)
-        if figures["guard_kl"] > self._guard.stop:
+        metrics = self._plain(off)
+        if metrics["guard_kl"] > self._guard.stop:
             raise GuardError(
-                f"guard.stop: KL to the original base on raw text is {figures['guard_kl']:.3g} "
+                f"guard.stop: KL to the original base on raw text is {metrics['guard_kl']:.3g} "
                 f"nats, above {self._guard.stop:g}; lower the learning rate or raise guard.weight."
             )
         for name, context in (("", None), ("_off", off)):
             found = self._mixed(mixed, context)
-            figures[f"mixed_kl{name}"], figures[f"mixed_dnll{name}"] = found
-        if figures["guard_kl"] <= self._guard.bound:
-            figures["score"] = figures["mixed_kl"]
-        return figures
+            metrics[f"mixed_kl{name}"], metrics[f"mixed_dnll{name}"] = found
+        if metrics["guard_kl"] <= self._guard.bound:
+            metrics["score"] = metrics["mixed_kl"]
+        return metrics
 
     def _plain(self, off: Callable[[], AbstractContextManager[None]]) -> dict[str, float]:
         means = []

@@ -223,7 +223,7 @@ def top_kl_divergence(ids_RSk: Tensor, logp_RSk: Tensor, logits_RSV: Tensor) -> 
     """
     theirs = logits_RSV.log_softmax(-1).gather(-1, ids_RSk)
     rest, their_rest = (
-        (1 - logp.exp().sum(-1)).clamp(min=1e-6).log() for logp in (logp_RSk, theirs)
+        (1 - log_probs.exp().sum(-1)).clamp(min=1e-6).log() for log_probs in (logp_RSk, theirs)
     )
     kept = (logp_RSk.exp() * (logp_RSk - theirs)).sum(-1)
     return kept + rest.exp() * (rest - their_rest)
