@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +17,8 @@ from megacontext.core.focus.constraints import OPEN
 from megacontext.core.focus.view import AllocatorView, Decision
 from megacontext.traces.errors import ConfigError
 from megacontext.traces.schema import MAX_REJECTED, Reason
+
+_LOG = logging.getLogger(__name__)
 
 __all__ = ["Learned", "Policy", "policy_features"]
 
@@ -51,7 +54,8 @@ class Learned:
 
     If one of its ``n_diff`` strongest preferences is no open candidate (a raw block to expand, an
     incomplete group, a node in cooldown, not armed or not above ``tau_expand``), or its output
-    is not finite or of the wrong shape, greedy decides this round and ``fallbacks`` counts it.
+    is not finite or of the wrong shape, greedy decides this round and ``fallbacks`` counts it;
+    the first time is a warning in the log.
 
     It settles for fixed scores even if the policy does not: expands stay limited to open
     candidates, each of which it disarms.
@@ -118,4 +122,6 @@ class Learned:
 
     def _fall_back(self, view: AllocatorView) -> Decision:
         self.fallbacks += 1
+        if self.fallbacks == 1:
+            _LOG.warning("An action of the learned allocator was illegal; greedy took over.")
         return self._greedy.propose(view)

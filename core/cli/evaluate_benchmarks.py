@@ -331,7 +331,7 @@ def _ask(
     from megacontext.core.evaluation.runner.job_pool import fingerprint, workers_for
 
     start = time.monotonic()
-    names, messages = contenders_for(plan.contenders, plan.embedder)
+    names, notes = contenders_for(plan.contenders, plan.embedder)
     workers = workers_for(loaded, plan.workers)
     with evaluate.bar(plan.benchmark, console) as progress:
         results = run_bench(
@@ -349,22 +349,22 @@ def _ask(
     write_parquet(out / f"{plan.benchmark}.parquet", [asdict(result) for result in results])
     heading = f"{title}: {loaded.model.path}, W_max {loaded.w_max:,}"
     image, why = _picture(out / f"{plan.benchmark}.png", heading, cells)
-    messages += why
+    notes += why
     command = ["megacontext", *sys.argv[1:]]
     seconds = time.monotonic() - start
-    about = about_now(plan.benchmark, command, fingerprint(loaded), workers, seconds, messages)
+    about = about_now(plan.benchmark, command, fingerprint(loaded), workers, seconds, notes)
     about.write(out)
     prepared = (
         f"```\n{about.command}\n```\n\nCommit {about.commit or 'unknown'}; {about.machine}; "
         f"{about.date}; {workers} processes, {seconds / 60:.1f} minutes in the last stretch."
-        + "".join(f" Note: {note}" for note in messages)
+        + "".join(f" Note: {note}" for note in notes)
     )
     text = page(heading, prepared, cells, image)
     try:
         (out / f"{plan.benchmark}.md").write_text(text, encoding="utf-8")
     except OSError as error:
         raise StorageError(f"{out} cannot be written ({error.strerror}).") from error
-    for note in messages:
+    for note in notes:
         console.print(f"note: {note}", markup=False)
     if plan.as_json:
         whole = {"model": loaded.model.path, "w_max": loaded.w_max, "results": figures_of(cells)}

@@ -131,7 +131,7 @@ def ablate(
     sizes = loaded.quick if quick else loaded.full
     workers = workers_for(loaded.config(), jobs)
     with evaluate.bar("ablations", console) as progress:
-        results, messages = run_ablations(
+        results, notes = run_ablations(
             loaded,
             sizes,
             _sources(text, sizes.documents),
@@ -140,11 +140,11 @@ def ablate(
             resume=resume,
             progress=lambda done, total, what: progress(done, total, what or "ablations"),
         )
-    for note in messages:
+    for note in notes:
         console.print(f"note: {note}")
     seconds = time.monotonic() - start
     weights = fingerprint(loaded.config())
-    _finish(out, "ablations", results.rows, weights, workers, seconds, messages, as_json)
+    _finish(out, "ablations", results.rows, weights, workers, seconds, notes, as_json)
 
 
 def report(

@@ -14,11 +14,6 @@ __all__ = ["app"]
 app = typer.Typer(help="Datasets: tokenizer, shards, recall text.", no_args_is_help=True)
 
 
-@app.callback()
-def _group() -> None:
-    """Keeps ``prepare`` a subcommand while it is the only one."""
-
-
 @app.command()
 def prepare(
     config: Annotated[Path, typer.Option(help="YAML file, e.g. configs/data/corpora.yaml.")],
@@ -66,3 +61,42 @@ def prepare(
         shards = manifest["shards"]
         count = len(shards) if isinstance(shards, list) else 0
         print(f"{target}: {count} shards, {manifest['tokens']:,} tokens")
+
+
+@app.command()
+def tokenizer(
+    config: Annotated[Path, typer.Option(help="YAML file whose sources are read.")],
+    out: Annotated[Path, typer.Option(help="New folder; `tokenizer` of a data config names it.")],
+    vocab_size: Annotated[int, typer.Option(min=300, max=65_536, help="Tokens.")] = 8192,
+    window: Annotated[
+        int, typer.Option(min=1, help="Longest input of the model, which the folder records.")
+    ] = 1024,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key.path=value")] = None,
+) -> None:
+    """Train a byte-level BPE on the sources of a data config; equal texts give equal bytes.
+
+    The `tokenizer` key of the config may name a folder that is not there yet.
+
+    Example: megacontext data tokenizer --config configs/data/corpora.yaml --out runs/tokenizer
+    """
+    from rich.console import Console
+
+    from megacontext.core.config.settings import load
+    from megacontext.core.data.prepare import DataConfig
+    from megacontext.core.data.progress import stages
+    from megacontext.core.data.readers import read_texts
+    from megacontext.core.data.tokenizer import save_tokenizer, train_tokenizer
+    from megacontext.traces.errors import ConfigError, StorageError
+
+    settings = load(DataConfig, config, set_ or [])
+    if (out / "tokenizer.json").exists():
+        raise ConfigError(f"--out {out} holds a tokenizer already; name another folder.")
+
+    with stages(Console(stderr=True)) as progress:
+        texts = read_texts(settings.sources, lambda count: progress("characters", count))
+        trained = train_tokenizer(texts, vocab_size)
+    try:
+        save_tokenizer(trained, out, window)
+    except OSError as error:
+        raise StorageError(f"--out {out} cannot be written ({error.strerror}).") from error
+    print(f"{out}: {trained.get_vocab_size():,} tokens")

@@ -10,14 +10,14 @@ import importlib.util
 import json
 import lzma
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from megacontext.traces.errors import SourceError
 
-__all__ = ["Document", "Source", "read"]
+__all__ = ["Document", "Source", "read", "read_texts"]
 
 Kind = Literal["text", "jsonl", "folder", "packages", "stdlib"]
 
@@ -80,6 +80,22 @@ def read(source: Source) -> Iterator[Document]:
     else:
         for name in source.names:
             yield from _package(name, source)
+
+
+def read_texts(sources: Iterable[Source], progress: Callable[[int], None]) -> Iterator[str]:
+    """The texts of all sources; ``progress`` is called with the characters of each.
+
+    Raises:
+        SourceError: there is no text, or a source is missing or not UTF-8.
+    """
+    empty = True
+    for source in sources:
+        for document in read(source):
+            empty = False
+            progress(len(document.text))
+            yield document.text
+    if empty:
+        raise SourceError("sources: they hold no document; name a source with text.")
 
 
 def _existing(name: str) -> Path:

@@ -94,7 +94,7 @@ def build_parts(
         StorageError: the tree is damaged, foreign or in use.
     """
     is_auto = config.lens.kind == "auto" and lens is None
-    config, messages, foreign = _with_objects(config, lens, allocator)
+    config, notes, foreign = _with_objects(config, lens, allocator)
 
     # Two OpenMP programs on the same cores wait for each other: leave room for the inspector.
     torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 2) // 2))
@@ -107,7 +107,7 @@ def build_parts(
             if not is_auto:
                 raise
             config = replace(config, lens=replace(config.lens, kind="bm25"))
-            messages.append(f"the lens is bm25: {error}")
+            notes.append(f"the lens is bm25: {error}")
 
     # The tree locks its folder: it must not stay locked if what follows fails.
     gist_encoder = make_gister(config, base)
@@ -117,9 +117,9 @@ def build_parts(
             lens = HeadsLens(keys_of_tree(encoder, tree))
         lens = lens or _lens(config, gist_encoder)
         window = _kv_window(config, base)
-        messages += window.notes
+        notes += window.notes
         parts = assemble(
-            config, base, gist_encoder, tree, lens, window, allocator=allocator, notes=messages
+            config, base, gist_encoder, tree, lens, window, allocator=allocator, notes=notes
         )
     except BaseException:
         tree.close()
@@ -139,14 +139,14 @@ def _with_objects(
     if lens is not None and lens.name in LENSES:
         config = replace(config, lens=replace(config.lens, kind=lens.name, path=None))
     config = resolve_kinds(config)
-    messages = _load_messages(config) if lens is None else [f"the lens is an object: {lens.name}"]
+    notes = _load_notes(config) if lens is None else [f"the lens is an object: {lens.name}"]
     if allocator is None:
-        return config, messages, False
+        return config, notes, False
 
     known = allocator_config(allocator)
     if known is None:
-        return config, [*messages, f"the allocator is an object: {allocator.name}"], True
-    return replace(config, allocator=known), messages, False
+        return config, [*notes, f"the allocator is an object: {allocator.name}"], True
+    return replace(config, allocator=known), notes, False
 
 
 def assemble(
@@ -235,16 +235,16 @@ def tokenizer_id(base: BaseModel) -> str:
     return hashlib.sha256(json.dumps(_raw_parts(base)).encode()).hexdigest()[:16]
 
 
-def _load_messages(config: Config) -> list[str]:
+def _load_notes(config: Config) -> list[str]:
     """What a user should know about the parts of a resolved config."""
-    messages = []
+    notes = []
     if config.gist.kind in _UNTRAINED_GISTS:
-        messages.append(f"gists are untrained: {_UNTRAINED_GISTS[config.gist.kind]}")
+        notes.append(f"gists are untrained: {_UNTRAINED_GISTS[config.gist.kind]}")
     if config.gist.kind == "none":
-        messages.append("there are no gists: what is collapsed is not seen")
+        notes.append("there are no gists: what is collapsed is not seen")
     if config.lens.kind not in ("lensnet", "heads"):
-        messages.append(f"the lens is untrained: {config.lens.kind}")
-    return messages + list(unread_keys(config))
+        notes.append(f"the lens is untrained: {config.lens.kind}")
+    return notes + list(unread_keys(config))
 
 
 def load_base(config: Config) -> BaseModel:

@@ -54,7 +54,7 @@ def run(
     control: bool = True,
     read_stdin: bool = True,
     progress: Callable[[int], None] = lambda n_tokens: None,
-    on_notes: Callable[[list[str]], None] = lambda messages: None,
+    on_notes: Callable[[list[str]], None] = lambda notes: None,
     on_ready: Callable[[], None] = lambda: None,
 ) -> RunResult:
     """Run one session and record it at ``out``.

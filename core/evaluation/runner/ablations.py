@@ -156,7 +156,7 @@ def run_ablations(
 
     # The rows of each table; its first variant is the reference.
     rows: list[Metric] = []
-    messages: dict[str, None] = {}
+    notes: dict[str, None] = {}
     records: dict[str, list[Any]] = {}
     for table, variants in plan.tables.items():
         reference = by_config[dump_config(plan.config(next(iter(variants.values()))))]
@@ -164,10 +164,10 @@ def run_ablations(
             config = plan.config(settings)
             of_variant = by_config[dump_config(config)]
             for refused in (r for r in of_variant if isinstance(r, Refused)):
-                messages[f"{table}, {variant} was left out: {refused.why.rstrip('.')}"] = None
+                notes[f"{table}, {variant} was left out: {refused.why.rstrip('.')}"] = None
             rows += _metrics(table, variant, of_variant, reference, sizes, config)
             records[f"{table}, {variant}"] = of_variant
-    return Suite(rows, records), list(messages)
+    return Suite(rows, records), list(notes)
 
 
 def _jobs(config: Config, sizes: AblationSizes, sources: Sources) -> list[Job]:

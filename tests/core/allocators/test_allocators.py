@@ -204,12 +204,16 @@ def test_learned_does_what_its_policy_prefers():
         [[0, 0]],
     ],
 )
-def test_learned_falls_back_to_greedy_when_its_policy_errs(preferences):
+def test_learned_falls_back_to_greedy_when_its_policy_errs(preferences, caplog):
     allocator = make_allocator("learned", {"policy": Says(preferences)})
     view = view_of([1, 1, 1, 0, 0], [0.9, 0.3, 0.0, 0.1, 0], free_slots=2)
     decision = allocator.propose(view)
     assert decision.actions.tobytes() == make_allocator("greedy").propose(view).actions.tobytes()
-    assert allocator.fallbacks == 1
+    allocator.propose(view)
+    assert allocator.fallbacks == 2
+    assert [r.message for r in caplog.records] == [
+        "An action of the learned allocator was illegal; greedy took over."
+    ]
 
 
 def test_a_policy_survives_its_files(tmp_path):
