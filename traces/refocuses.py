@@ -143,11 +143,11 @@ class _Nodes:
         starts = starts_of(levels, self._size).tolist()
         self._born = dict.fromkeys(zip(levels.tolist(), starts, strict=True), step)
 
-    def begin(self, appended: np.ndarray, stop_token: int, step: int) -> None:
-        """Start a refocus; ``appended`` levels end at ``stop_token``."""
+    def begin(self, added: np.ndarray, stop_token: int, step: int) -> None:
+        """Start a refocus; ``added`` levels end at ``stop_token``."""
         self.lost = self.reversals = 0
         self._fresh.clear()
-        for level in reversed(appended.tolist()):
+        for level in reversed(added.tolist()):
             stop_token -= self._size ** max(level, 1)
             self._born[(level, stop_token)] = step
 

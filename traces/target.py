@@ -45,15 +45,15 @@ def check_target(path: Path, *, overwrite: bool, resume: bool = False) -> None:
         raise ConfigError(f"--out {path} is a folder; name a trace, such as {path}/run.arrow.")
     try:
         with TraceReader.open(path) as reader:
-            what = f"a trace of {reader.num_rows:,} rows"
+            label = f"a trace of {reader.num_rows:,} rows"
     except MegaContextError:
-        what = ""
-    if overwrite and (what or path.stat().st_size == 0):
+        label = ""
+    if overwrite and (label or path.stat().st_size == 0):
         return
-    if not what:
+    if not label:
         raise ConfigError(f"--out {path} exists and is no trace; choose another --out.")
     raise ConfigError(
-        f"--out {path} exists ({what}); choose another --out, leave it out for a dated name, or"
+        f"--out {path} exists ({label}); choose another --out, leave it out for a dated name, or"
         " replace it with --overwrite."
     )
 

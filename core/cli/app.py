@@ -117,8 +117,8 @@ def guard(run: Any, arguments: list[str]) -> int:
     except OSError as error:
         if debug:
             raise
-        what = f"{error.filename}: {error.strerror}" if error.filename else str(error).rstrip(".")
-        print(f"error: {what}; check the path and the disk.", file=sys.stderr)
+        label = f"{error.filename}: {error.strerror}" if error.filename else str(error).rstrip(".")
+        print(f"error: {label}; check the path and the disk.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

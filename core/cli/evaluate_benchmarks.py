@@ -246,8 +246,8 @@ def _packaged_set(name: str, title: str, example: str) -> Callable[..., None]:
             )
 
         texts = [str(path.resolve()) for path in haystack]
-        what: dict[str, Any] = {"tasks": names, "lengths": chosen, "haystack": texts}
-        run_plan(plan, title.partition(":")[0], what, generate)
+        label: dict[str, Any] = {"tasks": names, "lengths": chosen, "haystack": texts}
+        run_plan(plan, title.partition(":")[0], label, generate)
 
     command.__name__ = name
     command.__doc__ = f"{title}\n\nExample: {example}"

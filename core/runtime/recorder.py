@@ -67,13 +67,13 @@ class Recorder:
         self._pending = _Pending()
 
     def tokens(
-        self, tokens: np.ndarray, text: list[str], nll: np.ndarray, appended: np.ndarray
+        self, tokens: np.ndarray, text: list[str], nll: np.ndarray, added: np.ndarray
     ) -> None:
         """New history: uint32 [t] ids, t texts, float32 [t] nats, int8 [m] levels entered."""
         self._pending.tokens.append(tokens)
         self._pending.text.extend(text)
         self._pending.nll.append(nll)
-        self._pending.levels.append(appended)
+        self._pending.levels.append(added)
 
     def marker(self, text: str) -> None:
         """A mark on the next row; several are joined by '; '."""

@@ -23,7 +23,7 @@ class TraceSink(Protocol):
     timings: StageTimings
 
     def tokens(
-        self, tokens: np.ndarray, text: list[str], nll: np.ndarray, appended: np.ndarray
+        self, tokens: np.ndarray, text: list[str], nll: np.ndarray, added: np.ndarray
     ) -> None:
         """New history: uint32 [t] ids, t texts, float32 [t] nats, int8 [m] levels entered."""
         ...
@@ -59,7 +59,7 @@ class NullSink:
         self.timings = StageTimings()
 
     def tokens(
-        self, tokens: np.ndarray, text: list[str], nll: np.ndarray, appended: np.ndarray
+        self, tokens: np.ndarray, text: list[str], nll: np.ndarray, added: np.ndarray
     ) -> None:
         """See :class:`TraceSink`."""
 
@@ -94,8 +94,8 @@ class LastRefocus:
         return self._sink.timings
 
     @timings.setter
-    def timings(self, timings: StageTimings) -> None:
-        self._sink.timings = timings
+    def timings(self, times: StageTimings) -> None:
+        self._sink.timings = times
 
     @property
     def has_pending(self) -> bool:
@@ -103,10 +103,10 @@ class LastRefocus:
         return self._sink.has_pending
 
     def tokens(
-        self, tokens: np.ndarray, text: list[str], nll: np.ndarray, appended: np.ndarray
+        self, tokens: np.ndarray, text: list[str], nll: np.ndarray, added: np.ndarray
     ) -> None:
         """See :class:`TraceSink`."""
-        self._sink.tokens(tokens, text, nll, appended)
+        self._sink.tokens(tokens, text, nll, added)
 
     def marker(self, text: str) -> None:
         """See :class:`TraceSink`."""

@@ -70,14 +70,14 @@ def open_source(source: SourceConfig, tokenizer: Tokenizer) -> Iterator[Event]:
 def _ingest(source: PlainSource, tokenizer: Tokenizer) -> Iterator[Ingest]:
     match source:
         case TextSource():
-            texts, what = text_texts(source), f"source.path {source.path!r}"
+            texts, label = text_texts(source), f"source.path {source.path!r}"
         case FolderSource():
-            texts, what = folder_texts(source), f"source.path {source.path!r}"
+            texts, label = folder_texts(source), f"source.path {source.path!r}"
         case CorpusSource():
-            texts, what = corpus_texts(source), f"source.path {source.path!r}"
+            texts, label = corpus_texts(source), f"source.path {source.path!r}"
         case PythonSource():
-            texts, what = python_texts(source), f"source.package {source.package!r}"
-    return ingest_events(texts, tokenizer, source.max_tokens, what)
+            texts, label = python_texts(source), f"source.package {source.package!r}"
+    return ingest_events(texts, tokenizer, source.max_tokens, label)
 
 
 def _decode(tokens: int) -> Iterator[Event]:

@@ -158,13 +158,13 @@ class RecallWriter:
         self.lexicon = Lexicon(split, words, starts=starts, tails=tails)
         self._blank = frozenset(i for i, p in enumerate(parts) if not p.strip())
 
-    def scene(self, count: int, kind: str, *counters: int, canonical: bool = True) -> Scene:
+    def scene(self, count: int, kind: str, *counts: int, canonical: bool = True) -> Scene:
         """Texts alone, for callers that plant facts into a history of their own."""
-        rng = generator(self._seed, f"recall.scene.{self._split}", *counters)
+        rng = generator(self._seed, f"recall.scene.{self._split}", *counts)
         return make_scene(self.lexicon, rng, count, kind, canonical)
 
     def sample(
-        self, filler: np.ndarray, length: int, options: RecallOptions, *counters: int
+        self, filler: np.ndarray, length: int, options: RecallOptions, *counts: int
     ) -> RecallSample:
         """One sample of exactly ``length`` tokens.
 
@@ -172,7 +172,7 @@ class RecallWriter:
             filler: real text, at least ``length`` tokens (a patchwork uses as much as there
                 is, up to ``stretch_max * length``).
         """
-        rng = generator(self._seed, f"recall.sample.{self._split}", *counters)
+        rng = generator(self._seed, f"recall.sample.{self._split}", *counts)
         start = int(rng.integers(max(1, len(filler) - 96)))
         text = self._tokenizer.decode(filler[start : start + 96].tolist())
         words = tuple(w for w in text.split() if len(w) < 20)[1:-1]

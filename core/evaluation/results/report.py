@@ -166,9 +166,9 @@ def read_rows(folder: Path, kind: str) -> list[Metric]:
 
 def section(about: About, rows: Sequence[Metric], level: str = "##") -> str:
     """One evaluation: what it was made with, targets, tables."""
-    what = "Ablations" if about.kind == "ablations" else "Suite"
+    label = "Ablations" if about.kind == "ablations" else "Suite"
     lines = [
-        f"{level} {what}, {about.date}",
+        f"{level} {label}, {about.date}",
         f"```\n{about.command}\n```",
         f"Commit {about.commit or 'unknown'}, weights {about.weights[:12]}; {about.machine}; "
         f"{about.workers} processes, {about.seconds / 60:.1f} minutes"

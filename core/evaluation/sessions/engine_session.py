@@ -63,7 +63,7 @@ class MetricsSink(NullSink):
         self.reached = 0 if len(self._gold) and is_raw(self._context, self._gold) else None
 
     def tokens(
-        self, tokens: np.ndarray, text: list[str], nll: np.ndarray, appended: np.ndarray
+        self, tokens: np.ndarray, text: list[str], nll: np.ndarray, added: np.ndarray
     ) -> None:
         """See :class:`~megacontext.core.runtime.sinks.TraceSink`."""
         self.nll.append(nll)

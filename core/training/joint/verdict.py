@@ -58,11 +58,9 @@ def _paired_change(
     before: Sequence[float], after: Sequence[float], seed: int
 ) -> tuple[float, Interval | None]:
     """(mean of after - before, its 95 % interval over windows)."""
-    differences = np.subtract(after, before)
-    interval = bootstrap(
-        lambda pick: float(differences[pick].mean()), len(differences), seed, "joint"
-    )
-    return float(differences.mean()), interval
+    diffs = np.subtract(after, before)
+    interval = bootstrap(lambda pick: float(diffs[pick].mean()), len(diffs), seed, "joint")
+    return float(diffs.mean()), interval
 
 
 def judge_phase(

@@ -222,7 +222,7 @@ class LensDataset(Dataset[dict[str, Tensor]]):
     def far(
         self,
         rng: Rng,
-        counters: tuple[int, ...],
+        counts: tuple[int, ...],
         blocks: int,
         domain: str = "",
         kind: str = "",
@@ -230,7 +230,7 @@ class LensDataset(Dataset[dict[str, Tensor]]):
         """One far state over ``blocks`` blocks; ``kind`` of scene and ``domain`` of text are drawn
         if not given."""
         mix, size = self._mix, self._size
-        sample = self._asked(rng, counters, blocks, domain, kind)
+        sample = self._asked(rng, counts, blocks, domain, kind)
         span = sample.asked[0]
         stop = span.answer_start - (int(rng.integers(0, 4)) if rng.random() < 0.3 else 0)
         facts = [sample.facts[g] for g in span.gold]
@@ -294,7 +294,7 @@ class LensDataset(Dataset[dict[str, Tensor]]):
             " use more blocks."
         )
 
-    def near(self, rng: Rng, counters: tuple[int, ...], domain: str = "") -> dict[str, np.ndarray]:
+    def near(self, rng: Rng, counts: tuple[int, ...], domain: str = "") -> dict[str, np.ndarray]:
         """One near state."""
         mix, size = self._mix, self._size
         domains = self._streams.domains

@@ -150,7 +150,7 @@ class LensEvaluator:
             "asked_utilization",
             *(f"gold_raw_{kind}" for kind in dict.fromkeys(self._kinds)),
             *(f"{who}_found_{b}" for who in _WHO for b in config.budgets),
-            *(f"{who}_{what}" for who in _WHO for what in _NEAR_FIGURES),
+            *(f"{who}_{label}" for who in _WHO for label in _NEAR_FIGURES),
             "positive_share",
             *_WALKED,
             "lens_missed",

@@ -79,19 +79,19 @@ def prob_of_need(
     levels_RN: Tensor,
     index_RN: Tensor,
     size: int,
-    wanted_R: Tensor,
+    target_R: Tensor,
     hold: float = 0.0,
 ) -> Tensor:
     """[R, N] in (0, 1): above a half where an entry holds a block that deserves to be raw.
 
     Args:
         demand_RB: what the coming tokens need of each block (:class:`.teacher.DemandEstimator`).
-        wanted_R: how many blocks deserve to be raw; the next one's demand is the mark.
+        target_R: how many blocks deserve to be raw; the next one's demand is the mark.
         hold: log ratio by which raw blocks count more and gists less.
     """
     last = demand_RB.shape[1] - 1
     ordered = demand_RB.sort(dim=1, descending=True).values
-    mark = ordered.gather(1, wanted_R.long().clamp(1, last)[:, None]).clamp(min=1e-6)
+    mark = ordered.gather(1, target_R.long().clamp(1, last)[:, None]).clamp(min=1e-6)
     most = max_pool_frontier(demand_RB, levels_RN, index_RN, size)
     beyond = torch.log(most.clamp(min=1e-7) / mark)
     return torch.sigmoid(_SHARP * (beyond + torch.where(levels_RN == 0, hold, -hold)))
@@ -124,7 +124,7 @@ def far_loss(
     index_RN: Tensor,
     valid_RN: Tensor,
     n_tokens_R: Tensor,
-    asks_R: Tensor,
+    questions_R: Tensor,
     near_tokens: int,
     size: int,
     miss: float,
@@ -133,7 +133,7 @@ def far_loss(
 
     Args:
         gold_RN: bool, entries over asked facts. best_RN: bool, those that match a question best.
-        asks_R: bool, whether something is asked for.
+        questions_R: bool, whether something is asked for.
         near_tokens: reach of near states; what lies farther back in plain text deserves nothing.
         miss: wrong blocks that one missed block weighs as much as.
     """
@@ -141,11 +141,11 @@ def far_loss(
     raw = levels_RN == 0
     ends = starts_of(levels_RN, index_RN, size) + size ** levels_RN.clamp(min=1)
     beyond = n_tokens_R[:, None] - ends > near_tokens
-    known = torch.where(asks_R[:, None], ~raw | gold_RN, beyond)
+    known = torch.where(questions_R[:, None], ~raw | gold_RN, beyond)
     # What these states say nothing of keeps its score, within what any score may be.
     kept = scores.detach().clamp(min=-SLOT_VALUE)
     aims = torch.where(known, score_from_prob(gold_RN.float(), levels_RN), kept)
-    runners = best_RN & asks_R[:, None] & ~raw & ~gold_RN
+    runners = best_RN & questions_R[:, None] & ~raw & ~gold_RN
     # Anywhere above the bar: the ranking keeps them behind the gold.
     aims = torch.where(runners, kept.clamp(min=_RUNNER), aims)
     weight = valid_RN * torch.where(gold_RN, miss, 1.0)
@@ -153,13 +153,13 @@ def far_loss(
     return error.sum() / miss / valid_RN.any(1).sum().clamp(min=1)
 
 
-def ranking_loss(logits_RN: Tensor, wanted_RN: Tensor, coarse_RN: Tensor) -> Tensor:
+def ranking_loss(logits_RN: Tensor, target_RN: Tensor, coarse_RN: Tensor) -> Tensor:
     """Every wanted gist comes before all other gists, not just the best of them.
 
     Args:
-        wanted_RN: bool, gold gists; or how much each is wanted, 0 for what is no gist.
+        target_RN: bool, gold gists; or how much each is wanted, 0 for what is no gist.
     """
-    open_R = (wanted_RN > 0).any(1)
+    open_R = (target_RN > 0).any(1)
     ranked = (logits_RN * 3).masked_fill(~coarse_RN, -1e4).log_softmax(1)
-    missing = -(ranked * wanted_RN).sum(1) / wanted_RN.sum(1).clamp(min=1e-6)
+    missing = -(ranked * target_RN).sum(1) / target_RN.sum(1).clamp(min=1e-6)
     return (missing * open_R).sum() / open_R.sum().clamp(min=1)

@@ -216,16 +216,16 @@ class LoraTask:
         return kl_divergence(teacher, student), nll[1] - nll[0]
 
 
-def top_kl_divergence(ids_RSk: Tensor, logp_RSk: Tensor, logits_RSV: Tensor) -> Tensor:
+def top_kl_divergence(ids_RSk: Tensor, log_probs_RSk: Tensor, logits_RSV: Tensor) -> Tensor:
     """KL [R, S] in nats over the teacher's k likeliest tokens and all others as one outcome.
 
     Merging outcomes only lowers a KL, so this is a lower bound of the whole one.
     """
     theirs = logits_RSV.log_softmax(-1).gather(-1, ids_RSk)
     rest, their_rest = (
-        (1 - log_probs.exp().sum(-1)).clamp(min=1e-6).log() for log_probs in (logp_RSk, theirs)
+        (1 - log_probs.exp().sum(-1)).clamp(min=1e-6).log() for log_probs in (log_probs_RSk, theirs)
     )
-    kept = (logp_RSk.exp() * (logp_RSk - theirs)).sum(-1)
+    kept = (log_probs_RSk.exp() * (log_probs_RSk - theirs)).sum(-1)
     return kept + rest.exp() * (rest - their_rest)
 
 
