@@ -6,13 +6,10 @@ A resumed run and the metrics go by them, so a marker of a script or a person mu
 
 from __future__ import annotations
 
-import re
-
 from megacontext.traces.errors import SourceError
+from megacontext.traces.facts import reserved_in
 
 __all__ = ["check_marker"]
-
-_RESERVED = re.compile(r"(?:typed|asked|answered|needle planted) @\d+-\d+")
 
 
 def check_marker(text: str, field: str) -> str:
@@ -21,10 +18,10 @@ def check_marker(text: str, field: str) -> str:
     Raises:
         SourceError: it looks like one.
     """
-    match = _RESERVED.search(text)
-    if match is not None:
+    reserved = reserved_in(text)
+    if reserved is not None:
         raise SourceError(
-            f"{field} is {text!r}, but {match.group()!r} is how the engine marks tokens; use other "
+            f"{field} is {text!r}, but {reserved!r} is how the engine marks tokens; use other "
             "words."
         )
     return text

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from megacontext.traces.facts import Planted, QuestionAbout
 from megacontext.traces.reader import TraceReader
 from megacontext.traces.refocuses import Refocus, RefocusFollower
 from megacontext.traces.row import list_values
@@ -34,8 +35,6 @@ _FOLLOWED = (
     "tail_tokens",
     *_SUMS,
 )
-_NEEDLE = re.compile(r"needle planted @(\d+)-(\d+)(?: ([^;]+))?")
-_QUESTION = re.compile(r"\bquestion(?: @(\d+)-(\d+)| about ([^;]+))?(?:;|$)")
 _STAGES = ("us_gist", "us_lens", "us_alloc", "us_kv", "us_decode", "us_record")
 
 
@@ -142,13 +141,11 @@ def time_to_focus(reader: TraceReader) -> list[dict[str, Any]]:
     named: dict[str, tuple[int, int]] = {}
     asked: list[tuple[int, tuple[int, int] | None]] = []
     for row in sorted(markers):
-        question = _QUESTION.search(markers[row])
+        question = QuestionAbout.find(markers[row])
         if question is not None:
-            start, stop, name = question.groups()
-            span = (int(start), int(stop)) if start else named.get(name or "", latest)
-            asked.append((row, span))
-        for start, stop, name in _NEEDLE.findall(markers[row]):
-            latest = named[name] = int(start), int(stop)
+            asked.append((row, question.span or named.get(question.name, latest)))
+        for fact in Planted.find(markers[row]):
+            latest = named[fact.name] = fact.start, fact.stop
     limits = [row for row, _ in asked[1:]] + [reader.num_rows]
     return [
         _until_raw(reader, row, limit, span)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from megacontext.core.tree.spec import U32
+from megacontext.traces.facts import Answered, Typed
 from megacontext.traces.schema import Trigger
 
 if TYPE_CHECKING:
@@ -59,14 +60,14 @@ def answer_turn(session: Session, text: str, limit: int, stop: str) -> str:
 
     # The turn.
     start = context.n_tokens
-    sink.marker(f"typed @{start}-{start + len(tokens)}")
+    sink.marker(str(Typed(start, start + len(tokens))))
     session.append_question(tokens, Trigger.TURN_END if session.config.triggers.turn_end else None)
 
     # The reply, streamed. It gets a row at once: a viewer should not wait for the next block.
     start = context.n_tokens
     response = session.decode(limit, stop, on_token=controller.on_token)
-    sink.marker(f"typed @{start}-{context.n_tokens}")
-    sink.marker(f"answered @{start}-{context.n_tokens}")
+    sink.marker(str(Typed(start, context.n_tokens)))
+    sink.marker(str(Answered(start, context.n_tokens)))
     session.refocus(Trigger.REPLY)
 
     session.phase, session.answering, session.replied = phase, False, True
@@ -90,7 +91,7 @@ def inject(session: Session, text: str) -> None:
     """Append a person's text now, without a reply; a turn ends with it."""
     tokens = session.parts.base.tokenizer.encode(text)
     start = session.context.n_tokens
-    session.sink.marker(f"typed @{start}-{start + len(tokens)}")
+    session.sink.marker(str(Typed(start, start + len(tokens))))
     phase = session.phase
     session.append(tokens, is_question=True)
     session.phase = phase

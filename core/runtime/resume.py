@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -16,15 +15,13 @@ from megacontext.core.focus.limits import USER_TRIGGERS, limits_for
 from megacontext.core.runtime.build import EngineParts
 from megacontext.core.runtime.pretrained import resolve_kinds, weights_id
 from megacontext.traces.errors import TraceError
+from megacontext.traces.facts import Answered, Asked, Typed
 from megacontext.traces.files import OS_FILES, FileLayer
 from megacontext.traces.reader import TraceReader
 from megacontext.traces.row import TraceRow
 from megacontext.traces.schema import Phase, Trigger
 
 __all__ = ["Resumed", "restore"]
-
-_TYPED = re.compile(r"typed @(\d+)-(\d+)")
-_ASKED = re.compile(r"asked @(\d+)-(\d+)")
 
 _FREE = (
     *WHERE_AND_HOW,
@@ -90,7 +87,7 @@ def restore(parts: EngineParts, trace: Path, files: FileLayer = OS_FILES) -> Res
             parts.tree.append(tokens[known:])
             parts.tree.commit()
         parts.focus.rebuild(rows, lambda row: limits[row.step, row.round])
-        typed = [(a - started, b - started) for a, b in _typed(rows)]
+        typed = [(fact.start - started, fact.stop - started) for fact in _typed(rows)]
 
     # What a person typed in between is no part of the source.
     keep = np.ones(len(tokens), bool)
@@ -116,24 +113,23 @@ def _waiting_levels(focus: FocusConfig, step: list[TraceRow]) -> np.ndarray | No
     return step[0].levels if focus.lag and waits else None
 
 
-def _typed(rows: list[TraceRow]) -> list[tuple[int, int]]:
-    """Tokens [a, b) of each text that did not come from the source: typed, or a reply to it.
+def _typed(rows: list[TraceRow]) -> list[Typed]:
+    """Each text that did not come from the source: typed, or a reply to it.
 
     A reply that was cut off has no marker of its own; it goes to the end of the trace.
     """
-    spans: list[tuple[int, int]] = []
-    unanswered: tuple[int, int] | None = None
+    typed: list[Typed] = []
+    last_question: Asked | None = None
     for row in rows:
-        marker = row.marker or ""
-        spans += [(int(a), int(b)) for a, b in _TYPED.findall(marker)]
-        asked = [(int(a), int(b)) for a, b in _ASKED.findall(marker)]
-        if asked and asked[-1] in spans:  # a script's own question is no typed text
-            unanswered = asked[-1]
-        if "answered @" in marker:
-            unanswered = None
-    if unanswered is not None:
-        spans.append((unanswered[1], rows[-1].history_tokens))
-    return spans
+        typed += Typed.find(row.marker)
+        asked = Asked.find(row.marker)
+        if asked and Typed(asked[-1].start, asked[-1].stop) in typed:  # else it is a script's own
+            last_question = asked[-1]
+        if Answered.find(row.marker):
+            last_question = None
+    if last_question is not None:
+        typed.append(Typed(last_question.stop, rows[-1].history_tokens))
+    return typed
 
 
 def _recorded_limits(

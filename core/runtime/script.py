@@ -10,6 +10,7 @@ from megacontext.core.runtime.controller import Stop
 from megacontext.core.runtime.judge import is_right
 from megacontext.core.runtime.session import Session
 from megacontext.core.sources import AwaitTurn, Decode, Event, Ingest, Mark, Plant, Question
+from megacontext.traces.facts import Answered, Planted, QuestionAbout
 from megacontext.traces.schema import Trigger
 
 __all__ = ["Outcome", "ScriptAnswer", "ScriptRunner"]
@@ -82,20 +83,20 @@ class ScriptRunner:
         session, start = self.session, self.session.context.n_tokens
         stop = start + len(event.tokens)
         session.register_fact(event.name, start, stop)
-        session.sink.marker(f"needle planted @{start}-{stop} {event.name}".strip())
+        session.sink.marker(str(Planted(start, stop, event.name)))
         session.append(event.tokens)
 
     def _ask(self, question: Question) -> None:
         """Append a question, refocus on it and decode the answer."""
         session = self.session
-        marker = f"question about {question.about}" if question.about else "question"
+        marker = str(QuestionAbout(question.about or ""))
         session.append_question(question.tokens, Trigger.QUESTION, question.about, marker)
 
         start, session.answering = session.context.n_tokens, True
         about = question.about or "?"
         self._decode(Decode(question.limit, question.stop, about, question.answer))
         session.answering = False
-        session.sink.marker(f"answered @{start}-{session.context.n_tokens}")
+        session.sink.marker(str(Answered(start, session.context.n_tokens)))
 
     def _decode(self, event: Decode) -> None:
         session = self.session

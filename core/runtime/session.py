@@ -34,6 +34,7 @@ from megacontext.core.runtime.triggers.question_mark import QuestionMarkTrigger
 from megacontext.core.runtime.triggers.surprisal import SurprisalTrigger
 from megacontext.core.tree.spec import F32, U32
 from megacontext.traces.errors import ConfigError, SourceError
+from megacontext.traces.facts import Asked
 from megacontext.traces.schema import Phase, Trigger
 
 __all__ = ["Session"]
@@ -187,7 +188,7 @@ class Session:
         # The last token belongs to the row of the question's refocus, and so do the markers.
         if marker:
             self.sink.marker(marker)
-        self.sink.marker(f"asked @{start}-{start + len(tokens)}")
+        self.sink.marker(str(Asked(start, start + len(tokens))))
         if trigger is None:
             self.append(tokens[-1:], is_question=True)
             return
