@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["KEY_KINDS", "VALUE_KINDS", "Lexicon", "Split", "side", "word_pieces"]
+__all__ = ["KEY_KINDS", "VALUE_KINDS", "Split", "WordLists", "side", "word_pieces"]
 
 Split = str  # "train" | "heldout"
 _HELDOUT_OF = 6  # one listed word or template in six is held out
@@ -99,7 +99,7 @@ def word_pieces(vocabulary: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, 
 
 
 @dataclass(frozen=True)
-class Lexicon:
+class WordLists:
     """Draws keys and values of one split.
 
     ``words`` are common words (from the vocabulary); ``text`` is a piece of real text whose word
@@ -276,35 +276,35 @@ class Lexicon:
         return self.pick(rng, PLACES) if rng.random() < 0.7 else self.made_up(rng, 2).capitalize()
 
 
-_Draw = Callable[[Lexicon, np.random.Generator], str]
+_Draw = Callable[[WordLists, np.random.Generator], str]
 KEY_KINDS: dict[str, _Draw] = {
-    "person": Lexicon.person,
+    "person": WordLists.person,
     "phrase": lambda x, rng: "the " + x.phrase(rng),
-    "made_up": Lexicon.made_up,
+    "made_up": WordLists.made_up,
     "proper": lambda x, rng: x.made_up(rng).capitalize(),
-    "word": Lexicon.some_word,
-    "place": Lexicon.place,
+    "word": WordLists.some_word,
+    "place": WordLists.place,
     "pair": lambda x, rng: f"{x.some_word(rng)}-{x.some_word(rng)}",
     "two_words": lambda x, rng: f"{x.some_word(rng)} {x.some_word(rng)}",
-    "identifier": Lexicon.identifier,
+    "identifier": WordLists.identifier,
     "number": lambda x, rng: f"{x.pick(rng, THINGS)} {int(rng.integers(1, 1000))}",
-    "alnum": Lexicon.alnum,
-    "open": Lexicon.open_words,
+    "alnum": WordLists.alnum,
+    "open": WordLists.open_words,
 }
 VALUE_KINDS: dict[str, _Draw] = {
-    "digits": Lexicon.digits,
+    "digits": WordLists.digits,
     "code5": lambda x, rng: x.digits(rng, 5),
-    "word": Lexicon.some_word,
-    "made_up": Lexicon.made_up,
+    "word": WordLists.some_word,
+    "made_up": WordLists.made_up,
     "proper": lambda x, rng: x.made_up(rng).capitalize(),
-    "person": Lexicon.person,
-    "place": Lexicon.place,
-    "phrase": Lexicon.phrase,
-    "words": Lexicon.words_value,
-    "date": Lexicon.date,
-    "quantity": Lexicon.quantity,
-    "alnum": Lexicon.alnum,
-    "identifier": Lexicon.identifier,
-    "path": Lexicon.path,
-    "open": Lexicon.open_words,
+    "person": WordLists.person,
+    "place": WordLists.place,
+    "phrase": WordLists.phrase,
+    "words": WordLists.words_value,
+    "date": WordLists.date,
+    "quantity": WordLists.quantity,
+    "alnum": WordLists.alnum,
+    "identifier": WordLists.identifier,
+    "path": WordLists.path,
+    "open": WordLists.open_words,
 }

@@ -9,7 +9,7 @@ import numpy as np
 
 from megacontext.core.data.recall import training_slots, training_wording, wording
 from megacontext.core.data.recall.grammar import compose_question, compose_statement
-from megacontext.core.data.recall.lexicon import Lexicon
+from megacontext.core.data.recall.lexicon import WordLists
 
 __all__ = [
     "Ask",
@@ -77,9 +77,9 @@ def choose(rng: Rng, items: tuple[str, ...] | list[str]) -> str:
     return items[int(rng.integers(len(items)))]
 
 
-def widened(lexicon: Lexicon, listed: list[str], more: list[str]) -> list[str]:
+def widened(word_lists: WordLists, listed: list[str], more: list[str]) -> list[str]:
     """What both sides have, and for training text what it alone has, of its side."""
-    return [*listed, *more] if lexicon.split == "train" else listed
+    return [*listed, *more] if word_lists.split == "train" else listed
 
 
 def cap(text: str) -> str:
@@ -116,56 +116,56 @@ def wrap(rng: Rng, question: str, answer: str, gold: tuple[int, ...], canonical:
     return Ask(prompt.replace("{q}", question), answer, closing, gold, question)
 
 
-def as_question(lexicon: Lexicon, rng: Rng, core: str) -> str:
-    leads = widened(lexicon, wording.QUESTION_LEADS, training_slots.QUESTION_LEADS)
-    lead = lexicon.pick(rng, leads) + " " if rng.random() < 0.25 else ""
+def as_question(word_lists: WordLists, rng: Rng, core: str) -> str:
+    leads = widened(word_lists, wording.QUESTION_LEADS, training_slots.QUESTION_LEADS)
+    lead = word_lists.pick(rng, leads) + " " if rng.random() < 0.25 else ""
     return cap(lead + core) if rng.random() < 0.85 else lead + core
 
 
-def draw_statement(lexicon: Lexicon, rng: Rng) -> str:
+def draw_statement(word_lists: WordLists, rng: Rng) -> str:
     """A written or a composed template, at times with a few stray words in it."""
     if rng.random() < 0.4:
-        listed = widened(lexicon, wording.STATEMENTS, training_wording.STATEMENTS)
-        template = lexicon.pick(rng, listed)
+        listed = widened(word_lists, wording.STATEMENTS, training_wording.STATEMENTS)
+        template = word_lists.pick(rng, listed)
     else:
-        template = compose_statement(rng, lexicon.split)
+        template = compose_statement(rng, word_lists.split)
     if rng.random() < 0.12:
         words = template.split(" ")
         position = int(rng.integers(len(words) + 1))
-        stray = [lexicon.word(rng) for _ in range(int(rng.integers(1, 5)))]
-        if lexicon.split != "train" or "{v}" not in "".join(
+        stray = [word_lists.word(rng) for _ in range(int(rng.integers(1, 5)))]
+        if word_lists.split != "train" or "{v}" not in "".join(
             words[max(0, position - 1) : position + 1]
         ):
             words[position:position] = stray
         template = " ".join(words)
-    return _roughened(lexicon, rng, template, 0.08)
+    return _roughened(word_lists, rng, template, 0.08)
 
 
-def draw_lead(lexicon: Lexicon, rng: Rng) -> str:
-    return lexicon.pick(rng, widened(lexicon, wording.STATEMENT_LEADS, training_slots.LEADS))
+def draw_lead(word_lists: WordLists, rng: Rng) -> str:
+    return word_lists.pick(rng, widened(word_lists, wording.STATEMENT_LEADS, training_slots.LEADS))
 
 
-def draw_tail(lexicon: Lexicon, rng: Rng) -> str:
-    return lexicon.pick(rng, widened(lexicon, wording.STATEMENT_TAILS, training_slots.TAILS))
+def draw_tail(word_lists: WordLists, rng: Rng) -> str:
+    return word_lists.pick(rng, widened(word_lists, wording.STATEMENT_TAILS, training_slots.TAILS))
 
 
-def draw_question(lexicon: Lexicon, rng: Rng, written: list[str] | None) -> str:
+def draw_question(word_lists: WordLists, rng: Rng, written: list[str] | None) -> str:
     if written is not None:
-        return lexicon.pick(rng, written)
+        return word_lists.pick(rng, written)
     if rng.random() < 0.5:
-        listed = widened(lexicon, wording.QUESTIONS, training_wording.QUESTIONS)
-        core = lexicon.pick(rng, listed)
+        listed = widened(word_lists, wording.QUESTIONS, training_wording.QUESTIONS)
+        core = word_lists.pick(rng, listed)
     else:
-        core = compose_question(rng, lexicon.split)
-    return _roughened(lexicon, rng, core, 0.15)
+        core = compose_question(rng, word_lists.split)
+    return _roughened(word_lists, rng, core, 0.15)
 
 
-def _roughened(lexicon: Lexicon, rng: Rng, template: str, chance: float) -> str:
+def _roughened(word_lists: WordLists, rng: Rng, template: str, chance: float) -> str:
     """For training text, at times: words left out, replaced or slipped in, never beside the value.
 
     What stands around a key and its value may be anything; where a value ends must stay clear.
     """
-    if lexicon.split != "train" or rng.random() >= chance:
+    if word_lists.split != "train" or rng.random() >= chance:
         return template
 
     # One to three times: insert words, remove some, or replace some.
@@ -180,24 +180,26 @@ def _roughened(lexicon: Lexicon, rng: Rng, template: str, chance: float) -> str:
             positions = [i for i in range(len(words) + 1) if i not in value and i - 1 not in value]
             if positions:
                 at = positions[int(rng.integers(len(positions)))]
-                words[at:at] = lexicon.run(rng, int(rng.integers(1, 6)))
+                words[at:at] = word_lists.run(rng, int(rng.integers(1, 6)))
         else:
             at = glue[int(rng.integers(len(glue)))]
             if at - 1 in value or at + 1 in value:
                 continue
-            words[at : at + 1] = [] if form < 0.6 else lexicon.run(rng, int(rng.integers(1, 3)))
+            words[at : at + 1] = [] if form < 0.6 else word_lists.run(rng, int(rng.integers(1, 3)))
         template = " ".join(words)
     return template
 
 
-def draw_attribute(lexicon: Lexicon, rng: Rng) -> str:
+def draw_attribute(word_lists: WordLists, rng: Rng) -> str:
     """Mostly listed attributes; any word can be one."""
     form = rng.random()
     if form < 0.6:
-        return lexicon.pick(rng, widened(lexicon, wording.ATTRIBUTES, training_wording.ATTRIBUTES))
+        return word_lists.pick(
+            rng, widened(word_lists, wording.ATTRIBUTES, training_wording.ATTRIBUTES)
+        )
     if form < 0.85:
-        return lexicon.some_word(rng)
-    return f"{lexicon.word(rng)} {lexicon.some_word(rng)}"
+        return word_lists.some_word(rng)
+    return f"{word_lists.word(rng)} {word_lists.some_word(rng)}"
 
 
 def fill(template: str, key: str, value: str, attribute: str = "") -> str:

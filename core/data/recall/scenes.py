@@ -13,7 +13,7 @@ import numpy as np
 
 from megacontext.core.data.recall import training_code, training_wording, wording
 from megacontext.core.data.recall.grammar import compose_code
-from megacontext.core.data.recall.lexicon import KEY_KINDS, LAST, VALUE_KINDS, Lexicon, side
+from megacontext.core.data.recall.lexicon import KEY_KINDS, LAST, VALUE_KINDS, WordLists, side
 from megacontext.core.data.recall.phrases import (
     Ask,
     Scene,
@@ -67,27 +67,27 @@ _CHAT = [
 ]
 
 
-def _relation(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
+def _relation(word_lists: WordLists, rng: Rng, count: int, canonical: bool) -> Scene:
     """Attribute or family statements, optionally with a lead and a tail per scene or per fact."""
     questions: list[str] | None = None
     if rng.random() < 0.8:
-        statement = draw_statement(lexicon, rng)
-        attribute = draw_attribute(lexicon, rng)
+        statement = draw_statement(word_lists, rng)
+        attribute = draw_attribute(word_lists, rng)
         key_kind = choose(rng, [*KEY_KINDS, "person", "phrase", "open"])
         value_kind = choose(rng, [*VALUE_KINDS, "digits", "code5", "words", "open", "open"])
     else:
-        usable = [f for f in wording.FAMILIES.values() if _sided(lexicon, f[0], f[1])]
+        usable = [f for f in wording.FAMILIES.values() if _sided(word_lists, f[0], f[1])]
         statements, asked, keys_of, values_of = usable[int(rng.integers(len(usable)))]
-        statement = lexicon.pick(rng, statements)
+        statement = word_lists.pick(rng, statements)
         questions, attribute = list(asked), ""
         key_kind = choose(rng, keys_of.split("|"))
         value_kind = choose(rng, values_of.split("|"))
 
     # Facts of one wording; only key and value tell them apart.
-    keys = distinct(rng, lambda r: lexicon.key(r, key_kind), count)
-    values = [lexicon.value(rng, value_kind) for _ in keys]
-    lead = draw_lead(lexicon, rng) if rng.random() < 0.35 else ""
-    tail = draw_tail(lexicon, rng) if rng.random() < 0.2 else ""
+    keys = distinct(rng, lambda r: word_lists.key(r, key_kind), count)
+    values = [word_lists.value(rng, value_kind) for _ in keys]
+    lead = draw_lead(word_lists, rng) if rng.random() < 0.35 else ""
+    tail = draw_tail(word_lists, rng) if rng.random() < 0.2 else ""
     upper = rng.random() < 0.03
     texts = []
     for key, value in zip(keys, values, strict=True):
@@ -98,13 +98,13 @@ def _relation(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
         texts.append(text + ("." if rng.random() < 0.85 or value[-1:].isalnum() else ""))
 
     # A question for each fact; a few are statements to be completed.
-    core = draw_question(lexicon, rng, questions)
+    core = draw_question(word_lists, rng, questions)
     queries = []
     for i, (key, value) in enumerate(zip(keys, values, strict=True)):
         if rng.random() < 0.5:
-            core = draw_question(lexicon, rng, questions)
+            core = draw_question(word_lists, rng, questions)
         shown = key.lower() if rng.random() < 0.05 else key
-        question = as_question(lexicon, rng, fill(core, shown, "", attribute))
+        question = as_question(word_lists, rng, fill(core, shown, "", attribute))
         if not canonical and rng.random() < 0.12 and statement.rstrip(".").endswith("{v}"):
             again = cap(fill(statement[: statement.rindex("{v}")], key, "", attribute))
             queries.append(Ask("\n" + again, value, ".\n", (i,)))
@@ -113,21 +113,21 @@ def _relation(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     return Scene("relation", tuple(texts), tuple(queries))
 
 
-def _crossed(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
+def _crossed(word_lists: WordLists, rng: Rng, count: int, canonical: bool) -> Scene:
     """A few keys with a few attributes each: neither of the two alone tells the fact."""
-    statement = _with_attribute(lambda: draw_statement(lexicon, rng))
+    statement = _with_attribute(lambda: draw_statement(word_lists, rng))
     key_kind, value_kind = choose(rng, list(KEY_KINDS)), choose(rng, list(VALUE_KINDS))
     width = int(rng.integers(2, 4))
-    attributes = distinct(rng, lambda r: draw_attribute(lexicon, r), width)
-    keys = distinct(rng, lambda r: lexicon.key(r, key_kind), max(1, -(-count // width)))
+    attributes = distinct(rng, lambda r: draw_attribute(word_lists, r), width)
+    keys = distinct(rng, lambda r: word_lists.key(r, key_kind), max(1, -(-count // width)))
     cells = [(key, attribute) for key in keys for attribute in attributes]
     cells = [cells[int(i)] for i in rng.permutation(len(cells))]
-    values = [lexicon.value(rng, value_kind) for _ in cells]
+    values = [word_lists.value(rng, value_kind) for _ in cells]
     texts, questions = [], []
     for i, ((key, attribute), value) in enumerate(zip(cells, values, strict=True)):
         texts.append(cap_around(fill(statement, key, value, attribute), value) + ".")
-        core = _with_attribute(lambda: draw_question(lexicon, rng, None))
-        question = as_question(lexicon, rng, fill(core, key, "", attribute))
+        core = _with_attribute(lambda: draw_question(word_lists, rng, None))
+        question = as_question(word_lists, rng, fill(core, key, "", attribute))
         questions.append(wrap(rng, question, value, (i,), canonical))
     return Scene("crossed", tuple(texts), tuple(questions))
 
@@ -139,33 +139,33 @@ def _with_attribute(draw: Callable[[], str]) -> str:
     return template
 
 
-def _sided(lexicon: Lexicon, *groups: tuple[str, ...]) -> bool:
-    return all(any(side(item) == lexicon.split for item in group) for group in groups)
+def _sided(word_lists: WordLists, *groups: tuple[str, ...]) -> bool:
+    return all(any(side(item) == word_lists.split for item in group) for group in groups)
 
 
-def _code(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
+def _code(word_lists: WordLists, rng: Rng, count: int, canonical: bool) -> Scene:
     if rng.random() < 0.5:
-        facts = widened(lexicon, wording.CODE_FACTS, training_code.CODE_FACTS)
-        template = lexicon.pick(rng, facts)
+        facts = widened(word_lists, wording.CODE_FACTS, training_code.CODE_FACTS)
+        template = word_lists.pick(rng, facts)
     else:
-        template = compose_code(rng, lexicon.split)
-    keys = distinct(rng, lexicon.identifier, count)
+        template = compose_code(rng, word_lists.split)
+    keys = distinct(rng, word_lists.identifier, count)
     kind = choose(rng, ["digits", "code5", "word", "made_up", "alnum", "identifier", "path"])
-    values = [lexicon.value(rng, kind) for _ in keys]
-    comment = "  # " + lexicon.word(rng) if rng.random() < 0.1 and "\n" not in template else ""
+    values = [word_lists.value(rng, kind) for _ in keys]
+    comment = "  # " + word_lists.word(rng) if rng.random() < 0.1 and "\n" not in template else ""
     statements = tuple(
         fill(template, key, value) + comment for key, value in zip(keys, values, strict=True)
     )
 
     # Asked for in prose, or by code that needs the value.
     code_questions = wording.CODE_ASKS
-    if lexicon.split == "train":
+    if word_lists.split == "train":
         code_questions += training_code.CODE_ASKS
     questions = []
     for i, (key, value) in enumerate(zip(keys, values, strict=True)):
         if canonical or rng.random() < 0.5:
-            core = choose(rng, widened(lexicon, _CODE_QUESTIONS, training_code.CODE_QUESTIONS))
-            question = as_question(lexicon, rng, core.replace("{k}", key))
+            core = choose(rng, widened(word_lists, _CODE_QUESTIONS, training_code.CODE_QUESTIONS))
+            question = as_question(word_lists, rng, core.replace("{k}", key))
             questions.append(wrap(rng, question, value, (i,), canonical))
         else:
             prompt, closing = code_questions[int(rng.integers(len(code_questions)))]
@@ -173,19 +173,19 @@ def _code(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     return Scene("code", statements, tuple(questions), lines=True)
 
 
-def _chain(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
+def _chain(word_lists: WordLists, rng: Rng, count: int, canonical: bool) -> Scene:
     """Variable tracking: a value is handed on from name to name; asked for the last name."""
     chains = max(1, min(3, count // 3))
     hops = int(rng.integers(1, 4))
-    form = choose(rng, widened(lexicon, _HANDS_ON, training_code.HANDS_ON))
+    form = choose(rng, widened(word_lists, _HANDS_ON, training_code.HANDS_ON))
     statements: list[tuple[int, int, str]] = []
     questions: list[tuple[int, str, str]] = []
-    used = distinct(rng, lexicon.identifier, chains * (hops + 1))
+    used = distinct(rng, word_lists.identifier, chains * (hops + 1))
     for c in range(chains):
         names = used[c * (hops + 1) : (c + 1) * (hops + 1)]
         if len(names) < 2:
             break
-        value = lexicon.value(rng, choose(rng, ["digits", "code5", "made_up"]))
+        value = word_lists.value(rng, choose(rng, ["digits", "code5", "made_up"]))
         previous = value
         for h, name in enumerate(names):
             statements.append((h, c, fill(form, name, previous)))
@@ -201,26 +201,26 @@ def _chain(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     return Scene("chain", tuple(statements[i][2] for i in order), tuple(made), lines=True)
 
 
-def _values(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
+def _values(word_lists: WordLists, rng: Rng, count: int, canonical: bool) -> Scene:
     """Several values under one key, asked for together in the order of the text.
 
     In training the other keys may have several values, too, and each list is asked for.
     """
-    attribute, statement = draw_attribute(lexicon, rng), draw_statement(lexicon, rng)
+    attribute, statement = draw_attribute(word_lists, rng), draw_statement(word_lists, rng)
     key_kind = choose(rng, list(KEY_KINDS))
     value_kind = choose(rng, ["digits", "word", "made_up", "person", "place", "code5"])
-    key, *others = distinct(rng, lambda r: lexicon.key(r, key_kind), 1 + count // 3)
+    key, *others = distinct(rng, lambda r: word_lists.key(r, key_kind), 1 + count // 3)
     amount = int(rng.integers(2, 5))
 
     # The first key has several values, the others one, or in training several.
-    held = {key: distinct(rng, lambda r: lexicon.value(r, value_kind), amount)}
-    held |= {other: [lexicon.value(rng, value_kind)] for other in others}
+    held = {key: distinct(rng, lambda r: word_lists.value(r, value_kind), amount)}
+    held |= {other: [word_lists.value(rng, value_kind)] for other in others}
     asked = [key]
-    if lexicon.split == "train" and rng.random() < 0.6:
+    if word_lists.split == "train" and rng.random() < 0.6:
         asked = [key, *others]
         for other in others:
             more = int(rng.integers(0, 4))
-            found = distinct(rng, lambda r: lexicon.value(r, value_kind), more)
+            found = distinct(rng, lambda r: word_lists.value(r, value_kind), more)
             held[other] += [value for value in found if value not in held[other]]
 
     # Statements in any order; the answer lists the values in the order of the text.
@@ -230,19 +230,19 @@ def _values(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     questions = []
     for owner in asked:
         gold = tuple(position for position, pair in enumerate(pairs) if pair[0] == owner)
-        core = choose(rng, widened(lexicon, _LISTS, training_wording.LISTS))
-        question = as_question(lexicon, rng, fill(core, owner, "", attribute))
+        core = choose(rng, widened(word_lists, _LISTS, training_wording.LISTS))
+        question = as_question(word_lists, rng, fill(core, owner, "", attribute))
         answer = ", ".join(pairs[position][1] for position in gold)
         questions.append(wrap(rng, question, answer, gold, canonical))
     return Scene("values", texts, tuple(questions))
 
 
-def _pairs(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
+def _pairs(word_lists: WordLists, rng: Rng, count: int, canonical: bool) -> Scene:
     """Bare key-value pairs (multi-query associative recall); asked by the bare key."""
     joint = choose(rng, [" ", ": ", " = ", " -> ", ", ", " => ", "\t", " | ", " - "])
     key_kind, value_kind = choose(rng, list(KEY_KINDS)), choose(rng, list(VALUE_KINDS))
-    keys = distinct(rng, lambda r: lexicon.key(r, key_kind), count)
-    values = [lexicon.value(rng, value_kind) for _ in keys]
+    keys = distinct(rng, lambda r: word_lists.key(r, key_kind), count)
+    values = [word_lists.value(rng, value_kind) for _ in keys]
     questions = []
     for i, (key, value) in enumerate(zip(keys, values, strict=True)):
         if canonical:
@@ -253,38 +253,38 @@ def _pairs(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     return Scene("pairs", texts, tuple(questions), lines=True)
 
 
-def _chat(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
+def _chat(word_lists: WordLists, rng: Rng, count: int, canonical: bool) -> Scene:
     """Facts in a conversation: "my ..." said by named speakers."""
-    attribute = draw_attribute(lexicon, rng)
-    form = choose(rng, widened(lexicon, _CHAT, training_wording.CHAT))
+    attribute = draw_attribute(word_lists, rng)
+    form = choose(rng, widened(word_lists, _CHAT, training_wording.CHAT))
     response = choose(rng, ["Noted.", "Okay.", "Got it.", "I see.", "Thanks!", "Alright, saved."])
     value_kind = choose(rng, list(VALUE_KINDS))
-    names = distinct(rng, lexicon.person, count)
-    values = [lexicon.value(rng, value_kind) for _ in names]
-    surname = lexicon.pick(rng, LAST)
+    names = distinct(rng, word_lists.person, count)
+    values = [word_lists.value(rng, value_kind) for _ in names]
+    surname = word_lists.pick(rng, LAST)
     texts = []
     for name, value in zip(names, values, strict=True):
         said = cap_around(fill(form, "", value, attribute), value) + "."
         texts.append(f"{name}: {said}\n{surname}: {response}")
     questions = []
     for i, (name, value) in enumerate(zip(names, values, strict=True)):
-        core = draw_question(lexicon, rng, None)
-        question = as_question(lexicon, rng, fill(core, name, "", attribute))
+        core = draw_question(word_lists, rng, None)
+        question = as_question(word_lists, rng, fill(core, name, "", attribute))
         questions.append(wrap(rng, question, value, (i,), canonical))
     return Scene("chat", tuple(texts), tuple(questions), lines=True)
 
 
-def _random(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
+def _random(word_lists: WordLists, rng: Rng, count: int, canonical: bool) -> Scene:
     """Random words as wording: only the shared words tie the question to the fact.
 
     Trained on templates alone, a reader learns the templates; here the wording means nothing.
     """
     value_kind, key_kind = choose(rng, list(VALUE_KINDS)), choose(rng, list(KEY_KINDS))
-    shared = lexicon.run(rng, int(rng.integers(1, 9)))
+    shared = word_lists.run(rng, int(rng.integers(1, 9)))
     cut, end = sorted(int(i) for i in rng.integers(0, len(shared) + 1, 2))
     first, middle, last = (" ".join(x) for x in (shared[:cut], shared[cut:end], shared[end:]))
-    keys = distinct(rng, lambda r: lexicon.key(r, key_kind), count)
-    values = [lexicon.value(rng, value_kind) for _ in keys]
+    keys = distinct(rng, lambda r: word_lists.key(r, key_kind), count)
+    values = [word_lists.value(rng, value_kind) for _ in keys]
 
     value_first = rng.random() < 0.3
     texts = []
@@ -305,7 +305,7 @@ def _random(lexicon: Lexicon, rng: Rng, count: int, canonical: bool) -> Scene:
     return Scene("random", tuple(texts), tuple(questions))
 
 
-Maker = Callable[[Lexicon, Rng, int, bool], Scene]
+Maker = Callable[[WordLists, Rng, int, bool], Scene]
 KINDS: dict[str, Maker] = {
     "relation": _relation,
     "code": _code,
@@ -329,7 +329,7 @@ WEIGHTS = {
 
 
 def make_scene(
-    lexicon: Lexicon, rng: Rng, count: int, kind: str = "mixed", canonical: bool = False
+    word_lists: WordLists, rng: Rng, count: int, kind: str = "mixed", canonical: bool = False
 ) -> Scene:
     """A scene of about ``count`` facts.
 
@@ -342,4 +342,4 @@ def make_scene(
         kind = names[int(rng.choice(len(names), p=list(WEIGHTS.values())))]
     if kind not in KINDS:
         raise ConfigError(f"kind: {kind!r} is no scene; use mixed, {', '.join(KINDS)}.")
-    return KINDS[kind](lexicon, rng, max(1, count), canonical)
+    return KINDS[kind](word_lists, rng, max(1, count), canonical)

@@ -2,7 +2,7 @@
 
 A statement is lead + core + tail, a question is lead + core, and both are then put into one of
 many wrappers. Fields: ``{a}`` attribute, ``{k}`` key, ``{v}`` value. Each fragment is on one side
-of the train / held-out split by its hash (:func:`.lexicon.side`); the
+of the train / held-out split by its hash (:func:`.word_lists.side`); the
 empty lead and tail belong to both.
 """
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from tokenizers import Tokenizer
 
-from megacontext.core.data.recall.lexicon import Lexicon, Split, word_pieces
+from megacontext.core.data.recall.lexicon import Split, WordLists, word_pieces
 from megacontext.core.data.recall.scenes import Ask, Scene, make_scene
 from megacontext.core.data.recall.window_sampling import (
     CoarseEntries,
@@ -155,13 +155,13 @@ class RecallWriter:
         common = [p.strip() for p in parts if p.startswith(" ") and p.strip().isalpha()]
         words = tuple(w for w in common if 3 < len(w) < 12 and w.isascii() and w.islower())
         starts, tails = word_pieces(parts) if split == "train" else ((), ())
-        self.lexicon = Lexicon(split, words, starts=starts, tails=tails)
+        self.word_lists = WordLists(split, words, starts=starts, tails=tails)
         self._blank = frozenset(i for i, p in enumerate(parts) if not p.strip())
 
     def scene(self, count: int, kind: str, *counts: int, canonical: bool = True) -> Scene:
         """Texts alone, for callers that plant facts into a history of their own."""
         rng = generator(self._seed, f"recall.scene.{self._split}", *counts)
-        return make_scene(self.lexicon, rng, count, kind, canonical)
+        return make_scene(self.word_lists, rng, count, kind, canonical)
 
     def sample(
         self, filler: np.ndarray, length: int, options: RecallOptions, *counts: int
@@ -178,14 +178,14 @@ class RecallWriter:
         words = tuple(w for w in text.split() if len(w) < 20)[1:-1]
         narrow = options.narrow > 0 and rng.random() < options.narrow
         pool = int(rng.integers(1, 1 << 31)) if narrow else 0
-        plan = self._plan(rng, length, options, replace(self.lexicon, text=words, pool=pool))
+        plan = self._plan(rng, length, options, replace(self.word_lists, text=words, pool=pool))
         if options.gappy or options.coarse:
             return self._patchwork(rng, plan, filler, length, options)
         body = filler[: length - plan.size()]
         tokens, facts, asked = self._lay_out(rng, plan, body)
         return self._finish(tokens, facts, asked)
 
-    def _plan(self, rng: Rng, length: int, options: RecallOptions, lexicon: Lexicon) -> _Plan:
+    def _plan(self, rng: Rng, length: int, options: RecallOptions, word_lists: WordLists) -> _Plan:
         """Scenes until the options or half of the window are used up."""
         plan = _Plan()
         capacity = int(length * options.fill)
@@ -193,7 +193,7 @@ class RecallWriter:
         scenes = int(rng.integers(1, options.scenes_max + 1))
         for number in range(scenes):
             count = int(rng.integers(1, options.facts_max + 1)) if rng.random() < 0.85 else 1
-            scene = make_scene(lexicon, rng, count, options.kind, options.canonical)
+            scene = make_scene(word_lists, rng, count, options.kind, options.canonical)
             parts = [self._statement(text, scene.lines, rng) for text in scene.statements]
             fraction = asked_left if number == scenes - 1 else max(1, asked_left // 2)
             if options.canonical and plan.final:
@@ -204,7 +204,7 @@ class RecallWriter:
             if needed > capacity:
                 if plan.final:
                     break
-                return self._plan(rng, length, _smaller(options), lexicon)
+                return self._plan(rng, length, _smaller(options), word_lists)
             capacity -= needed
             # Statements of code and chains keep their order; clustered with a small chance.
             positions = np.sort(rng.random(len(parts)))

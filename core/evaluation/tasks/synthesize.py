@@ -168,9 +168,9 @@ class TaskGenerator:
         self._tokenizer = tokenizer
         self._texts = texts
         self._writer = RecallWriter(tokenizer, "heldout", options.seed, block_size)
-        if not any(side(word) == "heldout" for word in self._writer.lexicon.words):
+        if not any(side(word) == "heldout" for word in self._writer.word_lists.words):
             # A vocabulary of bytes or of another script has no words to draw.
-            self._writer.lexicon = replace(self._writer.lexicon, words=tuple(THINGS))
+            self._writer.word_lists = replace(self._writer.word_lists, words=tuple(THINGS))
 
     def of_history(self, times: int, first: int) -> list[RecallTask]:
         """Tasks ``first`` and following about one history of ``times`` * w_max tokens."""
@@ -284,7 +284,7 @@ def _common_word(
     writer: RecallWriter, tokenizer: Tokenizer, tokens: int, times: int, rng: Rng
 ) -> RecallTask:
     """A list of words in which one is three times as frequent as any other."""
-    words = list(dict.fromkeys(writer.lexicon.word(rng) for _ in range(200)))
+    words = list(dict.fromkeys(writer.word_lists.word(rng) for _ in range(200)))
     weights = np.ones(len(words))
     weights[0] = 3.0
     choices = rng.choice(len(words), tokens, p=weights / weights.sum())

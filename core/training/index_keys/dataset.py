@@ -116,7 +116,7 @@ class KeyDataset(Dataset[dict[str, Tensor]]):
         self._phase, self._rank, self._accumulation = phase, rank, accumulation
         self._writer = RecallWriter(tokenizer, "train", seed, block_size)
         self._tokenizer = tokenizer
-        words = [w for w in self._writer.lexicon.words if side(w) == "train"]
+        words = [w for w in self._writer.word_lists.words if side(w) == "train"]
         self._words = [self._forms(word) for word in words]
         self._digits = [tokenizer.encode(str(d)).ids for d in range(10)]
         self._names = sorted(mix.sources)
@@ -237,7 +237,7 @@ class KeyDataset(Dataset[dict[str, Tensor]]):
         asked: list[int] = []
         for _ in range(int(rng.integers(1, 4))):
             if rng.random() < 0.3:
-                word = self._forms(self._writer.lexicon.made_up(rng))
+                word = self._forms(self._writer.word_lists.made_up(rng))
             else:
                 word = self._words[int(rng.integers(len(self._words)))]
             form = int(rng.integers(4))

@@ -12,7 +12,7 @@ import pytest
 from megacontext.core.data.prepare import encode_document
 from megacontext.core.data.recall import training_wording, wording
 from megacontext.core.data.recall.grammar import compose_code, compose_question, compose_statement
-from megacontext.core.data.recall.lexicon import FIRST, KINDS, PLACES, THINGS, Lexicon, side
+from megacontext.core.data.recall.lexicon import FIRST, KINDS, PLACES, THINGS, WordLists, side
 from megacontext.core.data.recall.phrases import draw_statement
 from megacontext.core.data.recall.scenes import KINDS as SCENES
 from megacontext.core.data.recall.writer import RecallOptions, RecallSample, RecallWriter
@@ -145,11 +145,13 @@ def test_both_sides_of_the_split_have_items(items: list[str]) -> None:
 
 @pytest.mark.parametrize("split", ["train", "heldout"])
 def test_a_lexicon_draws_only_from_its_side(split: str) -> None:
-    lexicon = Lexicon(split, ("river", "stone", "window", "market", "silver", "garden", "people"))
+    word_lists = WordLists(
+        split, ("river", "stone", "window", "market", "silver", "garden", "people")
+    )
     for i in range(60):
         rng = generator(1, "test", i)
-        assert side(lexicon.pick(rng, KINDS)) == split
-        assert side(lexicon.made_up(rng)) == split
+        assert side(word_lists.pick(rng, KINDS)) == split
+        assert side(word_lists.made_up(rng)) == split
         assert side(compose_statement(rng, split)) == split
         assert side(compose_question(rng, split)) == split
         assert side(compose_code(rng, split)) == split
@@ -167,41 +169,41 @@ def test_heldout_statements_never_use_a_training_template_or_name() -> None:
 
 
 def test_a_pool_is_a_small_part_of_its_side_and_the_same_throughout() -> None:
-    lexicon = Lexicon("train", ("river",), pool=5)
+    word_lists = WordLists("train", ("river",), pool=5)
     rng = generator(3, "pool")
-    drawn = {lexicon.pick(rng, KINDS) for _ in range(400)}
+    drawn = {word_lists.pick(rng, KINDS) for _ in range(400)}
     whole = {kind for kind in KINDS if side(kind) == "train"}
     assert drawn < whole
     assert len(drawn) < len(whole) / 3
-    assert {Lexicon("train", (), pool=6).pick(rng, KINDS) for _ in range(400)} != drawn
+    assert {WordLists("train", (), pool=6).pick(rng, KINDS) for _ in range(400)} != drawn
     # A list without an item of the pool is drawn from as ever.
-    assert {lexicon.pick(rng, ["oak"]) for _ in range(3)} == {"oak"}
+    assert {word_lists.pick(rng, ["oak"]) for _ in range(3)} == {"oak"}
 
 
 def test_training_wording_is_for_training_alone() -> None:
     rng = generator(4, "sides")
     ours = set(training_wording.STATEMENTS) - set(wording.STATEMENTS)
     for split, expected in (("train", True), ("heldout", False)):
-        lexicon = Lexicon(
+        word_lists = WordLists(
             split, ("river", "stone", "window", "market", "silver", "garden", "people")
         )
-        drawn = {draw_statement(lexicon, rng) for _ in range(600)}
+        drawn = {draw_statement(word_lists, rng) for _ in range(600)}
         assert bool(drawn & ours) == expected
         assert all(side(item) == "train" for item in drawn & ours)
 
 
 def test_every_piece_of_the_vocabulary_begins_training_words() -> None:
-    lexicon = WRITERS["train"].lexicon
+    word_lists = WRITERS["train"].word_lists
     rng = generator(0, "test.pieces")
-    drawn = [lexicon.spliced(rng) for _ in range(30_000)]
+    drawn = [word_lists.spliced(rng) for _ in range(30_000)]
     assert all(side(word) == "train" for word in drawn)
     first = {encoding.tokens[0] for encoding in TOKENIZER.encode_batch([" " + w for w in drawn])}
-    heldout = [word for word in lexicon.words if side(word) == "heldout"]
+    heldout = [word for word in word_lists.words if side(word) == "heldout"]
     begun = [word for word in heldout if TOKENIZER.encode(" " + word).tokens[0] in first]
     assert len(begun) > 0.95 * len(heldout) > 100
     # As words of their own they stay held out, and held-out text has words of its lists alone.
     assert not set(drawn) & set(heldout)
-    assert not WRITERS["heldout"].lexicon.starts
+    assert not WRITERS["heldout"].word_lists.starts
 
 
 def test_training_asks_for_several_lists_of_a_scene_and_heldout_for_one() -> None:
