@@ -117,7 +117,7 @@ def verify(
 
         if against is not None:
             with TraceReader.open(against) as other:
-                report.problems += _differences(reader, other)
+                report.problems += _diffs(reader, other)
     del report.problems[_MAX_PROBLEMS:]
     return report
 
@@ -308,9 +308,9 @@ def _as_text(records: np.ndarray, j: int) -> str:
 # ---------------------------------------------------------------- two traces
 
 
-def _differences(a: TraceReader, b: TraceReader) -> list[str]:
+def _diffs(a: TraceReader, b: TraceReader) -> list[str]:
     """The first difference in metadata and the first in rows."""
-    problems = _metadata_differences(a, b)
+    problems = _metadata_diffs(a, b)
     names = [column.name for column in COLUMNS if column.name not in CLOCK_COLUMNS]
     for i in range(min(a.num_rows, b.num_rows)):
         try:
@@ -331,7 +331,7 @@ def _differences(a: TraceReader, b: TraceReader) -> list[str]:
     return problems
 
 
-def _metadata_differences(a: TraceReader, b: TraceReader) -> list[str]:
+def _metadata_diffs(a: TraceReader, b: TraceReader) -> list[str]:
     for key in sorted(a.schema_metadata.keys() | b.schema_metadata.keys()):
         computed, other = a.schema_metadata.get(key), b.schema_metadata.get(key)
         if key in _VOLATILE_METADATA or computed == other:

@@ -160,12 +160,12 @@ def bench(
         Milliseconds as medians with the spread of the cycles, and the ratios of the targets:
         ``overhead`` (refocusing / not) and ``flat`` (longest history / shortest).
     """
-    place = torch.device(device if device != "auto" else _default_device())
-    name = shape if shape != "auto" else ("smollm3-3b" if place.type == "cuda" else "tiny")
-    base = _random_model(SHAPES[name], place)
+    position = torch.device(device if device != "auto" else _default_device())
+    name = shape if shape != "auto" else ("smollm3-3b" if position.type == "cuda" else "tiny")
+    base = _random_model(SHAPES[name], position)
     result: dict[str, Any] = {
         "shape": name,
-        "machine": _machine(place),
+        "machine": _machine(position),
         "w_max": SHAPES[name].w_max,
     }
 
@@ -177,17 +177,17 @@ def bench(
         progress(str(result[f"splice_{history}"]))
 
     # The exact window and the transformers forward, to compare with.
-    shortest, longest = min(SHAPES[name].histories), max(SHAPES[name].histories)
+    min_length, max_length = min(SHAPES[name].histories), max(SHAPES[name].histories)
     progress("exact")
-    result["exact"] = _measure(base, SHAPES[name], shortest, "exact", exact_cycles, seed)
+    result["exact"] = _measure(base, SHAPES[name], min_length, "exact", exact_cycles, seed)
     progress("transformers forward")
-    result["hf_token_ms"] = _eager(base, SHAPES[name], shortest, eager_tokens, seed)
+    result["hf_token_ms"] = _eager(base, SHAPES[name], min_length, eager_tokens, seed)
 
     # The ratios of the targets.
     splice = {h: result[f"splice_{h}"] for h in SHAPES[name].histories}
-    result["token_ms"] = splice[shortest]["token_ms"]
+    result["token_ms"] = splice[min_length]["token_ms"]
     result["overhead"] = max(s["overhead"] for s in splice.values())
-    result["flat"] = splice[longest]["cycle_token_ms"] / splice[shortest]["cycle_token_ms"]
+    result["flat"] = splice[max_length]["cycle_token_ms"] / splice[min_length]["cycle_token_ms"]
     return result
 
 

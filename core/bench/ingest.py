@@ -56,14 +56,14 @@ def bench(
         session.append(text[:warm])
         _wait(base.device)
         moments[:] = [(session.context.n_tokens, time.perf_counter())]
-        first, cpu_began = session.step + 1, time.process_time()
+        first, cpu_start = session.step + 1, time.process_time()
 
         progress("reading")
         session.append(text[warm:])
         session.warm_up()  # a window that was not needed yet
         _wait(base.device)
         seconds = time.perf_counter() - moments[0][1]
-        cpu_seconds = time.process_time() - cpu_began
+        cpu_seconds = time.process_time() - cpu_start
         machine = machine_of(session)
         stages = live.refocuses(range(first, session.step + 1))
 

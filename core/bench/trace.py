@@ -94,9 +94,9 @@ def _paced(path: Path, made: list[TraceRow], rows: int, gap_ms: float) -> dict[s
     costs_us = np.empty(rows)
     with TraceWriter(path, _meta(made)) as writer:
         for number in range(rows):
-            began = time.perf_counter()
+            start = time.perf_counter()
             writer.put(made[number % _VARIANTS])
-            costs_us[number] = (time.perf_counter() - began) * 1e6
+            costs_us[number] = (time.perf_counter() - start) * 1e6
             time.sleep(gap_ms / 1e3)
     return {
         "put_us_p50": float(np.quantile(costs_us, 0.5)),
@@ -107,12 +107,12 @@ def _paced(path: Path, made: list[TraceRow], rows: int, gap_ms: float) -> dict[s
 
 
 def _streamed(path: Path, made: list[TraceRow], rows: int) -> dict[str, Any]:
-    began = time.perf_counter()
+    start = time.perf_counter()
     with TraceWriter(path, _meta(made), queue_rows=rows) as writer:
         for number in range(rows):
             writer.put(made[number % _VARIANTS])
     return {
-        "rows_per_s": rows / (time.perf_counter() - began),
+        "rows_per_s": rows / (time.perf_counter() - start),
         "bytes_per_row": path.stat().st_size / rows,
         "streamed_scores_dropped": writer.scores_dropped,
     }
@@ -120,12 +120,12 @@ def _streamed(path: Path, made: list[TraceRow], rows: int) -> dict[str, Any]:
 
 def _read(path: Path, rows: int) -> dict[str, Any]:
     costs_us = np.empty(200)
-    picks = generator(0, "bench trace read").integers(0, rows, len(costs_us))
+    choices = generator(0, "bench trace read").integers(0, rows, len(costs_us))
     with TraceReader.open(path) as reader:
-        for number, row in enumerate(picks.tolist()):
-            began = time.perf_counter()
+        for number, row in enumerate(choices.tolist()):
+            start = time.perf_counter()
             reader.row(row)
-            costs_us[number] = (time.perf_counter() - began) * 1e6
+            costs_us[number] = (time.perf_counter() - start) * 1e6
     return {
         "read_us_p50": float(np.quantile(costs_us, 0.5)),
         "read_us_p99": float(np.quantile(costs_us, 0.99)),

@@ -54,15 +54,15 @@ def bench(
     append: dict[str, Any] = {}
     commit: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        for place, path in (("ram", None), ("disk", Path(scratch) / "tree")):
+        for position, path in (("ram", None), ("disk", Path(scratch) / "tree")):
             with Tree.create(_spec(), NullGister(_DIM, _KEY_DIM), path) as tree:
-                append[place] = {}
+                append[position] = {}
                 for history in histories:
                     _grow(tree, history)
-                    append[place][str(history)] = {
+                    append[position][str(history)] = {
                         str(chunk): _append_us(tree, chunk, samples) for chunk in chunks
                     }
-                commit[place] = _commit_us(tree, commits)
+                commit[position] = _commit_us(tree, commits)
         memory = _memory(memory_tokens, Path(scratch) / "long")
     return {"append_us_per_token": append, "commit_us": commit, "memory": memory}
 

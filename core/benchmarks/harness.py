@@ -117,7 +117,7 @@ class FocusLM(LM):  # type: ignore[misc]  # the harness is not typed
             limit = int(options.get("max_gen_toks", _ANSWER))
             tokens = self._encode(context)
             cut = self._cut(tokens, limit)
-            text = self._decode(self._seat_at(tokens, cut), tokens[cut:], limit, stops)
+            text = self._decode(self._session_at(tokens, cut), tokens[cut:], limit, stops)
             found.append(text)
             self.cache_hook.add_partial("generate_until", request.args, text)
         return found
@@ -174,7 +174,7 @@ class FocusLM(LM):  # type: ignore[misc]  # the harness is not typed
         tail = self._kit.base.tokenizer.pieces(tokens[-longest:])
         return len(tokens) - longest + question_start(tail)
 
-    def _seat_at(self, tokens: U32, cut: int) -> ContenderSession:
+    def _session_at(self, tokens: U32, cut: int) -> ContenderSession:
         """A contender that has read the history ``tokens[:cut]``; the newest is remembered."""
         name = tokens[:cut].tobytes()
         if self._last is None or self._last[0] != name:
@@ -186,7 +186,7 @@ class FocusLM(LM):  # type: ignore[misc]  # the harness is not typed
     def _seat(self, tokens: U32, answer: int) -> ContenderSession:
         """The same, after the question, too."""
         cut = self._cut(tokens, answer)
-        seat = self._seat_at(tokens, cut)
+        seat = self._session_at(tokens, cut)
         seat.read_question(tokens[cut:])
         return seat
 

@@ -12,7 +12,7 @@ from typing import Any
 
 __all__ = ["ChatFormat", "chat_format"]
 
-_FIRST, _REPLY, _SECOND = "AlphaMarker", "BetaMarker", "GammaMarker"
+_FIRST, _RESPONSE, _SECOND = "AlphaMarker", "BetaMarker", "GammaMarker"
 
 
 @dataclass(frozen=True)
@@ -40,19 +40,19 @@ def chat_format(hf: Any) -> ChatFormat | None:
     if not getattr(hf, "chat_template", None):
         return None
     asked = _rendered(hf, [_FIRST], reply_follows=True)
-    answered = _rendered(hf, [_FIRST, _REPLY], reply_follows=False)
-    again = _rendered(hf, [_FIRST, _REPLY, _SECOND], reply_follows=True)
+    answered = _rendered(hf, [_FIRST, _RESPONSE], reply_follows=False)
+    again = _rendered(hf, [_FIRST, _RESPONSE, _SECOND], reply_follows=True)
     if (
         asked is None
         or answered is None
         or again is None
         or any(text.count(_FIRST) != 1 for text in (asked, answered, again))
-        or any(text.count(_REPLY) != 1 for text in (answered, again))
+        or any(text.count(_RESPONSE) != 1 for text in (answered, again))
         or again.count(_SECOND) != 1
     ):
         return None
-    close = answered.partition(_REPLY)[2]
-    between = again.partition(_REPLY)[2].partition(_SECOND)[0]
+    close = answered.partition(_RESPONSE)[2]
+    between = again.partition(_RESPONSE)[2].partition(_SECOND)[0]
     if not between.startswith(close):
         close = ""
     return ChatFormat(between[len(close) :], again.partition(_SECOND)[2], close)

@@ -39,7 +39,7 @@ _UNSUPPORTED_GGUF = re.compile(r"architecture '?([\w.-]+)'? (?:is )?not (?:yet )
 # Vocabularies are padded for the hardware; more than this is another model's tokenizer.
 _MAX_PADDING = 1024
 # Some models keep a fraction of their rows for tokens to come.
-_MAX_SPARE = 1 / 4
+_MAX_REMAINING = 1 / 4
 
 
 def pick_device(device: str) -> torch.device:
@@ -228,7 +228,7 @@ def end_ids(module: Any) -> list[int]:
 
 def check_tokenizer(name: str, tokenizer_size: int, vocab_size: int) -> None:
     """Refuse another model's tokenizer; spare rows of the model are no reason."""
-    spare = max(_MAX_PADDING, int(vocab_size * _MAX_SPARE))
+    spare = max(_MAX_PADDING, int(vocab_size * _MAX_REMAINING))
     if tokenizer_size > vocab_size or vocab_size - tokenizer_size > spare:
         raise ModelError(
             f"the tokenizer in model.path '{name}' has {tokenizer_size} tokens but the model has "

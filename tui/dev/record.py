@@ -139,7 +139,7 @@ def _screen(app: InspectorApp, at_s: float) -> Frame:
     lines = []
     for strip in app.screen._compositor.render_strips():
         runs = [
-            Run(segment.text, *_colours(segment.style or Style()), bool(_bold(segment.style)))
+            Run(segment.text, *_colors(segment.style or Style()), bool(_bold(segment.style)))
             for segment in strip
             if segment.text
         ]
@@ -152,7 +152,7 @@ def _bold(style: Style | None) -> bool | None:
     return style.bold if style is not None else None
 
 
-def _colours(style: Style) -> tuple[str, str]:
+def _colors(style: Style) -> tuple[str, str]:
     front, back = (
         colour.get_truecolor().hex if colour is not None and not colour.is_default else other
         for colour, other in ((style.color, "#d5dce4"), (style.bgcolor, "#0c1016"))

@@ -41,7 +41,7 @@ class Pace:
         cpu_clock: Callable[[], float] = time.process_time,
         share: float = 0.0,
     ) -> None:
-        self._clock, self._cpu_clock = clock, cpu_clock
+        self._clock, self._cpu_timer = clock, cpu_clock
         self._share = share or SHARE_PER_CORE * cores()
         self._seen, self._used = clock(), cpu_clock()
         self._last_due = self._seen
@@ -49,7 +49,7 @@ class Pace:
 
     def due(self) -> bool:
         """Settle the account up to now; True where it has credit, or after the longest wait."""
-        now, used = self._clock(), self._cpu_clock()
+        now, used = self._clock(), self._cpu_timer()
         earned, spent = (now - self._seen) * self._share, used - self._used
         self._seen, self._used = now, used
         most = LONGEST_WAIT_S * self._share
