@@ -137,6 +137,8 @@ class WorldConfig:
 _ALWAYS = {"append": 40, "refocus": 40}
 _STORMY = {"append": 20, "refocus": 8, "commit": 12, "crash": 5, "regist": 2, "fault": 25}
 """For worlds about storage: little focus, many faults."""
+_ASKING = {"append": 24, "refocus": 24, "question": 20, "resume": 10, "budget": 4}
+"""For worlds about what a focus remembers: questions with limits of their own, and resumes."""
 
 _SOMETIMES = {
     "question": 6,
@@ -166,6 +168,7 @@ def draw_config(seed: int) -> WorldConfig:
 
     disk = bool(rng.random() < 0.3)
     stormy = disk and bool(rng.random() < 0.6)
+    asking = not stormy and bool(rng.random() < 0.3)
     bits = [1, 2, 3, 4, 5, 6, 8]
     size = 1 << int(rng.choice(bits, p=[0.15, 0.3, 0.3, 0.14, 0.08, 0.02, 0.01]))
     max_levels = int(rng.integers(1, 5 if size <= 32 else 3))
@@ -175,7 +178,7 @@ def draw_config(seed: int) -> WorldConfig:
     w_max = (
         least + int(rng.integers(0, 2 * size)) if tight else max(least, int(rng.integers(64, 320)))
     )
-    features = dict(_STORMY if stormy else _ALWAYS)
+    features = dict(_STORMY if stormy else _ASKING if asking else _ALWAYS)
     for name, weight in _SOMETIMES.items():
         if rng.random() < 0.5 and (disk or name not in _DISK_ONLY):
             features.setdefault(name, weight)
@@ -209,7 +212,7 @@ def draw_config(seed: int) -> WorldConfig:
         faults=faults,
         reopen=bool(rng.random() < 0.8),
         keep_newest=int(rng.integers(1, 12)) if rng.random() < 0.4 else 0,
-        question_tau=float(rng.choice(taus)) if rng.random() < 0.3 else None,
+        question_tau=float(rng.choice(taus)) if asking or rng.random() < 0.3 else None,
         left_context=int(rng.integers(1, min(2 * size, 64) + 1)) if rng.random() < 0.3 else 0,
         dtype=choose(["fp16", "fp16", "bf16", "fp32"]),
         heads=disk and bool(rng.random() < 0.3),

@@ -40,6 +40,8 @@ def draw_operations(config: WorldConfig, count: int) -> Iterator[Operation]:
         at = draws.below(ends[-1])
         name = next(name for name, end in zip(names, ends, strict=True) if at < end)
         yield _make(name, config, draws, size)
+        if name == "question" and config.features.get("resume") and draws.below(3) == 0:
+            yield ["resume"]  # what a question changed is forgotten soon after it
         if name == "fault" and config.storage == "disk" and draws.below(2):
             yield ["append", 1 + draws.below(2 * size)]  # most faults wait for work on the disk
             yield ["regist", draws.below(1 << 8)] if draws.below(4) == 0 else ["commit"]

@@ -223,9 +223,9 @@ def fuzz(
             owed += report.operations - before
             due, owed = divmod(owed, _OPERATIONS_A_LIFE)
             for name, small, operations in islice(lives, due):
-                strike(name, small, operations, storage)
                 if len(report.failures) + len(storage.failures) >= max_failures:
                     break
+                strike(name, small, operations, storage)
             report.take(storage)
             if progress is not None:
                 progress(report)

@@ -132,6 +132,9 @@ class Looks(ABC):
         if salt % 3 == 0:  # the fields of a header, one after the other
             bit = (salt // 3 % 2) * SLOT_BYTES * 8 + salt * 7919 % (FIELD_BYTES * 8)
             bit %= sizes[path] * 8
+        newest = self._last_commit(path)
+        if salt % 3 == 1 and newest:
+            bit = newest.start * 8 + salt * 7919 % (len(newest) * 8)
         if path.name == HEADS_FILE:
             detected = self._look_at_keys(path, bit)
         else:
@@ -146,12 +149,21 @@ class Looks(ABC):
         """Whether a reader notices the bit; raises where it believes something wrong."""
         assert self.disk is not None
         in_header = self._in_sound_slot(path, bit // 8)
+        in_commit = bit // 8 in self._last_commit(path)
         self.disk.flip(path, bit)
+
+        # Opening notices what lies in the last commit, a full check everything else.
         try:
             with Tree.open(TREE, files=self.disk, write=False) as reader:
+                if in_commit and not reader.recovery.notes:
+                    raise InvariantError(
+                        "bit_flip", f"bit {bit} of {path} is in the last commit, which was opened"
+                    )
                 detected = bool(reader.verify() or reader.recovery.notes)
                 if in_header and not detected and not reader.recovery.damaged_slots:
                     raise InvariantError("bit_flip", f"bit {bit} of {path} hit a header unnoticed")
+
+                # What nobody notices must have done no harm.
                 if not detected:
                     check_tokens(reader, self.stream, "a flipped bit")
                     if reader.n_tokens != self.acknowledged:
@@ -177,6 +189,12 @@ class Looks(ABC):
             detected = before is not None and keys.store.count < before.count
             keys.close()
         return detected
+
+    def _last_commit(self, path: Path) -> range:
+        """Bytes of the rows whose checksum opening compares; empty where there are none."""
+        assert self.disk is not None
+        slot = serving_slot(self.disk.file(path)) if path.suffix == ".ctx" else None
+        return range(0) if slot is None else slot.last_commit
 
     def _in_sound_slot(self, path: Path, byte: int) -> bool:
         """Whether ``byte`` lies in a header slot that is written and undamaged."""

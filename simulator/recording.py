@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ __all__ = ["Recorder", "metadata"]
 
 _FOLDER = Path("/sim/traces")
 _SCHEMA_BYTES = 4096
+_MAGIC = b"ARROW1"
 _BATCH = 8
 """Rows that the writer puts together; of a killed trace no whole batch may be missing."""
 
@@ -120,11 +122,18 @@ class Recorder:
             return
 
         with reader:
+            longest = max((block.rows for block in reader._blocks), default=0)
+            if longest > _BATCH:
+                raise InvariantError("trace", f"{longest} rows waited for each other, not {_BATCH}")
             damaged = reader.check()
             if finished and (damaged or reader.num_rows != len(self.rows)):
                 raise InvariantError(
                     "trace", f"{reader.num_rows} of {len(self.rows)} rows, {damaged}"
                 )
+
+            # A closed trace says that no row will follow, also to a reader of plain Arrow files.
+            if finished and not (reader.finished and self._has_footer()):
+                raise InvariantError("trace", f"{self.path.name} was closed without its footer")
 
             # Rows before the first damage or gap must be all that were written before.
             good = min([reader.num_rows, *(hurt.start for hurt in damaged)])
@@ -144,6 +153,11 @@ class Recorder:
             check_rows_follow(rows, self.config.block_size, self.config.max_levels)
             if not finished and good < len(self.rows):
                 self.sometimes["trace_recovered_prefix"] += 1
+
+    def _has_footer(self) -> bool:
+        """Whether the file ends as the Arrow IPC file format wants it."""
+        with closing(self.files.open(self.path)) as handle:
+            return handle.pread(handle.size() - len(_MAGIC), len(_MAGIC)) == _MAGIC
 
     def flip_a_bit(self, salt: int) -> None:
         """Turn one bit of the growing trace over: rows are as they were put, or said damaged."""

@@ -41,6 +41,7 @@ from megacontext.traces.schema import Trigger
 __all__ = ["World"]
 
 _VOCAB = 4096
+_FREE_REPLAYS = 100  # rows that resumes may replay besides as many as there were rounds
 
 Watch = Callable[["World", RoundResult, Truth], None]
 
@@ -63,7 +64,7 @@ class World(Mortal):
     ) -> None:
         self.config, self.watch = config, watch
         self.sometimes: Counter[str] = Counter()
-        self.steps = self.rounds = 0
+        self.steps = self.rounds = self._replayed = 0
         self.disk = SimDisk()
         self.disk.mkdir(Path("/sim/traces"))
         self.disk.sync_folder(Path("/sim"))
@@ -231,6 +232,10 @@ class World(Mortal):
             self._refocus()
         if not self._keeps_rows or self.shadow.n_tokens != self._rows[-1].history_tokens:
             return
+        # Each resume replays every row: a long world resumes seldom, or it would do little else.
+        if self._replayed + len(self._rows) > _FREE_REPLAYS + self.rounds:
+            return
+        self._replayed += len(self._rows)
         context = self._new_context(self.checker.w_max)
         focus = Focus(context, self.focus.allocator, self._limits, self.config.seed)
         # A question's own threshold re-arms by that threshold.

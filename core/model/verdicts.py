@@ -14,6 +14,7 @@ import transformers
 from megacontext.core.model.base import BaseModel
 from megacontext.core.model.files import ModelFiles
 from megacontext.core.model.parity import Verdict, check_parity, checked_rows
+from megacontext.traces.whole_file import write_whole
 
 __all__ = ["parity_of", "user_cache"]
 
@@ -39,9 +40,7 @@ def parity_of(base: BaseModel, files: ModelFiles, w_max: int | None) -> Verdict:
     verdict = check_parity(base, w_max)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.tmp")
-        partial.write_text(json.dumps(asdict(verdict)) + "\n", encoding="utf8")
-        partial.replace(path)
+        write_whole(path, json.dumps(asdict(verdict)) + "\n")
     except OSError:
         pass  # a cache folder that cannot be written costs time, nothing else
     return verdict

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from megacontext.simulator.checks.invariant import InvariantError
-from megacontext.simulator.faults import SECTOR, Call, SimDisk
+from megacontext.simulator.faults import Call, SimDisk
 from megacontext.simulator.faults.inode import Inode
 
 __all__ = [
@@ -45,14 +45,22 @@ class Slot:
     count: int
     stride: int
     level: int
+    commit_start: int
+
+    @property
+    def last_commit(self) -> range:
+        """Bytes of the rows of the last commit."""
+        return range(
+            DATA_START + self.commit_start * self.stride, DATA_START + self.count * self.stride
+        )
 
 
 def _slot(number: int, raw: bytes) -> Slot | None:
     """The slot in ``raw``; None where it is damaged."""
     if len(raw) < SLOT_BYTES or raw[-4:] != zlib.crc32(raw[:-4]).to_bytes(4, "little"):
         return None
-    _, _, _, dtype, level, _, _, dim, _, sequence, count, *_ = _FIELDS.unpack_from(raw)
-    return Slot(number, sequence, count, dim * _ITEM_BYTES[dtype], level)
+    _, _, _, dtype, level, _, _, dim, _, sequence, count, start, *_ = _FIELDS.unpack_from(raw)
+    return Slot(number, sequence, count, dim * _ITEM_BYTES[dtype], level, start)
 
 
 def sound_slots(file: Inode) -> list[Slot]:
@@ -93,7 +101,8 @@ class DiskRules:
         assert call.block is not None
         new = _slot(call.offset // SLOT_BYTES, call.block.tobytes())
         end = DATA_START if new is None else DATA_START + new.count * new.stride
-        late = [s for s in call.dirty if DATA_START <= s * SECTOR < end]
+        # A sector may be dirty with what comes behind the rows that the header counts.
+        late = call.file.unstable(DATA_START, end)
         if late:
             raise InvariantError(
                 "commit_order", f"a header of {call.path} before {len(late)} sectors of data"

@@ -76,6 +76,18 @@ class Inode:
         stored = b"".join(self.stable.get(sector) or bytes(SECTOR) for sector in sectors)
         return stored[:end] == self.cache[:end].tobytes()
 
+    def unstable(self, start: int, end: int) -> list[int]:
+        """The dirty sectors from byte ``start`` that a power cut would leave other than they are
+        read before byte ``end``; ``start`` is the beginning of one."""
+        sectors = []
+        for sector in self.dirty:
+            first = sector * SECTOR
+            if start <= first < end:
+                cached = self.cache[first : min(first + SECTOR, end)].tobytes()
+                if cached != self.stable.get(sector, bytes(SECTOR))[: len(cached)]:
+                    sectors.append(sector)
+        return sectors
+
     def flip(self, bit: int) -> None:
         """Turn one bit over, on stable storage and in the cache."""
         mask = 1 << (bit % 8)

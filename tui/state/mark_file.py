@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from megacontext.traces.whole_file import write_whole
 from megacontext.tui.state.frame import Marker
 
 __all__ = ["MarkFile", "mark_path"]
@@ -86,17 +86,14 @@ class MarkFile:
         if self.trace is None or "cannot be read" in self.problem:
             return
         path = mark_path(self.trace)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
         entries = [
             {"row": m.row, "step": self._steps.get(m.row), "name": m.label} for m in self.marks
         ]
         try:
             said = json.dumps({"version": VERSION, "marks": entries}, ensure_ascii=False, indent=1)
-            temporary.write_text(said + "\n", encoding="utf-8")
-            temporary.replace(path)
+            write_whole(path, said + "\n")
             self.problem = ""
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             self.problem = (
                 f"The mark was not saved ({error.strerror or error}); it lasts until you quit."
             )
