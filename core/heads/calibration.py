@@ -15,7 +15,10 @@ from megacontext.traces.errors import ConfigError
 
 __all__ = ["FORMAT", "HeadsCalibration", "cache_folder", "load_cached", "shipped_folder"]
 
-FORMAT = 1
+FORMAT = 2
+"""Since 2 the margin is of the root mean square of attention, before of its mean."""
+_KEYS_FORMAT = 1
+"""Of the stored keys, which have not changed."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class HeadsCalibration:
         key_heads: (layer, key head), the distinct ones that ``heads`` read, in order.
         offset, scale: F32[key heads, D]; a key k is stored as round((k - offset) / scale).
         chunk, left: tokens encoded by one pass, and the context read before them.
-        margin: blocks that score at least this fraction of the best one are expanded.
+        margin: blocks with at least this fraction of the best one's strength are expanded.
         min_mass: a best block with less attention than this stands out from nothing.
         max_blocks: most blocks that one question expands, neighbours and hops not counted.
         hops: times that what a selected block says becomes a query of its own.
@@ -63,7 +66,7 @@ class HeadsCalibration:
         pairs = ",".join(f"{layer}.{head}" for layer, head in self.key_heads)
         total = np.concatenate([self.offset.ravel(), self.scale.ravel()])
         digest = f"{np.abs(total).sum():.6g}"
-        return f"heads-{FORMAT}:{self.model}:{self.chunk}+{self.left}:{pairs}:{digest}"
+        return f"heads-{_KEYS_FORMAT}:{self.model}:{self.chunk}+{self.left}:{pairs}:{digest}"
 
     def save(self, path: Path) -> None:
         """Write JSON; the file appears whole or not at all."""
@@ -114,9 +117,20 @@ def shipped_folder() -> Path:
 
 
 def load_cached(model: str) -> HeadsCalibration | None:
-    """The shipped or cached calibration of the model with this fingerprint, or None."""
+    """The cached or shipped calibration of the model with this fingerprint, or None.
+
+    A cached one of another version counts as none.
+    """
     for folder in (cache_folder() / "heads", shipped_folder()):
         path = folder / f"{model}.json"
-        if path.is_file():
+        if path.is_file() and _format_of(path) == FORMAT:
             return HeadsCalibration.load(path)
     return None
+
+
+def _format_of(path: Path) -> object:
+    """Version of a calibration file; the present one where it is damaged, as loading then says."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get("format", FORMAT)
+    except (OSError, ValueError, AttributeError):
+        return FORMAT

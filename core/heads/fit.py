@@ -20,17 +20,17 @@ from megacontext.core.benchmarks.tasks import BenchTask
 from megacontext.core.heads.calibration import HeadsCalibration
 from megacontext.core.heads.encoder import HeadEncoder, HeadReader
 from megacontext.core.heads.history_keys import HistoryKeys
-from megacontext.core.heads.lookup import look_up
+from megacontext.core.heads.lookup import NEIGHBOURS, ask, choose
 from megacontext.core.heads.store import KeyStore
 from megacontext.core.model.base import BaseModel
 from megacontext.core.tree.spec import U32
 
 __all__ = ["HOPS", "MARGINS", "answer_prob", "expanded_blocks", "fit_selection"]
 
-MARGINS = (0.7, 0.5, 0.3, 0.15)
+MARGINS = (0.8, 0.65, 0.5, 0.35)
 """Tried from few blocks to many."""
 HOPS = (0, 3)
-_TOLERANCE = 0.01
+_TOLERANCE = 0.002
 """Probability that a setting with more blocks has to gain."""
 Setting = tuple[float, int]
 """Margin and hops."""
@@ -85,22 +85,18 @@ def _mean_probs(
     """By setting, the mean over kinds of tasks of the right answers' probability."""
     done = 0
     probs: dict[Setting, dict[str, list[float]]] = {setting: {} for setting in settings}
-    encoders = [
-        HeadEncoder(reader, replace(calibration, margin=margin, hops=hops))
-        for margin, hops in settings
-    ]
+    encoder = HeadEncoder(reader, calibration)  # margin and hops change neither keys nor queries
     encode = reader.base.tokenizer.encode
     for tasks in histories:
-        store = KeyStore(encoders[0])  # keys depend on neither
-        keys = [HistoryKeys(encoder, store) for encoder in encoders]
+        keys = HistoryKeys(encoder, KeyStore(encoder))
         history = encode(tasks[0].history)
         for task in tasks:
             question, answer = encode(task.question), encode(" " + task.outputs[0])
+            blocks_of = expanded_blocks(keys, history, question, settings)
 
             # Settings that expand the same blocks give the same answer.
             known: dict[tuple[int, ...], float] = {}
-            for setting, history_keys in zip(settings, keys, strict=True):
-                blocks = expanded_blocks(history_keys, history, question)
+            for setting, blocks in zip(settings, blocks_of, strict=True):
                 if blocks not in known:
                     known[blocks] = answer_prob(reader.base, history, blocks, question, answer)
                 probs[setting].setdefault(task.name, []).append(known[blocks])
@@ -113,18 +109,27 @@ def _mean_probs(
     }
 
 
-def expanded_blocks(keys: HistoryKeys, history: U32, question: U32) -> tuple[int, ...]:
-    """Blocks of ``history`` that the lens would have raw: the first, the newest, and what the
-    question selects with its neighbours."""
+def expanded_blocks(
+    keys: HistoryKeys, history: U32, question: U32, settings: Sequence[Setting]
+) -> list[tuple[int, ...]]:
+    """For each setting, the blocks of ``history`` that the lens would have raw: the first, the
+    newest, and what the question selects with its neighbours."""
     text = np.concatenate([history, question])
-    matches = look_up(keys, lambda a, b: text[a:b], len(text), len(question), _BLOCK)
-    count = len(matches.selected)
-    raw = np.zeros(count, bool)
-    raw[:1] = raw[max(0, count - _NEWEST) :] = True
-    for distance in (-1, 0, 1):
-        near = np.flatnonzero(matches.selected) + distance
-        raw[near[(near >= 0) & (near < count)]] = True
-    return tuple(np.flatnonzero(raw).tolist())
+    asked = ask(keys, lambda a, b: text[a:b], len(text), len(question), _BLOCK)
+    if asked is None:
+        return [tuple(range(len(history) // _BLOCK))] * len(settings)
+    blocks_of = []
+    for margin, hops in settings:
+        calibration = replace(keys.encoder.calibration, margin=margin, hops=hops)
+        lookup = choose(keys.encoder, calibration, lambda a, b: text[a:b], asked, _BLOCK)
+        count = len(lookup.selected)
+        raw = np.zeros(count, bool)
+        for distance in (0, *NEIGHBOURS):
+            near = np.flatnonzero(lookup.selected) + distance
+            raw[near[(near >= 0) & (near < count)]] = True
+        raw[lookup.example] = raw[:1] = raw[max(0, count - _NEWEST) :] = True
+        blocks_of.append(tuple(np.flatnonzero(raw).tolist()))
+    return blocks_of
 
 
 @torch.no_grad()

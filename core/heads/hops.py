@@ -3,7 +3,8 @@
 A chain such as ``B = A … C = B`` shares no word with its question beyond the first link. The part
 of a found block that the question attended to is read where it stands; its own tokens are the
 queries of the next look-up, in which the block itself takes no part. The same heads serve: a token
-attends to where the same thing stands elsewhere.
+attends to where the same thing stands elsewhere. One token, the name that both blocks say, is
+enough, so a block counts by the token that attends to it most.
 """
 
 from __future__ import annotations
@@ -25,8 +26,13 @@ __all__ = ["Source", "follow_blocks"]
 
 _REACH = 8
 """Tokens to either side of an attended token that belong to what it says."""
-_MIN_MASS = 0.04
-"""Attention of a block's tokens below which no other block stands out."""
+_MIN_ATTENTION = 0.15
+"""What one of a block's tokens has to give another block for it to stand out, however long the
+history: text that has nothing to do with a token shares what is left of its attention."""
+_OF_BEST = 0.5
+"""Fraction of the best block's attention below which a block that could be next is left."""
+_FARTHER = 0.9
+"""Strength that a block loses with each hop: what the question itself finds comes first."""
 _BRANCHES = 3
 """Blocks that one block leads to at most."""
 _SOURCES = 8
@@ -92,20 +98,23 @@ def follow_blocks(
     flat = queries_nhqd.transpose(0, 1).flatten(1, 2)
     logits_hqb = block_logits(encoder, flat, pieces, block_size)
     best: dict[int, Source] = {}
+    known = torch.from_numpy(selected).to(logits_hqb.device)
     for number, source in enumerate(sources):
         rows = slice(number * block_size, (number + 1) * block_size)
         logits = logits_hqb[:, rows]
         logits[..., max(0, source.block - 1) : source.block + 2] = -torch.inf
-        attention_b = torch.einsum("hqb,q->b", logits.softmax(-1), weights[number]) / len(logits)
+        asking = weights[number] > 0
+        attention_b = logits[:, asking].softmax(-1).amax(1).mean(0)
         log_total_hq = logits.logsumexp(-1)
-        top = attention_b.topk(min(_BRANCHES, len(attention_b)))
+        top = attention_b.where(~known, 0).topk(min(_BRANCHES, len(attention_b)))
         for mass, block in zip(top.values.tolist(), top.indices.tolist(), strict=True):
-            known = best.get(block)
-            if mass < _MIN_MASS or selected[block] or (known and known.attention >= mass):
+            earlier = best.get(block)
+            least = max(_MIN_ATTENTION, _OF_BEST * float(top.values[0]))
+            if mass < least or (earlier and earlier.attention >= mass):
                 continue
             best[block] = Source(
                 block,
-                min(1.0, mass) * source.strength,
+                _FARTHER * min(1.0, mass) * source.strength,
                 mass,
                 queries_nhqd[number],
                 starts[number],

@@ -6,7 +6,7 @@ import numpy as np
 
 from megacontext.core.focus.actions import F32
 from megacontext.core.heads.history_keys import HistoryKeys
-from megacontext.core.heads.lookup import Lookup, Match, Pair, look_up
+from megacontext.core.heads.lookup import NEIGHBOURS, Lookup, Match, Pair, look_up
 from megacontext.core.lenses.base import LensNeeds, Observation, TreeView
 from megacontext.core.lenses.blocks import pool_blocks, recency_prior
 from megacontext.traces.row import PAIR_DTYPE
@@ -20,7 +20,7 @@ _SINK_HIDDEN = 0.6
 _GIVE_WAY = -0.5
 """Of raw blocks far back that an earlier question expanded, and of the question's near misses."""
 _NEIGHBOUR = 0.9
-_NEAR_MISS = 0.05
+_NEAR_MISS = 0.15
 """A raw block with this fraction of the best block's attention resembles the answer."""
 
 
@@ -28,10 +28,10 @@ class HeadsLens:
     """Scores from the attention of calibrated heads; see :mod:`megacontext.core.heads`.
 
     At a question a block's strength is its attention over the best block's, averaged over the
-    heads. Blocks at or above ``margin`` are expanded, at most ``max_blocks``, each with its two
-    neighbours, since a fact may straddle blocks. Raw blocks that resemble the answer without
-    reaching the margin, and what earlier questions expanded far back, give way. Between questions
-    nothing is asked, and scores are a recency prior.
+    heads. Blocks at or above ``margin`` are expanded, at most ``max_blocks``, each with its
+    neighbours, since a fact may straddle blocks. An example of such a question is read whole. Raw
+    blocks that resemble the answer without reaching the margin, and what earlier questions
+    expanded far back, give way. Between questions nothing is asked, and scores are a recency prior.
 
     Args:
         keys: the history's keys, and what reads them.
@@ -86,11 +86,13 @@ class HeadsLens:
 
         # Selected blocks lie above any threshold in their own order, neighbours just below.
         blocks[selected] = 0.5 + 0.5 * lookup.strength[selected]
-        for distance in (-1, 1):
+        for distance in NEIGHBOURS:
             near = selected + distance
             inside = (near >= 0) & (near < closed)
             shared = _NEIGHBOUR * blocks[selected[inside]]
             blocks[near[inside]] = np.maximum(blocks[near[inside]], shared)
+        example = np.flatnonzero(lookup.example[:known])
+        blocks[example] = np.maximum(blocks[example], 0.5)
         if len(selected):
             blocks[0] = max(blocks[0], 0.5)  # the sink is read along with what is expanded
         scores = np.maximum(prior, pool_blocks(blocks, observation))

@@ -10,18 +10,26 @@ import torch
 from torch import Tensor
 
 from megacontext.core.focus.actions import F32, Bools
+from megacontext.core.heads.calibration import HeadsCalibration
 from megacontext.core.heads.encoder import HeadEncoder
+from megacontext.core.heads.example import find_example
 from megacontext.core.heads.history_keys import HistoryKeys
 from megacontext.core.heads.hops import Source, follow_blocks
 from megacontext.core.heads.search import block_logits
 from megacontext.core.tree.spec import U32
 
-__all__ = ["Lookup", "Match", "Pair", "look_up"]
+__all__ = ["NEIGHBOURS", "Asked", "Lookup", "Match", "Pair", "ask", "choose", "look_up"]
+
+NEIGHBOURS = (-1, 1, 2)
+"""Blocks that are expanded with a selected one, by distance: a fact may straddle blocks, and a
+value of 36 digits reaches into the second block behind its name."""
 
 _MAX_QUESTION = 128
 """Newest tokens of a question that ask; a longer one asks with its end."""
 _PAIRS = 8
 """Token pairs that a match lists."""
+_LOOKED_AT = 64
+"""Blocks with the most attention, in which an earlier question in the same words would stand."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,7 @@ class Lookup:
         strength: F32[blocks] in [0, 1], of the blocks before the question.
         selected: bool[blocks], what should be read raw.
         matches: why, best first; those of later hops behind those of the question.
+        example: bool[blocks], of an example, which is read whole (:mod:`.example`).
     """
 
     n_tokens: int
@@ -67,6 +76,32 @@ class Lookup:
     strength: F32
     selected: Bools
     matches: tuple[Match, ...]
+    example: Bools
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question's attention over the whole history, whatever is then selected.
+
+    Attributes:
+        n_tokens, question_tokens, example: see :class:`Lookup`.
+        first: position of the first token that asks.
+        pieces: keys of the blocks before the question, int8 [t, H * D] each.
+        queries: F32[heads, q, D].
+        attention_hb: F32[heads, blocks], mean over the queries; 0 for an example.
+        peak_hb: F32[heads, blocks], root mean square over the queries.
+        log_total_hq: F32[heads, q], log of each query's softmax total.
+    """
+
+    n_tokens: int
+    question_tokens: int
+    first: int
+    pieces: list[Tensor]
+    queries: Tensor
+    attention_hb: Tensor
+    peak_hb: Tensor
+    log_total_hq: Tensor
+    example: Bools
 
 
 def look_up(
@@ -78,56 +113,122 @@ def look_up(
 ) -> Lookup:
     """The blocks that the newest ``question_tokens`` of a history ask for.
 
-    A block's strength is its attention over the best block's, averaged over the heads. Blocks
-    that reach the calibration's margin are selected; its hops then follow what these blocks say.
+    A head's view of a block is the root mean square of the attention that the question's tokens
+    give it: the tokens that know where to look, such as a name, count more than those that attend
+    to everything said in the same words. A block's strength is that over the best block's,
+    averaged over the heads. Blocks that reach the calibration's margin are selected; its hops then
+    follow what these blocks say.
 
     Args:
         tokens: ids [start, stop) of the history.
     """
-    encoder, calibration = keys.encoder, keys.encoder.calibration
+    asked = ask(keys, tokens, n_tokens, question_tokens, block_size)
+    if asked is None:
+        none = np.zeros(0, bool)
+        return Lookup(n_tokens, question_tokens, np.zeros(0, np.float32), none, (), none)
+    return choose(keys.encoder, keys.encoder.calibration, tokens, asked, block_size)
+
+
+def ask(
+    keys: HistoryKeys,
+    tokens: Callable[[int, int], U32],
+    n_tokens: int,
+    question_tokens: int,
+    block_size: int,
+) -> Asked | None:
+    """The question's attention; None where there is too little history to ask."""
+    encoder = keys.encoder
     before = n_tokens - question_tokens
     asking = min(question_tokens, _MAX_QUESTION)
     whole = before // block_size * block_size
     if whole < 2 * block_size:
-        return Lookup(n_tokens, question_tokens, np.zeros(0, np.float32), np.zeros(0, bool), ())
+        return None
 
     # Keys of the history before the question, queries of the question behind its context.
     pieces = keys.pieces(tokens, before, whole)
-    start = max(0, n_tokens - asking - calibration.left)
+    start = max(0, n_tokens - asking - encoder.calibration.left)
     first = n_tokens - asking
     queries = encoder.queries(np.asarray(tokens(start, n_tokens)), first - start)
     logits_hqb = block_logits(encoder, queries, pieces, block_size)
-    attention_hb, log_total_hq = logits_hqb.softmax(-1).mean(1), logits_hqb.logsumexp(-1)
-    strength, selected = _select(attention_hb, calibration.margin, calibration.max_blocks)
-    best = int(strength.argmax())
-    if float(attention_hb[:, best].mean()) < calibration.min_mass:
+    attention_hqb = logits_hqb.softmax(-1)
+
+    # An example is no candidate.
+    most = attention_hqb.mean((0, 1)).topk(min(_LOOKED_AT, logits_hqb.shape[2])).indices
+    question = np.asarray(tokens(first, n_tokens))
+    span = find_example(question, tokens, whole, most.tolist(), block_size)
+    example = np.zeros(logits_hqb.shape[2], bool)
+    if span is not None:
+        example[span[0] // block_size : -(-span[1] // block_size)] = True
+    if example.any() and not example[1:].all():
+        logits_hqb[..., torch.from_numpy(example).to(logits_hqb.device)] = -torch.inf
+        attention_hqb = logits_hqb.softmax(-1)
+    return Asked(
+        n_tokens,
+        question_tokens,
+        first,
+        pieces,
+        queries,
+        attention_hqb.mean(1),
+        attention_hqb.square().mean(1).sqrt(),
+        logits_hqb.logsumexp(-1),
+        example,
+    )
+
+
+def choose(
+    encoder: HeadEncoder,
+    calibration: HeadsCalibration,
+    tokens: Callable[[int, int], U32],
+    asked: Asked,
+    block_size: int,
+) -> Lookup:
+    """What a question selects with the margin and hops of ``calibration``."""
+    mean = asked.attention_hb.mean(0)
+    strength, selected = _select(asked.peak_hb, calibration.margin, calibration.max_blocks)
+    if float(mean[int(strength.argmax())]) < calibration.min_mass:
         selected[:] = False
 
     # Matches of the question itself, by strength.
     ranked = np.flatnonzero(selected)
     ranked = ranked[np.argsort(-strength[ranked], kind="stable")]
-    mean = attention_hb.mean(0)
-    even = torch.full((asking,), 1 / asking, device=queries.device)
+    count = asked.queries.shape[1]
+    even = torch.full((count,), 1 / count, device=asked.queries.device)
     sources = [
-        Source(int(b), float(strength[b]), float(mean[b]), queries, first, even, log_total_hq)
-        for b in ranked
+        Source(
+            int(block),
+            float(strength[block]),
+            float(mean[block]),
+            asked.queries,
+            asked.first,
+            even,
+            asked.log_total_hq,
+        )
+        for block in ranked
     ]
-    matches = [_explain(encoder, source, pieces, block_size) for source in sources]
+    matches = [_explain(encoder, source, asked.pieces, block_size) for source in sources]
 
     # Further hops: what the newest blocks say becomes the query.
     for _ in range(calibration.hops):
-        sources = follow_blocks(encoder, tokens, pieces, sources, selected, block_size)
+        known = selected | asked.example
+        sources = follow_blocks(encoder, tokens, asked.pieces, sources, known, block_size)
         for source in sources:
             selected[source.block] = True
             strength[source.block] = max(strength[source.block], source.strength)
-            matches.append(_explain(encoder, source, pieces, block_size))
-    return Lookup(n_tokens, question_tokens, strength, selected, tuple(matches))
+            matches.append(_explain(encoder, source, asked.pieces, block_size))
+    return Lookup(
+        asked.n_tokens,
+        asked.question_tokens,
+        strength,
+        selected,
+        tuple(matches),
+        asked.example,
+    )
 
 
-def _select(attention_hb: Tensor, margin: float, most: int) -> tuple[F32, Bools]:
+def _select(peak_hb: Tensor, margin: float, most: int) -> tuple[F32, Bools]:
     """Strength of every block, and which are selected."""
-    highest = attention_hb.amax(1, keepdim=True).clamp(min=1e-12)
-    strength: F32 = (attention_hb / highest).mean(0).cpu().numpy()
+    highest = peak_hb.amax(1, keepdim=True).clamp(min=1e-12)
+    strength: F32 = (peak_hb / highest).mean(0).cpu().numpy()
     order = np.argsort(-strength, kind="stable")[:most]
     selected = np.zeros(len(strength), bool)
     selected[order[strength[order] >= margin * strength.max()]] = True

@@ -10,7 +10,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from megacontext.core.focus import WorkingContext
-from megacontext.core.heads.calibration import HeadsCalibration
+from megacontext.core.heads.calibration import HeadsCalibration, load_cached
 from megacontext.core.heads.encoder import HeadEncoder, HeadReader
 from megacontext.core.heads.history_keys import HistoryKeys
 from megacontext.core.heads.lens import HeadsLens
@@ -241,7 +241,7 @@ def test_a_calibration_survives_its_file(tmp_path: Path) -> None:
     assert (again.heads, again.key_heads, again.id) == (first.heads, first.key_heads, first.id)
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"format": 99}', '{"format": 1, "heads": 3}'])
+@pytest.mark.parametrize("text", ["", "{}", '{"format": 99}', '{"format": 2, "heads": 3}'])
 def test_a_file_that_is_no_calibration_is_one_sentence(tmp_path: Path, text: str) -> None:
     path = tmp_path / "c.json"
     path.write_text(text)
@@ -259,3 +259,16 @@ def test_hidden_gists_leave_the_raw_tokens_alone_in_the_window(base: BaseModel) 
         plain = base.module(input_ids=torch.from_numpy(seen)[None]).logits[0, -1]
     assert len(window) == len(seen)
     torch.testing.assert_close(window.last.logits[-1], plain, atol=1e-4, rtol=1e-4)
+
+
+def test_a_cached_calibration_of_an_older_version_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEGACONTEXT_CACHE", str(tmp_path))
+    path = tmp_path / "heads" / "0123.json"
+    calibration().save(path)
+    found = load_cached("0123")
+    assert found is not None
+    assert found.heads == calibration().heads
+    path.write_text(path.read_text().replace('"format": 2', '"format": 1'))
+    assert load_cached("0123") is None

@@ -59,7 +59,7 @@ def keys_with(base: BaseModel, **settings: object) -> HistoryKeys:
 @pytest.fixture
 def chain() -> np.ndarray:
     """KEY and LINK stand in block 6, LINK alone in block 13, and KEY asks at the end."""
-    tokens = np.random.default_rng(0).integers(3, VOCAB, BLOCK * BLOCKS).astype(np.uint32)
+    tokens = np.random.default_rng(0).integers(3, 40, BLOCK * BLOCKS).astype(np.uint32)
     tokens[6 * BLOCK + 10], tokens[6 * BLOCK + 14] = KEY, LINK
     tokens[13 * BLOCK + 20] = LINK
     return np.append(tokens, KEY).astype(np.uint32)
@@ -96,9 +96,15 @@ def test_a_hop_never_returns_what_is_already_selected(base, chain) -> None:
     assert len(blocks) == len(set(blocks))
 
 
-def test_expanded_blocks_are_the_first_the_newest_and_what_is_found(base, chain) -> None:
-    blocks = expanded_blocks(keys_with(base, margin=0.5), chain[:-1], chain[-1:])
-    assert blocks == (0, 5, 6, 7, *range(BLOCKS - fit._NEWEST, BLOCKS))
+def test_expanded_blocks_are_the_first_the_newest_and_what_is_found(
+    base, chain, monkeypatch
+) -> None:
+    monkeypatch.setattr(fit, "_NEWEST", 4)
+    keys = keys_with(base)
+    narrow, hop = expanded_blocks(keys, chain[:-1], chain[-1:], [(0.5, 0), (0.5, 1)])
+    newest = range(BLOCKS - 4, BLOCKS)
+    assert narrow == (0, 5, 6, 7, 8, *newest)
+    assert hop == (0, 5, 6, 7, 8, 12, 13, 14, 15, *newest)
 
 
 def test_the_answers_prob_is_that_of_the_whole_text_when_all_is_raw(base, chain) -> None:
@@ -116,13 +122,7 @@ class TestFit:
 
     def fitted(self, base, monkeypatch, prob_of) -> HeadsCalibration:
         keys = keys_with(base)
-        settings: list[tuple[float, int]] = []
-
-        def blocks_of(keys, history, question):
-            settings.append((keys.encoder.calibration.margin, keys.encoder.calibration.hops))
-            return settings[-1]
-
-        monkeypatch.setattr(fit, "expanded_blocks", blocks_of)
+        monkeypatch.setattr(fit, "expanded_blocks", lambda *arguments: arguments[-1])
         monkeypatch.setattr(fit, "answer_prob", lambda base, history, blocks, *_: prob_of(*blocks))
 
         class Encodes:
@@ -137,16 +137,42 @@ class TestFit:
 
     def test_the_highest_prob_wins(self, base, monkeypatch) -> None:
         chosen = self.fitted(
-            base, monkeypatch, lambda margin, hops: 0.5 + 0.2 * (margin == 0.3) + 0.2 * (hops == 3)
+            base, monkeypatch, lambda margin, hops: 0.5 + 0.2 * (margin == 0.5) + 0.2 * (hops == 3)
         )
-        assert (chosen.margin, chosen.hops) == (0.3, 3)
-        assert chosen.metrics["answer_prob_margin_0.3_hops_3"] == 0.9
+        assert (chosen.margin, chosen.hops) == (0.5, 3)
+        assert chosen.metrics["answer_prob_margin_0.5_hops_3"] == 0.9
 
     def test_of_equal_settings_the_one_with_fewest_blocks(self, base, monkeypatch) -> None:
-        chosen = self.fitted(base, monkeypatch, lambda margin, hops: 0.5 + 0.005 * (margin < 0.5))
+        chosen = self.fitted(base, monkeypatch, lambda margin, hops: 0.5 + 0.001 * (margin < 0.5))
         assert (chosen.margin, chosen.hops) == (max(fit.MARGINS), 0)
 
 
 def test_margin_and_hops_leave_the_stored_keys_alone(base) -> None:
     calibration = keys_with(base).encoder.calibration
     assert replace(calibration, margin=0.15, hops=3).id == calibration.id
+
+
+def test_an_example_is_read_whole_and_is_no_candidate(base) -> None:
+    tokens = np.random.default_rng(1).integers(20, 60, BLOCK * 40).astype(np.uint32)
+    question = np.arange(60, 76, dtype=np.uint32)
+    example = question.copy()
+    example[5] = 80
+    tokens[30 * BLOCK + 4 : 30 * BLOCK + 20] = example
+    tokens[34 * BLOCK + 9] = question[5]  # what is asked for
+    tokens = np.concatenate([tokens, question])
+    lookup = look_up(keys_with(base, margin=0.5), lambda a, b: tokens[a:b], len(tokens), 16, BLOCK)
+    assert np.flatnonzero(lookup.example).tolist() == list(range(14, 32))
+    assert lookup.selected[34]
+    assert not lookup.selected[lookup.example].any()
+
+
+def test_a_token_that_knows_where_to_look_counts_more_than_many_that_do_not(base) -> None:
+    tokens = np.random.default_rng(2).integers(40, 60, BLOCK * BLOCKS).astype(np.uint32)
+    words = np.arange(3, 11)
+    for block in (4, 7, 11):  # said in the words of the question, of other things
+        tokens[block * BLOCK + 8 : block * BLOCK + 16] = words
+    tokens[14 * BLOCK + 8 : 14 * BLOCK + 12] = words[:4]
+    tokens[14 * BLOCK + 12] = KEY
+    tokens = np.concatenate([tokens, words, [KEY]]).astype(np.uint32)
+    lookup = look_up(keys_with(base, margin=0.99), lambda a, b: tokens[a:b], len(tokens), 9, BLOCK)
+    assert np.flatnonzero(lookup.selected).tolist() == [14]
