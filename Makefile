@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 REAL := $(VENV)/.installed-real
 
-.PHONY: demo demo-real test test-real test-slow lint format typecheck links bench docs site clean
+.PHONY: same-as demo demo-real test test-real test-slow lint format typecheck links bench docs site clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +39,10 @@ test-real: $(REAL)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -n auto --slow
+
+# Whether this tree acts bit for bit as the commit REV: runs, simulated worlds, deliberate bugs.
+same-as: $(STAMP)
+	$(BIN)/python tests/project/same_as.py $(REV)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 python tests/project/code_style.py core/focus    # what is counted there, with file and line
 python tests/project/code_style.py --lower       # write lower ceilings where counts fell
+python tests/project/code_style.py --words       # words of names that the field does not use
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 CEILINGS = Path(__file__).with_name("style_ceilings.toml")
+FIELD_WORDS = Path(__file__).with_name("field_words.txt")
 
 WALL_LINES = 20
 """A body of this many lines needs a blank line or a comment."""
@@ -87,22 +90,38 @@ def words_of(identifier: str) -> list[str]:
     return [w.lower() for w in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", identifier)]
 
 
-def identifiers(text: str) -> dict[str, int]:
-    """Every name that a module binds, with the line of its first binding."""
-    names: dict[str, int] = {}
+def bindings(text: str) -> Iterator[tuple[str, int]]:
+    """(name, line) wherever a module binds a name: def, class, parameter, assignment."""
     for node in ast.walk(ast.parse(text)):
         match node:
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
-                names.setdefault(name, node.lineno)
-            case ast.ClassDef(name=name):
-                names.setdefault(name, node.lineno)
-            case ast.arg(arg=name):
-                names.setdefault(name, node.lineno)
-            case ast.Name(id=name, ctx=ast.Store()):
-                names.setdefault(name, node.lineno)
-            case ast.Attribute(attr=name, ctx=ast.Store()):
-                names.setdefault(name, node.lineno)
+                yield name, node.lineno
+            case ast.ClassDef(name=name) | ast.arg(arg=name):
+                yield name, node.lineno
+            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                yield name, node.lineno
+
+
+def identifiers(text: str) -> dict[str, int]:
+    """Every name that a module binds, with the line of its first binding."""
+    names: dict[str, int] = {}
+    for name, line in bindings(text):
+        names.setdefault(name, line)
     return names
+
+
+def unknown_words() -> tuple[Counter[str], int]:
+    """Words of bound names that no code base of ``FIELD_WORDS`` uses, and the number of all words.
+
+    A word counts as often as a name with it is bound; words of one or two letters do not count.
+    """
+    lines = FIELD_WORDS.read_text().splitlines()
+    known = {word for line in lines if not line.startswith("#") for word in line.split()}
+    words: Counter[str] = Counter()
+    for path in source_files():
+        for name, _ in bindings(path.read_text()):
+            words.update(w for w in words_of(name) if len(w) > 2 and not w.isdigit())
+    return Counter({w: n for w, n in words.items() if w not in known}), words.total()
 
 
 @cache
@@ -163,6 +182,12 @@ def main(arguments: list[str]) -> None:
             for name in walls
         }
         CEILINGS.write_text(table(rows))
+        return
+
+    if arguments == ["--words"]:
+        unknown, total = unknown_words()
+        print(" ".join(f"{word}:{count}" for word, count in unknown.most_common()))
+        print(f"{unknown.total()} of {total} words ({unknown.total() / total:.1%})")
         return
 
     for name in arguments or sorted(walls):

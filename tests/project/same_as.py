@@ -3,6 +3,8 @@
 python tests/project/same_as.py REV                     # runs, worlds and canaries
 python tests/project/same_as.py REV --only runs,suite   # some of the steps; the suite takes long
 
+REV is a commit, or a folder with the files of one (where there is no git).
+
 Steps: ``runs`` records the demo, a tree on disk and a conversation with both versions and compares
 the traces; ``worlds`` compares the hashes of simulated worlds, saved and drawn; ``suite`` compares
 the tables of ``eval suite --quick``; ``canaries`` plants every deliberate bug in this tree. What a
@@ -98,7 +100,9 @@ class Version:
 
 
 def export(revision: str, folder: Path) -> Path:
-    """The files of a commit in ``folder``."""
+    """The files of a commit in ``folder``; a revision that is a folder holds them already."""
+    if Path(revision).is_dir():
+        return Path(revision).absolute()
     if not folder.exists():
         archive = subprocess.run(
             ["git", "-C", str(ROOT), "archive", revision], check=True, capture_output=True
@@ -186,7 +190,7 @@ STEPS = {
 def main() -> None:
     """See the module's docstring."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("revision", help="the earlier commit")
+    parser.add_argument("revision", help="the earlier commit, or a folder with its files")
     parser.add_argument("--only", default="runs,worlds,canaries", help="steps, joined by commas")
     parser.add_argument("--new", help="a commit to compare with it; default: the working tree")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "same_as")

@@ -39,3 +39,20 @@ def test_no_package_exceeds_its_ceiling(kind, index):
         if len(cases) > ceilings.get(package, {kind: 0})[kind]
     }
     assert not too_many, f"{kind}: {too_many}"
+
+
+MOST_UNKNOWN_WORDS = 0.108
+"""The most that `code_style.py --words` may say; lower it when it fell."""
+
+
+def test_names_are_made_of_the_fields_words():
+    unknown, total = code_style.unknown_words()
+    assert unknown.total() / total <= MOST_UNKNOWN_WORDS, unknown.most_common(50)
+
+
+def test_a_word_of_ones_own_counts_as_often_as_it_is_bound(tmp_path, monkeypatch):
+    (tmp_path / "a.py").write_text("def hark(x):\n    hark_list = [x]\n    self.hark = hark_list\n")
+    monkeypatch.setattr(code_style, "source_files", lambda: iter([tmp_path / "a.py"]))
+    unknown, total = code_style.unknown_words()
+    assert unknown == {"hark": 3}
+    assert total == 4

@@ -1,0 +1,83 @@
+"""What a sample of recall text is, and how it is composed; ``writer.py`` makes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from megacontext.core.data.recall.window_sampling import CoarseEntries
+
+__all__ = ["AskedSpan", "RecallOptions", "RecallSample"]
+
+
+@dataclass(frozen=True)
+class AskedSpan:
+    """Token positions within a sample: the question starts at ``start``, the answer fills
+    [``answer_start``, ``answer_stop``); ``gold`` indexes the sample's ``facts``."""
+
+    kind: str
+    start: int
+    answer_start: int
+    answer_stop: int
+    gold: tuple[int, ...]
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class RecallSample:
+    """One window.
+
+    ``tokens`` [length] in the shards' type; ``answer`` uint8 [length]:
+
+    * 2 where the answer has to be looked up: up to its first token that is no space, every token
+      of a list of values, and tokens that no earlier pair of tokens foretells, as where a value
+      is cut into other tokens than in its statement;
+    * 1 on the answer's other tokens and on the token that ends it;
+    * 3 on what cannot be foretold: coarse entries, and answers whose fact did not fit;
+    * 0 elsewhere.
+
+    ``facts`` token spans [start, stop) of planted statements (clipped to what is left; (-1, -1)
+    where nothing is left). ``coarse``: what the entries of a coarse window stand for.
+    """
+
+    tokens: np.ndarray
+    answer: np.ndarray
+    facts: tuple[tuple[int, int], ...]
+    asked: tuple[AskedSpan, ...]
+    coarse: CoarseEntries | None = None
+
+
+@dataclass(frozen=True)
+class RecallOptions:
+    """How samples are composed.
+
+    Attributes:
+        kind: a scene kind or ``mixed``.
+        facts_max: most facts in one scene.
+        scenes_max: most scenes in one sample.
+        asked_max: most questions in one sample.
+        interleaved: chance that a question stands in the middle instead of at the end.
+        canonical: one question in the canonical format, at the end.
+        gappy: keep only some blocks of a longer history.
+        coarse: as ``gappy``, with the other blocks as one token each, or one for many.
+        stretch_max: a gappy history is up to this many times the window.
+        fill: share of the window that statements and questions may take.
+        narrow: chance that the words and wording of a sample come from a small pool, so that its
+            scenes have many in common.
+        recent: share of a gappy or coarse window that its newest text may take, at most.
+    """
+
+    kind: str = "mixed"
+    facts_max: int = 12
+    scenes_max: int = 4
+    asked_max: int = 10
+    interleaved: float = 0.4
+    canonical: bool = False
+    gappy: bool = False
+    coarse: bool = False
+    stretch_max: int = 6
+    fill: float = 0.5
+    narrow: float = 0.0
+    recent: float = 0.25
