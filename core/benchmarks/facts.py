@@ -164,11 +164,11 @@ def fact_scenes(family: str) -> Make:
     Keys and values are unique in a history.
     """
 
-    def make(rng: Rng, several: int) -> list[Scene]:
+    def make(rng: Rng, multiple: int) -> list[Scene]:
         wordings = [FAMILIES[family][i] for i in rng.permutation(len(FAMILIES[family]))]
         fresh = _unique(rng)
         scenes: list[Scene] = []
-        for number in range(several):
+        for number in range(multiple):
             wording = wordings[number % len(wordings)]
             pairs = [
                 (fresh(_KEYS[wording.key]), fresh(_VALUES[wording.value])) for _ in range(_SAME)
@@ -184,14 +184,14 @@ def fact_scenes(family: str) -> Make:
     return make
 
 
-def list_scenes(rng: Rng, several: int) -> list[Scene]:
+def list_scenes(rng: Rng, multiple: int) -> list[Scene]:
     """Scenes of three values of one key among two facts about other keys; all three are asked for.
 
     The answer names them in the order of the text.
     """
     fresh = _unique(rng)
     scenes: list[Scene] = []
-    for _ in range(several):
+    for _ in range(multiple):
         asked, *others = (fresh(_thing) for _ in range(_SAME - 1))
         keys = [asked, *others, asked, asked]
         values = [fresh(_person) for _ in keys]
@@ -205,14 +205,14 @@ def list_scenes(rng: Rng, several: int) -> list[Scene]:
     return scenes
 
 
-def chain_scenes(rng: Rng, several: int) -> list[Scene]:
+def chain_scenes(rng: Rng, multiple: int) -> list[Scene]:
     """Scenes of two chains of two facts; both links of one of them are asked for.
 
     The second link shares nothing with its question but words that all the chains share.
     """
     fresh = _unique(rng)
     scenes: list[Scene] = []
-    for _ in range(several):
+    for _ in range(multiple):
         chains = [[fresh(_person) for _ in range(3)] for _ in range(2)]
         links = [pair for chain in chains for pair in pairwise(chain)]
         order = rng.permutation(len(links)).tolist()

@@ -86,8 +86,8 @@ class FocusLM(LM):  # type: ignore[misc]  # the harness is not typed
         for request in tqdm(requests, disable=disable_tqdm, desc="loglikelihood"):
             context, continuation = request.args
             tokens, count = self._pair(context, continuation)
-            seat = self._seat(tokens[:-count], count)
-            nll, greedy = seat.loglikelihood(tokens[-count:])
+            session = self._seat(tokens[:-count], count)
+            nll, greedy = session.loglikelihood(tokens[-count:])
             found.append((-float(nll.sum()), greedy))
             self.cache_hook.add_partial("loglikelihood", request.args, found[-1])
         return found
@@ -102,8 +102,8 @@ class FocusLM(LM):  # type: ignore[misc]  # the harness is not typed
             tokens = self._encode(text)
             history = self._kit.history_of(self._prefix())
             sample = Sample(self._kit.config, history, 1, NO_GOLD, stream=True)
-            seat = CONTENDERS[self._contender].open(self._kit, sample)
-            found.append(-float(seat.score_tokens(tokens).sum()) if len(tokens) else 0.0)
+            session = CONTENDERS[self._contender].open(self._kit, sample)
+            found.append(-float(session.score_tokens(tokens).sum()) if len(tokens) else 0.0)
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, found[-1])
         return found
 
@@ -113,11 +113,11 @@ class FocusLM(LM):  # type: ignore[misc]  # the harness is not typed
         for request in tqdm(requests, disable=disable_tqdm, desc="generate_until"):
             context, options = request.args
             until = options.get("until") or []
-            stops = [until] if isinstance(until, str) else list(until)
+            ends = [until] if isinstance(until, str) else list(until)
             limit = int(options.get("max_gen_toks", _ANSWER))
             tokens = self._encode(context)
             cut = self._cut(tokens, limit)
-            text = self._decode(self._session_at(tokens, cut), tokens[cut:], limit, stops)
+            text = self._decode(self._session_at(tokens, cut), tokens[cut:], limit, ends)
             found.append(text)
             self.cache_hook.add_partial("generate_until", request.args, text)
         return found
@@ -170,9 +170,9 @@ class FocusLM(LM):  # type: ignore[misc]  # the harness is not typed
         config = self._kit.config
         if len(tokens) + answer + 2 * config.block_size <= config.w_max:
             return 0
-        longest = min(self._question_tokens, config.w_max // 4)
-        tail = self._kit.base.tokenizer.pieces(tokens[-longest:])
-        return len(tokens) - longest + question_start(tail)
+        max_length = min(self._question_tokens, config.w_max // 4)
+        tail = self._kit.base.tokenizer.pieces(tokens[-max_length:])
+        return len(tokens) - max_length + question_start(tail)
 
     def _session_at(self, tokens: U32, cut: int) -> ContenderSession:
         """A contender that has read the history ``tokens[:cut]``; the newest is remembered."""
@@ -186,23 +186,23 @@ class FocusLM(LM):  # type: ignore[misc]  # the harness is not typed
     def _seat(self, tokens: U32, answer: int) -> ContenderSession:
         """The same, after the question, too."""
         cut = self._cut(tokens, answer)
-        seat = self._session_at(tokens, cut)
-        seat.read_question(tokens[cut:])
-        return seat
+        session = self._session_at(tokens, cut)
+        session.read_question(tokens[cut:])
+        return session
 
     def _decode(
-        self, seat: ContenderSession, question: U32, limit: int, stops: Sequence[str]
+        self, session: ContenderSession, question: U32, limit: int, limits: Sequence[str]
     ) -> str:
         eos = self._kit.base.tokenizer.eos_id
-        stops = [*stops, *([] if eos is None else [self._kit.base.tokenizer.decode([eos])])]
-        text = seat.ask(question, min(_PIECE, limit), "", reserve=limit).text
+        limits = [*limits, *([] if eos is None else [self._kit.base.tokenizer.decode([eos])])]
+        text = session.ask(question, min(_PIECE, limit), "", reserve=limit).text
         done = _PIECE
-        while done < limit and not any(stop in text for stop in stops):
-            more = seat.continue_answer(min(_PIECE, limit - done), "")
+        while done < limit and not any(stop in text for stop in limits):
+            more = session.continue_answer(min(_PIECE, limit - done), "")
             if not more:
                 break
             text, done = text + more, done + _PIECE
-        ends = [text.find(stop) for stop in stops if stop in text]
+        ends = [text.find(stop) for stop in limits if stop in text]
         return text[: min(ends)] if ends else text
 
 

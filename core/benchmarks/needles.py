@@ -61,28 +61,28 @@ NEEDLES: dict[str, tuple[tuple[str, str], ...]] = {
 
 
 def _scenes(kind: str) -> Make:
-    def make(rng: Rng, several: int) -> list[Scene]:
+    def make(rng: Rng, multiple: int) -> list[Scene]:
         pairs = NEEDLES[kind]
         each = 1 + _DISTRACTORS
-        if several > len(pairs):
+        if multiple > len(pairs):
             raise ConfigError(
-                f"--shared-haystack: {several} needles in a text are too many; use at most "
+                f"--shared-haystack: {multiple} needles in a text are too many; use at most "
                 f"{len(pairs)}."
             )
         # Facts do not come twice in a history; where they run out, scenes get smaller.
-        each = max(1, min(each, len(pairs) // several))
+        each = max(1, min(each, len(pairs) // multiple))
         picked = rng.permutation(len(pairs))
         names = [FIRST[i] for i in rng.permutation(len(FIRST))]
         scenes: list[Scene] = []
-        for number in range(several):
+        for number in range(multiple):
             own = [int(i) for i in picked[number * each : (number + 1) * each]]
             asked = int(rng.integers(each))
             people = names[number * each : (number + 1) * each]
             facts = tuple(
                 pairs[i][0].format(name=name) for i, name in zip(own, people, strict=True)
             )
-            what = pairs[own[asked]][1]
-            question = f"\nQuestion: Which person {what}?\nAnswer: The person who {what} is"
+            label = pairs[own[asked]][1]
+            question = f"\nQuestion: Which person {label}?\nAnswer: The person who {label} is"
             scenes.append(Scene(facts, Ask(question, people[asked], (asked,))))
         return scenes
 

@@ -26,23 +26,25 @@ def draw(path: Path, title: str, cells: Sequence[Cell]) -> None:
             'a picture needs matplotlib; run: pip install "megacontext[plots]".'
         ) from None
     means = [cell for cell in cells if cell.task == MEAN]
-    figure = Figure(figsize=(7.5, 4.2), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    metric = Figure(figsize=(7.5, 4.2), dpi=150, layout="constrained")
+    FigureCanvasAgg(metric)
+    axes = metric.add_subplot()
 
-    shortest = min((cell.length for cell in means if cell.length), default=4096)
-    at = {cell.length: cell.length or shortest // 4 for cell in means}
+    min_length = min((cell.length for cell in means if cell.length), default=4096)
+    at = {cell.length: cell.length or min_length // 4 for cell in means}
 
     # A little to the side of each other, so that intervals at one length can be told apart.
     names = list(dict.fromkeys(cell.contender for cell in means))
     for number, name in enumerate(names):
         own = [cell for cell in means if cell.contender == name]
-        places = [at[cell.length] * 1.02 ** (number - len(names) / 2) for cell in own]
+        positions = [at[cell.length] * 1.02 ** (number - len(names) / 2) for cell in own]
         scores = [cell.score for cell in own]
         low = [max(cell.score - cell.interval[0], 0) for cell in own]
         high = [max(cell.interval[1] - cell.score, 0) for cell in own]
         style = {"linewidth": 2.4, "color": "black"} if name == "ours" else {"linewidth": 1.2}
-        axes.errorbar(places, scores, yerr=[low, high], marker="o", capsize=2, label=name, **style)
+        axes.errorbar(
+            positions, scores, yerr=[low, high], marker="o", capsize=2, label=name, **style
+        )
 
     lengths = sorted({cell.length for cell in means})
     axes.set_xscale("log", base=2)
@@ -54,7 +56,7 @@ def draw(path: Path, title: str, cells: Sequence[Cell]) -> None:
     part = path.with_name(f".{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(part, format=path.suffix.removeprefix("."))
+        metric.savefig(part, format=path.suffix.removeprefix("."))
         part.replace(path)
     except OSError as error:
         raise StorageError(f"{path} cannot be written ({error.strerror or error}).") from error

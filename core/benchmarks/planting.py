@@ -85,10 +85,10 @@ def _documents(paths: tuple[str, ...]) -> list[str]:
     texts: list[str] = []
     for path in paths:
         if Path(path).is_dir():
-            pieces = folder_texts(FolderSource(path=path, pattern="**/*.*"))
+            parts = folder_texts(FolderSource(path=path, pattern="**/*.*"))
         else:
-            pieces = iter(["".join(text_texts(TextSource(path=path)))])
-        texts += [piece if piece.endswith("\n") else piece + "\n" for piece in pieces]
+            parts = iter(["".join(text_texts(TextSource(path=path)))])
+        texts += [piece if piece.endswith("\n") else piece + "\n" for piece in parts]
     if not any(text.strip() for text in texts):
         raise SourceError("--haystack holds no text; name files or folders with text.")
     return texts
@@ -100,7 +100,7 @@ Make = Callable[[Rng, int], list[Scene]]
 
 def make_set(
     benchmark: str,
-    makers: dict[str, Make],
+    factories: dict[str, Make],
     tokenizer: Tokenizer,
     haystack: Haystack,
     lengths: Sequence[int],
@@ -116,7 +116,7 @@ def make_set(
     The scenes of a sample are the same at every length, so that lengths can be compared.
 
     Args:
-        makers: by the name of the task.
+        factories: by the name of the task.
         lengths: tokens of history, question and answer together; 0: the sentences alone.
         shared: questions about one history.
 
@@ -125,12 +125,12 @@ def make_set(
         SourceError: too little text.
     """
     tasks: list[BenchTask] = []
-    total = len(lengths) * len(makers)
+    total = len(lengths) * len(factories)
     for length in sorted(lengths):
-        for name, make in makers.items():
+        for name, make in factories.items():
             for group, first in enumerate(range(0, samples, shared)):
-                several = min(shared, samples - first)
-                scenes = make(generator(seed, f"bench.{benchmark}.{name}", group), several)
+                multiple = min(shared, samples - first)
+                scenes = make(generator(seed, f"bench.{benchmark}.{name}", group), multiple)
                 rng = generator(seed, f"bench.plant.{name}", group, length)
                 history, spans = _plant(scenes, tokenizer, haystack, length, max_tokens, rng)
 
@@ -169,10 +169,10 @@ def _plant(
     rng: Rng,
 ) -> tuple[str, Spans]:
     """A history of about ``length`` tokens, never more, and where each sentence stands in it."""
-    longest = max((scene.ask.question for scene in scenes), key=len)
+    max_length = max((scene.ask.question for scene in scenes), key=len)
     order = _interleaved(scenes, rng)
     lines = [scenes[scene].sentences[number] + "\n" for scene, number in order]
-    alone = _count(tokenizer, "".join(lines) + longest) + max_tokens
+    alone = _count(tokenizer, "".join(lines) + max_length) + max_tokens
     if length and alone > length:
         raise ConfigError(
             f"--lengths: {length} is too short, the sentences and the question alone take {alone} "
@@ -180,7 +180,7 @@ def _plant(
         )
 
     # Text to hide them in: its length in characters is corrected until its tokens fit.
-    texts, places = "", np.zeros(len(lines), np.int64)
+    texts, positions = "", np.zeros(len(lines), np.int64)
     seed = int(rng.integers(2**62))
     sample = haystack.piece(min(_SAMPLE, haystack.chars), generator(seed, "bench.haystack"))
     density = len(sample) / _count(tokenizer, sample)
@@ -197,8 +197,8 @@ def _plant(
     # Each sentence stands behind a line end.
     ends = np.flatnonzero(np.frombuffer(texts.encode("utf-32-le"), np.uint32) == ord("\n")) + 1
     if len(ends):
-        places = np.sort(rng.choice(ends, size=len(lines), replace=len(ends) < len(lines)))
-    return _assembled(texts, lines, places, order, scenes)
+        positions = np.sort(rng.choice(ends, size=len(lines), replace=len(ends) < len(lines)))
+    return _assembled(texts, lines, positions, order, scenes)
 
 
 def _assembled(
@@ -211,12 +211,12 @@ def _assembled(
     spans: Spans = [[(0, 0)] * len(scene.sentences) for scene in scenes]
     parts: list[str] = []
     at = size = 0
-    for line, place, (scene, number) in zip(lines, places.tolist(), order, strict=True):
-        parts += [text[at:place], line]
-        size += place - at
+    for line, position, (scene, number) in zip(lines, places.tolist(), order, strict=True):
+        parts += [text[at:position], line]
+        size += position - at
         spans[scene][number] = (size, size + len(line) - 1)
         size += len(line)
-        at = place
+        at = position
     return "".join([*parts, text[at:]]), spans
 
 

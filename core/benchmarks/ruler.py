@@ -242,12 +242,12 @@ def _evidence_spans(history: str, evidence: Sequence[Any]) -> tuple[tuple[int, i
         at = history.find(document)
         if at < 0:
             continue
-        places = [(document.find(text), len(text)) for text in texts]
-        places = [(place, length) for place, length in places if place >= 0][:1]
-        for place, length in places:
+        positions = [(document.find(text), len(text)) for text in texts]
+        positions = [(position, length) for position, length in positions if position >= 0][:1]
+        for position, length in positions:
             # An answer is of use with the sentence around it.
-            start = document.rfind(". ", 0, place)
-            stop = document.find(". ", place + length - 1)
+            start = document.rfind(". ", 0, position)
+            stop = document.find(". ", position + length - 1)
             start = 0 if start < 0 else start + 2
             stop = len(document) if stop < 0 else stop + 1
             spans.append((at + start, at + stop))

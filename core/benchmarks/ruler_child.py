@@ -138,8 +138,8 @@ class Generator:
         for key, least in (("haystack", 0.6), ("DOCS", 0.006)):
             base = self._base.get(key)
             if isinstance(base, list):
-                wanted = int(request["length"] * least) + 1
-                setattr(module, key, base * max(1, -(-wanted * 2 // len(base))))
+                target = int(request["length"] * least) + 1
+                setattr(module, key, base * max(1, -(-target * 2 // len(base))))
 
 
 def _evidence(module: Any, request: dict[str, Any], package: Path) -> Callable[[int], Any]:

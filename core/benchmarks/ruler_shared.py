@@ -40,23 +40,23 @@ def shared_samples(
     samples: Samples = []
     history = 0
     while len(samples) < request["samples"]:
-        several = min(request["shared"], request["samples"] - len(samples))
+        multiple = min(request["shared"], request["samples"] - len(samples))
         first = len(samples)
 
         # As many questions about one history as fit it.
         while True:
             match request["kind"]:
                 case "niah":
-                    found = _needles(module, request, texts, count, several)
+                    found = _needles(module, request, texts, count, multiple)
                 case "variable_tracking":
-                    found = _chains(module, request, texts, count, several)
+                    found = _chains(module, request, texts, count, multiple)
                 case _:
-                    found = _questions(module, request, texts, count, first, several)
+                    found = _questions(module, request, texts, count, first, multiple)
             if found is not None:
                 break
-            if several == 1:
+            if multiple == 1:
                 raise ValueError(f"{request['task']} does not fit {request['length']} tokens")
-            several -= 1  # what they need together is too long
+            multiple -= 1  # what they need together is too long
         for number, sample in enumerate(found, first):
             samples.append({"history": history, "evidence": evidence(number)} | sample)
         history += 1
@@ -75,8 +75,8 @@ def _largest(
 
     def fitting(size: int) -> Samples | None:
         samples = build(size)
-        longest = max((str(sample["input"]) for sample in samples), key=len)
-        return samples if count(longest) <= limit else None
+        max_length = max((str(sample["input"]) for sample in samples), key=len)
+        return samples if count(max_length) <= limit else None
 
     low, best = 0, fitting(size)
     while best is None and size > step:
@@ -95,16 +95,16 @@ def _largest(
 
 
 def _needles(
-    module: Any, request: dict[str, Any], texts: dict[str, Any], count: Count, several: int
+    module: Any, request: dict[str, Any], texts: dict[str, Any], count: Count, multiple: int
 ) -> Samples | None:
     args, given = module.args, request["args"]
     asked, values, keys = (int(given[f"num_needle_{part}"]) for part in ("q", "v", "k"))
     extra = max(keys - asked, 0)
     essay = given["type_haystack"] == "essay"
     if essay:
-        several = min(several, (_MOST // values - extra) // asked)
-    args.num_needle_k = several * asked + extra
-    args.num_needle_q = several * asked
+        multiple = min(multiple, (_MOST // values - extra) // asked)
+    args.num_needle_k = multiple * asked + extra
+    args.num_needle_q = multiple * asked
     args.template = "{query}" + _SPLIT + "{context}"
     template, kind = texts["template"] + texts["answer_prefix"], str(given["type_needle_v"])
     if asked * values == 1:  # as the official script does
@@ -117,7 +117,7 @@ def _needles(
         query, _, context = text.partition(_SPLIT)
         names = [name.removeprefix("and ") for name in query.split(", ")]
         samples: Samples = []
-        for first in range(0, several * asked, asked):
+        for first in range(0, multiple * asked, asked):
             own = names[first : first + asked]
             query = ", ".join(own[:-1]) + ", and " + own[-1] if asked > 1 else own[0]
             made = template.format(type_needle_v=kind, context=context, query=query)
@@ -132,7 +132,7 @@ def _needles(
 
 
 def _chains(
-    module: Any, request: dict[str, Any], texts: dict[str, Any], count: Count, several: int
+    module: Any, request: dict[str, Any], texts: dict[str, Any], count: Count, multiple: int
 ) -> Samples | None:
     hops = int(request["args"]["num_hops"])
     template = texts["template"] + texts["answer_prefix"]
@@ -145,7 +145,7 @@ def _chains(
     module.args.template = "{context}"
 
     def build(size: int) -> Samples:
-        context, _ = module.generate_input_output(size, several, hops)
+        context, _ = module.generate_input_output(size, multiple, hops)
         follows = {before: name for name, before in _LINK.findall(context)}
         shown = " " + module.randomize_icl(example) + "\n\n"
         samples: Samples = []
@@ -168,10 +168,10 @@ def _questions(
     texts: dict[str, Any],
     count: Count,
     first: int,
-    several: int,
+    multiple: int,
 ) -> Samples | None:
     template = texts["template"] + texts["answer_prefix"]
-    asked = module.QAS[first : first + several]
+    asked = module.QAS[first : first + multiple]
     gold = list(dict.fromkeys(doc for qa in asked for doc in qa["context"]))
     # Paragraphs of the same article come before others, as in the official script.
     near = dict.fromkeys(doc for qa in asked for doc in qa.get("more_context", []))

@@ -165,10 +165,10 @@ def ask(
         return None
 
     # The answer, timed with its refocuses; the history was read before.
-    began = time.perf_counter()
+    start = time.perf_counter()
     config = sample_config(kit.config, number)
-    seat = CONTENDERS[contender].open(kit, Sample(config, history, read, gold))
-    asked, text = _answer(seat, task, prompt)
+    session = CONTENDERS[contender].open(kit, Sample(config, history, read, gold))
+    asked, text = _answer(session, task, prompt)
     score = score_of(text, task.outputs, task.metric)
     cause = _cause(asked) if score < 1 else ""
     evidence = asked.evidence
@@ -191,7 +191,7 @@ def ask(
         lens_score=None if evidence is None else evidence.score,
         refocuses=asked.refocuses,
         tokens=read + len(prompt),
-        seconds=time.perf_counter() - began,
+        seconds=time.perf_counter() - start,
     )
 
 
@@ -205,19 +205,19 @@ def _cause(asked: AnswerResult) -> str:
 
 
 def _answer(
-    seat: ContenderSession, task: BenchTask, prompt: np.ndarray
+    session: ContenderSession, task: BenchTask, prompt: np.ndarray
 ) -> tuple[AnswerResult, str]:
     """The answer, up to where its score can grow no more or it ends.
 
     Where the score asks what the answer holds, more text never lowers it.
     """
     if task.stop or task.metric == "start":
-        asked = seat.ask(prompt, task.max_tokens, task.stop)
+        asked = session.ask(prompt, task.max_tokens, task.stop)
         return asked, asked.text
-    asked = seat.ask(prompt, min(_PIECE, task.max_tokens), "", reserve=task.max_tokens)
+    asked = session.ask(prompt, min(_PIECE, task.max_tokens), "", reserve=task.max_tokens)
     text, done = asked.text, _PIECE
     while done < task.max_tokens and score_of(text, task.outputs, task.metric) < 1:
-        more = seat.continue_answer(min(_PIECE, task.max_tokens - done), "")
+        more = session.continue_answer(min(_PIECE, task.max_tokens - done), "")
         if not more:
             break
         text, done = text + more, done + _PIECE

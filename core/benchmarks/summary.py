@@ -107,10 +107,11 @@ def _base_scores(results: Sequence[BenchResult]) -> dict[str, float]:
     full = [r for r in results if r.contender == "full"]
     if not full:
         return {}
-    shortest = min(r.length for r in results)
-    names = dict.fromkeys(r.name for r in full if r.length == shortest)
+    min_length = min(r.length for r in results)
+    names = dict.fromkeys(r.name for r in full if r.length == min_length)
     return {
-        name: _mean([r for r in full if r.length == shortest and r.name == name]) for name in names
+        name: _mean([r for r in full if r.length == min_length and r.name == name])
+        for name in names
     }
 
 
@@ -122,9 +123,9 @@ def _over_histories(results: Sequence[BenchResult], seed: int) -> Interval:
     """Questions about one history are no independent draws."""
     names = list(dict.fromkeys(r.history for r in results))
     sums = np.zeros((len(names), 2))
-    place = {name: i for i, name in enumerate(names)}
+    position = {name: i for i, name in enumerate(names)}
     for r in results:
-        sums[place[r.history]] += (r.score, 1)
+        sums[position[r.history]] += (r.score, 1)
 
     def mean(pick: np.ndarray) -> float:
         total, count = sums[pick].sum(0)
@@ -163,7 +164,7 @@ def _cell(
 
 def figures_of(cells: Sequence[Cell]) -> dict[str, Any]:
     """For ``--json``: by length, by task, by contender."""
-    figures: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
     for cell in cells:
         own = {
             "score": cell.score,
@@ -176,9 +177,9 @@ def figures_of(cells: Sequence[Cell]) -> dict[str, Any]:
             "reasons": cell.reasons,
             "seconds": cell.seconds,
         }
-        by_task = figures.setdefault(str(cell.length), {})
+        by_task = metrics.setdefault(str(cell.length), {})
         by_task.setdefault(cell.task, {})[cell.contender] = own
-    return figures
+    return metrics
 
 
 def _number(cell: Cell) -> str:

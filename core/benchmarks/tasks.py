@@ -68,12 +68,12 @@ def score_of(answer: str, outputs: Sequence[str], metric: str) -> float:
     ``postprocess_pred`` has it.
     """
     text = "".join("\n" if ord(c) < 32 else c for c in answer.strip()).strip().lower()
-    hits = [output.lower() in text for output in outputs]
+    matches = [output.lower() in text for output in outputs]
     match metric:
         case "all":
-            return sum(hits) / len(hits)
+            return sum(matches) / len(matches)
         case "part":
-            return float(any(hits))
+            return float(any(matches))
         case _:
             return float(any(_starts(text, output.lower()) for output in outputs))
 

@@ -51,19 +51,19 @@ class _World:
     def walk(self, who: str) -> None:
         """To another room; what is carried comes along."""
         now = self.room_of.get(who, ("", -1))[0]
-        room = str(self.rng.choice([room for room in _ROOMS if room != now]))
-        at = self.say(_WALKS, who=who, room=room)
-        self.room_of[who] = room, at
+        capacity = str(self.rng.choice([capacity for capacity in _ROOMS if capacity != now]))
+        at = self.say(_WALKS, who=who, room=capacity)
+        self.room_of[who] = capacity, at
         for thing, (holder, taken) in self.held.items():
             if holder == who:
-                self.places.setdefault(thing, []).append((room, (taken, at)))
+                self.places.setdefault(thing, []).append((capacity, (taken, at)))
 
     def take(self, who: str, thing: str) -> None:
         """From the room where they are."""
         at = self.say(_TAKES, who=who, thing=thing)
         self.held[thing] = who, at
-        room, walked = self.room_of[who]
-        self.places.setdefault(thing, []).append((room, (walked, at)))
+        capacity, walked = self.room_of[who]
+        self.places.setdefault(thing, []).append((capacity, (walked, at)))
 
     def drop(self, thing: str) -> None:
         who, _ = self.held.pop(thing)
@@ -80,9 +80,9 @@ def _one_fact(rng: Rng, people: tuple[str, ...], things: tuple[str, ...]) -> Sce
     for number in range(8):
         world.walk(people[number % 2] if number < 2 else str(rng.choice(people)))
     who = str(rng.choice(people))
-    room, at = world.room_of[who]
+    capacity, at = world.room_of[who]
     question = _asked(f"Where is {who}?", f"{who} is in the")
-    return Scene(tuple(world.sentences), Ask(question, room, (at,)))
+    return Scene(tuple(world.sentences), Ask(question, capacity, (at,)))
 
 
 def _carried(rng: Rng, people: tuple[str, ...], things: tuple[str, ...]) -> _World:
@@ -106,11 +106,11 @@ def _two_facts(rng: Rng, people: tuple[str, ...], things: tuple[str, ...]) -> Sc
     """Where is a thing?"""
     world = _carried(rng, people, things)
     thing = str(rng.choice(things))
-    room, needed = world.places[thing][-1]
+    capacity, needed = world.places[thing][-1]
     # Where it was left behind counts, too: without that sentence it would be elsewhere.
     left = [i for i, s in enumerate(world.sentences) if thing in s and i > needed[-1]]
     question = _asked(f"Where is the {thing}?", f"The {thing} is in the")
-    return Scene(tuple(world.sentences), Ask(question, room, (*needed, *left)))
+    return Scene(tuple(world.sentences), Ask(question, capacity, (*needed, *left)))
 
 
 def _three_facts(rng: Rng, people: tuple[str, ...], things: tuple[str, ...]) -> Scene:
@@ -120,13 +120,13 @@ def _three_facts(rng: Rng, people: tuple[str, ...], things: tuple[str, ...]) -> 
     trail = world.places[thing]
     # The last visit of that room, and what came directly before it.
     at = len(trail) - 1
-    (before, first), (room, second) = trail[at - 1], trail[at]
-    visits = [i for i, (name, _) in enumerate(trail) if name == room]
+    (before, first), (capacity, second) = trail[at - 1], trail[at]
+    visits = [i for i, (name, _) in enumerate(trail) if name == capacity]
     if len(visits) > 1:  # the question would have two answers
         return _three_facts(rng, people, things)
     question = _asked(
-        f"Where was the {thing} before the {room}?",
-        f"Before the {room}, the {thing} was in the",
+        f"Where was the {thing} before the {capacity}?",
+        f"Before the {capacity}, the {thing} was in the",
     )
     needed = tuple(sorted({*first, *second}))
     return Scene(tuple(world.sentences), Ask(question, before, needed))
@@ -134,7 +134,7 @@ def _three_facts(rng: Rng, people: tuple[str, ...], things: tuple[str, ...]) -> 
 
 def _sides(rng: Rng, people: tuple[str, ...], things: tuple[str, ...]) -> Scene:
     """What lies on one side of a room? Only names tell this scene's rooms from others'."""
-    names = [f"{people[0]}'s {room}" for room in rng.permutation(_ROOMS)[:3]]
+    names = [f"{people[0]}'s {capacity}" for capacity in rng.permutation(_ROOMS)[:3]]
     axis = _SIDES[int(rng.integers(2))]
     middle = names[1]
     sentences = (
@@ -172,15 +172,15 @@ Build = Callable[[Rng, tuple[str, ...], tuple[str, ...]], Scene]
 def _maker(build: Build) -> Make:
     """Scenes of two people and two things each; nobody and nothing is in two of them."""
 
-    def make(rng: Rng, several: int) -> list[Scene]:
+    def make(rng: Rng, multiple: int) -> list[Scene]:
         people = [FIRST[i] for i in rng.permutation(len(FIRST))]
         things = [_THINGS[i] for i in rng.permutation(len(_THINGS))]
-        if 2 * several > len(things):
+        if 2 * multiple > len(things):
             raise ConfigError(
-                f"--shared-haystack: {several} worlds in a text are too many; use at most "
+                f"--shared-haystack: {multiple} worlds in a text are too many; use at most "
                 f"{len(things) // 2}."
             )
-        pairs = [slice(2 * number, 2 * number + 2) for number in range(several)]
+        pairs = [slice(2 * number, 2 * number + 2) for number in range(multiple)]
         return [build(rng, tuple(people[pair]), tuple(things[pair])) for pair in pairs]
 
     return make

@@ -60,10 +60,10 @@ class HistoryKeys:
         """Keys of the first ``whole`` of ``n_tokens`` tokens, int8 [t, H * D] in two pieces."""
         self.follow(tokens, n_tokens)
         stored = min(self.store.count, whole)
-        newest = torch.from_numpy(np.array(self.store.newest(tokens, n_tokens)))
+        latest = torch.from_numpy(np.array(self.store.newest(tokens, n_tokens)))
         on_cpu = self.encoder.device.type == "cpu"
         old = _as_tensor(self.store.view(0, stored)) if on_cpu else self._on_device(stored)
-        return [old, newest[: whole - stored].to(self.encoder.device)]
+        return [old, latest[: whole - stored].to(self.encoder.device)]
 
     def close(self) -> None:
         """Let go of the file, if there is one."""

@@ -74,9 +74,9 @@ def entry_mass(
     columns = column_mass(base, cache, slots, orders, positions)
 
     rows = columns[:, table.slots[: int(entry_rows.sum())]]
-    stops = np.cumsum(entry_rows)
+    ends = np.cumsum(entry_rows)
     total = np.pad(np.cumsum(rows, axis=1, dtype=np.float64), ((0, 0), (1, 0)))
-    return (total[:, stops] - total[:, stops - entry_rows]).astype(np.float32)
+    return (total[:, ends] - total[:, ends - entry_rows]).astype(np.float32)
 
 
 def _recording(masses: list[Tensor]) -> Any:

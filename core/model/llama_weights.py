@@ -106,14 +106,14 @@ def llama_weights(base: BaseModel, rotated: tuple[int, ...]) -> LlamaWeights:
 
 def _layer(layer: Any, rotated: bool) -> LlamaLayer:
     attention, mlp = layer.self_attn, layer.mlp
-    normed = hasattr(attention, "q_norm")
+    normalized = hasattr(attention, "q_norm")
     qkv = [getattr(attention, name) for name in _QKV]
     return LlamaLayer(
         norm1=layer.input_layernorm.weight,
         qkv=_fuse(qkv, "weight"),
         qkv_bias=None if qkv[0].bias is None else _fuse(qkv, "bias"),
-        query_norm=attention.q_norm.weight if normed else None,
-        key_norm=attention.k_norm.weight if normed else None,
+        query_norm=attention.q_norm.weight if normalized else None,
+        key_norm=attention.k_norm.weight if normalized else None,
         out=attention.o_proj.weight,
         norm2=layer.post_attention_layernorm.weight,
         gate_up=_fuse([mlp.gate_proj, mlp.up_proj], "weight"),

@@ -228,8 +228,8 @@ def end_ids(module: Any) -> list[int]:
 
 def check_tokenizer(name: str, tokenizer_size: int, vocab_size: int) -> None:
     """Refuse another model's tokenizer; spare rows of the model are no reason."""
-    spare = max(_MAX_PADDING, int(vocab_size * _MAX_REMAINING))
-    if tokenizer_size > vocab_size or vocab_size - tokenizer_size > spare:
+    remaining = max(_MAX_PADDING, int(vocab_size * _MAX_REMAINING))
+    if tokenizer_size > vocab_size or vocab_size - tokenizer_size > remaining:
         raise ModelError(
             f"the tokenizer in model.path '{name}' has {tokenizer_size} tokens but the model has "
             f"{vocab_size}, put the model's own tokenizer into the folder"

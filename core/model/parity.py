@@ -122,8 +122,8 @@ def _check_inputs(base: BaseModel, ids: NDArray[np.int64], plain: Tensor) -> Non
     half = len(ids) // 2
     if _far(base, _plain(base, ids[:half]), plain[:half]):
         raise _Different("its rows see what stands behind them (bidirectional attention)")
-    embedded = base.module(inputs_embeds=base.embed(ids)[None], use_cache=False).logits[0]
-    if _far(base, embedded.float(), plain):
+    embeddings = base.module(inputs_embeds=base.embed(ids)[None], use_cache=False).logits[0]
+    if _far(base, embeddings.float(), plain):
         raise _Different("its input is more than one embedding of each token")
 
 

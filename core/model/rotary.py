@@ -56,10 +56,10 @@ def rotation(delta: Tensor, inv_freq: Tensor) -> tuple[Tensor, Tensor]:
 
     Angles in float64, one for each distinct delta: rows that were computed together move together.
     """
-    distinct, place = torch.unique(delta, return_inverse=True)
+    distinct, position = torch.unique(delta, return_inverse=True)
     angle = distinct[:, None].double() * inv_freq.double()
     cos, sin = angle.cos().float(), angle.sin().float()
-    return torch.cat((cos, cos), dim=-1)[place], torch.cat((-sin, sin), dim=-1)[place]
+    return torch.cat((cos, cos), dim=-1)[position], torch.cat((-sin, sin), dim=-1)[position]
 
 
 def turned(keys: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

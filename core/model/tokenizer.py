@@ -124,12 +124,12 @@ class Tokenizer:
         close = list(self._encode(self.chat.close, special=True)) if reply_end is not None else []
         if reply_end in close:
             close = close[close.index(reply_end) + 1 :]
-        before, inside, after = self.chat.around(text)
+        before, within, after = self.chat.around(text)
         return np.asarray(
             [
                 *close,
                 *self._encode(before, special=True),
-                *self._encode(inside, self.rules.special_tokens),
+                *self._encode(within, self.rules.special_tokens),
                 *self._encode(after, special=True),
             ],
             dtype=np.uint32,

@@ -59,8 +59,8 @@ class UnreadRows:
         behind_any = slots[fresh[0] :]
         self._unread[behind_any] |= self._opened[behind_any]
         self._opened[slots[fresh]] = True
-        nearest = np.maximum.accumulate(np.where(raw & ~kept, at, -_BEHIND - 1))
+        closest = np.maximum.accumulate(np.where(raw & ~kept, at, -_BEHIND - 1))
         goes_on = np.append(False, raw[1:] & raw[:-1] & (np.diff(rows.values) == 1))
         run = np.maximum.accumulate(np.where(goes_on, 0, at))
-        right_behind = raw & kept & (nearest >= run) & (at - nearest <= _BEHIND)
+        right_behind = raw & kept & (closest >= run) & (at - closest <= _BEHIND)
         self._unread[slots[right_behind]] = True

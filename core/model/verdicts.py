@@ -67,8 +67,8 @@ def _stamps(files: ModelFiles) -> list[str]:
     """Name, size and time of each local file: other weights are checked anew."""
     found = []
     for path in files.paths:
-        inside = sorted(path.iterdir()) if path.is_dir() else [path]
-        for file in inside:
+        within = sorted(path.iterdir()) if path.is_dir() else [path]
+        for file in within:
             stat = file.stat()
             found.append(f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns}")
     return found

@@ -74,7 +74,7 @@ class AlarmMonitor:
     """
 
     def __init__(self, config: AlarmsConfig, protected_blocks: int) -> None:
-        share, window = config.hysteresis, config.window
+        fraction, window = config.hysteresis, config.window
         self._protected = protected_blocks
         upper = (
             ("swap_rate", config.swap_rate, window, "refocuses"),
@@ -82,13 +82,15 @@ class AlarmMonitor:
             ("drift", config.drift, config.samples, "samples"),
         )
         watched = [
-            Watched(name, bound, True, bound * (1 - share), count, unit)
+            Watched(name, bound, True, bound * (1 - fraction), count, unit)
             for name, bound, count, unit in upper
         ]
         low, raw = config.residency, config.raw_blocks
         watched += [
-            Watched("residency", low, False, low + share * (1 - low), _LONG * window, "refocuses"),
-            Watched("raw_blocks", raw, False, raw * (1 + share), window, "refocuses"),
+            Watched(
+                "residency", low, False, low + fraction * (1 - low), _LONG * window, "refocuses"
+            ),
+            Watched("raw_blocks", raw, False, raw * (1 + fraction), window, "refocuses"),
         ]
         self._watched = {w.name: w for w in watched if config.enabled and w.bound > 0}
 

@@ -55,7 +55,7 @@ def refocus_metrics(refocus: Refocus, rows: Sequence[TraceRow]) -> dict[str, flo
 
 def refocus_span(metrics: dict[str, float], rows: Sequence[TraceRow]) -> Span:
     """The refocus as a span: its lens, allocator and cache time, up to when it was recorded."""
-    took_us = sum(metrics[stage] for stage in ("us_lens", "us_alloc", "us_kv"))
+    elapsed_us = sum(metrics[stage] for stage in ("us_lens", "us_alloc", "us_kv"))
     end_ns = rows[-1].t_ns
     names = ("swap_rate", "residency", "utilization", "nll", "kv_drift", "delta_nll", "rounds")
     attributes: dict[str, str | int | float] = {
@@ -64,7 +64,7 @@ def refocus_span(metrics: dict[str, float], rows: Sequence[TraceRow]) -> Span:
         "megacontext.refocus.phase": Phase(rows[0].phase).name.lower(),
     }
     attributes |= {f"megacontext.refocus.{n}": metrics[n] for n in names if n in metrics}
-    return Span("refocus", end_ns - int(took_us * 1e3), end_ns, attributes)
+    return Span("refocus", end_ns - int(elapsed_us * 1e3), end_ns, attributes)
 
 
 class _Mean:
