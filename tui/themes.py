@@ -17,17 +17,17 @@ def _palette(
     score: list[str],
     surprise: list[str],
 ) -> Palette:
-    colours = [plain.get(Role.TEXT, base)] * COUNT
-    colours[Role.BASE] = base
-    for role, colour in plain.items():
-        colours[role] = colour
+    colors = [plain.get(Role.TEXT, base)] * COUNT
+    colors[Role.BASE] = base
+    for role, color in plain.items():
+        colors[role] = color
     for first, hue in zip((Role.L0, Role.L1, Role.L2), levels, strict=True):
         for shade in range(LEVEL_SHADES):
-            share = 0.34 + 0.66 * shade / (LEVEL_SHADES - 1)
-            colours[first + shade] = blend(base, hue, share)
-    colours[Role.SCORE : Role.SCORE + RAMP] = ramp(score, RAMP)
-    colours[Role.NLL : Role.NLL + SURPRISE] = ramp(surprise, SURPRISE)
-    return Palette(name, tuple(colours))
+            fraction = 0.34 + 0.66 * shade / (LEVEL_SHADES - 1)
+            colors[first + shade] = blend(base, hue, fraction)
+    colors[Role.SCORE : Role.SCORE + RAMP] = ramp(score, RAMP)
+    colors[Role.NLL : Role.NLL + SURPRISE] = ramp(surprise, SURPRISE)
+    return Palette(name, tuple(colors))
 
 
 _DARK = _palette(
@@ -120,7 +120,7 @@ _LIGHT = _palette(
 
 
 def _ansi() -> Palette:
-    colours = ["default"] * COUNT
+    colors = ["default"] * COUNT
     named = {
         Role.FAINT: "bright_black",
         Role.EXPAND: "green",
@@ -132,15 +132,15 @@ def _ansi() -> Palette:
         Role.OK: "green",
     }
     for role, name in named.items():
-        colours[role] = name
+        colors[role] = name
 
     # Levels by hue, scores and surprise as ramps of few colours.
     for first, name in ((Role.L0, "cyan"), (Role.L1, "magenta"), (Role.L2, "bright_black")):
-        colours[first : first + LEVEL_SHADES] = [name] * LEVEL_SHADES
-    colours[Role.SCORE : Role.SCORE + RAMP] = (
+        colors[first : first + LEVEL_SHADES] = [name] * LEVEL_SHADES
+    colors[Role.SCORE : Role.SCORE + RAMP] = (
         ["bright_black"] * 7 + ["cyan"] * 3 + ["bright_cyan"] * 2 + ["yellow"] * 2
     ) + ["bright_yellow"] * 2
-    colours[Role.NLL : Role.NLL + SURPRISE] = [
+    colors[Role.NLL : Role.NLL + SURPRISE] = [
         "bright_black",
         "default",
         "default",
@@ -148,7 +148,7 @@ def _ansi() -> Palette:
         "bright_yellow",
         "red",
     ]
-    return Palette("mc-ansi", tuple(colours), texture=True)
+    return Palette("mc-ansi", tuple(colors), texture=True)
 
 
 PALETTES: dict[str, Palette] = {p.name: p for p in (_DARK, _LIGHT, _ansi())}

@@ -143,8 +143,8 @@ def _screen(app: InspectorApp, at_s: float) -> Frame:
             for segment in strip
             if segment.text
         ]
-        joined = groupby(runs, key=lambda run: run[1:])
-        lines.append(tuple(Run("".join(r.text for r in same), *key) for key, same in joined))
+        combined = groupby(runs, key=lambda run: run[1:])
+        lines.append(tuple(Run("".join(r.text for r in same), *key) for key, same in combined))
     return Frame(at_s, tuple(lines))
 
 
@@ -154,8 +154,8 @@ def _bold(style: Style | None) -> bool | None:
 
 def _colors(style: Style) -> tuple[str, str]:
     front, back = (
-        colour.get_truecolor().hex if colour is not None and not colour.is_default else other
-        for colour, other in ((style.color, "#d5dce4"), (style.bgcolor, "#0c1016"))
+        color.get_truecolor().hex if color is not None and not color.is_default else other
+        for color, other in ((style.color, "#d5dce4"), (style.bgcolor, "#0c1016"))
     )
     return (back, front) if style.reverse else (front, back)
 
@@ -169,14 +169,14 @@ async def _converse(
     frames: list[Frame] = []
     now_s, looked = 0.0, time.monotonic()
 
-    def look(longest_s: float = WAIT_S) -> None:
+    def look(max_length_s: float = WAIT_S) -> None:
         """Note the screen where it changed; long waits are cut short."""
         nonlocal now_s, looked
         frame = _screen(app, now_s)
         if frames and frame.lines == frames[-1].lines:
             return
         if frames:
-            now_s += min(time.monotonic() - looked, longest_s)
+            now_s += min(time.monotonic() - looked, max_length_s)
         looked = time.monotonic()
         frames.append(frame._replace(at_s=now_s))
 

@@ -68,12 +68,12 @@ class EngineControl:
 
     def _send(self, command: str, fields: dict[str, object]) -> None:
         try:
-            reply = self._channel.send(command, **fields)
+            response = self._channel.send(command, **fields)
         except (MegaContextError, OSError) as error:
             if command != "status":  # nobody asked for that one
                 self._answers.put(str(error))
         else:
-            self._note(reply)
+            self._note(response)
 
     def _take_events(self) -> bool:
         """Take in what the engine said; False once it has gone."""

@@ -38,12 +38,12 @@ class Pace:
     def __init__(
         self,
         clock: Callable[[], float] = time.monotonic,
-        cpu_clock: Callable[[], float] = time.process_time,
+        cpu_timer: Callable[[], float] = time.process_time,
         share: float = 0.0,
     ) -> None:
-        self._clock, self._cpu_timer = clock, cpu_clock
+        self._clock, self._cpu_timer = clock, cpu_timer
         self._share = share or SHARE_PER_CORE * cores()
-        self._seen, self._used = clock(), cpu_clock()
+        self._seen, self._used = clock(), cpu_timer()
         self._last_due = self._seen
         self._credit_s = 0.0
 

@@ -65,8 +65,8 @@ def shade_glyphs(
     scores: np.ndarray[Any, Any], low: float = -1.0, high: float = 1.0
 ) -> np.ndarray[Any, Any]:
     """A glyph per score for terminals with few colours: the denser, the higher."""
-    share = (np.nan_to_num(scores) - low) / max(high - low, 1e-9)
-    glyphs: np.ndarray[Any, Any] = SHADES[np.digitize(share, SHADE_FROM)]
+    fraction = (np.nan_to_num(scores) - low) / max(high - low, 1e-9)
+    glyphs: np.ndarray[Any, Any] = SHADES[np.digitize(fraction, SHADE_FROM)]
     return glyphs
 
 

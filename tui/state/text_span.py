@@ -20,12 +20,12 @@ def text_span(source: Source, row: RowModel, view: ViewState) -> TextSpan:
     node = view.node
     if node is None:
         start = max(row.history - TEXT_TOKENS // 4, 0)
-        pieces, nll = source.pieces(start, row.history)
-        return TextSpan(start, row.history, tuple(pieces), nll, "the newest tokens", "newest")
+        parts, nll = source.pieces(start, row.history)
+        return TextSpan(start, row.history, tuple(parts), nll, "the newest tokens", "newest")
 
     # The node's own tokens, as many as a frame carries.
     start, stop = node.span(row.block_size)
-    pieces, nll = source.pieces(start, min(stop, start + TEXT_TOKENS, row.history))
+    parts, nll = source.pieces(start, min(stop, start + TEXT_TOKENS, row.history))
     state, _ = row.after.state(node)
     if state == "absent" and start < row.history:
         state = "tail"
@@ -37,7 +37,7 @@ def text_span(source: Source, row: RowModel, view: ViewState) -> TextSpan:
     return TextSpan(
         start,
         stop,
-        tuple(pieces),
+        tuple(parts),
         nll,
         str(node),
         state,

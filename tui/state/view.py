@@ -61,8 +61,8 @@ class Window:
         if span >= total:
             return Window(0.0, total)
         at = (self.start + self.stop) / 2 if at is None else min(max(at, self.start), self.stop)
-        share = (at - self.start) / self.span if self.span else 0.5
-        start = at - share * span
+        fraction = (at - self.start) / self.span if self.span else 0.5
+        start = at - fraction * span
         return Window(start, start + span, whole=False).fit(history)
 
     def pan(self, share: float, history: int) -> Window:

@@ -15,10 +15,10 @@ class HeatPane(HistoryPane):
     needs_texture = True
 
     def headings(self, frame: Frame) -> tuple[str, ...]:
-        what, legend = scale_words(frame), scale_legend(frame, texture=self.texture)
+        label, legend = scale_words(frame), scale_legend(frame, texture=self.texture)
         return (
-            f"Heat: what the lens wants now, {what} · {legend} look closer",
-            f"Heat: scores now, {what} · {legend}",
-            f"Heat: {what} {legend}",
-            f"Heat: {what}",
+            f"Heat: what the lens wants now, {label} · {legend} look closer",
+            f"Heat: scores now, {label} · {legend}",
+            f"Heat: {label} {legend}",
+            f"Heat: {label}",
         )

@@ -17,17 +17,17 @@ class WaterfallPane(HistoryPane):
     needs_texture = True
 
     def headings(self, frame: Frame) -> tuple[str, ...]:
-        what = "level of detail" if frame.view.show_detail else scale_words(frame)
+        label = "level of detail" if frame.view.show_detail else scale_words(frame)
         signs = "[$success]+[/] expanded [$mc-fold]−[/] collapsed"
         ramp = "" if frame.view.show_detail else f" · {scale_legend(frame, texture=self.texture)}"
         return (
-            f"Waterfall: scores, time ↓, newest at the bottom, {what}{ramp} · {signs}"
+            f"Waterfall: scores, time ↓, newest at the bottom, {label}{ramp} · {signs}"
             if ramp
-            else f"Waterfall: {what}, time ↓, newest at the bottom · {signs}",
-            f"Waterfall: time ↓, {what}{ramp} · {signs}",
-            f"Waterfall: {what}{ramp}",
-            f"Waterfall:{ramp.replace(' ·', '')}" if ramp else f"Waterfall: {what}",
-            f"Waterfall: {what}",
+            else f"Waterfall: {label}, time ↓, newest at the bottom · {signs}",
+            f"Waterfall: time ↓, {label}{ramp} · {signs}",
+            f"Waterfall: {label}{ramp}",
+            f"Waterfall:{ramp.replace(' ·', '')}" if ramp else f"Waterfall: {label}",
+            f"Waterfall: {label}",
         )
 
     def row_at(self, event: events.MouseEvent) -> int | None:
