@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from megacontext.core.cli.manual import MANUAL
+from megacontext.core.cli.manual import EXIT_STATUS, MANUAL
 from megacontext.traces.errors import MegaContextError
 
 __all__ = ["app", "guard", "main"]
@@ -57,11 +57,20 @@ class _LazyGroup(TyperGroup):
         if len(commands.registered_commands) == 1 and commands.registered_callback is None:
             command: Any = typer.main.get_command(commands)  # one command is no group
             command.name = cmd_name
-            return command
+            return _with_exit_status(command)
         parent = typer.Typer(add_completion=False)
         parent.add_typer(commands, name=cmd_name)
         group: Any = typer.main.get_command(parent)
-        return group.commands[cmd_name]
+        return _with_exit_status(group.commands[cmd_name])
+
+
+def _with_exit_status(command: Any) -> Any:
+    """``command``, and those below it, with the exit status at the end of the help."""
+    for below in getattr(command, "commands", {}).values():
+        _with_exit_status(below)
+    if not hasattr(command, "commands") and "Exit status" not in (command.help or ""):
+        command.epilog = EXIT_STATUS
+    return command
 
 
 app = typer.Typer(

@@ -1,6 +1,12 @@
-"""What every command has in common: the end of ``megacontext --help``."""
+"""What every command has in common: the end of ``megacontext --help``, and of each command's."""
 
-__all__ = ["MANUAL"]
+__all__ = ["EXIT_STATUS", "MANUAL"]
+
+EXIT_STATUS = (
+    "[bold]Exit status.[/bold] 0: done. 1: a check or the run itself failed. 2: an argument, a "
+    "config or a file is refused. 130: stopped. `megacontext --help` has what all commands share."
+)
+"""The end of a command's help that does not say it in its own words."""
 
 MANUAL = "\n\n".join(
     (

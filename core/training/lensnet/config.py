@@ -77,6 +77,8 @@ class LensNetTraining:
     Attributes:
         base: folder of the frozen base model; gistnet: folder of its GistNet.
         shards, heldout: prepared text.
+        recorded: folder of recorded states (``megacontext data from-traces``), which make up
+            ``states.recorded`` of the near states; empty: none.
         teacher: what demand is: the ``attention`` of the coming tokens, the ``gradient`` of their
             NLL, which knows what of it matters, or what they lose without far text at the blocks
             that they copy from (``copies``); see :mod:`.teacher`.
@@ -94,6 +96,7 @@ class LensNetTraining:
     net: LensShape = field(default_factory=LensShape)
     evaluation: LensEvalConfig = field(default_factory=LensEvalConfig)
     adapter: str = ""
+    recorded: str = ""
 
     def __post_init__(self) -> None:
         check_fraction_sum(phase.share for phase in self.phases)

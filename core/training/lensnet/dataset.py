@@ -24,6 +24,7 @@ from torch.utils.data import Dataset
 from megacontext.core.config.settings import Count, check_fractions
 from megacontext.core.data.recall.scenes import KINDS
 from megacontext.core.data.recall.writer import RecallOptions, RecallSample, RecallWriter
+from megacontext.core.data.recorded_states import RecordedStates
 from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.rng import generator
 from megacontext.core.training.lensnet.rollout import cold_levels
@@ -33,6 +34,8 @@ __all__ = ["LensDataset", "StateMix", "draw_levels", "frontier", "gold_blocks", 
 
 Rng = np.random.Generator
 _SCENES = tuple(sorted(KINDS))
+_LEAST_BUDGET = 8
+"""Blocks that fit the smallest budget of a frontier with four levels and two protected blocks."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class StateMix:
         recent: newest tokens that the base model reads of a far state, for its hidden states.
         rounds: most rounds that the allocator has moved by the lens's own scores before a state
             is judged again; any number up to that.
+        recorded: share of near states that come from recorded sessions and logs, where the
+            training config names some.
     """
 
     far_share: float = 0.5
@@ -74,6 +79,7 @@ class StateMix:
     canonical: float = 0.5
     recent: int = 512
     rounds: int = 0
+    recorded: float = 0.5
 
     def __post_init__(self) -> None:
         check_fractions("states", self)
@@ -199,7 +205,9 @@ class LensDataset(Dataset[dict[str, Tensor]]):
         phase: int,
         rank: int,
         accumulation: int,
+        recorded: RecordedStates | None = None,
     ) -> None:
+        self._recorded = recorded
         self._mix, self._streams, self._writer = mix, streams, writer
         self._size, self._query, self._seed = block_size, query_tokens, seed
         self._phase, self._rank, self._accumulation = phase, rank, accumulation
@@ -297,18 +305,11 @@ class LensDataset(Dataset[dict[str, Tensor]]):
     def near(self, rng: Rng, counts: tuple[int, ...], domain: str = "") -> dict[str, np.ndarray]:
         """One near state."""
         mix, size = self._mix, self._size
-        domains = self._streams.domains
-        chosen = domain or domains[int(rng.integers(len(domains)))]
-        length = mix.near_blocks * size + mix.horizon
-        tokens = self._streams.window(rng, chosen, length).astype(np.int32)
-
-        # The frontier: as a session starts, or drawn at random.
-        budget = min(int(rng.choice(mix.w_max)), mix.near_blocks * size // 2)
-        if rng.random() < mix.cold:
-            levels = cold_levels(mix.near_blocks * size, budget, size)
-            level = np.repeat(levels, size ** (levels.clip(1) - 1))
+        if self._recorded is not None and not domain and rng.random() < mix.recorded:
+            tokens, level, budget = self._recorded_state(rng, self._recorded)
         else:
-            level = draw_levels(rng, mix.near_blocks, size, budget, near=True)
+            tokens = self._text(rng, domain)
+            level, budget = self._drawn_levels(rng)
         levels, index = frontier(level, size)
 
         # Candidates: entries whose level could change, each in a window of its own.
@@ -341,6 +342,35 @@ class LensDataset(Dataset[dict[str, Tensor]]):
             "candidates": picked,
             "detail": detail,
         }
+
+    def _text(self, rng: Rng, domain: str) -> np.ndarray:
+        """int32 tokens of a near state of plain text."""
+        domains = self._streams.domains
+        chosen = domain or domains[int(rng.integers(len(domains)))]
+        length = self._mix.near_blocks * self._size + self._mix.horizon
+        return self._streams.window(rng, chosen, length).astype(np.int32)
+
+    def _drawn_levels(self, rng: Rng) -> tuple[np.ndarray, int]:
+        """(one level per block, budget): as a session starts, or drawn at random."""
+        mix, size = self._mix, self._size
+        budget = min(int(rng.choice(mix.w_max)), mix.near_blocks * size // 2)
+        if rng.random() < mix.cold:
+            levels = cold_levels(mix.near_blocks * size, budget, size)
+            return np.repeat(levels, size ** (levels.clip(1) - 1)), budget
+        return draw_levels(rng, mix.near_blocks, size, budget, near=True), budget
+
+    def _recorded_state(
+        self, rng: Rng, states: RecordedStates
+    ) -> tuple[np.ndarray, np.ndarray, int]:
+        """(tokens, one level per block, budget) of a recorded state; its budget is what its blocks
+        cost, and a free block, or the least legal one. A log has no levels: they are drawn."""
+        state = states[int(rng.integers(len(states)))]
+        tokens = state.tokens.astype(np.int32)
+        if not len(state.levels):
+            return tokens, *self._drawn_levels(rng)
+        levels, _ = frontier(state.levels, self._size)
+        cost = int(np.where(levels == 0, self._size, 1).sum())
+        return tokens, state.levels, max(cost + self._size, _LEAST_BUDGET * self._size)
 
 
 def _stacked(rows: list[dict[str, np.ndarray]], shape: tuple[int, int]) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from megacontext.core.data.recall.writer import RecallWriter
+from megacontext.core.data.recorded_states import RecordedStates
 from megacontext.core.data.shards import open_shards
 from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.data.tokenizer import fingerprint, load_tokenizer
@@ -78,7 +79,7 @@ class LensTask:
         self._lens = lens
         self.model: nn.Module = lens
         tokenizer = load_tokenizer(Path(config.base))
-        mark = fingerprint(tokenizer)
+        self._tokenizer_mark = mark = fingerprint(tokenizer)
         self._streams = TokenStreams(open_shards(Path(config.shards), mark))
         size = gistnet.config.block_size
         self._writer = RecallWriter(tokenizer, "train", config.loop.seed, size)
@@ -94,16 +95,30 @@ class LensTask:
         return [phase.share for phase in self._config.phases]
 
     def dataset(self, phase: int) -> Dataset[dict[str, Tensor]]:
+        states, size = self._config.phases[phase].states, self._gistnet.config.block_size
         return LensDataset(
-            self._config.phases[phase].states,
+            states,
             self._streams,
             self._writer,
-            block_size=self._gistnet.config.block_size,
+            block_size=size,
             query_tokens=self._gistnet.config.keys.query_tokens,
             seed=self._config.loop.seed,
             phase=phase,
             rank=self._world.rank,
             accumulation=self._config.loop.accumulation,
+            recorded=self._recorded(states.near_blocks, states.horizon),
+        )
+
+    def _recorded(self, blocks: int, horizon: int) -> RecordedStates | None:
+        """The recorded states that the config names, of these sizes."""
+        if not self._config.recorded:
+            return None
+        return RecordedStates.open(
+            Path(self._config.recorded),
+            tokenizer=self._tokenizer_mark,
+            block_size=self._gistnet.config.block_size,
+            blocks=blocks,
+            horizon=horizon,
         )
 
     def on_phase_start(self, phase: int) -> None:

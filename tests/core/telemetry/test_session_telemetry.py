@@ -59,6 +59,15 @@ def test_otlp_gets_the_traces_own_metrics_and_a_span_for_every_refocus(
     assert _attribute(root, "gen_ai.request.model") == make_config().model.path.rpartition("/")[2]
     assert all(root.start_time_unix_nano <= s.start_time_unix_nano for s in refocuses[:1])
 
+    # A collector writes the dots of a name as underscores: these are what the dashboard asks for.
+    assert _asked_by_the_dashboard() <= {name.replace(".", "_") for name in collector.gauges()}
+
+
+def _asked_by_the_dashboard() -> set[str]:
+    root = Path(__file__).parents[3]
+    dashboard = json.loads((root / "docs/grafana/megacontext.json").read_text())
+    return set(re.findall(r"megacontext_session_\w+", json.dumps(dashboard)))
+
 
 def _attribute(span: Any, name: str) -> Any:
     (value,) = [a.value for a in span.attributes if a.key == name]
@@ -204,9 +213,7 @@ def test_what_was_not_measured_is_left_out() -> None:
 def test_the_dashboard_asks_for_metrics_that_a_session_writes(
     make_config: Any, tmp_path: Path
 ) -> None:
-    root = Path(__file__).parents[3]
-    dashboard = json.loads((root / "docs/grafana/megacontext.json").read_text())
-    asked = set(re.findall(r"megacontext_session_\w+", json.dumps(dashboard)))
+    asked = _asked_by_the_dashboard()
     run(make_config("telemetry.sinks=[prometheus]"), tmp_path / "a.arrow", control=False)
     text = (tmp_path / "a.telemetry/prometheus/metrics.prom").read_text()
     assert len(asked) > 15
