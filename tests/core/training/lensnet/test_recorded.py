@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 
-from megacontext.core.config.settings import parse
+from megacontext.core.config.parser import build
 from megacontext.core.data.recorded_states import (
     RecordedState,
     RecordedStates,
@@ -96,5 +96,5 @@ def test_train_lensnet_reads_recorded_states(shards, tiny_base, tmp_path):
         "phases": [phase],
         "evaluation": judged | {"states": {"near_blocks": 32, "candidates": 2}},
     }
-    train_lensnet(parse(LensNetTraining, config), tmp_path / "out", device="cpu")
+    train_lensnet(build(LensNetTraining, config), tmp_path / "out", device="cpu")
     assert "lens_missed" in json.loads((tmp_path / "out/figures.json").read_text())
