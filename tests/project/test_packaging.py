@@ -68,9 +68,10 @@ def _lines(path):
 def wheel(tmp_path_factory):
     """The wheel, built from a copy without what git ignores, as a user builds it."""
     source, folder = (tmp_path_factory.mktemp(name) for name in ("source", "wheel"))
-    for name in (*TOP, "configs", "pyproject.toml", "README.md", "LICENSE"):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, source / name)
+    for name in (*TOP, "configs"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
     options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet"]
     command = [sys.executable, "-m", "pip", "wheel", *options, "-w", str(folder), str(source)]
     done = subprocess.run(command, capture_output=True, text=True)
