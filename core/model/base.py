@@ -16,6 +16,7 @@ from transformers import DynamicCache
 
 from megacontext.core.model import loading
 from megacontext.core.model.adapter import merge_adapter, read_adapter
+from megacontext.core.model.choice import Choice
 from megacontext.core.model.files import ModelFiles, resolve_model
 from megacontext.core.model.local import LocalLayers, WindowBound, local_layers, window_bound
 from megacontext.core.model.tokenizer import TextRules, Tokenizer
@@ -30,10 +31,12 @@ class Forward:
     """What the model says about t rows: ``logits`` F32[t, V] and ``hidden`` [t, d].
 
     ``hidden`` is the last hidden state after the final norm, as the output head reads it.
+    ``choice``: the likeliest token behind the last row, where the device chose it.
     """
 
     logits: Tensor
     hidden: Tensor
+    choice: Choice | None = None
 
 
 class BaseModel:

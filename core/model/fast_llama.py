@@ -1,6 +1,6 @@
 """Decoding for Llama-type models without the transformers forward.
 
-The step is written out over the weights of the module: six operations a layer. On a CPU they are
+The step is written out over the weights of the module: five operations a layer. On a CPU they are
 plain PyTorch; on a GPU Triton kernels replayed as one CUDA graph per batch size.
 """
 
@@ -24,9 +24,7 @@ __all__ = ["LlamaRunner", "llama_layers"]
 def llama_layers(ops: LayerOps, x: Tensor, layers: tuple[LlamaLayer, ...]) -> Tensor:
     """All layers over rows x [r, d]; the residual stream [r, d] before the final norm."""
     for number, layer in enumerate(layers):
-        qkv = ops.norm_linear(x, layer.norm1, layer.qkv, layer.qkv_bias)
-        queries = ops.rotate_and_write(number, qkv)
-        x = ops.linear_add(ops.attend(number, queries), layer.out, x)
+        x = ops.linear_add(ops.attend(number, ops.queries(number, x)), layer.out, x)
         x = ops.linear_add(ops.gated(x, layer.norm2, layer.gate_up), layer.down, x)
     return x
 

@@ -1,7 +1,8 @@
 """Rows of a Llama-type model as CUDA graphs: one for a decoded token, one per batch size.
 
 Everything that changes from step to step lies in device tensors at fixed addresses (slots, window
-orders, positions, the token), so a step is one small copy and one replay.
+orders, positions, the token), so a step is one small copy and one replay. A step ends with the
+likeliest next token, which the next step can read on the device.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from megacontext.core.model.base import BaseModel, Forward
+from megacontext.core.model.choice import Choice
 from megacontext.core.model.fast_llama import llama_layers
 from megacontext.core.model.llama_weights import llama_weights
 from megacontext.core.model.slotted_cache import DEAD, SlottedCache
+from megacontext.core.model.token_step import TokenStep
 from megacontext.core.model.triton_ops import TritonOps, Tuning, triton_move
 
 __all__ = ["BUCKETS", "GraphRunner"]
@@ -65,15 +68,10 @@ class GraphRunner:
         self.weights = llama_weights(base, cache.rotary.layers)
         self.ops = TritonOps(self.weights, cache, tuning)
         cache.move_keys = partial(triton_move, cache)
-        device = cache.device
-        # token, slot, order, position of the newest row
-        self._newest = torch.zeros(4, dtype=torch.int64, device=device)
-        self._newest[1] = cache.scratch
-        self._newest[2] = DEAD
-        self._logits = torch.empty(1, base.vocab_size, device=device)
-        self._hidden = torch.empty(1, base.dim, device=device, dtype=cache.dtype)
+        self._token = TokenStep(self.weights, cache)
+        self._choices = 0  # made so far; the last of them is in _token.chosen
         self._pool = torch.cuda.graph_pool_handle()
-        self._token_graph = self.capture(self._token_step)
+        self._token_graph = self.capture(partial(self._token.compute, self.ops))
         self._graphs = {bucket: _RowsGraph(self, bucket) for bucket in BUCKETS}
 
     def capture(self, step: Callable[[], None]) -> torch.cuda.CUDAGraph:
@@ -89,21 +87,30 @@ class GraphRunner:
             step()
         return graph
 
-    def _token_step(self) -> None:
-        token, slot, order, position = torch.split(self._newest, 1)
-        x = self.weights.embedding.index_select(0, token)
-        self.cache.inputs.index_copy_(0, slot, x)
-        self.ops.begin(slot, order, position)
-        x = llama_layers(self.ops, x, self.weights.layers)
-        self._hidden.copy_(self.ops.norm(x, self.weights.norm))
-        self._logits.copy_(self.ops.head(self._hidden))
-
     def run_token(self, token: int, slot: int, order: int, position: int) -> Forward:
+        return self._run_token(token, slot, order, position)
+
+    def _run_token(self, token: int | None, slot: int, order: int, position: int) -> Forward:
         self.cache.born(np.array([slot]), np.array([position]))
-        newest = torch.tensor([token, slot, order, position])
-        self._newest.copy_(newest, non_blocking=True)
+        self._token.send(token, slot, order, position)
         self._token_graph.replay()
-        return Forward(self._logits.clone(), self._hidden.clone())
+
+        # What the next replay overwrites.
+        logits, hidden = self._token.logits.clone(), self._token.hidden.clone()
+        return Forward(logits, hidden, self._chosen())
+
+    def _chosen(self) -> Choice:
+        self._choices += 1
+        return Choice(self._token.choice, self._choices)
+
+    def run_choice(self, choice: Choice, slot: int, order: int, position: int) -> Forward:
+        on_device = choice.number == self._choices
+        return self._run_token(None if on_device else choice.token, slot, order, position)
+
+    def write_choice(self, choice: Choice, slot: int) -> None:
+        on_device = choice.number == self._choices
+        ids = self._token.chosen if on_device else choice.token
+        self.cache.inputs[slot] = self.weights.embedding[ids]
 
     def run(
         self,
@@ -115,7 +122,9 @@ class GraphRunner:
         self.cache.born(slots, positions)
         bucket = next(b for b in BUCKETS if b >= len(slots))
         hidden = self._graphs[bucket].run(np.stack([slots, orders, positions]))[-keep:].clone()
-        return Forward(self.ops.head(hidden), hidden)
+        logits = self.ops.head(hidden)
+        self._token.choose(self.ops, logits[-1:])
+        return Forward(logits, hidden, self._chosen())
 
     def describe(self) -> str:
         return "own Llama step as Triton kernels under CUDA graphs"

@@ -41,6 +41,10 @@ class RowTable:
         """Position of every row, I64[r] (a view)."""
         return self._columns[4, : self._count]
 
+    def slot_ahead(self, rows: int) -> int:
+        """The slot of the row that comes ``rows`` rows after the next one."""
+        return int(self._free[rows])
+
     def append(self, first_token: int, first_position: int, count: int) -> NDArray[np.int64]:
         """Add ``count`` raw tokens at the end; returns their row numbers."""
         added = np.arange(self._count, self._count + count)

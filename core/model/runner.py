@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from megacontext.core.model.base import BaseModel, Forward
+from megacontext.core.model.choice import Choice
 from megacontext.core.model.local import row_masks
 from megacontext.core.model.slotted_cache import SlottedCache, visible
 
-__all__ = ["MAX_ROWS", "HFRunner", "RowRunner"]
+__all__ = ["MAX_ROWS", "AheadRunner", "HFRunner", "RowRunner"]
 
 
 class RowRunner(Protocol):
@@ -45,6 +46,19 @@ class RowRunner(Protocol):
 
     def describe(self) -> str:
         """One clause on how rows are computed."""
+        ...
+
+
+@runtime_checkable
+class AheadRunner(RowRunner, Protocol):
+    """Its forwards carry the choice of their last row, and it can read one before the host does."""
+
+    def run_choice(self, choice: Choice, slot: int, order: int, position: int) -> Forward:
+        """Compute the row of the token ``choice`` as the window's newest one."""
+        ...
+
+    def write_choice(self, choice: Choice, slot: int) -> None:
+        """Write the embedding of the token ``choice`` to ``cache.inputs``."""
         ...
 
 

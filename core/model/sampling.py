@@ -35,9 +35,14 @@ class Sampler:
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"sampling.top_p is {self.top_p}, use a value in (0, 1]")
 
+    @property
+    def greedy(self) -> bool:
+        """Whether every token is the likeliest one."""
+        return self.temperature == 0
+
     def sample(self, logits: Tensor, position: int) -> int:
         """The token for history position ``position`` from its logits F32[V]."""
-        if self.temperature == 0:
+        if self.greedy:
             return int(logits.argmax())
         kept = min(self.top_k or len(logits), len(logits))
         values, ids = logits.double().topk(kept)  # sorted, so the likeliest come first

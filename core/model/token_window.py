@@ -53,6 +53,11 @@ class TokenWindow(Protocol):
         """Run new raw tokens [t] at the window's end; logits [t, V] and hidden states [t, d]."""
         ...
 
+    def run_ahead(self, count: int) -> None:
+        """Greedy decoding appends the next ``count`` tokens with no edit before: some of their
+        rows may be computed now, as far as the device can choose tokens."""
+        ...
+
     def sync(
         self,
         layout: Layout,

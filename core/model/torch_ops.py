@@ -26,14 +26,9 @@ class LayerOps(Protocol):
         """Prepare a batch of r rows: I64[r] each."""
         ...
 
-    def norm_linear(
-        self, x: Tensor, norm: Tensor, weight: Tensor, bias: Tensor | None = None
-    ) -> Tensor:
-        """RMSNorm, then a linear map: [r, d] -> [r, n]."""
-        ...
-
-    def rotate_and_write(self, layer: int, qkv: Tensor) -> Tensor:
-        """Split [r, (Hq + 2H) * D], norm and rotate, write keys and values; queries [r, Hq, D]."""
+    def queries(self, layer: int, x: Tensor) -> Tensor:
+        """Of [r, d]: norm, queries, keys and values, norm and rotate them, write keys and values;
+        the queries [r, Hq, D]."""
         ...
 
     def attend(self, layer: int, queries: Tensor) -> Tensor:
@@ -82,14 +77,10 @@ class TorchOps:
         self._cos = (angle.cos() * weights.attention_scaling).to(dtype)
         self._sin = (angle.sin() * weights.attention_scaling).to(dtype)
 
-    def norm_linear(
-        self, x: Tensor, norm: Tensor, weight: Tensor, bias: Tensor | None = None
-    ) -> Tensor:
-        return functional.linear(self.norm(x, norm), weight, bias)
-
-    def rotate_and_write(self, layer: int, qkv: Tensor) -> Tensor:
+    def queries(self, layer: int, x: Tensor) -> Tensor:
         weights = self._weights
         part = weights.layers[layer]
+        qkv = functional.linear(self.norm(x, part.norm1), part.qkv, part.qkv_bias)
         q, k, v = torch.split(
             qkv.view(len(qkv), -1, weights.head_dim),
             [weights.heads, weights.kv_heads, weights.kv_heads],
@@ -119,7 +110,7 @@ class TorchOps:
         return out.view(heads, rows, -1, dim).transpose(0, 1).reshape(rows, -1)
 
     def gated(self, x: Tensor, norm: Tensor, gate_up: Tensor) -> Tensor:
-        gate, up = self.norm_linear(x, norm, gate_up).chunk(2, dim=-1)
+        gate, up = functional.linear(self.norm(x, norm), gate_up).chunk(2, dim=-1)
         return functional.silu(gate) * up
 
     def linear_add(self, x: Tensor, weight: Tensor, residual: Tensor) -> Tensor:

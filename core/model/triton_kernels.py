@@ -23,10 +23,18 @@ __all__ = [
     "move_kernel",
     "norm_kernel",
     "rotate_write_kernel",
+    "scaled",
 ]
 
 # A finite stand-in for minus infinity: a split without visible slots must not produce NaN.
 _LOW = tl.constexpr(-1.0e30)
+
+
+@triton.jit
+def scaled(x, rstd, scale):
+    """``x`` over its root mean square, rounded, times ``scale``, rounded: as Llama's RMSNorm."""
+    normed = (x.to(tl.float32) * rstd).to(x.dtype)
+    return (normed.to(tl.float32) * scale.to(tl.float32)).to(x.dtype)
 
 
 @triton.jit
@@ -73,7 +81,7 @@ def gemv_kernel(
         x = tl.load(x_ptr + cols, mask=cols < k, other=0.0)
         if NORM:
             scale = tl.load(norm_ptr + cols, mask=cols < k, other=0.0)
-            x = (x.to(tl.float32) * rstd).to(x.dtype) * scale
+            x = scaled(x, rstd, scale)
         x = x.to(tl.float32)[None, :]
         acc += w.to(tl.float32) * x
         if GATED:
@@ -105,7 +113,7 @@ def norm_kernel(x_ptr, norm_ptr, out_ptr, width, eps, BLOCK: tl.constexpr, EARLY
     x32 = x.to(tl.float32)
     rstd = tl.rsqrt(tl.sum(x32 * x32, axis=0) / width + eps)
     scale = tl.load(norm_ptr + cols, mask=inside, other=0.0)
-    tl.store(out_ptr + row * width + cols, (x32 * rstd).to(x.dtype) * scale, mask=inside)
+    tl.store(out_ptr + row * width + cols, scaled(x, rstd, scale), mask=inside)
 
 
 @triton.jit
@@ -163,8 +171,8 @@ def rotate_write_kernel(
             b32 = b.to(tl.float32)
             total = tl.sum(a32 * a32, axis=0) + tl.sum(b32 * b32, axis=0)
             rstd = tl.rsqrt(total / width + eps)
-            a = (a32 * rstd).to(a.dtype) * tl.load(norm_ptr + half)
-            b = (b32 * rstd).to(b.dtype) * tl.load(norm_ptr + HALF + half)
+            a = scaled(a, rstd, tl.load(norm_ptr + half))
+            b = scaled(b, rstd, tl.load(norm_ptr + HALF + half))
         if ROTATED:
             cos = tl.load(cos_ptr + row * HALF + half)
             sin = tl.load(sin_ptr + row * HALF + half)

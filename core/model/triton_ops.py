@@ -1,7 +1,8 @@
 """The steps of a Llama-type layer as Triton kernels; see :class:`LayerOps` for the contract.
 
-One row is bound by reading the weights, so its linear maps are matrix-vector kernels with the norm,
-the gate and the residual fused in; several rows go through cuBLAS. Attention reads the live slots
+One row is bound by reading the weights, so its linear maps are matrix-vector kernels with what
+stands before and behind them fused in: norm, bias, rotation and the write to the cache; the gate;
+the residual. Six kernels a layer. Several rows go through cuBLAS. Attention reads the live slots
 once for all query heads of a group, split over the multiprocessors (Dao et al., 2023,
 "Flash-Decoding for long-context inference").
 """
@@ -18,10 +19,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from megacontext.core.model import triton_kernels as kernels
+from megacontext.core.model import triton_token_kernels as token_kernels
 from megacontext.core.model.llama_weights import LlamaWeights
 from megacontext.core.model.slotted_cache import SlottedCache
 
 __all__ = ["AttendShape", "GemvShape", "TritonOps", "Tuning", "triton_move"]
+
+_CHOICE_BLOCK = 2048
+"""Logits of one program of the choice."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class Tuning:
     become 2.35; with several rows, between cuBLAS calls, it costs a little instead).
     """
 
-    qkv: GemvShape = GemvShape(4, 1024, 4)
+    qkv: GemvShape = GemvShape(4, 1024, 4)  # with queries_kernel block_n outputs of either half
     out: GemvShape = GemvShape(2, 2048, 2)
     gate_up: GemvShape = GemvShape(4, 512, 2)
     down: GemvShape = GemvShape(2, 2048, 4)
@@ -77,22 +82,89 @@ class TritonOps:
 
     def begin(self, slots: Tensor, orders: Tensor, positions: Tensor) -> None:
         self._slots = slots
-        early = self.tuning.early and len(slots) == 1
-        self._launch = {"EARLY": True, "launch_pdl": True} if early else {"EARLY": False}
+        self._launch = {"EARLY": False}
         self._orders = orders.int()
         self._cache.orders.index_copy_(0, slots, self._orders)
         angle = positions.float()[:, None] * self._cache.rotary.inv_freq
         self._cos = angle.cos() * self._weights.attention_scaling
         self._sin = angle.sin() * self._weights.attention_scaling
 
-    def norm_linear(
-        self, x: Tensor, norm: Tensor, weight: Tensor, bias: Tensor | None = None
-    ) -> Tensor:
-        if len(x) == 1:  # a bias is added as a residual is
-            return self._gemv(x, weight, self.tuning.qkv, norm=norm, residual=bias)
-        return functional.linear(self.norm(x, norm), weight, bias)
+    def begin_token(self, newest: Tensor, turn: Tensor, chosen: Tensor) -> Tensor:
+        """Prepare the step of one row; its embedding [1, d].
 
-    def rotate_and_write(self, layer: int, qkv: Tensor) -> Tensor:
+        Args:
+            newest: int32, what the host sent; see :mod:`.token_step`.
+            turn: its cosines and sines, float32 [D].
+            chosen: int64 [1], the token to read if the host does not know it.
+        """
+        self._slots, self._orders = newest[1:2], newest[2:3]
+        self._cos, self._sin = turn.chunk(2)
+        early = {"EARLY": True, "launch_pdl": True}
+        self._launch = early if self.tuning.early else {"EARLY": False}
+        embedding, cache = self._weights.embedding, self._cache
+        x = embedding.new_empty(1, embedding.shape[1])
+        token_kernels.begin_kernel[(1,)](
+            newest,
+            chosen,
+            embedding,
+            cache.inputs,
+            cache.orders,
+            x,
+            x.shape[1],
+            BLOCK=_power_of_two(x.shape[1]),
+            EARLY=False,  # nothing stands before it
+            num_warps=4,
+        )
+        return x
+
+    def queries(self, layer: int, x: Tensor) -> Tensor:
+        part = self._weights.layers[layer]
+        if len(x) == 1 and part.query_norm is None:
+            return self._fused_queries(layer, x)
+
+        # Norms of queries and keys need whole heads, which the fused kernel does not see.
+        if len(x) == 1:
+            qkv = self._gemv(x, part.qkv, self.tuning.qkv, norm=part.norm1)
+        else:
+            qkv = functional.linear(self.norm(x, part.norm1), part.qkv, part.qkv_bias)
+        return self._rotate_and_write(layer, qkv)
+
+    def _fused_queries(self, layer: int, x: Tensor) -> Tensor:
+        weights, cache, shape = self._weights, self._cache, self.tuning.qkv
+        part = weights.layers[layer]
+        half, k = weights.head_dim // 2, x.shape[1]
+        pairs = min(shape.block_n, half)
+        queries = x.new_empty(1, weights.heads, weights.head_dim)
+        birth = cache.birth[cache.birth_index[layer]] if part.rotated else cache.keys[layer]
+        token_kernels.queries_kernel[(weights.heads + 2 * weights.kv_heads, half // pairs)](
+            x,
+            part.norm1,
+            part.qkv,
+            part.qkv if part.qkv_bias is None else part.qkv_bias,
+            self._cos,
+            self._sin,
+            self._slots,
+            queries,
+            cache.keys[layer],
+            cache.values[layer],
+            birth,
+            k,
+            cache.keys.shape[2],
+            weights.eps,
+            HEADS=weights.heads,
+            KV_HEADS=weights.kv_heads,
+            HALF=half,
+            BIAS=part.qkv_bias is not None,
+            ROTATED=part.rotated,
+            PAIRS=pairs,
+            BLOCK_K=min(shape.block_k, _power_of_two(k)),
+            BLOCK_X=_power_of_two(k),
+            num_warps=shape.warps,
+            **self._launch,
+        )
+        return queries
+
+    def _rotate_and_write(self, layer: int, qkv: Tensor) -> Tensor:
         weights, cache = self._weights, self._cache
         part = weights.layers[layer]
         rows, heads, kv_heads = len(qkv), weights.heads, weights.kv_heads
@@ -197,21 +269,43 @@ class TritonOps:
         shape = self.tuning.down if x.shape[1] > residual.shape[1] else self.tuning.out
         return self._gemv(x, weight, shape, residual=residual)
 
-    def norm(self, x: Tensor, norm: Tensor) -> Tensor:
-        out = torch.empty_like(x)
+    def norm(self, x: Tensor, norm: Tensor, out: Tensor | None = None) -> Tensor:
+        out = torch.empty_like(x) if out is None else out
         block = _power_of_two(x.shape[1])
         kernels.norm_kernel[(len(x),)](
             x, norm, out, x.shape[1], self._weights.eps, BLOCK=block, num_warps=4, **self._launch
         )
         return out
 
-    def head(self, hidden: Tensor) -> Tensor:
-        """Logits F32[r, V] of normed rows [r, d]."""
+    def head(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
+        """Logits F32[r, V] of normed rows [r, d]; of one row into ``out``, if given."""
         weight = self._weights.head
         if len(hidden) == 1:
-            out = torch.empty(1, len(weight), device=hidden.device)
+            out = torch.empty(1, len(weight), device=hidden.device) if out is None else out
             return self._gemv(hidden, weight, self.tuning.head, out=out)
         return functional.linear(hidden, weight).float()
+
+    def choose(self, logits: Tensor, chosen: Tensor, choice: Tensor) -> None:
+        """Write the likeliest token of ``logits`` F32[1, V] to ``chosen`` I64[1], and it and its
+        NLL in nats to ``choice`` F32[2]."""
+        count = logits.shape[1]
+        parts = -(-count // _CHOICE_BLOCK)
+        peak, mass = torch.empty(2, parts, device=logits.device)
+        best = torch.empty(parts, dtype=torch.int32, device=logits.device)
+        token_kernels.choose_kernel[(parts,)](
+            logits, peak, mass, best, count, BLOCK=_CHOICE_BLOCK, num_warps=4, **self._launch
+        )
+        token_kernels.join_choice_kernel[(1,)](
+            peak,
+            mass,
+            best,
+            chosen,
+            choice,
+            parts,
+            BLOCK=_power_of_two(parts),
+            num_warps=1,
+            **self._launch,
+        )
 
     def _gemv(
         self,

@@ -15,10 +15,8 @@ Otherwise the newest row is computed again, so that ``last`` holds the next toke
 the edit. Behind a question (``reread``) so are the newest rows, which asked before what answers
 them was there, and the rows that :mod:`.unread` marks.
 
-Rows ``[0, clean)`` are known to be what a full recompute would give. A *refresh* is the exact
-recompute of the rest, in window order and in place, ``refresh_chunk`` rows before each append, so
-that no step stalls; an edit that arrives meanwhile moves ``clean`` back to the first row that it
-changed. When ``clean`` reaches the end the window is exact again.
+A window that was spliced is made exact again now and then; see :mod:`.refresh`. Greedy decoding
+on a GPU computes some rows before their tokens are known; see :mod:`.run_ahead`.
 
 Sampling the drift costs an exact recompute at that sync, the one stall that is left: choose
 ``drift_every`` accordingly. Drift hardly piles up: over 1,000 random edits (17M model, mean-pooled
@@ -34,12 +32,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from megacontext.core.model.attention import entry_mass
 from megacontext.core.model.base import BaseModel, Forward
+from megacontext.core.model.choice import Choice
 from megacontext.core.model.decoder import RunnerKind, pick_runner
 from megacontext.core.model.layout import Layout, layout_rows
 from megacontext.core.model.positions import POSITION_MODES, PositionMode, row_positions
+from megacontext.core.model.refresh import Refresh
 from megacontext.core.model.rotary import RotaryLayers, probe_rotary
 from megacontext.core.model.row_inputs import TokenSource, VectorSource, load_inputs, set_inputs
 from megacontext.core.model.row_table import RowTable
+from megacontext.core.model.run_ahead import RunAhead
 from megacontext.core.model.runner import RowRunner
 from megacontext.core.model.slotted_cache import SlottedCache
 from megacontext.core.model.sync_stats import SyncStats
@@ -111,13 +112,12 @@ class KVWindow:
             )
 
         # How long a spliced window may differ from an exact one.
-        self.drift_every = drift_every
         self.drift_bound = drift_bound
-        self.refresh_every = refresh_every
-        self.refresh_chunk = refresh_chunk
+        self._refresh = Refresh(self.mode, drift_every, refresh_every, refresh_chunk)
 
         self.cache = SlottedCache(base, w_max, rotary)
         self.runner: RowRunner = pick_runner(base, self.cache, runner)
+        self._ahead = RunAhead(self.runner)
         self.reset()
 
     def reset(self) -> None:
@@ -127,12 +127,9 @@ class KVWindow:
         self.cache.place(self._table.slots)
         self.n_tokens = 0
         self.last: Forward | None = None
-        self._clean = 0
+        self._refresh.reset()
+        self._ahead.drop()
         self._unread = UnreadRows(self.w_max)
-        self._refreshing = False
-        self._refreshed_rows = 0
-        self._syncs = 0
-        self._tokens_since_refresh = 0
         self._deferred = _NO_ROWS  # rows that a fused edit left to the next append
         self._drift_due = False  # measure the drift of a fused edit once its rows are there
         self._late_drift: float | None = None
@@ -165,7 +162,7 @@ class KVWindow:
     @property
     def exact_rows(self) -> int:
         """Rows at the window's start that equal a full recompute."""
-        return self._clean
+        return self._refresh.clean
 
     # -- following the working context ----------------------------------------------------------
 
@@ -193,12 +190,13 @@ class KVWindow:
         self._unread.appended(self._table.slots[added])
         self._next_position += count
         self.n_tokens += count
-        self._tokens_since_refresh += count
+        self._refresh.appended(count)
 
         # One forward, with the rows that a fused edit left to it.
         if count == 1 and not len(self._deferred):
             forward = self._compute_token(int(ids[0]))
         else:
+            self._ahead.drop()
             set_inputs(self.cache, self._table.slots[added], self.base.embed(ids))
             todo, self._deferred = np.concatenate([self._deferred, added]), _NO_ROWS
             forward = self._compute(todo, keep=count)
@@ -206,13 +204,42 @@ class KVWindow:
         # The edit's drift can be measured now; a refresh starts by drift or by count.
         if self._drift_due:
             self._drift_due, self._late_drift = False, self._measured_drift()
-        if self.mode is KVMode.SPLICE and 0 < self.refresh_every <= self._tokens_since_refresh:
-            self._start_refresh()
+        self._refresh.start_if_due(len(self))
         return forward
 
     def decode(self, token: int) -> Forward:
         """Run one new raw token at the window's end."""
         return self.append([token])
+
+    @torch.no_grad()
+    def run_ahead(self, count: int) -> None:
+        """Compute the next rows, up to ``count``, before the host knows their tokens.
+
+        Greedy decoding will append them, and no edit comes before. Does nothing where the device
+        does not choose tokens, or while a refresh changes rows in between.
+        """
+        most = min(count, self._ahead.most, self.w_max - len(self))
+        while len(self._ahead) < most and not (self._refresh.running or self._drift_due):
+            choice = self._ahead.newest(self.last)
+            if choice is None:
+                return
+            distance = len(self._ahead)
+            slot, order = self._table.slot_ahead(distance), len(self) + distance
+            position = self._next_position + distance
+            if len(self._deferred):
+                self._fuse_ahead(choice, slot, order, position)
+            else:
+                self._ahead.compute(choice, slot, order, position)
+
+    def _fuse_ahead(self, choice: Choice, slot: int, order: int, position: int) -> None:
+        """Compute the next row together with those that a fused edit left to it."""
+        todo, self._deferred = self._deferred, _NO_ROWS
+        if len(todo) >= self.max_rows:  # they need forwards of their own
+            self._compute(todo)
+            return
+        rows = np.stack([self._table.slots[todo], todo, self._table.positions[todo]])
+        self._ahead.compute_with(choice, np.append(rows, [[slot], [order], [position]], axis=1))
+        self._computed(todo)
 
     @torch.no_grad()
     def sync(
@@ -252,14 +279,15 @@ class KVWindow:
         )
         changed = self._table.first_change(rows, positions)
         self.n_tokens = layout.n_tokens
-        settled = self._clean == len(self) or reread == 0
+        settled = self._refresh.clean == len(self) or reread == 0
         if changed == len(rows) == len(self) and settled:
             return self._stats(0, None, 0)
 
         # Rows leave and enter; those that stay keep their slots.
         kept, shifted = self._table.replace(rows, positions)
+        self._ahead.drop()
         self.cache.place(self._table.slots)
-        self._clean = min(self._clean, changed)
+        self._refresh.edited(changed)
         load_inputs(self.base, self.cache, self._table, np.flatnonzero(~kept), vectors, tokens)
 
         # The rows to compute: all from the first change on, or the inserted ones and a few more.
@@ -282,7 +310,7 @@ class KVWindow:
     def _defer(self, rows: NDArray[np.int64], shifted: int) -> SyncStats:
         """Leave inserted ``rows`` to the next append, and the drift of this edit, too."""
         self._deferred = rows
-        self._drift_due = self._drift_is_due()
+        self._drift_due = self._refresh.drift_is_due()
         return self._stats(len(rows), None, shifted)
 
     @torch.no_grad()
@@ -294,10 +322,13 @@ class KVWindow:
 
     def _compute_token(self, token: int) -> Forward:
         newest = len(self) - 1
-        slot, position = int(self._table.slots[newest]), int(self._table.positions[newest])
-        self.last = self.runner.run_token(token, slot, newest, position)
-        self._clean += self._clean == newest
-        return self.last
+        forward = self._ahead.take(self.last, token)
+        if forward is None:
+            slot, position = int(self._table.slots[newest]), int(self._table.positions[newest])
+            forward = self.runner.run_token(token, slot, newest, position)
+        self.last = forward
+        self._refresh.clean += self._refresh.clean == newest
+        return forward
 
     def _compute(self, todo: NDArray[np.int64], *, keep: int = 1) -> Forward:
         """Compute rows ``todo`` (window order, ascending) in place; sets ``last``.
@@ -313,16 +344,17 @@ class KVWindow:
             if kept > 0:
                 parts.append(forward)
 
-        # What is known of the rows now.
-        self._unread.read(slots[todo])
-        done = np.zeros(len(self) + 1, dtype=np.bool_)
-        done[todo] = True
-        self._clean += int(np.argmin(done[self._clean :]))
+        self._computed(todo)
         if todo[-1] == len(self) - 1:
-            self.last = Forward(parts[-1].logits[-1:], parts[-1].hidden[-1:])
+            newest = parts[-1]
+            self.last = Forward(newest.logits[-1:], newest.hidden[-1:], newest.choice)
         if len(parts) == 1:
             return parts[0]
         return Forward(torch.cat([p.logits for p in parts]), torch.cat([p.hidden for p in parts]))
+
+    def _computed(self, rows: NDArray[np.int64]) -> None:
+        self._unread.read(self._table.slots[rows])
+        self._refresh.computed(rows, len(self))
 
     def attention_mass(self, layout: Layout, queries: int) -> NDArray[np.float32]:
         """Where the newest rows look, by layer and frontier entry; see :mod:`.attention`.
@@ -359,11 +391,11 @@ class KVWindow:
     def refresh(self) -> int:
         """Recompute every row that may differ from the exact value; returns how many."""
         self.finish()
-        before = self._refreshed_rows
-        self._start_refresh()
-        while self._refreshing:
+        before = self._refresh.rows
+        self._refresh.start(len(self))
+        while self._refresh.running:
             self._refresh_step()
-        return self._refreshed_rows - before
+        return self._refresh.rows - before
 
     @torch.no_grad()
     def drift(self) -> float:
@@ -372,49 +404,39 @@ class KVWindow:
         The cache is left as it was.
         """
         assert self.last is not None
-        if self._clean == len(self):
+        clean = self._refresh.clean
+        if clean == len(self):
             return 0.0
         self.finish()
-        cache, last, clean, unread = self.cache, self.last, self._clean, self._unread.copy()
+        cache, last, unread = self.cache, self.last, self._unread.copy()
         saved = cache.snapshot(self._table.slots[clean:])
         self._compute(np.arange(clean, len(self)))
         exact = self.last.logits[-1].log_softmax(-1)
         cache.restore(saved)
-        self.last, self._clean, self._unread = last, clean, unread
+        self.last, self._refresh.clean, self._unread = last, clean, unread
         return float((exact.exp() * (exact - last.logits[-1].log_softmax(-1))).sum())
 
     def _sampled_drift(self) -> float | None:
-        return self._measured_drift() if self._drift_is_due() else None
-
-    def _drift_is_due(self) -> bool:
-        """Count an edit; whether it is one of those whose drift is sampled."""
-        if self.mode is KVMode.EXACT:
-            return False
-        self._syncs += 1
-        return self.drift_every > 0 and self._syncs % self.drift_every == 0
+        return self._measured_drift() if self._refresh.drift_is_due() else None
 
     def _measured_drift(self) -> float:
         """The drift now; a refresh starts if it is beyond the bound."""
         drift = self.drift()
         if self.drift_bound is not None and drift > self.drift_bound:
-            self._start_refresh()
+            self._refresh.start(len(self))
         return drift
 
-    def _start_refresh(self) -> None:
-        self._refreshing = self._clean < len(self)
-        self._tokens_since_refresh = 0
-
     def _refresh_step(self) -> None:
-        if not self._refreshing or len(self._deferred):
+        if not self._refresh.running or len(self._deferred):
             return
-        todo = np.arange(self._clean, min(self._clean + self.refresh_chunk, len(self)))
+        self._ahead.drop()  # they saw rows that change now
+        todo = self._refresh.next_rows(len(self))
         if len(todo):
             self._compute(todo)
-        self._refreshed_rows += len(todo)
-        self._refreshing = self._clean < len(self)
+        self._refresh.end_if_done(len(self))
 
     def _stats(self, rows: int, drift: float | None, shifted: int) -> SyncStats:
-        refreshed, self._refreshed_rows = self._refreshed_rows, 0
+        refreshed = self._refresh.take_rows()
         late, self._late_drift = self._late_drift, None
         drift = late if drift is None else drift
         mode = KVMode.REFRESH if refreshed else self.mode

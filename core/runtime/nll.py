@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from megacontext.core.config import TraceConfig
-from megacontext.core.model.base import BaseModel
+from megacontext.core.model.base import BaseModel, Forward
 from megacontext.traces.errors import ModelError
 
-__all__ = ["DeltaNLL", "PendingNLL", "check_nll", "full_history_nll", "token_nll"]
+__all__ = ["DeltaNLL", "PendingNLL", "check_nll", "first_nll", "full_history_nll", "token_nll"]
 
 
 def token_nll(logits_TV: Tensor, tokens: np.ndarray) -> np.ndarray:
@@ -48,6 +48,16 @@ class PendingNLL:
             self._copied.synchronize()
         nll: np.ndarray = self._nll.numpy().astype(np.float32)
         return nll
+
+
+def first_nll(before: Forward, token: np.ndarray) -> Callable[[], float]:
+    """Begins to compute the NLL in nats of ``token`` (uint32 [1]) behind the last row of
+    ``before``; a call of the result waits for it."""
+    choice = before.choice
+    if choice is not None and choice.token == int(token[0]):
+        return lambda: choice.nll
+    pending = PendingNLL(before.logits[-1:], token)
+    return lambda: float(pending.wait()[0])
 
 
 def check_nll(base: BaseModel, nll: np.ndarray, position: int) -> None:

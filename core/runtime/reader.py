@@ -13,8 +13,9 @@ from megacontext.core.focus.actions import I8
 from megacontext.core.model.layout import Layout
 from megacontext.core.model.window import SyncStats
 from megacontext.core.runtime.build import EngineParts
-from megacontext.core.runtime.nll import PendingNLL, check_nll, token_nll
+from megacontext.core.runtime.nll import check_nll, first_nll, token_nll
 from megacontext.core.tree.spec import F32, U32
+from megacontext.traces.errors import SourceError
 from megacontext.traces.schema import Trigger
 
 __all__ = ["WindowReader", "bulk_tokens"]
@@ -43,7 +44,7 @@ class WindowReader:
 
     def __init__(self, parts: EngineParts) -> None:
         self._base, self._tree, self._window = parts.base, parts.tree, parts.window
-        self._context = parts.focus.working_context
+        self._context, self._sampler = parts.focus.working_context, parts.sampler
         self._measures = parts.config.ingest.nll or parts.lens.requires.attention
         self._postponed = False
         self._edit_at: int | None = None  # length of the history at which an edit is followed
@@ -119,10 +120,10 @@ class WindowReader:
         # One forward at a time: the logits of a long text would fill the memory.
         for at in range(0, len(tokens), window.max_rows):
             part, before = tokens[at : at + window.max_rows], window.last
-            first = None if before is None else PendingNLL(before.logits[-1:], part[:1])
+            first = None if before is None else first_nll(before, part[:1])
             forward = window.append(part)
             if first is not None:  # the host need not wait for the forward
-                nll[at] = first.wait()[0]
+                nll[at] = first()
             if len(forward.logits) > 1:
                 nll[at + 1 : at + len(part)] = token_nll(forward.logits[:-1], part[1:])
             hidden.append(forward.hidden)
@@ -130,6 +131,38 @@ class WindowReader:
         if window.last is not None:  # a lazy window has computed nothing yet
             check_nll(self._base, nll[int(not known) :], start)
         return nll, torch.cat(hidden) if len(hidden) > 1 else hidden[0]
+
+    def run_ahead(self, count: int, lag: int) -> None:
+        """Let the device compute some of the next ``count`` tokens while the host takes in others.
+
+        An edit that is due before the next token is followed at once, and no token is computed
+        ahead of the edit that comes after it. Only greedy decoding goes ahead.
+
+        Args:
+            lag: tokens that the edit of the next closed block waits.
+        """
+        if not self._sampler.greedy or self._postponed or self._window.last is None:
+            return
+        context = self._context
+        self._follow_edit(1, context.n_tokens)
+        if self._edit_at is None:
+            until_edit = context.block_size - context.tail_tokens + lag
+        else:
+            until_edit = self._edit_at - context.n_tokens
+        self._window.run_ahead(min(count, until_edit))
+
+    def next_token(self) -> int:
+        """The token that comes next.
+
+        Raises:
+            SourceError: the history is empty.
+        """
+        last = self._window.last
+        if last is None:
+            raise SourceError("There is nothing to decode from; ingest some text first.")
+        if self._sampler.greedy and last.choice is not None:
+            return last.choice.token
+        return self._sampler.sample(last.logits[-1], self._context.n_tokens)
 
     def _follow_edit(self, count: int, start: int) -> None:
         """Follow an edit that waited, if ``count`` tokens from ``start`` on go beyond its lag or

@@ -33,7 +33,7 @@ from megacontext.core.runtime.triggers.echo import Echoes, EchoTrigger
 from megacontext.core.runtime.triggers.question_mark import QuestionMarkTrigger
 from megacontext.core.runtime.triggers.surprisal import SurprisalTrigger
 from megacontext.core.tree.spec import F32, U32
-from megacontext.traces.errors import ConfigError, SourceError
+from megacontext.traces.errors import ConfigError
 from megacontext.traces.facts import Asked
 from megacontext.traces.schema import Phase, Trigger
 
@@ -257,9 +257,9 @@ class Session:
         self._enter(Phase.DECODE)
         self._reader.catch_up()
         text = prefix
-        for _ in range(limit):
+        for left in range(limit, 0, -1):
             self.controller.serve(self)
-            token = np.array([self._sample_token()], np.uint32)
+            token = np.array([self._sample_token(left)], np.uint32)
 
             # The echo trigger looks at the token before the model reads it, the surprisal after.
             _, trigger = first_trigger([self._echo], token, self._since_refocus)
@@ -276,15 +276,14 @@ class Session:
                 break
         return text.partition(stop)[0] if stop else text
 
-    def _sample_token(self) -> int:
+    def _sample_token(self, left: int = 1) -> int:
+        """The next token; after it ``left`` - 1 more are decoded."""
         position, tree = self.context.n_tokens, self.parts.tree
         if position < tree.n_tokens:  # decoded and committed before an interruption
             return int(tree.tokens(position, position + 1)[0])
         start = time.perf_counter()
-        last = self.parts.window.last
-        if last is None:
-            raise SourceError("There is nothing to decode from; ingest some text first.")
-        token = self.parts.sampler.sample(last.logits[-1], position)
+        self._reader.run_ahead(left, self.focus_config.lag)
+        token = self._reader.next_token()
         self.sink.timings.decode += (time.perf_counter() - start) * 1e6
         return token
 

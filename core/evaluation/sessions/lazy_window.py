@@ -115,6 +115,11 @@ class LazyKVWindow:
         self._window.n_tokens += count
         return Forward(torch.empty(0, self._window.base.vocab_size), torch.empty(0, 1))
 
+    def run_ahead(self, count: int) -> None:
+        """See :class:`~megacontext.core.model.token_window.TokenWindow`."""
+        if not self.waits:
+            self._window.run_ahead(count)
+
     def sync(
         self,
         layout: Layout,

@@ -1,6 +1,7 @@
 """Tiny random models and a history that the model tests share."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ _YARN = {
 }
 
 
-def _module(kind: str) -> torch.nn.Module:
+def _module(kind: str, **shape: Any) -> torch.nn.Module:
     shared = {
         "vocab_size": VOCAB,
         "bos_token_id": 1,
@@ -61,7 +62,7 @@ def _module(kind: str) -> torch.nn.Module:
         "num_key_value_heads": 2,
         "max_position_embeddings": WINDOW,
         "pad_token_id": 0,
-    }
+    } | shape
     if kind == "smollm3":
         return SmolLM3ForCausalLM(SmolLM3Config(**shared))
     if kind == "mistral":
@@ -73,7 +74,7 @@ def _module(kind: str) -> torch.nn.Module:
                 torch.nn.init.normal_(value, std=0.5)
         return module
     if kind == "qwen3":
-        return Qwen3ForCausalLM(Qwen3Config(**shared, head_dim=16))
+        return Qwen3ForCausalLM(Qwen3Config(**({"head_dim": 16} | shared)))
     rope = {"llama3": {"rope_parameters": _LLAMA3}, "yarn": {"rope_parameters": _YARN}}
     return LlamaForCausalLM(LlamaConfig(**shared, **rope.get(kind, {})))
 
@@ -96,7 +97,7 @@ def tiny_model():
 
 @pytest.fixture(scope="session")
 def tiny_module():
-    """tiny_module(kind) -> a fresh module of that kind."""
+    """tiny_module(kind, **shape) -> a fresh module of that kind, with other sizes if given."""
     return _module
 
 

@@ -103,10 +103,10 @@ def test_a_run_that_was_cut_while_an_edit_waits_goes_on_as_the_unbroken_one(
     whole = decode("whole")
     sample, count = Session._sample_token, iter(range(1000))
 
-    def killed(self):
+    def killed(self, left):
         if next(count) == 16 + cut:
             raise KeyboardInterrupt
-        return sample(self)
+        return sample(self, left)
 
     monkeypatch.setattr(Session, "_sample_token", killed)
     with pytest.raises(KeyboardInterrupt):
