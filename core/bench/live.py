@@ -17,7 +17,6 @@ from megacontext.core.config.sources import PythonSource
 from megacontext.core.model import KVWindow
 from megacontext.core.model.tokenizer import Tokenizer
 from megacontext.core.runtime.build import build_parts, focus_of
-from megacontext.core.runtime.hooks import Hooks
 from megacontext.core.runtime.recorder import Recorder
 from megacontext.core.runtime.run import trace_writer
 from megacontext.core.runtime.session import Session
@@ -31,8 +30,6 @@ from megacontext.traces.writer import TraceWriter
 __all__ = ["LiveSession", "library_tokens", "live_session", "machine_of"]
 
 _STAGES = ("us_decode", "us_gist", "us_lens", "us_alloc", "us_kv", "us_record")
-_CHARS_PER_TOKEN = 3
-"""Of source code; a vocabulary that packs more characters only wastes text."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,6 @@ def live_session(
     settings: Sequence[str],
     history: int = 0,
     progress: Callable[[int], None] = lambda n_tokens: None,
-    hooks: Hooks | None = None,
 ) -> Iterator[LiveSession]:
     """Build a session of ``model`` that records to a temporary trace; closes all of it.
 
@@ -77,7 +73,6 @@ def live_session(
         history: tokens of library code that the tree holds already, in whole blocks; the window
             starts full of the newest of it.
         progress: called with the length of the history after every refocus.
-        hooks: called at certain moments.
     """
     config = parse_config("{}", [f"model.path={model}", *settings])
     with tempfile.TemporaryDirectory() as folder:
@@ -92,7 +87,7 @@ def live_session(
             try:
                 with trace_writer(parts, taken) as writer:
                     sink = Recorder(writer, [watch])
-                    session = Session(parts, sink, progress=progress, hooks=hooks)
+                    session = Session(parts, sink, progress=progress)
                     session.warm_up()
                     yield LiveSession(session, writer)
             finally:
@@ -102,15 +97,14 @@ def live_session(
 
 def library_tokens(tokenizer: Tokenizer, count: int) -> U32:
     """The first ``count`` tokens of Python's standard library, from the start again if it ends."""
-    chars, pieces = 0, []
+    parts: list[U32] = []
+    missing = count
     for text in python_texts(PythonSource(package="stdlib")):
-        pieces.append(text)
-        chars += len(text)
-        if chars >= _CHARS_PER_TOKEN * count:
-            tokens = tokenizer.encode("".join(pieces))
-            if len(tokens) >= count:
-                return tokens[:count]
-    return np.resize(tokenizer.encode("".join(pieces)), count)
+        parts.append(tokenizer.encode(text))
+        missing -= len(parts[-1])
+        if missing <= 0:
+            break
+    return np.resize(np.concatenate(parts), count)
 
 
 def machine_of(session: Session) -> dict[str, Any]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from megacontext.core.bench.live import live_session, machine_of
-from megacontext.core.runtime.hooks import Hooks
 from megacontext.core.runtime.session import Session
 
 __all__ = ["bench"]
@@ -30,9 +29,9 @@ def bench(
 ) -> dict[str, Any]:
     """Decode ``cycles`` blocks behind a long text, with a refocus after each.
 
-    The ratio is the time of a block's tokens with their refocus over the same number of tokens
-    that close no block, its median over the blocks. All that the closing token, or one that follows
-    an edit, takes beyond the others counts as refocusing.
+    Tokens are decoded without a stop and timed as their text arrives. The ratio is the time of a
+    block, from the last token of the block before to its own, over that of as many tokens of its
+    second half, which neither close a block nor follow an edit; its median over the blocks.
 
     Args:
         model: as in ``model.path``.
@@ -45,30 +44,29 @@ def bench(
     Returns:
         ``ratio``, ``token_ms``, ``refocus_ms`` (medians; ``*_range``: 10th and 90th percentile),
         ``actions`` and ``kv_rows`` of a refocus (means), ``host_us``: host time of each stage of a
-        block and its refocus (medians), and on a GPU ``gpu_ms``: what its kernels take of a token
-        and of a refocus.
+        block and its refocus (medians), and on a GPU ``gpu_ms``: how long it is busy with a token
+        and with a refocus.
     """
     history = history or 16 * w_max
-    clock = _RefocusClock()
-    hooks = Hooks(before_refocus=clock.start, after_refocus=clock.stop)
     progress(f"history of {history:,} tokens")
-    with live_session(model, [f"w_max={w_max}", *settings], history, hooks=hooks) as live:
+    with live_session(model, [f"w_max={w_max}", *settings], history) as live:
         session = live.session
-        clock.device = session.parts.base.device
-        progress(f"{cycles} blocks of {session.config.block_size} tokens")
-        for _ in range(_WARM_BLOCKS):
-            _decode_block(session, clock)
+        size = session.config.block_size
+        progress(f"{cycles} blocks of {size} tokens")
+        _arrivals(session, _WARM_BLOCKS * size)
         first = session.step + 1
-        blocks = [_decode_block(session, clock) for _ in range(cycles)]
-        steps = range(first, session.step + 1)
-        gpu_ms = _gpu_ms(session, clock) if clock.device.type == "cuda" else None
+        arrivals = _arrivals(session, (1 + cycles) * size)
+        steps = range(first + 1, session.step + 1)
+        gpu_ms = _gpu_ms(session) if session.parts.base.device.type == "cuda" else None
         machine = machine_of(session)
         refocuses = live.refocuses(steps)
 
+    # A row for each block but the first: seconds between the arrivals of its tokens.
+    between = np.diff(arrivals[size - 1 :]).reshape(cycles, size)
+    whole = between.sum(axis=1)
+    plain = between[:, _first_plain(size, session.focus_config.lag) :].mean(axis=1) * size
+
     # Medians over the blocks.
-    size = session.config.block_size
-    whole = np.array([sum(block.tokens) for block in blocks])
-    plain = np.array([float(np.mean(block.plain)) for block in blocks]) * size
     metrics = {
         "model": model,
         "w_max": w_max,
@@ -86,72 +84,51 @@ def bench(
     return metrics if gpu_ms is None else metrics | {"gpu_ms": gpu_ms}
 
 
-@dataclass
-class _RefocusClock:
-    """Adds up the host's time of refocuses between two tokens.
-
-    The device is not waited for: it computes the closing token beside the host's part.
-    """
-
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    seconds: float = 0.0
-    _began: float = 0.0
-
-    def start(self) -> None:
-        self._began = time.perf_counter()
-
-    def stop(self) -> None:
-        self.seconds += time.perf_counter() - self._began
-
-    def now(self) -> float:
-        """Seconds, once the device has done what it was given."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+def _arrivals(session: Session, count: int) -> np.ndarray:
+    """Decode ``count`` tokens; seconds at which their text was there, float64 [count]."""
+    times: list[float] = []
+    while len(times) < count:  # an end-of-text token ends a call
+        session.decode(
+            count - len(times), on_token=lambda text, nll: times.append(time.perf_counter())
+        )
+    return np.array(times)
 
 
-@dataclass(frozen=True)
-class _Block:
-    """Seconds of all tokens of a block, and of those that neither closed it nor followed an edit
-    (with ``focus.lag`` a later token does), refocuses apart."""
-
-    tokens: list[float]
-    plain: list[float]
+def _first_plain(size: int, lag: int) -> int:
+    """From which token of a block on no edit is felt: the host has caught up with the device."""
+    return min(max(size // 2, lag + size // 4), size - 2)
 
 
-def _decode_block(session: Session, clock: _RefocusClock) -> _Block:
-    """Decode up to the end of a block."""
-    tokens: list[float] = []
-    plain: list[float] = []
-    while True:
-        follows_edit = session.context.tail_tokens == session.focus_config.lag > 0
-        clock.seconds, began = 0.0, clock.now()
-        session.decode(1)
-        took = clock.now() - began
-        tokens.append(took)
-        if session.context.tail_tokens == 0:
-            return _Block(tokens, plain)
-        if not follows_edit:
-            plain.append(took - clock.seconds)  # a surprisal may have refocused in between
-
-
-def _gpu_ms(session: Session, clock: _RefocusClock) -> dict[str, float]:
-    """Kernel time of a token that closes no block, and of a refocus: the closing token's rest."""
-    size = session.config.block_size
-    inside, closing = 0.0, 0.0
+def _gpu_ms(session: Session) -> dict[str, float]:
+    """How long the GPU is busy with a token that closes no block, and with a refocus."""
+    size, token, block = session.config.block_size, 0.0, 0.0
     for _ in range(_PROFILED_BLOCKS):
-        inside += _kernel_ms(lambda: session.decode(size - 1))
-        closing += _kernel_ms(lambda: session.decode(1))
-    token = inside / (size - 1) / _PROFILED_BLOCKS
-    return {"token": token, "refocus": closing / _PROFILED_BLOCKS - token}
+        plain = size // 2 - 1
+        session.decode(size - plain - 1)
+        token += _busy_ms(partial(session.decode, plain)) / plain / _PROFILED_BLOCKS
+        session.decode(1)
+        block += _busy_ms(partial(session.decode, size)) / _PROFILED_BLOCKS
+    return {"token": token, "refocus": block - size * token}
 
 
-def _kernel_ms(work: Callable[[], object]) -> float:
-    """Milliseconds that the GPU's kernels and copies take while ``work`` runs."""
+def _busy_ms(work: Callable[[], object]) -> float:
+    """Milliseconds in which at least one kernel or copy runs during ``work``.
+
+    Kernels overlap where the next one starts early, so their own times would add up to more.
+    """
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         work()
         torch.cuda.synchronize()
-    return float(sum(event.self_device_time_total for event in profile.key_averages())) / 1e3
+    spans = sorted(
+        (event.time_range.start, event.time_range.end)
+        for event in profile.events()
+        if event.device_type == torch.autograd.DeviceType.CUDA
+    )
+    busy, until = 0.0, 0.0
+    for start, end in spans:
+        busy += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return busy / 1e3
 
 
 def _spread(name: str, values: np.ndarray) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from megacontext.core.gistnet.block_graph import BlockGraph
 from megacontext.core.gistnet.checkpoint import (
     base_fingerprint,
     load_folder,
@@ -113,6 +114,7 @@ class NetGister:
         self.left_context = net.config.left_context
         self.device = embedding.device
         self._batch = batch
+        self._one_block: BlockGraph | None = None
         self.table = torch.cat((embedding.detach().to(kind), self.net.pad.detach()[None]))
 
     @classmethod
@@ -142,15 +144,27 @@ class NetGister:
                 f" {self.left_context}, got {own} behind {left.shape[1]}; set block_size to"
                 f" {self.net.config.block_size} or train another GistNet."
             )
+        ids = self._ids(np.concatenate((left, tokens), axis=1))
+        if len(ids) == 1 and self.device.type == "cuda":
+            return self._encode_one(ids)
         gists = np.empty((len(tokens), self.dim), np.float32)
         keys = np.empty((len(tokens), self.key_dim), np.float32)
         with torch.inference_mode():
             for start in range(0, len(tokens), self._batch):
                 part = slice(start, start + self._batch)
-                x = self._embed(np.concatenate((left[part], tokens[part]), axis=1))
-                gists[part] = self.net(x, 1).float().cpu().numpy()
-                keys[part] = self.net.keys.keys(x, own).float().cpu().numpy()
+                gist, key = self._gist_and_key(torch.from_numpy(ids[part]).to(self.device))
+                gists[part], keys[part] = gist.float().cpu().numpy(), key.float().cpu().numpy()
         return gists, keys
+
+    def _gist_and_key(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.table[ids]
+        return self.net(x, 1), self.net.keys.keys(x, self.net.config.block_size)
+
+    @torch.inference_mode()
+    def _encode_one(self, ids: npt.NDArray[np.int64]) -> tuple[F32, F32]:
+        if self._one_block is None:
+            self._one_block = BlockGraph(self._gist_and_key, ids.shape[1], self.device)
+        return self._one_block.encode(ids)
 
     def encode_gists(self, level: int, children: F32) -> tuple[F32, F32]:
         """Gists F32[n, dim] of groups F32[n, K, dim] of the level below, and zero keys.
@@ -187,6 +201,10 @@ class NetGister:
             return self.net.keys.queries(self._embed(padded), real)[0].float()
 
     def _embed(self, tokens: U32) -> Tensor:
+        return self.table[torch.from_numpy(self._ids(tokens)).to(self.device)]
+
+    def _ids(self, tokens: U32) -> npt.NDArray[np.int64]:
+        """Rows of the table; what pads has the last one."""
         pad = len(self.table) - 1
         ids = np.where(tokens == _NO_TOKEN, pad, tokens).astype(np.int64)
         if ids.size and int(ids.max()) > pad:
@@ -194,4 +212,4 @@ class NetGister:
                 f"token {int(ids.max())} is outside the base model's vocabulary of {pad}; use the"
                 " tokenizer of this base model."
             )
-        return self.table[torch.from_numpy(ids).to(self.device)]
+        return ids

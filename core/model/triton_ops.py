@@ -67,6 +67,15 @@ class Tuning:
     early: bool = True
 
 
+_NARROW = Tuning(
+    out=GemvShape(4, 1024, 4),
+    gate_up=GemvShape(4, 1024, 4),
+    down=GemvShape(2, 2048, 8),
+    head=GemvShape(16, 512, 4),
+)
+"""For models of at most 1,024 values a row, measured with Qwen2.5-0.5B (570 us become 545)."""
+
+
 class TritonOps:
     """:class:`~megacontext.core.model.torch_ops.LayerOps` for a GPU."""
 
@@ -75,7 +84,8 @@ class TritonOps:
     ) -> None:
         self._weights = weights
         self._cache = cache
-        self.tuning = tuning or Tuning()
+        narrow = weights.embedding.shape[1] <= 1024
+        self.tuning = tuning or (_NARROW if narrow else Tuning())
         self._scale_log2 = weights.head_dim**-0.5 * math.log2(math.e)
         self._launch: dict[str, bool] = {"EARLY": False}
         self._precision = "ieee" if weights.embedding.dtype == torch.float32 else "tf32"

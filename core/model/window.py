@@ -304,7 +304,12 @@ class KVWindow:
             if reread:
                 again |= self._unread.among(self._table.slots)
             todo = np.flatnonzero(~kept | again)
-        self._compute(todo)
+        if len(todo) == 1 and rows.levels[newest] == 0:
+            at = int(rows.values[newest])
+            self._compute_token(int(np.asarray(tokens(at, at + 1))[0]))
+            self._unread.read(self._table.slots[todo])
+        else:
+            self._compute(todo)
         return self._stats(len(todo), self._sampled_drift(), int(shifted.sum()))
 
     def _defer(self, rows: NDArray[np.int64], shifted: int) -> SyncStats:
