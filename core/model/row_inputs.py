@@ -50,5 +50,6 @@ def load_inputs(
 
 def set_inputs(cache: SlottedCache, slots: NDArray[np.int64], x: Tensor) -> None:
     """Write input embeddings [n, d] to ``slots`` I64[n]."""
-    at = torch.from_numpy(slots).to(cache.inputs.device)
-    cache.inputs.index_copy_(0, at, x.to(cache.inputs))
+    at = torch.from_numpy(slots).to(cache.inputs.device, non_blocking=True)
+    x = x.to(cache.inputs.device, cache.inputs.dtype, non_blocking=True)
+    cache.inputs.index_copy_(0, at, x)

@@ -127,7 +127,7 @@ class SlottedCache(Cache):  # type: ignore[misc]  # transformers is untyped here
         """Declare the live rows: ``slots`` I64[n] in window order; all others are dead."""
         orders = np.full(len(self.orders), DEAD, dtype=np.int32)
         orders[slots] = np.arange(len(slots), dtype=np.int32)
-        self.orders.copy_(torch.from_numpy(orders))
+        self.orders.copy_(torch.from_numpy(orders), non_blocking=True)
         self.columns = int(slots.max()) + 1 if len(slots) else 0
 
     def born(self, slots: NDArray[np.int64], positions: NDArray[np.int64]) -> None:

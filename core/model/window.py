@@ -32,25 +32,20 @@ from numpy.typing import ArrayLike, NDArray
 
 from megacontext.core.model.attention import entry_mass
 from megacontext.core.model.base import BaseModel, Forward
-from megacontext.core.model.choice import Choice
 from megacontext.core.model.decoder import RunnerKind, pick_runner
 from megacontext.core.model.layout import Layout, layout_rows
 from megacontext.core.model.positions import POSITION_MODES, PositionMode, row_positions
 from megacontext.core.model.refresh import Refresh
 from megacontext.core.model.rotary import RotaryLayers, probe_rotary
 from megacontext.core.model.row_inputs import TokenSource, VectorSource, load_inputs, set_inputs
-from megacontext.core.model.row_table import RowTable
-from megacontext.core.model.run_ahead import RunAhead
 from megacontext.core.model.runner import RowRunner
 from megacontext.core.model.slotted_cache import SlottedCache
 from megacontext.core.model.sync_stats import SyncStats
-from megacontext.core.model.unread import UnreadRows
+from megacontext.core.model.window_rows import WindowRows
 from megacontext.traces.errors import ModelError, PlanError
 from megacontext.traces.schema import KVMode
 
 __all__ = ["KVWindow", "SyncStats"]
-
-_NO_ROWS = np.empty(0, np.int64)
 
 
 class KVWindow:
@@ -113,46 +108,45 @@ class KVWindow:
 
         # How long a spliced window may differ from an exact one.
         self.drift_bound = drift_bound
-        self._refresh = Refresh(self.mode, drift_every, refresh_every, refresh_chunk)
+        refresh = Refresh(self.mode, drift_every, refresh_every, refresh_chunk)
 
         self.cache = SlottedCache(base, w_max, rotary)
         self.runner: RowRunner = pick_runner(base, self.cache, runner)
-        self._ahead = RunAhead(self.runner)
+        self._held = WindowRows(self.runner, refresh, w_max)
         self.reset()
 
     def reset(self) -> None:
         """Forget every row, e.g. after the tree was gisted anew."""
-        self._table = RowTable(self.w_max)
-        self._next_position = 0
-        self.cache.place(self._table.slots)
+        self._held.reset(self.w_max)
+        self.cache.place(self._held.table.slots)
         self.n_tokens = 0
-        self.last: Forward | None = None
-        self._refresh.reset()
-        self._ahead.drop()
-        self._unread = UnreadRows(self.w_max)
-        self._deferred = _NO_ROWS  # rows that a fused edit left to the next append
         self._drift_due = False  # measure the drift of a fused edit once its rows are there
         self._late_drift: float | None = None
 
     # -- what the window holds ------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return len(self._table)
+        return len(self._held)
+
+    @property
+    def last(self) -> Forward | None:
+        """The newest row's logits and hidden state; None while nothing was computed."""
+        return self._held.last
 
     @property
     def row_keys(self) -> NDArray[np.int64]:
         """Keys of the rows in window order, I64[r]; see :mod:`megacontext.core.model.layout`."""
-        return self._table.rows.keys
+        return self._held.table.rows.keys
 
     @property
     def row_slots(self) -> NDArray[np.int64]:
         """Slots of the rows in window order, I64[r]."""
-        return self._table.slots
+        return self._held.table.slots
 
     @property
     def row_positions(self) -> NDArray[np.int64]:
         """Positions of the rows in window order, strictly increasing, I64[r]."""
-        return self._table.positions
+        return self._held.table.positions
 
     @property
     def max_rows(self) -> int:
@@ -162,7 +156,7 @@ class KVWindow:
     @property
     def exact_rows(self) -> int:
         """Rows at the window's start that equal a full recompute."""
-        return self._refresh.clean
+        return self._held.refresh.clean
 
     # -- following the working context ----------------------------------------------------------
 
@@ -183,28 +177,27 @@ class KVWindow:
                 f"append of {count} tokens to a window of {len(self)} rows, w_max is {self.w_max}: "
                 "append at least one and refocus before the budget is full"
             )
-        self._refresh_step()
+        held = self._held
+        held.compute_refresh()
 
         # New rows at the end of the window.
-        added = self._table.append(self.n_tokens, self._next_position, count)
-        self._unread.appended(self._table.slots[added])
-        self._next_position += count
+        added = held.table.append(self.n_tokens, held.next_position, count)
+        held.unread.appended(held.table.slots[added])
+        held.next_position += count
         self.n_tokens += count
-        self._refresh.appended(count)
+        held.refresh.appended(count)
 
         # One forward, with the rows that a fused edit left to it.
-        if count == 1 and not len(self._deferred):
-            forward = self._compute_token(int(ids[0]))
+        if count == 1 and not len(held.deferred):
+            forward = held.compute_token(int(ids[0]))
         else:
-            self._ahead.drop()
-            set_inputs(self.cache, self._table.slots[added], self.base.embed(ids))
-            todo, self._deferred = np.concatenate([self._deferred, added]), _NO_ROWS
-            forward = self._compute(todo, keep=count)
+            set_inputs(self.cache, held.table.slots[added], self.base.embed(ids))
+            forward = held.compute_with_deferred(added)
 
         # The edit's drift can be measured now; a refresh starts by drift or by count.
         if self._drift_due:
             self._drift_due, self._late_drift = False, self._measured_drift()
-        self._refresh.start_if_due(len(self))
+        held.refresh.start_if_due(len(self))
         return forward
 
     def decode(self, token: int) -> Forward:
@@ -218,28 +211,8 @@ class KVWindow:
         Greedy decoding will append them, and no edit comes before. Does nothing where the device
         does not choose tokens, or while a refresh changes rows in between.
         """
-        most = min(count, self._ahead.most, self.w_max - len(self))
-        while len(self._ahead) < most and not (self._refresh.running or self._drift_due):
-            choice = self._ahead.newest(self.last)
-            if choice is None:
-                return
-            distance = len(self._ahead)
-            slot, order = self._table.slot_ahead(distance), len(self) + distance
-            position = self._next_position + distance
-            if len(self._deferred):
-                self._fuse_ahead(choice, slot, order, position)
-            else:
-                self._ahead.compute(choice, slot, order, position)
-
-    def _fuse_ahead(self, choice: Choice, slot: int, order: int, position: int) -> None:
-        """Compute the next row together with those that a fused edit left to it."""
-        todo, self._deferred = self._deferred, _NO_ROWS
-        if len(todo) >= self.max_rows:  # they need forwards of their own
-            self._compute(todo)
-            return
-        rows = np.stack([self._table.slots[todo], todo, self._table.positions[todo]])
-        self._ahead.compute_with(choice, np.append(rows, [[slot], [order], [position]], axis=1))
-        self._computed(todo)
+        if not (self._held.refresh.running or self._drift_due):
+            self._held.compute_ahead(min(count, self.w_max - len(self)))
 
     @torch.no_grad()
     def sync(
@@ -264,6 +237,7 @@ class KVWindow:
             PlanError: the layout exceeds w_max; nothing was changed.
         """
         self.finish()
+        held = self._held
         rows = layout_rows(layout, self.hide_gists)
         if len(rows) > self.w_max:
             raise PlanError(f"a layout of {len(rows)} rows exceeds w_max {self.w_max}, collapse")
@@ -274,21 +248,21 @@ class KVWindow:
             )
 
         # What changes; an edit that changes nothing costs nothing.
-        positions, self._next_position = row_positions(
+        positions, held.next_position = row_positions(
             self.positions, rows, self.w_max, self.base.window
         )
-        changed = self._table.first_change(rows, positions)
+        changed = held.table.first_change(rows, positions)
         self.n_tokens = layout.n_tokens
-        settled = self._refresh.clean == len(self) or reread == 0
+        settled = held.refresh.clean == len(self) or reread == 0
         if changed == len(rows) == len(self) and settled:
             return self._stats(0, None, 0)
 
         # Rows leave and enter; those that stay keep their slots.
-        kept, shifted = self._table.replace(rows, positions)
-        self._ahead.drop()
-        self.cache.place(self._table.slots)
-        self._refresh.edited(changed)
-        load_inputs(self.base, self.cache, self._table, np.flatnonzero(~kept), vectors, tokens)
+        kept, shifted = held.table.replace(rows, positions)
+        held.ahead.drop()
+        self.cache.place(held.table.slots)
+        held.refresh.edited(changed)
+        load_inputs(self.base, self.cache, held.table, np.flatnonzero(~kept), vectors, tokens)
 
         # The rows to compute: all from the first change on, or the inserted ones and a few more.
         newest = len(rows) - 1
@@ -296,70 +270,31 @@ class KVWindow:
             todo = np.arange(min(changed, newest), len(rows))
             shifted[:] = False  # everything behind the first change is computed anew
         else:
-            self.cache.move(self._table.slots[shifted], positions[shifted])
-            self._unread.inserted(rows, self._table.slots, kept)
+            self.cache.move(held.table.slots[shifted], positions[shifted])
+            held.unread.inserted(rows, held.table.slots, kept)
             if fuse:
                 return self._defer(np.flatnonzero(~kept), int(shifted.sum()))
             again = np.arange(len(rows)) >= min(newest, len(rows) - reread)
             if reread:
-                again |= self._unread.among(self._table.slots)
+                again |= held.unread.among(held.table.slots)
             todo = np.flatnonzero(~kept | again)
         if len(todo) == 1 and rows.levels[newest] == 0:
             at = int(rows.values[newest])
-            self._compute_token(int(np.asarray(tokens(at, at + 1))[0]))
-            self._unread.read(self._table.slots[todo])
+            held.compute_token(int(np.asarray(tokens(at, at + 1))[0]))
         else:
-            self._compute(todo)
+            held.compute(todo)
         return self._stats(len(todo), self._sampled_drift(), int(shifted.sum()))
 
     def _defer(self, rows: NDArray[np.int64], shifted: int) -> SyncStats:
         """Leave inserted ``rows`` to the next append, and the drift of this edit, too."""
-        self._deferred = rows
-        self._drift_due = self._refresh.drift_is_due()
+        self._held.deferred = rows
+        self._drift_due = self._held.refresh.drift_is_due()
         return self._stats(len(rows), None, shifted)
 
     @torch.no_grad()
     def finish(self) -> None:
         """Compute the rows that a fused edit left to an append that did not come."""
-        todo, self._deferred = self._deferred, _NO_ROWS
-        if len(todo):
-            self._compute(todo)
-
-    def _compute_token(self, token: int) -> Forward:
-        newest = len(self) - 1
-        forward = self._ahead.take(self.last, token)
-        if forward is None:
-            slot, position = int(self._table.slots[newest]), int(self._table.positions[newest])
-            forward = self.runner.run_token(token, slot, newest, position)
-        self.last = forward
-        self._refresh.clean += self._refresh.clean == newest
-        return forward
-
-    def _compute(self, todo: NDArray[np.int64], *, keep: int = 1) -> Forward:
-        """Compute rows ``todo`` (window order, ascending) in place; sets ``last``.
-
-        Returns logits and hidden states of the last ``keep`` of them.
-        """
-        slots, positions = self._table.slots, self._table.positions
-        parts: list[Forward] = []
-        for start in range(0, len(todo), self.max_rows):
-            part = todo[start : start + self.max_rows]
-            kept = len(part) - max(0, len(todo) - keep - start)
-            forward = self.runner.run(slots[part], part, positions[part], max(kept, 1))
-            if kept > 0:
-                parts.append(forward)
-
-        self._computed(todo)
-        if todo[-1] == len(self) - 1:
-            newest = parts[-1]
-            self.last = Forward(newest.logits[-1:], newest.hidden[-1:], newest.choice)
-        if len(parts) == 1:
-            return parts[0]
-        return Forward(torch.cat([p.logits for p in parts]), torch.cat([p.hidden for p in parts]))
-
-    def _computed(self, rows: NDArray[np.int64]) -> None:
-        self._unread.read(self._table.slots[rows])
-        self._refresh.computed(rows, len(self))
+        self._held.compute_deferred()
 
     def attention_mass(self, layout: Layout, queries: int) -> NDArray[np.float32]:
         """Where the newest rows look, by layer and frontier entry; see :mod:`.attention`.
@@ -376,7 +311,7 @@ class KVWindow:
         return entry_mass(
             self.base,
             self.cache,
-            self._table,
+            self._held.table,
             layout.entry_costs(0 if self.hide_gists else 1),
             min(queries, len(self)),
         )
@@ -396,11 +331,11 @@ class KVWindow:
     def refresh(self) -> int:
         """Recompute every row that may differ from the exact value; returns how many."""
         self.finish()
-        before = self._refresh.rows
-        self._refresh.start(len(self))
-        while self._refresh.running:
-            self._refresh_step()
-        return self._refresh.rows - before
+        before = self._held.refresh.rows
+        self._held.refresh.start(len(self))
+        while self._held.refresh.running:
+            self._held.compute_refresh()
+        return self._held.refresh.rows - before
 
     @torch.no_grad()
     def drift(self) -> float:
@@ -408,40 +343,31 @@ class KVWindow:
 
         The cache is left as it was.
         """
-        assert self.last is not None
-        clean = self._refresh.clean
+        held, last = self._held, self.last
+        assert last is not None
+        clean = held.refresh.clean
         if clean == len(self):
             return 0.0
         self.finish()
-        cache, last, unread = self.cache, self.last, self._unread.copy()
-        saved = cache.snapshot(self._table.slots[clean:])
-        self._compute(np.arange(clean, len(self)))
-        exact = self.last.logits[-1].log_softmax(-1)
+        cache, unread = self.cache, held.unread.copy()
+        saved = cache.snapshot(held.table.slots[clean:])
+        exact = held.compute(np.arange(clean, len(self))).logits[-1].log_softmax(-1)
         cache.restore(saved)
-        self.last, self._refresh.clean, self._unread = last, clean, unread
+        held.last, held.refresh.clean, held.unread = last, clean, unread
         return float((exact.exp() * (exact - last.logits[-1].log_softmax(-1))).sum())
 
     def _sampled_drift(self) -> float | None:
-        return self._measured_drift() if self._refresh.drift_is_due() else None
+        return self._measured_drift() if self._held.refresh.drift_is_due() else None
 
     def _measured_drift(self) -> float:
         """The drift now; a refresh starts if it is beyond the bound."""
         drift = self.drift()
         if self.drift_bound is not None and drift > self.drift_bound:
-            self._refresh.start(len(self))
+            self._held.refresh.start(len(self))
         return drift
 
-    def _refresh_step(self) -> None:
-        if not self._refresh.running or len(self._deferred):
-            return
-        self._ahead.drop()  # they saw rows that change now
-        todo = self._refresh.next_rows(len(self))
-        if len(todo):
-            self._compute(todo)
-        self._refresh.end_if_done(len(self))
-
     def _stats(self, rows: int, drift: float | None, shifted: int) -> SyncStats:
-        refreshed = self._refresh.take_rows()
+        refreshed = self._held.refresh.take_rows()
         late, self._late_drift = self._late_drift, None
         drift = late if drift is None else drift
         mode = KVMode.REFRESH if refreshed else self.mode

@@ -31,7 +31,7 @@ class PendingNLL:
     """
 
     def __init__(self, logits_TV: Tensor, tokens: np.ndarray) -> None:
-        target = torch.from_numpy(tokens.astype(np.int64)).to(logits_TV.device)
+        target = torch.from_numpy(tokens.astype(np.int64)).to(logits_TV.device, non_blocking=True)
         loss = torch.nn.functional.cross_entropy(logits_TV.float(), target, reduction="none")
         self._copied: torch.cuda.Event | None = None
         if loss.is_cuda:
