@@ -203,3 +203,16 @@ def test_key_search_finds_a_planted_block_before_any_training() -> None:
         score = (keys @ gister.encode_query(blocks[gold]).T).max(axis=1)
         hits += int((score > score[gold]).sum()) < 4
     assert hits >= 17
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("start", ["mean", "token"])
+def test_one_block_under_a_graph_is_that_block_of_a_batch(start):
+    gister = NetGister(trained(start=start), embedding().cuda())
+    blocks, left = tokens(6), tokens(6, C, seed=2)
+    left[0] = NO_TOKEN
+    gists, keys = gister.encode_blocks(blocks, left)
+    for i in range(6):
+        gist, key = gister.encode_blocks(blocks[i : i + 1], left[i : i + 1])
+        np.testing.assert_allclose(gist[0], gists[i], atol=1e-5)
+        np.testing.assert_allclose(key[0], keys[i], atol=1e-5)

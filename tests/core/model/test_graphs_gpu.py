@@ -98,3 +98,24 @@ def test_the_nll_of_a_token_is_of_the_logits_at_its_launch():
     pending = PendingNLL(logits, tokens)
     logits.zero_()  # as a replayed graph writes the next ones
     np.testing.assert_allclose(pending.wait(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
+def test_rows_ahead_are_those_of_greedy_decoding(cuda_model, history, kind):
+    base = cuda_model(kind, torch.bfloat16)
+    runs = []
+    for ahead in (0, 4):
+        text = history()
+        window = KVWindow(base, W_MAX)
+        window.append(text.take(30))
+        logits = []
+        for step in range(40):
+            window.run_ahead(ahead)
+            token = window.last.choice.token
+            assert token == int(window.last.logits[-1].argmax())
+            logits.append(window.append([token]).logits)
+            text.n_tokens += 1
+            if step == 20:  # what follows another text than the chosen one
+                logits.append(window.append([(token + 1) % 97, 5]).logits)
+        runs.append(torch.cat(logits))
+    assert torch.equal(*runs)

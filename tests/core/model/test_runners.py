@@ -34,6 +34,45 @@ def test_the_own_step_equals_the_transformers_forward(tiny_model, history, kind,
         same([w.last for w in windows])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "kind", ["llama", "llama3", "yarn", "mistral", "smollm3", "qwen2", "qwen3"]
+)
+def test_plain_own_and_fused_rows_give_the_same_logits(tiny_module, history, kind, dtype):
+    """By the relative error in float32, by KL in nats in bfloat16, whose rounding each path does
+    in its own order."""
+    torch.manual_seed(0)
+    base = BaseModel.from_module(tiny_module(kind, initializer_range=0.05).to(dtype))
+    text = history()
+    windows = {
+        name: KVWindow(base, W_MAX, runner=runner)
+        for name, runner in (("plain", "hf"), ("own", "torch"), ("fused", "torch"))
+    }
+    tokens = text.take(24)
+    for window in windows.values():
+        window.append(tokens)
+    worst = dict.fromkeys(windows, 0.0)
+    for pick in range(8):
+        text.edit(pick * 7, W_MAX - text.cost() - 4)
+        logits = {}
+        for name, window in windows.items():
+            window.sync(text.layout(), text.vectors, text.tokens, fuse=True)
+            if name != "fused":
+                window.finish()
+        token = text.take(1)
+        for name, window in windows.items():
+            logits[name] = window.append(token).logits[-1].double()
+        expected = logits["plain"]
+        for name, got in logits.items():
+            if dtype == torch.float32:
+                apart = float((got - expected).norm() / expected.norm())
+            else:
+                log_p, log_q = expected.log_softmax(-1), got.log_softmax(-1)
+                apart = float((log_p.exp() * (log_p - log_q)).sum())
+            worst[name] = max(worst[name], apart)
+    assert max(worst.values()) < (1e-5 if dtype == torch.float32 else 1e-3), worst
+
+
 def test_cuda_graphs_need_a_gpu_and_auto_falls_back(tiny_model):
     assert "plain PyTorch" in KVWindow(tiny_model("llama"), W_MAX).describe()
     described = KVWindow(tiny_model("gpt2"), W_MAX).describe()
