@@ -122,7 +122,7 @@ def _busy_ms(work: Callable[[], object]) -> float:
     spans = sorted(
         (event.time_range.start, event.time_range.end)
         for event in profile.events()
-        if event.device_type == torch.autograd.DeviceType.CUDA
+        if event.device_type.name == "CUDA"
     )
     busy, until = 0.0, 0.0
     for start, end in spans:

@@ -29,7 +29,7 @@ class BlockGraph:
         self, encode: Callable[[Tensor], tuple[Tensor, Tensor]], length: int, device: torch.device
     ) -> None:
         self._ids = torch.zeros(1, length, dtype=torch.int64, device=device)
-        self._stream = torch.cuda.Stream(device)
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(self._stream):
             encode(self._ids)  # what is made once must not be made while capturing

@@ -63,4 +63,5 @@ class RunAhead:
         """Compute ``rows`` I64[3, r] (slots, orders, positions), the last being of ``choice``."""
         assert self._runner is not None
         self._runner.write_choice(choice, int(rows[0, -1]))
-        self._rows.append(self._runner.run(*rows, keep=1))
+        slots, orders, positions = rows
+        self._rows.append(self._runner.run(slots, orders, positions, 1))

@@ -127,5 +127,5 @@ def test_text_that_the_model_did_not_choose_drops_what_is_ahead(config_text, ahe
         for _ in range(2):
             forward = parts.window.append(other)
         logits.append(forward.logits)
-    assert torch.equal(*logits)
+    torch.testing.assert_close(*logits, atol=1e-5, rtol=1e-4)
     parts.close()
