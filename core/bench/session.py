@@ -44,8 +44,9 @@ def bench(
     Returns:
         ``ratio``, ``token_ms``, ``refocus_ms`` (medians; ``*_range``: 10th and 90th percentile),
         ``actions`` and ``kv_rows`` of a refocus (means), ``host_us``: host time of each stage of a
-        block and its refocus (medians), and on a GPU ``gpu_ms``: how long it is busy with a token
-        and with a refocus.
+        block and its refocus (medians). On a GPU ``gpu_ms``: how long it is busy with a token and
+        with a refocus; on a CPU ``cpu_ratio``: the ratio in CPU seconds, which other programs on
+        the machine change less.
     """
     history = history or 16 * w_max
     progress(f"history of {history:,} tokens")
@@ -62,9 +63,10 @@ def bench(
         refocuses = live.refocuses(steps)
 
     # A row for each block but the first: seconds between the arrivals of its tokens.
-    between = np.diff(arrivals[size - 1 :]).reshape(cycles, size)
-    whole = between.sum(axis=1)
-    plain = between[:, _first_plain(size, session.focus_config.lag) :].mean(axis=1) * size
+    first_plain = _first_plain(size, session.focus_config.lag)
+    between = np.diff(arrivals[:, size - 1 :]).reshape(2, cycles, size)
+    whole, cpu_whole = between.sum(axis=2)
+    plain, cpu_plain = between[:, :, first_plain:].mean(axis=2) * size
 
     # Medians over the blocks.
     metrics = {
@@ -81,17 +83,22 @@ def bench(
         "kv_rows": float(np.mean(refocuses.pop("kv_rows"))),
         "host_us": {name: float(np.median(us)) for name, us in refocuses.items()},
     }
-    return metrics if gpu_ms is None else metrics | {"gpu_ms": gpu_ms}
+    if gpu_ms is not None:
+        return metrics | {"gpu_ms": gpu_ms}
+    return metrics | _spread("cpu_ratio", cpu_whole / cpu_plain)
 
 
 def _arrivals(session: Session, count: int) -> np.ndarray:
-    """Decode ``count`` tokens; seconds at which their text was there, float64 [count]."""
-    times: list[float] = []
+    """Decode ``count`` tokens; when their text was there, float64 [2, count]: seconds, and CPU
+    seconds of this process."""
+    times: list[tuple[float, float]] = []
+
+    def note(text: str, nll: float) -> None:
+        times.append((time.perf_counter(), time.process_time()))
+
     while len(times) < count:  # an end-of-text token ends a call
-        session.decode(
-            count - len(times), on_token=lambda text, nll: times.append(time.perf_counter())
-        )
-    return np.array(times)
+        session.decode(count - len(times), on_token=note)
+    return np.array(times).T
 
 
 def _first_plain(size: int, lag: int) -> int:

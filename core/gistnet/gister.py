@@ -109,6 +109,8 @@ class NetGister:
             halve_products(self.net.encoder)
         if embedding.device.type == "cpu":
             store_by_columns(self.net)
+
+        # What the tree asks for, and where a block's gist is made.
         self.dim = net.config.dim
         self.key_dim = net.config.keys.key_dim
         self.left_context = net.config.left_context

@@ -144,8 +144,12 @@ class TritonOps:
         part = weights.layers[layer]
         half, k = weights.head_dim // 2, x.shape[1]
         pairs = min(shape.block_n, half)
+
+        # Keys that no rotation touches have no birth apart from the cache.
         queries = x.new_empty(1, weights.heads, weights.head_dim)
         birth = cache.birth[cache.birth_index[layer]] if part.rotated else cache.keys[layer]
+
+        # One program for some pairs of outputs of a head; a pointer that is not read may be any.
         token_kernels.queries_kernel[(weights.heads + 2 * weights.kv_heads, half // pairs)](
             x,
             part.norm1,

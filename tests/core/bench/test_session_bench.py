@@ -28,6 +28,7 @@ def test_the_session_bench_reports_a_ratio_and_where_it_goes(model_folder):
     assert figures["ratio"] == pytest.approx(1 + added)
     low, high = figures["ratio_range"]
     assert low <= figures["ratio"] <= high
+    assert figures["cpu_ratio"] > 1
     assert set(figures["host_us"]) == STAGES
     assert figures["actions"] >= 1  # the window is full: every block costs a collapse
     assert figures["host_us"]["us_decode"] > figures["host_us"]["us_alloc"] > 0
