@@ -38,7 +38,7 @@ class BlockGraph:
         with torch.cuda.graph(self._graph, stream=self._stream):
             gist, key = encode(self._ids)
             self._dim = gist.shape[1]
-            self._made = torch.cat((gist.float(), key.float()), dim=1)
+            self._packed = torch.cat((gist.float(), key.float()), dim=1)
 
     def encode(
         self, ids: npt.NDArray[np.int64]
@@ -47,5 +47,5 @@ class BlockGraph:
         with torch.cuda.stream(self._stream):
             self._ids.copy_(torch.from_numpy(ids), non_blocking=True)
             self._graph.replay()
-            made: npt.NDArray[np.float32] = self._made.cpu().numpy()
-        return made[:, : self._dim], made[:, self._dim :]
+            packed: npt.NDArray[np.float32] = self._packed.cpu().numpy()
+        return packed[:, : self._dim], packed[:, self._dim :]

@@ -112,13 +112,13 @@ class KVWindow:
 
         self.cache = SlottedCache(base, w_max, rotary)
         self.runner: RowRunner = pick_runner(base, self.cache, runner)
-        self._held = WindowRows(self.runner, refresh, w_max)
+        self._store = WindowRows(self.runner, refresh, w_max)
         self.reset()
 
     def reset(self) -> None:
         """Forget every row, e.g. after the tree was gisted anew."""
-        self._held.reset(self.w_max)
-        self.cache.place(self._held.table.slots)
+        self._store.reset(self.w_max)
+        self.cache.place(self._store.table.slots)
         self.n_tokens = 0
         self._drift_due = False  # measure the drift of a fused edit once its rows are there
         self._late_drift: float | None = None
@@ -126,27 +126,27 @@ class KVWindow:
     # -- what the window holds ------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._store)
 
     @property
     def last(self) -> Forward | None:
         """The newest row's logits and hidden state; None while nothing was computed."""
-        return self._held.last
+        return self._store.last
 
     @property
     def row_keys(self) -> NDArray[np.int64]:
         """Keys of the rows in window order, I64[r]; see :mod:`megacontext.core.model.layout`."""
-        return self._held.table.rows.keys
+        return self._store.table.rows.keys
 
     @property
     def row_slots(self) -> NDArray[np.int64]:
         """Slots of the rows in window order, I64[r]."""
-        return self._held.table.slots
+        return self._store.table.slots
 
     @property
     def row_positions(self) -> NDArray[np.int64]:
         """Positions of the rows in window order, strictly increasing, I64[r]."""
-        return self._held.table.positions
+        return self._store.table.positions
 
     @property
     def max_rows(self) -> int:
@@ -156,7 +156,7 @@ class KVWindow:
     @property
     def exact_rows(self) -> int:
         """Rows at the window's start that equal a full recompute."""
-        return self._held.refresh.clean
+        return self._store.refresh.clean
 
     # -- following the working context ----------------------------------------------------------
 
@@ -177,27 +177,27 @@ class KVWindow:
                 f"append of {count} tokens to a window of {len(self)} rows, w_max is {self.w_max}: "
                 "append at least one and refocus before the budget is full"
             )
-        held = self._held
-        held.compute_refresh()
+        store = self._store
+        store.compute_refresh()
 
         # New rows at the end of the window.
-        added = held.table.append(self.n_tokens, held.next_position, count)
-        held.unread.appended(held.table.slots[added])
-        held.next_position += count
+        added = store.table.append(self.n_tokens, store.next_position, count)
+        store.unread.appended(store.table.slots[added])
+        store.next_position += count
         self.n_tokens += count
-        held.refresh.appended(count)
+        store.refresh.appended(count)
 
         # One forward, with the rows that a fused edit left to it.
-        if count == 1 and not len(held.deferred):
-            forward = held.compute_token(int(ids[0]))
+        if count == 1 and not len(store.deferred):
+            forward = store.compute_token(int(ids[0]))
         else:
-            set_inputs(self.cache, held.table.slots[added], self.base.embed(ids))
-            forward = held.compute_with_deferred(added)
+            set_inputs(self.cache, store.table.slots[added], self.base.embed(ids))
+            forward = store.compute_with_deferred(added)
 
         # The edit's drift can be measured now; a refresh starts by drift or by count.
         if self._drift_due:
             self._drift_due, self._late_drift = False, self._measured_drift()
-        held.refresh.start_if_due(len(self))
+        store.refresh.start_if_due(len(self))
         return forward
 
     def decode(self, token: int) -> Forward:
@@ -211,8 +211,8 @@ class KVWindow:
         Greedy decoding will append them, and no edit comes before. Does nothing where the device
         does not choose tokens, or while a refresh changes rows in between.
         """
-        if not (self._held.refresh.running or self._drift_due):
-            self._held.compute_ahead(min(count, self.w_max - len(self)))
+        if not (self._store.refresh.running or self._drift_due):
+            self._store.compute_ahead(min(count, self.w_max - len(self)))
 
     @torch.no_grad()
     def sync(
@@ -237,7 +237,7 @@ class KVWindow:
             PlanError: the layout exceeds w_max; nothing was changed.
         """
         self.finish()
-        held = self._held
+        store = self._store
         rows = layout_rows(layout, self.hide_gists)
         if len(rows) > self.w_max:
             raise PlanError(f"a layout of {len(rows)} rows exceeds w_max {self.w_max}, collapse")
@@ -248,21 +248,21 @@ class KVWindow:
             )
 
         # What changes; an edit that changes nothing costs nothing.
-        positions, held.next_position = row_positions(
+        positions, store.next_position = row_positions(
             self.positions, rows, self.w_max, self.base.window
         )
-        changed = held.table.first_change(rows, positions)
+        changed = store.table.first_change(rows, positions)
         self.n_tokens = layout.n_tokens
-        settled = held.refresh.clean == len(self) or reread == 0
+        settled = store.refresh.clean == len(self) or reread == 0
         if changed == len(rows) == len(self) and settled:
             return self._stats(0, None, 0)
 
         # Rows leave and enter; those that stay keep their slots.
-        kept, shifted = held.table.replace(rows, positions)
-        held.ahead.drop()
-        self.cache.place(held.table.slots)
-        held.refresh.edited(changed)
-        load_inputs(self.base, self.cache, held.table, np.flatnonzero(~kept), vectors, tokens)
+        kept, shifted = store.table.replace(rows, positions)
+        store.ahead.drop()
+        self.cache.place(store.table.slots)
+        store.refresh.edited(changed)
+        load_inputs(self.base, self.cache, store.table, np.flatnonzero(~kept), vectors, tokens)
 
         # The rows to compute: all from the first change on, or the inserted ones and a few more.
         newest = len(rows) - 1
@@ -270,31 +270,31 @@ class KVWindow:
             todo = np.arange(min(changed, newest), len(rows))
             shifted[:] = False  # everything behind the first change is computed anew
         else:
-            self.cache.move(held.table.slots[shifted], positions[shifted])
-            held.unread.inserted(rows, held.table.slots, kept)
+            self.cache.move(store.table.slots[shifted], positions[shifted])
+            store.unread.inserted(rows, store.table.slots, kept)
             if fuse:
                 return self._defer(np.flatnonzero(~kept), int(shifted.sum()))
             again = np.arange(len(rows)) >= min(newest, len(rows) - reread)
             if reread:
-                again |= held.unread.among(held.table.slots)
+                again |= store.unread.among(store.table.slots)
             todo = np.flatnonzero(~kept | again)
         if len(todo) == 1 and rows.levels[newest] == 0:
             at = int(rows.values[newest])
-            held.compute_token(int(np.asarray(tokens(at, at + 1))[0]))
+            store.compute_token(int(np.asarray(tokens(at, at + 1))[0]))
         else:
-            held.compute(todo)
+            store.compute(todo)
         return self._stats(len(todo), self._sampled_drift(), int(shifted.sum()))
 
     def _defer(self, rows: NDArray[np.int64], shifted: int) -> SyncStats:
         """Leave inserted ``rows`` to the next append, and the drift of this edit, too."""
-        self._held.deferred = rows
-        self._drift_due = self._held.refresh.drift_is_due()
+        self._store.deferred = rows
+        self._drift_due = self._store.refresh.drift_is_due()
         return self._stats(len(rows), None, shifted)
 
     @torch.no_grad()
     def finish(self) -> None:
         """Compute the rows that a fused edit left to an append that did not come."""
-        self._held.compute_deferred()
+        self._store.compute_deferred()
 
     def attention_mass(self, layout: Layout, queries: int) -> NDArray[np.float32]:
         """Where the newest rows look, by layer and frontier entry; see :mod:`.attention`.
@@ -311,7 +311,7 @@ class KVWindow:
         return entry_mass(
             self.base,
             self.cache,
-            self._held.table,
+            self._store.table,
             layout.entry_costs(0 if self.hide_gists else 1),
             min(queries, len(self)),
         )
@@ -331,11 +331,11 @@ class KVWindow:
     def refresh(self) -> int:
         """Recompute every row that may differ from the exact value; returns how many."""
         self.finish()
-        before = self._held.refresh.rows
-        self._held.refresh.start(len(self))
-        while self._held.refresh.running:
-            self._held.compute_refresh()
-        return self._held.refresh.rows - before
+        before = self._store.refresh.rows
+        self._store.refresh.start(len(self))
+        while self._store.refresh.running:
+            self._store.compute_refresh()
+        return self._store.refresh.rows - before
 
     @torch.no_grad()
     def drift(self) -> float:
@@ -343,31 +343,31 @@ class KVWindow:
 
         The cache is left as it was.
         """
-        held, last = self._held, self.last
+        store, last = self._store, self.last
         assert last is not None
-        clean = held.refresh.clean
+        clean = store.refresh.clean
         if clean == len(self):
             return 0.0
         self.finish()
-        cache, unread = self.cache, held.unread.copy()
-        saved = cache.snapshot(held.table.slots[clean:])
-        exact = held.compute(np.arange(clean, len(self))).logits[-1].log_softmax(-1)
+        cache, unread = self.cache, store.unread.copy()
+        saved = cache.snapshot(store.table.slots[clean:])
+        exact = store.compute(np.arange(clean, len(self))).logits[-1].log_softmax(-1)
         cache.restore(saved)
-        held.last, held.refresh.clean, held.unread = last, clean, unread
+        store.last, store.refresh.clean, store.unread = last, clean, unread
         return float((exact.exp() * (exact - last.logits[-1].log_softmax(-1))).sum())
 
     def _sampled_drift(self) -> float | None:
-        return self._measured_drift() if self._held.refresh.drift_is_due() else None
+        return self._measured_drift() if self._store.refresh.drift_is_due() else None
 
     def _measured_drift(self) -> float:
         """The drift now; a refresh starts if it is beyond the bound."""
         drift = self.drift()
         if self.drift_bound is not None and drift > self.drift_bound:
-            self._held.refresh.start(len(self))
+            self._store.refresh.start(len(self))
         return drift
 
     def _stats(self, rows: int, drift: float | None, shifted: int) -> SyncStats:
-        refreshed = self._held.refresh.take_rows()
+        refreshed = self._store.refresh.take_rows()
         late, self._late_drift = self._late_drift, None
         drift = late if drift is None else drift
         mode = KVMode.REFRESH if refreshed else self.mode

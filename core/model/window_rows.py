@@ -72,9 +72,9 @@ class WindowRows:
         parts: list[Forward] = []
         for start in range(0, len(todo), self._runner.max_rows):
             part = todo[start : start + self._runner.max_rows]
-            kept = len(part) - max(0, len(todo) - keep - start)
-            forward = self._runner.run(slots[part], part, positions[part], max(kept, 1))
-            if kept > 0:
+            keep_here = len(part) - max(0, len(todo) - keep - start)
+            forward = self._runner.run(slots[part], part, positions[part], max(keep_here, 1))
+            if keep_here > 0:
                 parts.append(forward)
 
         self._computed(todo)
