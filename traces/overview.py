@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +38,7 @@ _DTYPES: dict[str, str] = {
 OVERVIEW_COLUMNS = (*_DTYPES, "heat", "marker", "knobs")
 _NULLABLE = ("kv_drift", "delta_nll")
 _MONOTONE = ("step", "t_ns", "history_tokens", "w_max", "scores_dropped")
+_ALWAYS = ("step", "history_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class Overview:
     ``kv_drift`` and ``delta_nll`` are NaN where the row has none. ``history_tokens`` never falls,
     so ``np.searchsorted(history_tokens, token, side="right")`` is the row that brought a token.
     In rows that could not be decoded ``damaged`` is True and the counters repeat the row before.
+    Columns that the reader was not opened for have no rows at all.
     """
 
     step: np.ndarray
@@ -78,13 +81,19 @@ class Overview:
         return len(self.step)
 
 
-class OverviewBuilder:
-    """Grows an :class:`Overview` by batches; appending is amortized O(1) per row."""
+def _empty() -> dict[str, np.ndarray]:
+    """The columns without rows."""
+    columns = {name: np.empty(0, dtype) for name, dtype in _DTYPES.items()}
+    return columns | {"heat": np.empty((0, HEAT_BINS), np.uint8), "damaged": np.empty(0, bool)}
 
-    def __init__(self) -> None:
+
+class OverviewBuilder:
+    """Grows an :class:`Overview` of the columns ``names``; appending is amortized O(1) per row."""
+
+    def __init__(self, names: Sequence[str] = OVERVIEW_COLUMNS) -> None:
+        self.names = tuple(name for name in OVERVIEW_COLUMNS if name in {*_ALWAYS, *names})
         self._count = 0
-        self._columns = {name: np.empty(0, dtype) for name, dtype in _DTYPES.items()}
-        self._columns["heat"] = np.empty((0, HEAT_BINS), np.uint8)
+        self._columns = {name: column for name, column in _empty().items() if name in self.names}
         self._columns["damaged"] = np.empty(0, bool)
         self._texts: dict[str, dict[int, str]] = {"marker": {}, "knobs": {}}
 
@@ -92,17 +101,14 @@ class OverviewBuilder:
     def num_rows(self) -> int:
         return self._count
 
-    def extend(self, batches: list[pa.RecordBatch]) -> None:
-        """Append the rows of ``batches`` (the projection OVERVIEW_COLUMNS)."""
-        if not batches:
-            return
-        table = pa.Table.from_batches(batches)
+    def extend(self, table: pa.Table) -> None:
+        """Append the rows of ``table``, which has the columns ``names``."""
         start = self._grow(table.num_rows)
-        for name in _DTYPES:
-            if name in table.schema.names:
-                self._columns[name][start : self._count] = table.column(name).to_numpy()
-        heat = np.concatenate([chunk.flatten().to_numpy() for chunk in table.column("heat").chunks])
-        self._columns["heat"][start : self._count] = heat.reshape(-1, HEAT_BINS)
+        for name in set(_DTYPES).intersection(table.schema.names):
+            self._columns[name][start : self._count] = table.column(name).to_numpy()
+        if "heat" in self._columns:
+            heat = table.column("heat").combine_chunks().flatten().to_numpy()
+            self._columns["heat"][start : self._count] = heat.reshape(-1, HEAT_BINS)
         for name, texts in self._texts.items():
             if name not in table.schema.names:
                 continue
@@ -115,9 +121,11 @@ class OverviewBuilder:
         """Append ``rows`` rows of a batch that cannot be decoded."""
         start = self._grow(rows)
         for name in _MONOTONE:
-            column = self._columns[name]
-            column[start : self._count] = column[start - 1] if start else 0
-        self._columns["heat"][start : self._count] = NEUTRAL_HEAT
+            if name in self._columns:
+                column = self._columns[name]
+                column[start : self._count] = column[start - 1] if start else 0
+        if "heat" in self._columns:
+            self._columns["heat"][start : self._count] = NEUTRAL_HEAT
         self._columns["damaged"][start : self._count] = True
 
     def overview(self) -> Overview:
@@ -126,7 +134,7 @@ class OverviewBuilder:
         for view in views.values():
             view.flags.writeable = False
         markers, knobs = dict(self._texts["marker"]), dict(self._texts["knobs"])
-        return Overview(**views, markers=markers, knobs=knobs)
+        return Overview(**(_empty() | views), markers=markers, knobs=knobs)
 
     def _grow(self, rows: int) -> int:
         start = self._count

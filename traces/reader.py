@@ -13,13 +13,13 @@ from typing import Self
 import numpy as np
 import pyarrow as pa
 
-from megacontext.traces.batchfile import DATA_START
 from megacontext.traces.errors import TraceError
 from megacontext.traces.files import OS_FILES, FileHandle, FileLayer, is_locked
 from megacontext.traces.messages import Block, data_end, read_schema, scan
 from megacontext.traces.meta import TraceMeta
 from megacontext.traces.overview import OVERVIEW_COLUMNS, Overview, OverviewBuilder
 from megacontext.traces.paths import lock_path
+from megacontext.traces.projection import Projection
 from megacontext.traces.row import BatchColumns, TraceRow, crc_of
 from megacontext.traces.schema import check_columns
 from megacontext.traces.search import TextIndex
@@ -28,7 +28,6 @@ __all__ = ["RowDamage", "TraceReader"]
 
 _CACHE_BYTES = 48 << 20
 _CACHE_BATCHES = 64
-_CHUNK_BYTES = 32 << 20  # mapped at a time while columns are read, so resident memory stays small
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +51,14 @@ class TraceReader:
         gaps: damaged byte ranges between batches (their rows are lost).
     """
 
-    def __init__(self, path: Path, files: FileLayer = OS_FILES) -> None:
+    def __init__(
+        self,
+        path: Path,
+        files: FileLayer = OS_FILES,
+        overview_columns: Sequence[str] = OVERVIEW_COLUMNS,
+    ) -> None:
         self.path = Path(path)
+        self._overview_columns = overview_columns
         self.generation = 0
         self._files = files
         self._guard = threading.RLock()
@@ -61,14 +66,19 @@ class TraceReader:
         self._load()
 
     @classmethod
-    def open(cls, path: Path | str, files: FileLayer = OS_FILES) -> Self:
-        """Open the trace at ``path``.
+    def open(
+        cls,
+        path: Path | str,
+        files: FileLayer = OS_FILES,
+        overview_columns: Sequence[str] = OVERVIEW_COLUMNS,
+    ) -> Self:
+        """Open the trace at ``path``; :meth:`overview` reads ``overview_columns`` alone.
 
         Raises:
             TraceError: missing, a folder, empty, no trace, cut inside its schema, or of a newer
                 major version, or a column is missing, there twice or of another type.
         """
-        return cls(Path(path), files)
+        return cls(Path(path), files, overview_columns)
 
     # ------------------------------------------------------------------ index
 
@@ -107,7 +117,7 @@ class TraceReader:
         self._starts = np.zeros(1, np.int64)  # first row of each block, and num_rows at the end
         self._cache: OrderedDict[int, tuple[BatchColumns, int]] = OrderedDict()
         self._cached_bytes = 0
-        self._overview = OverviewBuilder()
+        self._overview = OverviewBuilder(self._overview_columns)
         self._overview_blocks = 0
         self._text = TextIndex(self)
         self._scan()
@@ -291,52 +301,31 @@ class TraceReader:
         as None. Columns keep the file's order.
         """
         last = self.num_batches if stop is None else min(stop, self.num_batches)
-        fields = [i for i, name in enumerate(self.schema.names) if name in set(names)]
-        options = pa.ipc.IpcReadOptions(included_fields=fields, use_threads=False)
-        block = first
-        while block < last:
-            base, chunk_stop = self._blocks[block].offset, block + 1
-            while chunk_stop < last and self._end_of(chunk_stop) - base <= _CHUNK_BYTES:
-                chunk_stop += 1
-            # A fresh map per chunk: the one before, and what it made resident, goes away.
-            try:
-                mapped = self._open_handle.view(0, (self._end_of(chunk_stop - 1),), np.uint8)
-            except (OSError, ValueError):  # the file was cut under us
-                yield from ((int(self._starts[number]), None) for number in range(block, last))
-                return
-            source = pa.BufferReader(pa.py_buffer(mapped))
-            stream = None
-            for number in range(block, chunk_stop):
-                try:
-                    if stream is None:
-                        source.seek(DATA_START)
-                        stream = pa.ipc.open_stream(source, options=options)
-                    source.seek(self._blocks[number].offset)
-                    batch = stream.read_next_batch()
-                    batch.validate(full=True)
-                    if batch.num_rows != self._blocks[number].rows:
-                        batch = None
-                except (pa.ArrowException, OSError, EOFError, ValueError, StopIteration):
-                    batch, stream = None, None  # the caller counts a None as damage
-                yield int(self._starts[number]), batch
-            block = chunk_stop
+        yield from self._projection(names).batches(first, last)
 
-    def _end_of(self, block: int) -> int:
-        return self._blocks[block].offset + self._blocks[block].length
+    def tables(
+        self, names: Sequence[str], first: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[int, pa.Table | None]]:
+        """As :meth:`project`, with neighbouring batches as one table; a damaged one is None.
+
+        Other threads run while a table is decoded.
+        """
+        last = self.num_batches if stop is None else min(stop, self.num_batches)
+        yield from self._projection(names).tables(first, last)
+
+    def _projection(self, names: Sequence[str]) -> Projection:
+        return Projection(self._open_handle, self.schema, self._blocks, self._starts, names)
 
     def overview(self) -> Overview:
         """Scalars, heat and markers of all rows so far; only new batches are read."""
         with self._guard:
-            good: list[pa.RecordBatch] = []
-            for first, batch in self.project(OVERVIEW_COLUMNS, self._overview_blocks):
-                if batch is not None:
-                    good.append(batch)
+            block = self._overview_blocks
+            for first, table in self.tables(self._overview.names, block):
+                if table is not None:
+                    self._overview.extend(table)
                     continue
-                self._overview.extend(good)
-                good = []
                 stop = int(self._starts[np.searchsorted(self._starts, first) + 1])
                 self._overview.extend_damaged(stop - first)
-            self._overview.extend(good)
             self._overview_blocks = self.num_batches
             return self._overview.overview()
 

@@ -41,8 +41,8 @@ class TokenIndex:
         while not self.complete:
             stop = min(self._batches + GROUP, self._reader.num_batches)
             names = ("history_tokens", "new_tokens")
-            for _, batch in self._reader.project(names, self._batches, stop):
-                if batch is not None:
+            for _, table in self._reader.tables(names, self._batches, stop):
+                for batch in table.to_batches() if table is not None else ():
                     flat, offsets = list_values(batch.column("new_tokens"), "new_tokens")
                     ends = batch.column("history_tokens").to_numpy().astype(np.int64)
                     self._put(flat, offsets.astype(np.int64), ends)

@@ -6,11 +6,15 @@ read in slices: whoever draws calls :meth:`VitalsScan.advance` as often as there
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from megacontext.traces.reader import TraceReader
 from megacontext.traces.row import list_values
@@ -30,12 +34,17 @@ CHANGE_DTYPE = np.dtype(
     ]
 )
 """One applied action, or (``applied`` False) one candidate that was turned down."""
-_LISTS = ("new_nll", "levels", "actions", "rejected")
 _SCALARS = ("step", "tail_tokens", "budget_used")
-_COLUMNS = (*_SCALARS, *_LISTS)
-GROUP = 32
+_COLUMNS = (*_SCALARS, "new_nll", "levels", "actions", "rejected")
+GROUP = 64
 """Batches read at a time."""
+GROUPS_AHEAD = 4
+"""Groups that are decoded before they are asked for."""
 _FIELDS = ("kind", "level", "index", "score", "reason")
+_ACTION_FIELDS = (*_FIELDS, "cost", "forced")
+
+_Tables: TypeAlias = list[tuple[int, pa.Table | None]]
+_Fields: TypeAlias = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -73,14 +82,20 @@ class Vitals:
 
 
 class VitalsScan:
-    """Reads the :class:`Vitals` of ``reader``'s rows batch by batch, oldest first."""
+    """Reads the :class:`Vitals` of ``reader``'s rows batch by batch, oldest first.
+
+    A long trace is decoded in a thread of its own, a few groups of batches ahead of those whose
+    figures are computed here.
+    """
 
     def __init__(self, reader: TraceReader) -> None:
         self._reader, self._block_size = reader, reader.meta.block_size
         self._batches = 0
         self._parts: list[Vitals] = []
-        self._built = Vitals.empty()
+        self._built = _Growing()
         self._open = _Refocus()
+        self._decoder: ThreadPoolExecutor | None = None
+        self._decoding: deque[tuple[int, Future[_Tables]]] = deque()
 
     @property
     def complete(self) -> bool:
@@ -93,67 +108,78 @@ class VitalsScan:
         A batch that cannot be decoded counts as rows without values.
         """
         while not self.complete:
-            stop = min(self._batches + GROUP, self._reader.num_batches)
-            self._take(self._batches, stop)
+            stop, tables = self._next_group()
+            for first, table in tables:
+                self._take(first, table)
             self._batches = stop
             if enough():
                 break
         return self.complete
 
-    def _take(self, block: int, stop: int) -> None:
-        """Read batches [block, stop), neighbours that can be decoded as one."""
-        run: list[pa.RecordBatch] = []
-        start = self._reader.first_row(block)
-        for number, (first, batch) in enumerate(self._reader.project(_COLUMNS, block, stop), block):
-            if batch is not None:
-                run.append(batch)
-                continue
-            if run:
-                self._parts.append(self._of(start, pa.Table.from_batches(run)))
-            start, run = self._reader.first_row(number + 1), []
-            self._parts.append(_missing(start - first))
-            self._open = _Refocus()
-        if run:
-            self._parts.append(self._of(start, pa.Table.from_batches(run)))
+    def decode_ahead(self) -> None:
+        """Start decoding the next groups of batches in the background, where there are many."""
+        last = self._reader.num_batches
+        start = self._decoding[-1][0] if self._decoding else self._batches
+        if last - start <= GROUP:
+            return
+        self._decoder = self._decoder or ThreadPoolExecutor(1, "vitals")
+        while len(self._decoding) < GROUPS_AHEAD and start < last:
+            stop = min(start + GROUP, last)
+            self._decoding.append((stop, self._decoder.submit(self._decode, start, stop)))
+            start = stop
+
+    def _next_group(self) -> tuple[int, _Tables]:
+        """The batch after the next group, and the group's tables."""
+        self.decode_ahead()
+        if self._decoding:
+            stop, future = self._decoding.popleft()
+            return stop, future.result()
+        if self._decoder is not None:
+            self._decoder.shutdown(wait=False)
+            self._decoder = None
+        stop = min(self._batches + GROUP, self._reader.num_batches)
+        return stop, self._decode(self._batches, stop)
+
+    def _decode(self, block: int, stop: int) -> _Tables:
+        return list(self._reader.tables(_COLUMNS, block, stop))
+
+    def _take(self, first: int, table: pa.Table | None) -> None:
+        if table is not None:
+            self._parts.append(self._of(first, table))
+            return
+        block = self._reader.block_of(first)
+        self._parts.append(_missing(self._reader.first_row(block + 1) - first))
+        self._open = _Refocus()
 
     def vitals(self) -> Vitals:
         """Those of all rows read so far."""
         if self._parts:
-            whole = [self._built, *self._parts]
-            self._built = Vitals(
-                *(np.concatenate([getattr(v, name) for v in whole]) for name in _NAMES)
-            )
+            self._built.extend(self._parts)
             self._parts = []
-        return self._built
+        return self._built.vitals
 
     def _of(self, first: int, table: pa.Table) -> Vitals:
-        lists = {name: list_values(table.column(name).combine_chunks(), name) for name in _LISTS}
         rows = table.num_rows
         scalars = {name: table.column(name).to_numpy().astype(np.int64) for name in _SCALARS}
+        actions, action_rows = _structs(table, "actions", _ACTION_FIELDS)
+        refusals, refusal_rows = _structs(table, "rejected", _FIELDS)
 
-        # The frontier before the actions, from its size and cost alone: levels need no decoding.
-        actions, offsets = lists["actions"]
-        of_row = np.repeat(np.arange(rows), np.diff(offsets))
-        actions = actions[offsets[0] : offsets[-1]]
-        net = np.bincount(of_row, actions["cost"], rows).astype(np.int64)
-        nodes = np.diff(lists["levels"][1]).astype(np.int64)
+        # The frontier before the actions, from its size and cost alone: levels are not copied.
+        nodes = pc.list_value_length(table.column("levels")).to_numpy().astype(np.int64)
+        net = np.bincount(action_rows, actions["cost"], rows).astype(np.int64)
         cost = scalars["budget_used"] - net - scalars["tail_tokens"]
         raw = np.maximum((cost - nodes) // max(self._block_size - 1, 1), 0)
-        voluntary = np.bincount(of_row, ~actions["forced"], rows).astype(np.int32)
+        voluntary = np.bincount(action_rows, ~actions["forced"], rows).astype(np.int32)
 
-        # Refusals, and both together as one list.
-        refusals, bounds = lists["rejected"]
-        refused_in = np.repeat(np.arange(rows), np.diff(bounds))
-        refusals = refusals[bounds[0] : bounds[-1]]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return Vitals(
-                _means(*lists["new_nll"]),
-                self._swap_rates(scalars["step"], raw, voluntary),
-                residency_of(nodes, of_row, actions, self._block_size),
-                voluntary,
-                np.diff(bounds).astype(np.int32),
-                changes_of(first, (of_row, actions), (refused_in, refusals)),
-            )
+        nll = table.column("new_nll").combine_chunks()
+        return Vitals(
+            _means(*list_values(nll, "new_nll")),
+            self._swap_rates(scalars["step"], raw, voluntary),
+            residency_of(nodes, action_rows, actions, self._block_size),
+            voluntary,
+            np.bincount(refusal_rows, minlength=rows).astype(np.int32),
+            changes_of(first, rows, (action_rows, actions), (refusal_rows, refusals)),
+        )
 
     def _swap_rates(self, steps: np.ndarray, raw: np.ndarray, voluntary: np.ndarray) -> np.ndarray:
         """F32[rows] from each row's step, raw blocks and voluntary actions."""
@@ -186,6 +212,37 @@ class _Refocus:
 _NAMES = tuple(Vitals.__dataclass_fields__)
 
 
+class _Growing:
+    """Vitals that grow by parts; appending is amortized O(1) per row and change."""
+
+    def __init__(self) -> None:
+        self._columns = {name: getattr(Vitals.empty(), name) for name in _NAMES}
+        self._counts = dict.fromkeys(_NAMES, 0)
+        self.vitals = Vitals.empty()
+
+    def extend(self, parts: list[Vitals]) -> None:
+        for name in _NAMES:
+            added = np.concatenate([getattr(part, name) for part in parts])
+            count, column = self._counts[name], self._columns[name]
+            total = count + len(added)
+            if total > len(column):  # earlier vitals keep the array that they are views of
+                larger = np.empty(max(total, 2 * len(column)), column.dtype)
+                larger[:count] = column[:count]
+                self._columns[name] = column = larger
+            column[count:total] = added
+            self._counts[name] = total
+        self.vitals = Vitals(*(self._columns[name][: self._counts[name]] for name in _NAMES))
+
+
+def _structs(table: pa.Table, name: str, fields: Sequence[str]) -> tuple[_Fields, np.ndarray]:
+    """Arrays by field of a column of structs, and the row of each struct within the table."""
+    column = table.column(name)
+    of_row = np.repeat(np.arange(table.num_rows), pc.list_value_length(column).to_numpy())
+    values = column.combine_chunks().flatten()
+    arrays = {f: values.field(f).to_numpy(zero_copy_only=False) for f in fields}
+    return arrays, of_row
+
+
 def _missing(rows: int) -> Vitals:
     gap, none = np.full(rows, np.nan, np.float32), np.zeros(rows, np.int32)
     return Vitals(gap, gap, gap, none, none, np.empty(0, CHANGE_DTYPE))
@@ -204,7 +261,7 @@ def _means(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def residency_of(
-    nodes: np.ndarray, of_row: np.ndarray, actions: np.ndarray, block_size: int
+    nodes: np.ndarray, of_row: np.ndarray, actions: _Fields, block_size: int
 ) -> np.ndarray:
     """F32[rows]: share of ``nodes`` that the actions left; ``of_row`` is each action's row."""
     level, index = actions["level"].astype(np.int64), actions["index"].astype(np.int64)
@@ -214,19 +271,31 @@ def residency_of(
     # Where one action takes up what another one made, the nodes are followed one by one.
     slot = of_row * 64 + level
     key, parent = (slot << 40) + index, ((slot + 1) << 40) + index // block_size
-    _, inverse, times = np.unique(key, return_inverse=True, return_counts=True)
-    chained = np.isin(parent, key) | (times[inverse] > 1)
+    ranked = np.sort(key)
+    repeated = ranked[1:][ranked[1:] == ranked[:-1]]
+    chained = _among(parent, ranked) | _among(key, repeated)
     for row in np.unique(of_row[chained]).tolist():
-        lost[row] = _lost(actions[of_row == row], block_size)
+        here = of_row == row
+        kinds = actions["kind"][here].tolist()
+        lost[row] = _lost(kinds, level[here].tolist(), index[here].tolist(), block_size)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(nodes > 0, 1 - lost / nodes, np.nan).astype(np.float32)
 
 
-def _lost(actions: np.ndarray, block_size: int) -> int:
-    """Nodes of a frontier that are gone after one row's ``actions``."""
+def _among(values: np.ndarray, ranked: np.ndarray) -> np.ndarray:
+    """bool[n]: whether each value stands in the ascending ``ranked``."""
+    if not len(ranked):
+        return np.zeros(len(values), bool)
+    index = np.minimum(np.searchsorted(ranked, values), len(ranked) - 1)
+    equal: np.ndarray = ranked[index] == values
+    return equal
+
+
+def _lost(kinds: list[int], levels: list[int], indices: list[int], block_size: int) -> int:
+    """Nodes of a frontier that are gone after one row's actions."""
     fresh: set[tuple[int, int]] = set()
     lost = 0
-    for kind, level, index in actions[["kind", "level", "index"]].tolist():
+    for kind, level, index in zip(kinds, levels, indices, strict=True):
         first = index * block_size
         children = (
             [(level - 1, first + i) for i in range(block_size)] if level > 1 else [(0, index)]
@@ -239,20 +308,24 @@ def _lost(actions: np.ndarray, block_size: int) -> int:
 
 
 def changes_of(
-    first: int, actions: tuple[np.ndarray, np.ndarray], refusals: tuple[np.ndarray, np.ndarray]
+    first: int,
+    rows: int,
+    actions: tuple[np.ndarray, _Fields],
+    refusals: tuple[np.ndarray, _Fields],
 ) -> np.ndarray:
-    """CHANGE_DTYPE[c] from (row within the batch, action) and (row, refusal) arrays."""
-    parts = []
-    for applied, (rows, values) in ((True, actions), (False, refusals)):
-        part = np.zeros(len(values), CHANGE_DTYPE)
-        part["row"], part["applied"] = rows + first, applied
+    """CHANGE_DTYPE[c] of ``rows`` rows from (row within the table, fields) of both kinds."""
+    counts = [np.bincount(of_row, minlength=rows) for of_row, _ in (actions, refusals)]
+    stops = np.cumsum(counts[0] + counts[1])
+    changes = np.empty(int(stops[-1]) if rows else 0, CHANGE_DTYPE)
+    changes["row"] = np.repeat(np.arange(first, first + rows), counts[0] + counts[1])
+
+    # Each row from its end down: first its actions in their order, then its refusals.
+    for applied, (of_row, fields) in ((True, actions), (False, refusals)):
+        last = stops - 1 - (0 if applied else counts[0])
+        before = np.cumsum(counts[0 if applied else 1]) - counts[0 if applied else 1]
+        at = last[of_row] - (np.arange(len(of_row)) - before[of_row])
+        changes["applied"][at] = applied
+        changes["forced"][at] = fields["forced"] if applied else False
         for name in _FIELDS:
-            part[name] = values[name]
-        if applied:
-            part["forced"] = values["forced"]
-        parts.append(part)
-    both = np.concatenate(parts)
-    order = np.arange(len(both))
-    # Stable in reverse: by row, refusals below actions, later ones below earlier ones.
-    ranked: np.ndarray = both[np.lexsort((-order, both["row"]))]
-    return ranked
+            changes[name][at] = fields[name]
+    return changes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import ClassVar
 
 from textual import on
@@ -117,6 +118,7 @@ class InspectorApp(EngineApp):
         self._ticking = ticking
         self._pace = Pace()
         self._frame: Frame | None = None
+        self._drawn = 0.0
 
     def get_default_screen(self) -> Screen[None]:
         return BaseScreen(id="_default")
@@ -153,7 +155,7 @@ class InspectorApp(EngineApp):
             self.set_interval(1 / TICKS_PER_S, self._timer)
             if not self.source.status().growing and not self.COMPARES:
                 self.session.reads_ahead = True
-                self._read_ahead(time.monotonic())
+                self._read_ahead()
 
     def on_resize(self) -> None:
         self.call_after_refresh(self.redraw)
@@ -187,21 +189,31 @@ class InspectorApp(EngineApp):
         if status.problem and status.mode == "LIVE" and not self.source.num_rows and self._ticking:
             self.exit("died")  # it never had anything to show; the terminal says why
             return
-        if changed or not (self.shown.trail.complete and self.shown.log.complete):
+        unfinished = not (self.shown.trail.complete and self.shown.log.complete)
+        if unfinished and self.session.reads_ahead:  # the whole run comes first
+            unfinished = time.monotonic() - self._drawn > READING_REDRAW_S
+        if changed or unfinished:
             self.redraw()
 
-    def _read_ahead(self, drawn: float) -> None:
+    def _read_ahead(self) -> None:
         """Read the lanes of a finished run in short slices; keys are handled between them."""
         if not self.laid_out:
             return
-        known = self.session.read_ahead()
-        if known or time.monotonic() - drawn > READING_REDRAW_S:
-            self.redraw()
-            drawn = time.monotonic()
-        if known:
+        if self.session.read_ahead():
             self.session.reads_ahead = False
-        else:
-            self.set_timer(0.001, lambda: self._read_ahead(drawn))
+            self.redraw()
+            return
+        if time.monotonic() - self._drawn > READING_REDRAW_S:
+            self._show_reading()
+        self.set_timer(0.001, self._read_ahead)
+
+    def _show_reading(self) -> None:
+        """Draw the lanes as far as they were read; the other panes have nothing new."""
+        if self._frame is not None:
+            self._frame = replace(self._frame, run=self.session.run())
+            for pane in self.screen_stack[0].query(OverviewPane):
+                pane.show(self._frame)
+            self._drawn = time.monotonic()
 
     def redraw(self) -> None:
         """Build the frame of this moment and hand it to every pane."""
@@ -212,6 +224,7 @@ class InspectorApp(EngineApp):
         self._arrange(frame, before)
         for pane in self.panes:
             pane.show(frame)
+        self._drawn = time.monotonic()
         if before is None or before.status != frame.status:
             self.refresh_bindings()
 

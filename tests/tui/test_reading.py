@@ -17,7 +17,14 @@ from megacontext.tui.render.bars import draw_scrubber, row_at, story
 from megacontext.tui.render.canvas import Canvas
 from megacontext.tui.render.history import LABEL, draw_map, draw_waterfall, row_under
 from megacontext.tui.render.marks import spark
-from megacontext.tui.render.overview import draw_overview, row_of, summarise, time_axis
+from megacontext.tui.render.overview import (
+    LANES,
+    Curve,
+    draw_overview,
+    row_of,
+    summarise,
+    time_axis,
+)
 from megacontext.tui.render.side import draw_budget
 from megacontext.tui.render.text import draw_text
 from megacontext.tui.sources.file_source import FileSource
@@ -197,8 +204,10 @@ def test_the_overviews_heat_is_the_runs_own(session: ViewerState) -> None:
     assert np.nanmax(summary.heat) == pytest.approx(run.heat.max() / 127.5 - 1, abs=0.01)
     assert np.isnan(summary.heat[-1, 0])  # the history had not come so far
     assert np.isfinite(summary.heat[0]).all()
-    for lane in ("nll", "latency"):
-        assert np.nanmax(summary.lanes[lane]) == pytest.approx(np.nanmax(run.lane(lane)), rel=1e-6)
+    for lane in LANES:
+        whole, shown = run.lane(lane.id), summary.column_extremes(Curve(lane, run.lane(lane.id)))
+        extreme = np.nanmin if lane.lowest else np.nanmax
+        assert extreme(shown.values) == pytest.approx(extreme(whole), rel=1e-6)
 
 
 async def test_a_click_on_a_lane_goes_to_its_extreme(make) -> None:

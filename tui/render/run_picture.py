@@ -6,7 +6,7 @@ import numpy as np
 
 from megacontext.traces.timeline import png
 from megacontext.tui.palette import RAMP, Role
-from megacontext.tui.render.overview import LANES, summarise
+from megacontext.tui.render.overview import LANES, Curve, summarise
 from megacontext.tui.state.frame import Run
 from megacontext.tui.themes import PALETTES
 
@@ -31,7 +31,8 @@ def run_picture(run: Run) -> bytes:
 
     # Each lane as columns from its floor up; its extreme stands out.
     for place, lane in enumerate(LANES):
-        values, top = summary.lanes[lane.id], HEAT + GAP + place * (LANE + GAP)
+        values = summary.column_extremes(Curve(lane, run.lane(lane.id))).values
+        top = HEAT + GAP + place * (LANE + GAP)
         finite = values[np.isfinite(values)]
         if not len(finite):
             continue

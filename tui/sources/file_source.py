@@ -30,6 +30,18 @@ from megacontext.tui.state.view import Node
 __all__ = ["FileSource", "run_info"]
 
 CACHED_ROWS = 320
+STAGE_COLUMNS = ("us_gist", "us_lens", "us_alloc", "us_kv", "us_decode", "us_record")
+SCALAR_COLUMNS = (
+    "step",
+    "t_ns",
+    "history_tokens",
+    *STAGE_COLUMNS,
+    "kv_drift",
+    "heat",
+    "marker",
+    "knobs",
+)
+"""What is read of all rows before anything is shown; more columns make opening slower."""
 
 
 def run_info(meta: TraceMeta, name: str) -> RunInfo:
@@ -128,7 +140,7 @@ class FileSource:
         self.info = RunInfo(name=path.name)
 
     def _open(self) -> None:
-        self._reader = TraceReader.open(self.path)
+        self._reader = TraceReader.open(self.path, overview_columns=SCALAR_COLUMNS)
         self.info = run_info(self._reader.meta, self.path.name)
         self._index(self._reader)
         self._take_overview(self._reader)
@@ -137,6 +149,7 @@ class FileSource:
         """Start what is read piece by piece from the beginning."""
         self._glimpses = NodeScan(reader, self.info.block_size)
         self._vitals = VitalsScan(reader)
+        self._vitals.decode_ahead()
         self._tokens = TokenIndex(reader)
 
     # -- growing ------------------------------------------------------------------------------

@@ -152,8 +152,11 @@ class FrameBuilder:
         # Whatever is left of this tick goes into reading.
         changed = self._follow_question() or self.talk.changed() or changed
         read = not self.reads_ahead and self._read_vitals()
-        read |= self._explain()
-        return self._read_life() or read or changed or bool(answers) or self.playback != before
+        if not self.reads_ahead or self.view.inspecting:  # else the whole run comes first
+            read |= self._explain()
+            read |= self._read_life()
+        self._read_trail()
+        return read or changed or bool(answers) or self.playback != before
 
     def _follow_question(self) -> bool:
         """Show the refocus of a question that was asked here; True when the view moved."""
@@ -180,8 +183,7 @@ class FrameBuilder:
     def read_ahead(self) -> bool:
         """Read on for a moment what rows were like; True when all of it is known."""
         deadline = self.clock() + self.slices.life_s
-        self.source.read_vitals(lambda: self.clock() > deadline)
-        return self.source.vitals().num_rows >= self.source.num_rows
+        return self.source.read_vitals(lambda: self.clock() > deadline)
 
     def _explain(self) -> bool:
         """Find out where the selected node's score comes from; True when that is news."""
@@ -339,6 +341,16 @@ class FrameBuilder:
             s.latency_us[run],
             s.drift[run],
         )
+
+    def _read_trail(self) -> None:
+        """Spend this tick's share on the rows that the next frame's trail still lacks."""
+        stop = min(self.playback.position + 1, self.source.num_rows)
+        deadline = self.clock() + self.slices.life_s
+        for number in range(stop - 1, max(stop - TRAIL_ROWS, 0) - 1, -1):
+            if self.clock() > deadline:
+                break
+            if self.source.cached(number) is None:
+                self.source.row(number)
 
     def _trail(self) -> Trail:
         stop = min(self.playback.position + 1, self.source.num_rows)

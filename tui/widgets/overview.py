@@ -10,7 +10,6 @@ from megacontext.tui.render.overview import (
     Curve,
     Summary,
     draw_overview,
-    extremes,
     heat_lines,
     lanes_at,
     row_of,
@@ -37,7 +36,8 @@ class OverviewPane(TimePane):
         super().__init__()
         self._summary: Summary | None = None
         self._curves: list[Curve] = []
-        self._key: tuple[int, ...] = ()
+        self._summary_key: tuple[int, ...] = ()
+        self._curve_rows: tuple[int, ...] = ()
 
     def curves(self, frame: Frame, height: int) -> list[Curve]:
         """The lanes in a pane of ``height`` lines, with the values of all rows."""
@@ -52,22 +52,17 @@ class OverviewPane(TimePane):
         _, inner = time_axis(width)
         run = frame.run
 
-        # Summarise again only when rows were added or the size changed.
+        # The heat once for each size and growth, the lanes also while they are being read.
         if run.num_rows and inner >= 8:
             rows = tuple(n - n % max(n // FINE, 1) for n in self.known(frame))
-            # Summarised once for this size and this many rows.
-            key = (width, height, lines, *rows, run.generation)
-            if key != self._key or self._summary is None:
-                summary = self._summary = summarise(run, inner, lines)
-                self._key = key
-                self._curves = [
-                    curve._replace(
-                        values=extremes(
-                            curve.values, summary.first, summary.stop, curve.lane.lowest
-                        )
-                    )
-                    for curve in self.curves(frame, height)
-                ]
+            size = (width, height, lines, run.generation, rows[0])
+            if size != self._summary_key or self._summary is None:
+                self._summary = summarise(run, inner, lines)
+                self._summary_key, self._curve_rows = size, ()
+            if rows != self._curve_rows:
+                curves = self.curves(frame, height)
+                self._curves = [self._summary.column_extremes(curve) for curve in curves]
+                self._curve_rows = rows
         return draw_overview(
             frame,
             width,
