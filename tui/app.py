@@ -320,8 +320,8 @@ class InspectorApp(EngineApp):
 
     def next_theme(self) -> None:
         names = tuple(PALETTES)
-        place = names.index(self.theme) if self.theme in names else -1
-        self.theme = names[(place + 1) % len(names)]
+        index = names.index(self.theme) if self.theme in names else -1
+        self.theme = names[(index + 1) % len(names)]
 
     @on(DeliveryComplete)
     def export_done(self, event: DeliveryComplete) -> None:
@@ -356,7 +356,7 @@ class InspectorApp(EngineApp):
             self.ask_search()
 
     def ask_goto(self) -> None:
-        self._ask(PromptScreen("Go to", GOTO_HELP), lambda said: go_to(self.session, said))
+        self._ask(PromptScreen("Go to", GOTO_HELP), lambda text: go_to(self.session, text))
 
     # -- mouse --------------------------------------------------------------------------------
     def on_history_pane_picked(self, message: HistoryPane.Picked) -> None:

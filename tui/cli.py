@@ -215,9 +215,9 @@ def main() -> None:
     except typer.Exit as left:
         raise SystemExit(left.exit_code) from None
     except _USAGE_ERROR as error:
-        said = " ".join(cast(_UsageError, error).format_message().split())
-        if said:  # without any argument the help was printed already
-            typer.echo(f"mc-tui: {said} See {_command(error)} --help.", err=True)
+        message = " ".join(cast(_UsageError, error).format_message().split())
+        if message:  # without any argument the help was printed already
+            typer.echo(f"mc-tui: {message} See {_command(error)} --help.", err=True)
         raise SystemExit(2) from None
     except (typer.Abort, KeyboardInterrupt):
         raise SystemExit(130) from None

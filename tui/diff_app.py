@@ -55,15 +55,15 @@ class DifferencePane(Pane):
         super().__init__()
         self.leader = "A"
         self.other: Frame | None = None
-        self.apart = RunDifferences()
+        self.differences = RunDifferences()
 
     def headings(self, frame: Frame) -> tuple[str, ...]:
-        said = "Difference: who sees which part finer"
+        title = "Difference: who sees which part finer"
         leads = f"{self.leader} leads"
-        return (f"{said} · {leads}: keys and the line below are about it", f"{said} · {leads}")
+        return (f"{title} · {leads}: keys and the line below are about it", f"{title} · {leads}")
 
     def cells(self, frame: Frame, width: int, height: int) -> Canvas:
-        return draw_difference((frame, self.other or frame), width, height, self.apart)
+        return draw_difference((frame, self.other or frame), width, height, self.differences)
 
 
 class _SideTitle(TitleLine):
@@ -148,7 +148,7 @@ class DiffApp(InspectorApp):
         """The session that is brought to the leader's moment."""
         return self.sessions[1 if self.leader == "A" else 0]
 
-    def _apart(self) -> RunDifferences:
+    def _run_differences(self) -> RunDifferences:
         """Where the texts part, looked for once over what both have, and how the configs differ."""
         common = min(each.source.num_tokens for each in self.sessions)
         if self._parted is None and common > self._compared:
@@ -210,7 +210,7 @@ class DiffApp(InspectorApp):
                 pane.show(side)
         difference = base.query_one(DifferencePane)
         difference.other, difference.leader = pair[1], self.leader
-        difference.apart = self._apart()
+        difference.differences = self._run_differences()
         difference.show(pair[0])
         base.query_one(StoryLine).show(frame)
         overview = base.query_one(TwoRunsPane)
@@ -223,12 +223,12 @@ class DiffApp(InspectorApp):
     def _align(self, follower: ViewerState) -> None:
         """Seek the other run to where it had read the same tokens, and to the same round there."""
         follower.source.refresh()
-        place = same_moment(
+        aligned_row = same_moment(
             self.session.source.scalars.history,
             self.session.playback.position,
             follower.source.scalars.history,
         )
-        follower.play(lambda play: play.grow(follower.source.num_rows).seek(place))
+        follower.play(lambda play: play.grow(follower.source.num_rows).seek(aligned_row))
         window = self.session.view.window.fit(self.session.history)
         follower.view = replace(self.session.view, window=window)
         follower.pinned = True

@@ -23,11 +23,11 @@ class EngineApp(ToolsApp):
         asking = self.source.status().controllable
         self.push_screen(ConversationScreen(self.session.talk.turns(), asking=asking), self._asked)
 
-    def _asked(self, said: str | int | None) -> None:
-        if isinstance(said, int):
-            self.session.show_turn(said)
-        elif said:
-            self.session.ask(said)
+    def _asked(self, answer: str | int | None) -> None:
+        if isinstance(answer, int):
+            self.session.show_turn(answer)
+        elif answer:
+            self.session.ask(answer)
         self.redraw()
 
     def on_conversation_pane_picked(self, message: ConversationPane.Picked) -> None:
@@ -38,13 +38,13 @@ class EngineApp(ToolsApp):
         hint = "The engine appends it to the history at its next block; nothing is answered."
         self._ask(
             PromptScreen("Type into the session", hint),
-            lambda said: self._engine(lambda c: c.inject(said), self._sent(said)),
+            lambda answer: self._engine(lambda c: c.inject(answer), self._sent(answer)),
         )
 
-    def _sent(self, said: str) -> str:
+    def _sent(self, answer: str) -> str:
         paused = self.source.control is not None and self.source.control.paused
         when = "; the engine takes them in when it runs again" if paused else ""
-        return f"Sent {len(said)} characters{when}."
+        return f"Sent {len(answer)} characters{when}."
 
     # -- the engine ---------------------------------------------------------------------------
     def ask_knobs(self) -> None:
@@ -64,12 +64,12 @@ class EngineApp(ToolsApp):
 
         self.push_screen(KnobsScreen(values), answered)
 
-    def _engine(self, command: Callable[[Control], None], said: str) -> None:
+    def _engine(self, command: Callable[[Control], None], answer: str) -> None:
         """Send a command; the story line says so, and later what the engine turned down."""
         control = self.source.control
         if control is not None:
             command(control)
-            self.session.notice = said
+            self.session.notice = answer
 
     def engine_pause(self) -> None:
         control = self.source.control

@@ -11,7 +11,7 @@ from megacontext.traces.errors import ConfigError, MegaContextError
 from megacontext.tui.app import InspectorApp
 from megacontext.tui.diff_app import DiffApp
 from megacontext.tui.screens.runs import RunsApp, newest_runs
-from megacontext.tui.settings import own_keymap, own_themes
+from megacontext.tui.settings import user_keymap, user_themes
 from megacontext.tui.share import open_at
 from megacontext.tui.sources.source import Source
 from megacontext.tui.themes import PALETTES, add_theme
@@ -59,7 +59,7 @@ def pick_theme(asked: str) -> str:
         TerminalError: there is no such theme.
         ConfigError: a person's own theme file cannot be used.
     """
-    for palette, dark in own_themes().values():
+    for palette, dark in user_themes().values():
         add_theme(palette, dark=dark)
     if asked:
         name = asked if asked in PALETTES else f"mc-{asked}"
@@ -114,7 +114,7 @@ def show(source: Source, *, theme: str = "", notice: str = "", at: str = "") -> 
     """
     require_terminal()
     forget_old_size()
-    name, keys = pick_theme(theme), own_keymap()
+    name, keys = pick_theme(theme), user_keymap()
     gc.freeze()  # what imports left behind need not be looked at by every later collection
     try:
         inspector = InspectorApp(source, theme=name, notice=notice, hint=not at and is_first_run())
@@ -132,7 +132,7 @@ def show_diff(first: Source, second: Source, *, theme: str = "") -> None:
     forget_old_size()
     try:
         app = DiffApp(first, second, theme=pick_theme(theme))
-        app.set_keymap(own_keymap())
+        app.set_keymap(user_keymap())
         app.run()
     finally:
         first.close()

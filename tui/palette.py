@@ -99,9 +99,9 @@ def blend(low: str, high: str, share: float) -> str:
 def ramp(stops: list[str], steps: int) -> list[str]:
     """``steps`` colours spaced evenly along the polyline through ``stops``."""
     out = []
-    for place in np.linspace(0, len(stops) - 1, steps):
-        left = min(int(place), len(stops) - 2)
-        out.append(blend(stops[left], stops[left + 1], float(place) - left))
+    for position in np.linspace(0, len(stops) - 1, steps):
+        left = min(int(position), len(stops) - 2)
+        out.append(blend(stops[left], stops[left + 1], float(position) - left))
     return out
 
 
@@ -127,14 +127,14 @@ class Palette:
 
         Flags: bit 0 bold, bit 1 reverse, bit 2 underline.
         """
-        found = self.styles.get(cell)
-        if found is None:
+        cached_style = self.styles.get(cell)
+        if cached_style is None:
             fg, bg, flags = cell >> 16, cell >> 8 & 255, cell & 255
-            found = self.styles[cell] = Style(
+            cached_style = self.styles[cell] = Style(
                 color=Color.parse(self.colours[fg]),
                 bgcolor=Color.parse(self.colours[bg]),
                 bold=bool(flags & 1),
                 reverse=bool(flags & 2),
                 underline=bool(flags & 4),
             )
-        return found
+        return cached_style

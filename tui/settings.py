@@ -20,7 +20,7 @@ from megacontext.tui.commands import BY_ID
 from megacontext.tui.palette import LEVEL_SHADES, RAMP, SURPRISE, Palette, Role, blend, ramp
 from megacontext.tui.themes import PALETTES, THEME_NAMES
 
-__all__ = ["config_folder", "own_keymap", "own_themes"]
+__all__ = ["config_folder", "user_keymap", "user_themes"]
 
 _KEY = re.compile(r"(ctrl\+|shift\+|alt\+)*[a-zA-Z0-9_]+")
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
@@ -39,8 +39,8 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        said = " ".join(str(error).split())
-        raise ConfigError(f"{path} cannot be read ({said}); repair or remove it.") from None
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path} cannot be read ({reason}); repair or remove it.") from None
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
@@ -48,7 +48,7 @@ def _load(path: Path) -> dict[str, Any]:
     return loaded
 
 
-def own_keymap(folder: Path | None = None) -> dict[str, str]:
+def user_keymap(folder: Path | None = None) -> dict[str, str]:
     """Keys by command id from ``keymap.yaml``; {} where there is none.
 
     Raises:
@@ -63,12 +63,12 @@ def own_keymap(folder: Path | None = None) -> dict[str, str]:
             raise ConfigError(
                 f"{path}: {name!r} is no command; the ids are {', '.join(sorted(BY_ID))}."
             )
-        said = str(key)
-        if not all(_KEY.fullmatch(part.strip()) for part in said.split(",")):
+        names = str(key)
+        if not all(_KEY.fullmatch(part.strip()) for part in names.split(",")):
             raise ConfigError(
-                f"{path}: {name}: {said!r} is no key; write it like ctrl+e, f5 or full_stop."
+                f"{path}: {name}: {names!r} is no key; write it like ctrl+e, f5 or full_stop."
             )
-        keys[name] = said
+        keys[name] = names
 
     # A key that two commands share is refused where one of the two was set here.
     taken: dict[str, str] = {}
@@ -83,22 +83,22 @@ def own_keymap(folder: Path | None = None) -> dict[str, str]:
     return keys
 
 
-def own_themes(folder: Path | None = None) -> dict[str, tuple[Palette, bool]]:
+def user_themes(folder: Path | None = None) -> dict[str, tuple[Palette, bool]]:
     """(palette, whether it is dark) by name from ``themes/*.yaml``.
 
     Raises:
         ConfigError: an unknown role, or a value that is no colour.
     """
-    place = (folder or config_folder()) / "themes"
-    found = {}
-    for path in sorted(place.glob("*.yaml")) if place.is_dir() else []:
-        found[path.stem] = _theme_of(path)
-    return found
+    themes_folder = (folder or config_folder()) / "themes"
+    themes = {}
+    for path in sorted(themes_folder.glob("*.yaml")) if themes_folder.is_dir() else []:
+        themes[path.stem] = _theme_of(path)
+    return themes
 
 
 def _theme_of(path: Path) -> tuple[Palette, bool]:
-    said = _load(path)
-    like = said.pop("like", "mc-dark")
+    section = _load(path)
+    like = section.pop("like", "mc-dark")
     if like not in ("mc-dark", "mc-light"):
         raise ConfigError(f"{path}: like = {like!r}; choose mc-dark or mc-light.")
     if path.stem in THEME_NAMES:
@@ -106,10 +106,10 @@ def _theme_of(path: Path) -> tuple[Palette, bool]:
 
     # The ground comes first: the levels' shades are mixed with it.
     colours = list(PALETTES[like].colours)
-    for name, value in said.items():  # the ground first: the levels' shades are mixed with it
+    for name, value in section.items():  # the ground first: the levels' shades are mixed with it
         if name in _PLAIN:
             colours[_PLAIN[name]] = _colour(path, name, value)
-    for name, value in said.items():
+    for name, value in section.items():
         if name in _LEVELS:
             hue = _colour(path, name, value)
             for shade in range(LEVEL_SHADES):

@@ -19,7 +19,7 @@ from megacontext.tui.render.marks import KIND_SIGN, REASON_WORDS, signed
 from megacontext.tui.render.run_picture import run_picture
 from megacontext.tui.state.action_log import LINES
 from megacontext.tui.state.frame import Frame
-from megacontext.tui.state.goto import parse_place
+from megacontext.tui.state.goto import parse_location
 from megacontext.tui.state.viewer import ViewerState
 
 __all__ = ["COPIES", "command_of", "copy_text", "free_path", "open_at", "system_clipboard", "write"]
@@ -39,9 +39,9 @@ def copy_text(session: ViewerState, what: str) -> str:
     frame = session.frame()
     if what == "s":
         session.notice, notice = "", session.notice
-        said = story(session.frame())[0]
+        sentence = story(session.frame())[0]
         session.notice = notice
-        return said
+        return sentence
     if what == "t":
         return "".join(frame.text.pieces) if frame.text is not None else ""
     if what == "n":
@@ -72,28 +72,30 @@ def command_of(session: ViewerState) -> str:
     return f"mc-tui replay {trace} --at {row.step}{within}{node}"
 
 
-def open_at(session: ViewerState, place: str) -> None:
+def open_at(session: ViewerState, location: str) -> None:
     """Go to ``STEP[.ROUND][:NODE]``.
 
     Raises:
         ConfigError: it is no such place, or the run has no such step, round or node.
     """
-    found = parse_place(place)
+    target = parse_location(location)
     steps = session.source.scalars.step
-    if found is None:
+    if target is None:
         raise ConfigError(
-            f"--at {place!r} is no place; give STEP[.ROUND][:NODE], for example 1773.3:L1@47."
+            f"--at {location!r} is no place; give STEP[.ROUND][:NODE], for example 1773.3:L1@47."
         )
 
     # The row of that step and round.
-    step, within, node = found
+    step, within, node = target
     rows = np.flatnonzero(steps == step)
     if not len(rows):
-        said = f"{int(steps[0])} to {int(steps[-1])}" if len(steps) else "none"
-        raise ConfigError(f"--at {place!r}: this trace has no step {step}; its steps are {said}.")
+        known = f"{int(steps[0])} to {int(steps[-1])}" if len(steps) else "none"
+        raise ConfigError(
+            f"--at {location!r}: this trace has no step {step}; its steps are {known}."
+        )
     if within > len(rows):
         raise ConfigError(
-            f"--at {place!r}: step {step} has {len(rows)} round(s); give a round up to that."
+            f"--at {location!r}: step {step} has {len(rows)} round(s); give a round up to that."
         )
 
     # The node, if one is named.
@@ -103,7 +105,7 @@ def open_at(session: ViewerState, place: str) -> None:
         return
     row = session.row
     if row is None or node.level < 1 or node.span(row.block_size)[1] > row.history:
-        raise ConfigError(f"--at {place!r}: {node} is not complete at step {step}.")
+        raise ConfigError(f"--at {location!r}: {node} is not complete at step {step}.")
     session.look(lambda view: view.select(node))
 
 
@@ -182,6 +184,6 @@ def _csv(session: ViewerState, path: Path) -> None:
         out.writerow((*head, "voluntary", "refused", "marker"))
         labels = {m.row: m.label for m in session.markers}
         for n in range(run.num_rows):
-            figures = ["" if np.isnan(lane[n]) else f"{lane[n]:.6g}" for lane in lanes]
+            values = ["" if np.isnan(lane[n]) else f"{lane[n]:.6g}" for lane in lanes]
             done = (int(counts.voluntary[n]), int(counts.refused[n]), labels.get(n, ""))
-            out.writerow((n, int(run.steps[n]), int(run.history[n]), *figures, *done))
+            out.writerow((n, int(run.steps[n]), int(run.history[n]), *values, *done))

@@ -37,9 +37,9 @@ class ToolsApp(App[str]):
     def _ask(
         self, screen: PromptScreen, then: Callable[[str], object], empty: bool = False
     ) -> None:
-        def answered(said: str | None) -> None:
-            if said or (empty and said is not None):
-                then(said)
+        def answered(entered: str | None) -> None:
+            if entered or (empty and entered is not None):
+                then(entered)
             self.redraw()
 
         self.push_screen(screen, answered)
@@ -63,12 +63,12 @@ class ToolsApp(App[str]):
         ]
         choices += [(key, key, f"next {name}") for key, name in EVENTS.items()]
         self._choose(
-            "Go to · then ; next : previous", choices, lambda wanted: find(self.session, wanted)
+            "Go to · then ; next : previous", choices, lambda target: find(self.session, target)
         )
 
-    def find(self, wanted: str) -> None:
+    def find(self, target: str) -> None:
         """Go to one of them at once."""
-        find(self.session, wanted)
+        find(self.session, target)
 
     def find_again(self, direction: int) -> None:
         """Repeat the last one."""
@@ -77,9 +77,9 @@ class ToolsApp(App[str]):
     def get_find_commands(self) -> list[tuple[str, Callable[[], Any]]]:
         """Each of them by name, for the palette."""
 
-        def runner(wanted: str) -> Callable[[], Any]:
+        def runner(target: str) -> Callable[[], Any]:
             def run() -> None:
-                find(self.session, wanted)
+                find(self.session, target)
                 self.redraw()
 
             return run
@@ -97,12 +97,14 @@ class ToolsApp(App[str]):
             empty=True,
         )
 
-    def filter_actions(self, said: str) -> None:
+    def filter_actions(self, entered: str) -> None:
         """Show only lines that match; "/" asks."""
-        if said == "/":
+        if entered == "/":
             self.ask_filter()
             return
-        self.session.look(lambda v: replace(v, log_filter=said.strip(), log_at=None, log_top=None))
+        self.session.look(
+            lambda v: replace(v, log_filter=entered.strip(), log_at=None, log_top=None)
+        )
 
     def on_actions_pane_moved(self, message: ActionsPane.Moved) -> None:
         session = self.session
@@ -111,7 +113,7 @@ class ToolsApp(App[str]):
         self.redraw()
 
     def on_actions_pane_filtered(self, message: ActionsPane.Filtered) -> None:
-        self.filter_actions(message.said)
+        self.filter_actions(message.text)
         self.redraw()
 
     def on_pane_node_picked(self, message: Pane.NodePicked) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from textual.app import App
 from textual.pilot import Pilot
+from textual.widget import Widget
 
 
 def screen_lines(app: App[str]) -> list[str]:
@@ -24,3 +25,11 @@ async def click_on(pilot: Pilot[str], text: str, *, within: str = "", shift: int
             await pilot.click(offset=(line.index(text) + shift, y))
             return
     raise AssertionError(f"{text!r} is not on the screen:\n" + "\n".join(lines))
+
+
+def pane_lines(app: App[str], kind: type[Widget]) -> list[str]:
+    """The lines of one pane, without its title."""
+    region = app.query_one(kind).region
+    return [
+        line[region.x : region.right] for line in screen_lines(app)[region.y + 1 : region.bottom]
+    ]

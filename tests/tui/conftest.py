@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from megacontext.traces.row import ACTION_DTYPE, REJECTED_DTYPE, TraceRow, heat_
 from megacontext.traces.state import apply_actions, cost_of
 from megacontext.traces.token_index import TokenIndex
 from megacontext.traces.vitals import CHANGE_DTYPE, Vitals
+from megacontext.tui.app import InspectorApp
 from megacontext.tui.sources.node_history import NodeSnapshot, snapshot_of
 from megacontext.tui.sources.row_model import RowModel, swap_rates
 from megacontext.tui.sources.row_reader import row_model
@@ -344,3 +346,13 @@ def story() -> Callable[..., FakeSource]:
         return source
 
     return make
+
+
+@pytest.fixture
+def start(clock: Clock) -> Callable[..., InspectorApp]:
+    """Makes an app on a source; time stands still unless the clock is moved."""
+
+    def build(source: FakeSource, **options: Any) -> InspectorApp:
+        return InspectorApp(source, clock=clock, ticking=False, unhurried=True, **options)
+
+    return build

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from screen import screen_text
 from textual.widgets import Input, OptionList
 
 from megacontext.tui.app import InspectorApp
@@ -208,3 +209,25 @@ def test_a_trace_on_disk_has_its_turns(tmp_path, asked):
     (turn,) = ViewerState(source, unhurried=True).frame().turns
     assert (turn.question, turn.answer) == ("Which number opens the gate?", " 70956.\n")
     source.close()
+
+
+@pytest.mark.parametrize("pieces", [(), (" 709", "56")])
+async def test_an_engine_that_is_killed_while_it_answers_streams_no_more(asked, clock, pieces):
+    source = asked(visible=30)
+    app = InspectorApp(source, clock=clock, ticking=False, unhurried=True)
+    async with app.run_test(size=(120, 40)) as pilot:
+        app.session.ask("Which number opens the gate?")
+        source.control.now = Exchange(ASKED, pieces, (0.2, 0.1)[: len(pieces)])
+        app.tick()
+        await pilot.pause()
+        assert app.session.talk.streaming
+        assert "▌" in screen_text(app)
+        source.problem = "Disconnected: the engine died (signal 9)."
+        source.visible += 1  # a last row comes with it
+        app.tick()
+        await pilot.pause()
+        text = " ".join(screen_text(app).split())
+        assert "DISCONNECTED" in text
+        assert "▌" not in text.partition("Conversation")[2], "no cursor where nothing comes"
+        assert "the run ended" in text
+        assert not app.session.talk.streaming

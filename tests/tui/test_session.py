@@ -147,7 +147,7 @@ def test_goto_says_what_it_did_not_understand(session: ViewerState, said: str) -
 def test_a_mark_joins_the_recorded_markers(session: ViewerState) -> None:
     session.play(lambda play: play.seek(5))
     session.set_marker()
-    assert [m.row for m in session.markers if m.mine] == [5]
+    assert [m.row for m in session.markers if m.personal] == [5]
     session.play(lambda play: play.home())
     session.to_marker(1)
     assert session.playback.position == min(m.row for m in session.markers if m.row > 0)

@@ -10,7 +10,7 @@ from megacontext.traces.errors import ConfigError
 from megacontext.tui.app import InspectorApp
 from megacontext.tui.launch import pick_theme
 from megacontext.tui.palette import RAMP, Role
-from megacontext.tui.settings import own_keymap, own_themes
+from megacontext.tui.settings import user_keymap, user_themes
 from megacontext.tui.themes import PALETTES, THEMES
 
 
@@ -29,7 +29,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 async def test_a_keymap_file_moves_a_command_to_another_key(folder: Path, fake, clock) -> None:
     (folder / "keymap.yaml").write_text("zoom_in: ctrl+e\n")
     app = InspectorApp(fake(), clock=clock, ticking=False, unhurried=True)
-    app.set_keymap(own_keymap())
+    app.set_keymap(user_keymap())
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("w")
         assert app.session.view.window.whole
@@ -38,8 +38,8 @@ async def test_a_keymap_file_moves_a_command_to_another_key(folder: Path, fake, 
 
 
 def test_without_a_file_the_keys_stay(folder: Path) -> None:
-    assert own_keymap() == {}
-    assert own_themes() == {}
+    assert user_keymap() == {}
+    assert user_themes() == {}
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_without_a_file_the_keys_stay(folder: Path) -> None:
 def test_a_wrong_keymap_is_refused_in_a_sentence(folder: Path, said: str, wrong: str) -> None:
     (folder / "keymap.yaml").write_text(said)
     with pytest.raises(ConfigError, match=wrong):
-        own_keymap()
+        user_keymap()
 
 
 async def test_a_theme_file_is_a_theme(folder: Path, fake, clock) -> None:
@@ -90,4 +90,4 @@ def test_a_wrong_theme_is_refused_in_a_sentence(
 ) -> None:
     (folder / "themes" / f"{name}.yaml").write_text(said)
     with pytest.raises(ConfigError, match=wrong):
-        own_themes()
+        user_themes()

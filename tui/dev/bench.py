@@ -69,13 +69,13 @@ def bench(
         trace = path or Path(folder) / "made.arrow"
         if path is None:
             make_trace(trace, rows=rows, tokens=tokens, entries=entries, seed=seed)
-        figures = _open(trace)
-        figures |= asyncio.run(_draw(trace, seeks, frames, seed))
-        figures |= _terminal(trace, Path(folder) / "growing.arrow", keys)
-        figures["load"] = round(os.getloadavg()[0], 1)
-        figures["trace_mb"] = round(trace.stat().st_size / 1e6, 1)
-    met = {name: figures[name] < limit for name, limit in LIMITS.items()}
-    return {"figures": figures, "limits": LIMITS, "met": met, "ok": all(met.values())}
+        metrics = _open(trace)
+        metrics |= asyncio.run(_draw(trace, seeks, frames, seed))
+        metrics |= _terminal(trace, Path(folder) / "growing.arrow", keys)
+        metrics["load"] = round(os.getloadavg()[0], 1)
+        metrics["trace_mb"] = round(trace.stat().st_size / 1e6, 1)
+    met = {name: metrics[name] < limit for name, limit in LIMITS.items()}
+    return {"figures": metrics, "limits": LIMITS, "met": met, "ok": all(met.values())}
 
 
 def _percentiles(name: str, seconds: list[float], *ranks: int) -> dict[str, float]:
@@ -181,15 +181,15 @@ def _terminal(trace: Path, growing: Path, keys: int) -> dict[str, float]:
         terminal.read_until(b"fixed scale", 30)
         names = ("first_paint_s", "first_paint_cpu_s", "overview_s", "overview_cpu_s")
         seconds = _wait_for(note, terminal)
-        figures = {name: round(s, 3) for name, s in zip(names, seconds, strict=True)}
+        metrics = {name: round(s, 3) for name, s in zip(names, seconds, strict=True)}
         for _ in range(20):  # read here and there, as a person does
             terminal.type(b"\x1b[1;2C]f,.")
             time.sleep(0.05)
             terminal.drain()
-        figures["resident_mb"] = round(terminal.resident_mb(), 1)
+        metrics["resident_mb"] = round(terminal.resident_mb(), 1)
     finally:
         terminal.stop()
-    return figures | _keys_while_growing(trace, growing, keys)
+    return metrics | _keys_while_growing(trace, growing, keys)
 
 
 def _wait_for(note: Path, terminal: PseudoTerminal) -> list[float]:
@@ -218,8 +218,8 @@ def _keys_while_growing(trace: Path, growing: Path, keys: int) -> dict[str, floa
         for press in range(keys):
             terminal.drain()
             terminal.type(b"y")
-            wanted = b"this step" if press % 2 == 0 else b"fixed scale"
-            taken.append(terminal.read_until(wanted, 10))
+            expected = b"this step" if press % 2 == 0 else b"fixed scale"
+            taken.append(terminal.read_until(expected, 10))
             time.sleep(0.13)
     finally:
         stop.set()

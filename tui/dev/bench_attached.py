@@ -97,17 +97,17 @@ def bench(
                 runs[watched].append(_run(config, trace, overrides, size if watched else None))
 
     # Medians, and the ratio that is the target.
-    alone, watched_runs = runs[False], runs[True]
-    ratio = _median(watched_runs, "tokens_per_s") / _median(alone, "tokens_per_s")
-    figures = {
+    headless, watched_runs = runs[False], runs[True]
+    ratio = _median(watched_runs, "tokens_per_s") / _median(headless, "tokens_per_s")
+    metrics = {
         "ratio": round(ratio, 4),
         "pair_ratios": [
             round(b.tokens_per_s / a.tokens_per_s, 4)
-            for a, b in zip(alone, watched_runs, strict=True)
+            for a, b in zip(headless, watched_runs, strict=True)
         ],
-        "headless_tokens_per_s": round(_median(alone, "tokens_per_s"), 1),
+        "headless_tokens_per_s": round(_median(headless, "tokens_per_s"), 1),
         "attached_tokens_per_s": round(_median(watched_runs, "tokens_per_s"), 1),
-        "headless_engine_cpu_s": round(_median(alone, "engine_cpu_s"), 2),
+        "headless_engine_cpu_s": round(_median(headless, "engine_cpu_s"), 2),
         "attached_engine_cpu_s": round(_median(watched_runs, "engine_cpu_s"), 2),
         "inspector_cpu_s": round(_median(watched_runs, "inspector_cpu_s"), 2),
         "inspector_cpu_share": round(
@@ -115,7 +115,7 @@ def bench(
         ),
         "load_before": round(load, 2),
     }
-    return {"figures": figures, "limits": {"ratio": LIMIT}, "ok": ratio >= LIMIT}
+    return {"figures": metrics, "limits": {"ratio": LIMIT}, "ok": ratio >= LIMIT}
 
 
 def _median(runs: list[BenchRun], name: str) -> float:

@@ -52,24 +52,24 @@ class PseudoTerminal:
     def type(self, keys: bytes) -> None:
         os.write(self.master, keys)
 
-    def read_through(self, wanted: bytes, timeout_s: float) -> bytes:
+    def read_through(self, expected: bytes, timeout_s: float) -> bytes:
         """All that was painted from now on until ``wanted`` was.
 
         Raises:
             MegaContextError: it was not.
         """
         deadline, seen = time.monotonic() + timeout_s, bytearray()
-        while wanted not in seen:
+        while expected not in seen:
             left = deadline - time.monotonic()
             if not select.select([self.master], [], [], max(left, 0))[0]:
-                raise MegaContextError(f"the inspector did not paint {wanted!r}; run it by hand.")
+                raise MegaContextError(f"the inspector did not paint {expected!r}; run it by hand.")
             seen += os.read(self.master, 1 << 16)
         return bytes(seen)
 
-    def read_until(self, wanted: bytes, timeout_s: float) -> float:
+    def read_until(self, expected: bytes, timeout_s: float) -> float:
         """Seconds until ``wanted`` was painted; raises like :meth:`read_through`."""
         start = time.perf_counter()
-        self.read_through(wanted, timeout_s)
+        self.read_through(expected, timeout_s)
         return time.perf_counter() - start
 
     def drain(self) -> int:

@@ -31,8 +31,8 @@ def last_line(path: Path) -> str:
             lines = file.read().decode("utf-8", "replace").splitlines()
     except OSError:
         return ""
-    kept = [line.strip() for line in lines if line.strip()]
-    return kept[-1] if kept else ""
+    filled = [line.strip() for line in lines if line.strip()]
+    return filled[-1] if filled else ""
 
 
 def engine_command(
@@ -46,7 +46,7 @@ def engine_command(
     return [*command, *more]
 
 
-def _own_log(trace: Path) -> tuple[Path, BinaryIO]:
+def _new_log(trace: Path) -> tuple[Path, BinaryIO]:
     """A log that no other engine writes or wrote: ``<trace>.log``, else with a number."""
     for path in _log_names(trace):
         try:
@@ -75,7 +75,7 @@ class EngineProcess:
     def __init__(self, command: list[str], trace: Path) -> None:
         try:
             trace.parent.mkdir(parents=True, exist_ok=True)
-            self.log, log = _own_log(trace)
+            self.log, log = _new_log(trace)
             with log:
                 self._process = subprocess.Popen(
                     command,
@@ -107,8 +107,10 @@ class EngineProcess:
         if not code:
             return ""
         how = f"exit code {code}" if code > 0 else f"signal {-code}"
-        said = last_line(self.log)
-        return f"The engine died ({how})" + (f": {said}" if said else f"; see {self.log}.")
+        last_words = last_line(self.log)
+        return f"The engine died ({how})" + (
+            f": {last_words}" if last_words else f"; see {self.log}."
+        )
 
     def wait(self, timeout_s: float = STOP_WAIT_S) -> bool:
         """Wait for a stop that was asked for; True when the engine has ended."""

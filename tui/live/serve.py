@@ -56,7 +56,7 @@ def serve(
         WebError: textual-serve is missing.
         EngineError: the engine died before it had a trace.
     """
-    if sum(given is not None for given in (replay, start, attach)) != 1:
+    if sum(option is not None for option in (replay, start, attach)) != 1:
         raise ConfigError("serve needs exactly one of --replay, --config and --attach.")
     name = pick_theme(theme or "dark")
     if start is None:

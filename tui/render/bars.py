@@ -97,7 +97,7 @@ def story(frame: Frame) -> tuple[str, int]:
     parts = [*_notes(frame, row), _opening(frame, row)]
     chosen = [act for act in row.actions if act.node == frame.view.node]
     act = chosen[-1] if chosen else row.latest_action()
-    parts.append(_quiet(row) if act is None else _what(frame, row, act))
+    parts.append(_no_action(row) if act is None else _what(frame, row, act))
     if row.bad_scores:
         parts.append(f"{row.bad_scores:,} scores were no numbers and count as 0.")
     return " ".join(p for p in parts if p), int(Role.TEXT)
@@ -105,7 +105,7 @@ def story(frame: Frame) -> tuple[str, int]:
 
 def _notes(frame: Frame, row: RowModel) -> list[str]:
     """A person's own notes on this row."""
-    return [f"◆ {m.label}." for m in frame.markers if m.mine and m.row == row.number]
+    return [f"◆ {m.label}." for m in frame.markers if m.personal and m.row == row.number]
 
 
 def _opening(frame: Frame, row: RowModel) -> str:
@@ -122,12 +122,12 @@ def _opening(frame: Frame, row: RowModel) -> str:
     return f"After {'an' if trigger[0] in 'aeiou' else 'a'} {trigger}:"
 
 
-def _quiet(row: RowModel) -> str:
+def _no_action(row: RowModel) -> str:
     if row.refused:
         best = row.refused[0]
         because = REASON_WORDS.get(best.reason, "?")
-        said = f"the best candidate was {best.node} at {signed(best.score)}"
-        return f"Nothing moved; {said}, refused: {because}."
+        best_text = f"the best candidate was {best.node} at {signed(best.score)}"
+        return f"Nothing moved; {best_text}, refused: {because}."
     return "Nothing moved: no score passed its threshold."
 
 
@@ -194,7 +194,7 @@ def draw_scrubber(frame: Frame, width: int, height: int) -> Canvas:
     canvas.cells(left, 0, ord("━"), int(Role.DIM), n=here - left + 1)
     for marker in frame.markers:
         x = _cell(frame, width, marker.row)
-        canvas.text(x, 0, "◆" if marker.mine else "▲", Role.MARKER, BOLD)
+        canvas.text(x, 0, "◆" if marker.personal else "▲", Role.MARKER, BOLD)
     canvas.text(here, 0, "●", Role.CURSOR, BOLD)
     if height > 1:
         for x, name, marker in _named(frame, width):

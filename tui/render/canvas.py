@@ -131,11 +131,11 @@ class Canvas:
 
     def _carry(self, x: int, y: int, mark: str) -> None:
         """Put a combining mark onto the character that ends before cell ``x``."""
-        place = x - 1
-        if 0 < place < self.width and self.glyph[y, place] == 0:
-            place -= 1
-        if 0 <= place < self.width:
-            self.glyph[y, place] = _with_mark(int(self.glyph[y, place]), mark)
+        previous = x - 1
+        if 0 < previous < self.width and self.glyph[y, previous] == 0:
+            previous -= 1
+        if 0 <= previous < self.width:
+            self.glyph[y, previous] = _with_mark(int(self.glyph[y, previous]), mark)
 
     def _run(self, x: int, y: int, text: str, fg: int, flags: int, bg: int | None) -> int:
         """Write single-width characters that fit."""

@@ -22,10 +22,10 @@ class TalkLine(NamedTuple):
     row: int
 
 
-def turn_facts(turn: Turn) -> str:
-    """Where a turn lies and how sure its answer was."""
+def turn_facts(turn: Turn, *, growing: bool) -> str:
+    """Where a turn lies and how sure its answer was; ``growing``: more of it may come."""
     if turn.row < 0 and not turn.answer:
-        return "being read"
+        return "being read" if growing else "the run ended before it was answered"
     parts = []
     if math.isfinite(turn.nll):
         parts.append(f"NLL {turn.nll:.2f} · confidence {turn.confidence:.0%}")
@@ -37,14 +37,17 @@ def turn_facts(turn: Turn) -> str:
 def talk_lines(frame: Frame, width: int, height: int) -> list[TalkLine]:
     """The newest ``height`` lines of the conversation."""
     lines: list[TalkLine] = []
+    growing = frame.status.growing
     for turn in reversed(frame.turns):
         if len(lines) >= height:
             break
         here = BOLD if frame.row is not None and turn.row == frame.row.number else 0
         block = [TalkLine(t, Role.TITLE, BOLD, turn.row) for t in _wrap("? ", turn.question, width)]
-        answer = turn.answer.strip() + ("" if turn.complete else "▌")
+        answer = turn.answer.strip()
+        if not turn.complete:
+            answer += "▌" if growing else "… (the run ended here)"
         block += [TalkLine(text, Role.TEXT, here, turn.row) for text in _wrap("→ ", answer, width)]
-        facts = turn_facts(turn)
+        facts = turn_facts(turn, growing=growing)
         if facts:
             block += [TalkLine(text, Role.DIM, 0, turn.row) for text in _wrap("  ", facts, width)]
         lines[:0] = block
@@ -55,9 +58,9 @@ def draw_conversation(frame: Frame, width: int, height: int) -> Canvas:
     """The turns so far, the newest at the bottom."""
     canvas = Canvas(width, height)
     if not frame.turns:
-        said = "Nothing was asked yet."
-        said += " i asks a question." if frame.status.controllable else ""
-        for y, text in enumerate(_wrap("", said, width)):
+        empty_text = "Nothing was asked yet."
+        empty_text += " i asks a question." if frame.status.controllable else ""
+        for y, text in enumerate(_wrap("", empty_text, width)):
             canvas.text(0, y, text, Role.DIM)
         return canvas
     for y, line in enumerate(talk_lines(frame, width, height)):

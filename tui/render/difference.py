@@ -54,9 +54,9 @@ class Difference:
 
 def _pieces(row: RowModel, edges: I64) -> I64:
     """Level of the node over each piece [edges[i], edges[i + 1]); the tail counts as raw."""
-    place = np.searchsorted(row.after.bounds, edges[:-1], "right") - 1
+    entry = np.searchsorted(row.after.bounds, edges[:-1], "right") - 1
     levels = np.append(row.after.levels.astype(np.int64), 0)
-    return levels[np.clip(place, 0, len(levels) - 1)]
+    return levels[np.clip(entry, 0, len(levels) - 1)]
 
 
 def compare(a: RowModel, b: RowModel) -> Difference:
@@ -84,7 +84,7 @@ def finest(row: RowModel, start: float, stop: float, width: int) -> F64:
 
 
 def draw_difference(
-    pair: tuple[Frame, Frame], width: int, height: int, apart: RunDifferences | None = None
+    pair: tuple[Frame, Frame], width: int, height: int, differences: RunDifferences | None = None
 ) -> Canvas:
     """A strip of who sees what finer, and the two runs' numbers beside each other."""
     canvas = Canvas(width, height)
@@ -101,39 +101,41 @@ def draw_difference(
     roles = np.where(a < b, ROLE_A, np.where(a > b, ROLE_B, int(Role.FAINT)))
     canvas.text(0, 0, "A≠B", Role.DIM)
     canvas.cells(LABEL, 0, np.where(known, glyphs, OUTSIDE), roles, n=inner)
-    _apart(canvas, apart or RunDifferences())
+    _draw_differences(canvas, differences or RunDifferences())
     _numbers(canvas, first, second)
     return canvas
 
 
-def _apart(canvas: Canvas, apart: RunDifferences) -> None:
+def _draw_differences(canvas: Canvas, differences: RunDifferences) -> None:
     """What makes the strip above misleading, then which settings differ, on one line."""
     x = 0
-    if apart.text_at is not None:
-        said = f"Texts differ from token {apart.text_at:,} on: equal places are not equal text. "
-        x = canvas.text(x, 1, said, Role.ERROR, BOLD)
-    for letter, tokens in apart.ended.items():
+    if differences.text_at is not None:
+        text = (
+            f"Texts differ from token {differences.text_at:,} on: equal places are not equal text. "
+        )
+        x = canvas.text(x, 1, text, Role.ERROR, BOLD)
+    for letter, tokens in differences.ended.items():
         x = canvas.text(x, 1, f"{letter} ended at token {tokens:,}. ", Role.WARN, BOLD)
-    if not apart.configs and x == 0:
+    if not differences.configs and x == 0:
         canvas.text(x, 1, "Same text, same config.", Role.DIM)
-    for number, (key, a, b) in enumerate(apart.configs):
-        said = f"{key} A {a:.16} B {b:.16}"
-        left = len(apart.configs) - number
-        if x + len(said) + 12 > canvas.width:
+    for number, (key, a, b) in enumerate(differences.configs):
+        text = f"{key} A {a:.16} B {b:.16}"
+        left = len(differences.configs) - number
+        if x + len(text) + 12 > canvas.width:
             canvas.text(x, 1, f"+{left} more keys", Role.DIM)
             break
-        x = canvas.text(x, 1, f"{said}{' · ' if left > 1 else ''}", Role.TEXT)
+        x = canvas.text(x, 1, f"{text}{' · ' if left > 1 else ''}", Role.TEXT)
 
 
 def _numbers(canvas: Canvas, first: Frame, second: Frame) -> None:
     assert first.row is not None
     assert second.row is not None
-    found = compare(first.row, second.row)
+    comparison = compare(first.row, second.row)
     x = canvas.text(0, 2, "▀ A finer ", ROLE_A)
-    x = canvas.text(x, 2, f"{found.finer_a:.0%}   ", Role.TEXT, BOLD)
+    x = canvas.text(x, 2, f"{comparison.finer_a:.0%}   ", Role.TEXT, BOLD)
     x = canvas.text(x, 2, "▄ B finer ", ROLE_B)
-    x = canvas.text(x, 2, f"{found.finer_b:.0%}   ", Role.TEXT, BOLD)
-    canvas.text(x, 2, f"same {found.agreement:.0%} of {found.tokens:,} tokens", Role.DIM)
+    x = canvas.text(x, 2, f"{comparison.finer_b:.0%}   ", Role.TEXT, BOLD)
+    canvas.text(x, 2, f"same {comparison.agreement:.0%} of {comparison.tokens:,} tokens", Role.DIM)
 
     # Figures of both side by side; where they differ they stand out.
     table = [
@@ -145,8 +147,8 @@ def _numbers(canvas: Canvas, first: Frame, second: Frame) -> None:
         ("lens", *_lenses(first, second)),
     ]
     columns = max(canvas.width // 34, 1)
-    for place, (name, left, right) in enumerate(table):
-        y, at = 3 + place // columns, (place % columns) * 34
+    for entry, (name, left, right) in enumerate(table):
+        y, at = 3 + entry // columns, (entry % columns) * 34
         role = Role.TEXT if left == right else Role.MARKER
         at = canvas.text(at, y, f"{name:<10}", Role.DIM)
         canvas.text(at, y, f"A {left:<9} B {right:<9}", role)

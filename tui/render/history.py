@@ -312,22 +312,22 @@ def row_under(frame: Frame, y: int, height: int, *, texture: bool) -> int | None
     lines = min(height, -(-stop // per_line))
     if y >= lines:
         return None
-    places = range(stop - (lines - y) * per_line, stop - (lines - y - 1) * per_line)
-    known = [place for place in places if 0 <= place < len(trail)]
+    indices = range(stop - (lines - y) * per_line, stop - (lines - y - 1) * per_line)
+    known = [row_index for row_index in indices if 0 <= row_index < len(trail)]
     acted = [p for p in known if (row := trail.rows[p]) is not None and row.actions]
     return int(trail.numbers[(acted or known)[-1]]) if known else None
 
 
 def _step_label(step: int) -> str:
     """The step in the cells of a label; one that is too long says that it was cut."""
-    said = str(step)
-    return said if len(said) < LABEL else "…" + said[-(LABEL - 2) :]
+    step_label = str(step)
+    return step_label if len(step_label) < LABEL else "…" + step_label[-(LABEL - 2) :]
 
 
 def _nothing_yet(canvas: Canvas, frame: Frame) -> None:
     """Why there is nothing to see, in the middle of the largest pane."""
-    said, role = story(frame)
-    lines = [*wrap(said, max(canvas.width - 4, 1)), "", "? explains the picture · q quits"]
+    step_label, role = story(frame)
+    lines = [*wrap(step_label, max(canvas.width - 4, 1)), "", "? explains the picture · q quits"]
     top = max((canvas.height - len(lines)) // 2, 0)
     for y, line in enumerate(lines, top):
         canvas.text(
@@ -339,12 +339,12 @@ def _nothing_yet(canvas: Canvas, frame: Frame) -> None:
 
 
 def _heat_lines(
-    canvas: Canvas, frame: Frame, places: tuple[int, int], per_line: int, *, texture: bool
+    canvas: Canvas, frame: Frame, indices: tuple[int, int], per_line: int, *, texture: bool
 ) -> None:
     """Scores of the places [first, stop), ``per_line`` of them on one line."""
     inner = canvas.width - LABEL
     low, high = score_scale(frame)
-    best = frame.trail.heat_of(*places, frame.view.window, inner)
+    best = frame.trail.heat_of(*indices, frame.view.window, inner)
     if texture:
         for y in range(len(best)):
             _score_cells(canvas, y, best[y], low, high, texture=True)
@@ -372,14 +372,14 @@ def _detail_cells(canvas: Canvas, y: int, levels: F64) -> None:
 
 def _waterfall_marks(canvas: Canvas, frame: Frame, first: int, per_line: int, lines: int) -> None:
     """Where the focus changed: one sign per action, over the cells of its row."""
-    found = frame.trail.actions(first, first + lines * per_line)
-    if not found:
+    actions = frame.trail.actions(first, first + lines * per_line)
+    if not actions:
         return
     inner, window = canvas.width - LABEL, frame.view.window
-    place, kind, token = (np.array(column) for column in zip(*found, strict=True))
+    row_index, kind, token = (np.array(column) for column in zip(*actions, strict=True))
     x = np.floor((token - window.start) / max(window.span, 1e-9) * inner).astype(np.int64)
     seen = (x >= 0) & (x < inner)
-    y, x, kind = (place[seen] - first) // per_line, x[seen] + LABEL, kind[seen]
+    y, x, kind = (row_index[seen] - first) // per_line, x[seen] + LABEL, kind[seen]
     under = np.maximum(canvas.fg[y, x], canvas.bg[y, x]).astype(np.int64)
     scored = (under >= Role.SCORE) & (under < Role.SCORE + RAMP)
     bright = scored & (under >= Role.SCORE + BRIGHT)

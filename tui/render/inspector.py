@@ -73,12 +73,12 @@ def why(row: RowModel, node: Node, info: RunInfo) -> str:
             return f"Not {wish} although it scored {signed(refused.score)}: {because}."
 
     # It was no candidate: its state and its score say why.
-    state, place = row.before.state(node)
+    state, entry = row.before.state(node)
     score = row.score_of(node)
     if state == "absent":
         return "Not closed yet: its tokens lie in the tail or in the future."
     if state == "inside":
-        outer = row.before.node(place)
+        outer = row.before.node(entry)
         got = signed(row.score_of(outer))
         return f"Hidden inside {outer} ({got}), which has to be expanded first."
     if state == "open":
@@ -114,9 +114,9 @@ def draw_inspector(frame: Frame, width: int, height: int) -> Canvas:
         canvas.text(0, y, "Reading its life …", Role.DIM)
         return canvas
     life = frame.life.upto(row.number)
-    said = seen_in(life, frame, brief=canvas.height < LOW)
-    if said:
-        y = _paragraph(canvas, y, said, int(Role.TEXT))
+    sentence = seen_in(life, frame, brief=canvas.height < LOW)
+    if sentence:
+        y = _paragraph(canvas, y, sentence, int(Role.TEXT))
     y = draw_life(canvas, y, life)
     y = _summary(canvas, y, life)
     y = _explanation(canvas, y, frame)
@@ -177,8 +177,8 @@ def _summary(canvas: Canvas, y: int, life: NodeLife) -> int:
     parts = [f"{words[what]} {n}×" for what, n in counts.items() if n]
     if len(known):
         parts.append(f"best {signed(float(known.max()))}")
-    said = " · ".join(parts) or "nothing happened to it so far"
-    return _paragraph(canvas, y, ("" if life.complete else "reading … ") + said, int(Role.DIM))
+    sentence = " · ".join(parts) or "nothing happened to it so far"
+    return _paragraph(canvas, y, ("" if life.complete else "reading … ") + sentence, int(Role.DIM))
 
 
 PAIRS_FROM = 6
@@ -187,16 +187,16 @@ PAIRS_FROM = 6
 
 def _explanation(canvas: Canvas, y: int, frame: Frame) -> int:
     """Which tokens of the query met which tokens of the block, strongest first."""
-    told, left = frame.explanation, canvas.height - y
-    if told is None or left < PAIRS_FROM:
+    explanation, left = frame.explanation, canvas.height - y
+    if explanation is None or left < PAIRS_FROM:
         return y
-    if not told.pairs:
+    if not explanation.pairs:
         return _paragraph(canvas, y, "No token of the query stands in it.", int(Role.DIM))
-    about = "" if told.block == told.node else f" (in {told.block})"
-    y = _paragraph(canvas, y, f"What the query met{about}: {told.method}", int(Role.DIM))
-    high = max(pair.weight for pair in told.pairs)
-    for pair in told.pairs[: max((canvas.height - y) // 2, 1)]:
-        query, block = (_shown(told.text(t)) for t in (pair.query_token, pair.block_token))
+    about = "" if explanation.block == explanation.node else f" (in {explanation.block})"
+    y = _paragraph(canvas, y, f"What the query met{about}: {explanation.method}", int(Role.DIM))
+    high = max(pair.weight for pair in explanation.pairs)
+    for pair in explanation.pairs[: max((canvas.height - y) // 2, 1)]:
+        query, block = (_shown(explanation.text(t)) for t in (pair.query_token, pair.block_token))
         words = query if query == block else f"{query} → {block}"
         label = "" if pair.label == "bm25" else f" {pair.label}"
         bar = "▇" * max(round(BAR * pair.weight / max(high, 1e-9)), 1)
@@ -232,11 +232,11 @@ def _events(canvas: Canvas, y: int, life: NodeLife) -> None:
 
 def grouped(events: Iterable[Event]) -> list[tuple[Event, int]]:
     """Events with how often each came in a row, but for its round and score."""
-    found: list[tuple[Event, int]] = []
+    shown_events: list[tuple[Event, int]] = []
     for event in events:
-        last = found[-1][0] if found else None
+        last = shown_events[-1][0] if shown_events else None
         if last is not None and last._replace(row=event.row, score=event.score) == event:
-            found[-1] = (last, found[-1][1] + 1)
+            shown_events[-1] = (last, shown_events[-1][1] + 1)
         else:
-            found.append((event, 1))
-    return found
+            shown_events.append((event, 1))
+    return shown_events

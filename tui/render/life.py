@@ -12,7 +12,7 @@ from megacontext.tui.sources.row_model import F64, I64
 
 __all__ = ["LOW", "draw_life", "event_sign", "squeeze"]
 
-ROOM_FOR_BOTH = 12
+LINES_FOR_BOTH = 12
 """Lines left in the pane from which on the newest rows get curves of their own."""
 LOW = 14
 """Lines of a pane that is too low for names under the curves."""
@@ -59,7 +59,7 @@ def draw_life(canvas: Canvas, y: int, life: NodeLife) -> int:
     name = "its whole life" if life.complete else "its life as far as read"
     y = _stretch(canvas, y, life, oldest, name)
     newest = len(life.rows) - width
-    if canvas.height - y < ROOM_FOR_BOTH:
+    if canvas.height - y < LINES_FOR_BOTH:
         return y
     if newest > oldest:
         y = _stretch(canvas, y, life, newest, "the newest of it")
@@ -74,8 +74,8 @@ def _legend(canvas: Canvas, y: int) -> int:
         ("inside", "hidden"),
         ("open", "expanded"),
     ):
-        place = STATES.index(state)
-        x = canvas.text(x, y, chr(GLYPH[place]), int(ROLE[place]))
+        state_index = STATES.index(state)
+        x = canvas.text(x, y, chr(GLYPH[state_index]), int(ROLE[state_index]))
         x = canvas.text(x, y, f" {word}  ", Role.CONTEXT)
     return y + 1
 
@@ -88,12 +88,12 @@ def _stretch(canvas: Canvas, y: int, life: NodeLife, first: int, name: str) -> i
     glyphs = np.where(known, np.array([ord(c) for c in LEVELS])[steps], ord("·"))
     canvas.cells(0, y, glyphs, np.where(known, score_role(scores), int(Role.FAINT)), n=len(scores))
     canvas.cells(0, y + 1, GLYPH[states], ROLE[states], n=len(states))
-    quiet_first = sorted(life.events, key=lambda event: event.what != "refused")
-    for event in quiet_first:
-        place = int(np.searchsorted(life.rows, event.row)) - first
-        if 0 <= place < len(cell):
+    by_importance = sorted(life.events, key=lambda event: event.what != "refused")
+    for event in by_importance:
+        state_index = int(np.searchsorted(life.rows, event.row)) - first
+        if 0 <= state_index < len(cell):
             sign, role = event_sign(event)
-            canvas.text(int(cell[place]), y + 2, sign, role, BOLD)
+            canvas.text(int(cell[state_index]), y + 2, sign, role, BOLD)
     if canvas.height < LOW:
         return y + 3
     rows = len(life.rows) - first

@@ -127,16 +127,16 @@ def _heat(run: Run, first: I64, stop: I64, lines: int) -> F64:
     history = np.maximum(run.history[stop - 1], 1)
     bins = best.shape[1]
     edges = np.linspace(0, max(int(run.history[-1]), 1), lines + 1)
-    place = edges[None, :] / history[:, None] * bins
-    left = np.clip(np.floor(place[:, :-1]), 0, bins - 1).astype(np.int64)
-    right = np.clip(np.ceil(place[:, 1:]), left + 1, bins).astype(np.int64)
+    bin_edges = edges[None, :] / history[:, None] * bins
+    left = np.clip(np.floor(bin_edges[:, :-1]), 0, bins - 1).astype(np.int64)
+    right = np.clip(np.ceil(bin_edges[:, 1:]), left + 1, bins).astype(np.int64)
     offsets = (bins + 1) * np.arange(len(first))[:, None]
     flat = np.pad(best, ((0, 0), (0, 1))).reshape(-1)
     cells = np.maximum.reduceat(
         flat, _pairs((left + offsets).reshape(-1), (right + offsets).reshape(-1))
     )
     score = cells[::2].reshape(len(first), lines) / 127.5 - 1.0
-    return np.where(place[:, :-1] < bins - 1e-9, score, np.nan).T
+    return np.where(bin_edges[:, :-1] < bins - 1e-9, score, np.nan).T
 
 
 def lanes_at(height: int) -> tuple[Lane, ...]:

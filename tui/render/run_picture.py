@@ -30,9 +30,9 @@ def run_picture(run: Run) -> bytes:
     pixels[:HEAT] = np.where(known, rgb[int(Role.SCORE) + steps], rgb[Role.BASE])
 
     # Each lane as columns from its floor up; its extreme stands out.
-    for place, lane in enumerate(LANES):
+    for number, lane in enumerate(LANES):
         values = summary.column_extremes(Curve(lane, run.lane(lane.id))).values
-        top = HEAT + GAP + place * (LANE + GAP)
+        top = HEAT + GAP + number * (LANE + GAP)
         finite = values[np.isfinite(values)]
         if not len(finite):
             continue

@@ -55,8 +55,8 @@ def draw_budget(frame: Frame, width: int, height: int) -> Canvas:
     cell = width // columns
     label = 10 if cell >= 36 else 6
     edge = int(width >= 36)  # as far from the edge as everything else
-    for place, line in enumerate(lines):
-        y, x = 2 + place // columns, (place % columns) * cell
+    for index, line in enumerate(lines):
+        y, x = 2 + index // columns, (index % columns) * cell
         if y >= height:
             break
         canvas.text(x, y, line.name if label > 6 else line.short, Role.DIM)
@@ -135,7 +135,7 @@ CHIPS: tuple[tuple[str, str], ...] = (
     ("/ text", "/"),
 )
 """What a click on the first line of the list filters by; "/" asks."""
-ROOM = 24
+MIN_WORDS_WIDTH = 24
 """Cells that long names of a swap's other half leave for the block's words."""
 CHIPS_FROM = 8
 """Lines of a pane from which on the chips are always there."""
@@ -149,9 +149,9 @@ def chips_shown(frame: Frame, height: int, *, focused: bool) -> bool:
 def chip_at(x: int) -> str | None:
     """The filter that cell ``x`` of the chips' line stands for."""
     left = 0
-    for name, said in CHIPS:
+    for name, text in CHIPS:
         if left <= x < left + len(name):
-            return said
+            return text
         left += len(name) + 2
     return None
 
@@ -163,13 +163,13 @@ def draw_actions(frame: Frame, width: int, height: int, *, focused: bool = False
     if chips_shown(frame, height, focused=focused):
         top = 1
         x = 0
-        for name, said in CHIPS:
-            chosen = said == log.filter
+        for name, text in CHIPS:
+            chosen = text == log.filter
             x = canvas.text(x, 0, name, Role.MARKER if chosen else Role.DIM, BOLD if chosen else 0)
             x += 2
     if not log.lines and frame.row is not None:
-        said = f"Nothing matches {log.filter!r}; esc shows all." if log.filter else ""
-        canvas.text(0, top, said or "No action so far.", Role.DIM)
+        text = f"Nothing matches {log.filter!r}; esc shows all." if log.filter else ""
+        canvas.text(0, top, text or "No action so far.", Role.DIM)
     for y, line in enumerate(log.lines[: max(height - top, 0)], top):
         selected = line.id == log.cursor or (log.cursor is None and line.node == frame.view.node)
         if line.id == log.cursor:
@@ -192,12 +192,16 @@ def _log_line(canvas: Canvas, y: int, line: LogLine, *, selected: bool) -> None:
         partner = ", ".join(map(str, line.partners))
         named = f"{words} {'paid by' if line.kind == 0 else 'for'} {partner}" if partner else words
         short = f"{words} {'←' if line.kind == 0 else '→'} {partner}" if partner else words
-        said = f"forced: {words}" if line.forced else named
-        for choice in (f"{said:{len(said) + ROOM}}", short, words):  # room for a few words, too
+        text = f"forced: {words}" if line.forced else named
+        for choice in (
+            f"{text:{len(text) + MIN_WORDS_WIDTH}}",
+            short,
+            words,
+        ):  # room for a few words, too
             if x + len(choice) <= canvas.width:
-                said = choice.rstrip()
+                text = choice.rstrip()
                 break
-        x = canvas.text(x, y, said, Role.FORCED if line.forced else Role.DIM)
+        x = canvas.text(x, y, text, Role.FORCED if line.forced else Role.DIM)
     else:
         x = canvas.text(x, y, f"✗{KIND_SIGN[line.kind]} ", Role.DIM)
         x = canvas.text(x, y, str(line.node), Role.DIM, flags & UNDERLINE)
@@ -206,6 +210,6 @@ def _log_line(canvas: Canvas, y: int, line: LogLine, *, selected: bool) -> None:
 
     # The block's first words in what is left of the line.
     if line.words and x + 6 < canvas.width:
-        room = canvas.width - x - 1
-        shown = line.words if len(line.words) <= room else line.words[: room - 1] + "…"
+        free = canvas.width - x - 1
+        shown = line.words if len(line.words) <= free else line.words[: free - 1] + "…"
         canvas.text(x + 1, y, shown, Role.CONTEXT)

@@ -33,10 +33,10 @@ def text_titles(span: TextSpan | None) -> tuple[str, ...]:
         return ("Text",)
     score = "" if math.isnan(span.score) else f" · score {signed(span.score)}"
     named = f"{span.title}{score}"
-    place = f"{span.start:,}–{span.stop:,} · "
+    position = f"{span.start:,}–{span.stop:,} · "
     return (
-        f"Text: {place}{named} · {SEEN[span.seen_as]} · [$mc-warm]warm[/]: it was surprised",
-        f"Text: {place}{named} · {SEEN[span.seen_as]}",
+        f"Text: {position}{named} · {SEEN[span.seen_as]} · [$mc-warm]warm[/]: it was surprised",
+        f"Text: {position}{named} · {SEEN[span.seen_as]}",
         f"Text: {named} · {SEEN[span.seen_as]}",
         f"Text: {named} · {SEEN[span.seen_as].partition(':')[0]}",
         f"Text: {named}",
@@ -62,12 +62,12 @@ def draw_text(frame: Frame, width: int, height: int) -> Canvas:
         scroll = max(_lines(span.pieces, width, written=written) - height - scroll, 0)
     shown = _Wrapped(width, height, canvas, scroll, written=written)
     ground = int(Role.BASE if newest else Role.GROUND)
-    room = (scroll + height + 1) * width
+    max_cells = (scroll + height + 1) * width
     before = span.before.rpartition("\n")[2] if written else span.before
-    shown.put_text(before[-room:], int(Role.CONTEXT))
+    shown.put_text(before[-max_cells:], int(Role.CONTEXT))
     if not newest:
         shown.put("▌", int(Role.SELECT), 0, ground)
-    _put_pieces(shown, frame, span, room, ground)
+    _put_pieces(shown, frame, span, max_cells, ground)
     if shown.full:
         return canvas
 
@@ -77,25 +77,25 @@ def draw_text(frame: Frame, width: int, height: int) -> Canvas:
         shown.put_text(f" … {rest:,} more tokens", int(Role.DIM))
     elif not newest:
         shown.put("▐", int(Role.SELECT), 0, ground)
-        shown.put_text(span.after[:room], int(Role.CONTEXT))
+        shown.put_text(span.after[:max_cells], int(Role.CONTEXT))
     return canvas
 
 
-def _put_pieces(shown: _Wrapped, frame: Frame, span: TextSpan, room: int, ground: int) -> None:
+def _put_pieces(shown: _Wrapped, frame: Frame, span: TextSpan, max_cells: int, ground: int) -> None:
     """The span's own tokens, coloured by their NLL."""
-    pieces, roles = _cut(span, room)
+    pieces, roles = _cut(span, max_cells)
     marks = _hits("".join(pieces), frame.view.needle)
     faded = span.seen_as in ("gist", "inside")
-    place = 0
+    position = 0
     for piece, role in zip(pieces, roles.tolist(), strict=True):
         bold = BOLD if role >= Role.NLL + 4 and not faded else 0
-        shown.make_room(piece)
-        if marks is None or not marks[place : place + len(piece)].any():
+        shown.break_before(piece)
+        if marks is None or not marks[position : position + len(piece)].any():
             shown.put_piece(piece, role, bold, ground)
         else:
-            for at, ch in enumerate(piece, place):
+            for at, ch in enumerate(piece, position):
                 shown.put(ch, role, bold | (REVERSE if marks[at] else 0), ground)
-        place += len(piece)
+        position += len(piece)
         if shown.full:
             return
 
@@ -104,18 +104,18 @@ def _lines(pieces: Sequence[str], width: int, *, written: bool) -> int:
     """Lines that ``pieces`` take."""
     counted = _Wrapped(width, 1 << 30, None, 0, written=written)
     for piece in pieces:
-        counted.make_room(piece)
+        counted.break_before(piece)
         counted.put_piece(piece, 0)
     return counted.y + (counted.x > 0 or not counted.y)
 
 
-def _cut(span: TextSpan, room: int) -> tuple[list[str], I64]:
+def _cut(span: TextSpan, max_cells: int) -> tuple[list[str], I64]:
     """As many pieces as can be seen, each cut to what fits on the screen."""
     pieces, used = [], 0
     for piece in span.pieces:
-        if used > room:
+        if used > max_cells:
             break
-        pieces.append(piece[:room])
+        pieces.append(piece[:max_cells])
         used += len(pieces[-1]) or 1
     return pieces, nll_role(span.nll[: len(pieces)])
 
@@ -125,12 +125,12 @@ def _hits(text: str, needle: str) -> np.ndarray | None:
         return None
     marks = np.zeros(len(text) + 1, bool)
     low, at = text.lower(), 0
-    wanted = needle.lower()
+    target = needle.lower()
     if len(low) != len(text):  # a character that changes length in lower case
-        low, wanted = text, needle
-    while (at := low.find(wanted, at)) >= 0:
-        marks[at : at + len(wanted)] = True
-        at += len(wanted)
+        low, target = text, needle
+    while (at := low.find(target, at)) >= 0:
+        marks[at : at + len(target)] = True
+        at += len(target)
     return marks
 
 
@@ -158,7 +158,7 @@ class _Wrapped:
     def full(self) -> bool:
         return self.y >= self.height
 
-    def make_room(self, piece: str) -> None:
+    def break_before(self, piece: str) -> None:
         """Start a new line before a word that would be broken."""
         word = piece.partition("\n")[0] if self.written else piece
         if 1 < len(word) < self.width // 2 and self.x + len(word) > self.width:
@@ -200,7 +200,7 @@ class _Wrapped:
     def put_text(self, text: str, role: int) -> None:
         """Write text that is no part of the span; only its words are kept whole."""
         for word in _WORD.findall(text) or ([text] if text else []):
-            self.make_room(word.lstrip("\n"))
+            self.break_before(word.lstrip("\n"))
             self.put_piece(word, role)
             if self.full:
                 return

@@ -80,12 +80,12 @@ def _focus_of(config: Any) -> dict[str, Any]:
     focus = config.get("focus") if isinstance(config, dict) else None
     if not isinstance(focus, dict):
         return {}
-    found: dict[str, Any] = _numbers(focus, _KNOBS)
+    results: dict[str, Any] = _numbers(focus, _KNOBS)
     asked = focus.get("question")
     if isinstance(asked, dict):  # what it leaves out is as elsewhere
-        own = _numbers(asked, ("tau_expand", "n_diff"))
-        found |= {f"question_{key}": own.get(key) for key in ("tau_expand", "n_diff")}
-    return found
+        overrides = _numbers(asked, ("tau_expand", "n_diff"))
+        results |= {f"question_{key}": overrides.get(key) for key in ("tau_expand", "n_diff")}
+    return results
 
 
 def _numbers(section: dict[str, Any], keys: Iterable[str]) -> dict[str, float]:
@@ -96,14 +96,14 @@ def _numbers(section: dict[str, Any], keys: Iterable[str]) -> dict[str, float]:
 
 def _knobs(info: RunInfo, changes: dict[int, str]) -> tuple[tuple[int, RunInfo], ...]:
     """(first row, settings from there on), by row."""
-    found = []
+    results = []
     for row, text in sorted(changes.items()):
         try:
             info = replace(info, **_focus_of(json.loads(text)))
         except ValueError:
             continue  # a foreign writer's note; the settings before it stay
-        found.append((row, info))
-    return tuple(found)
+        results.append((row, info))
+    return tuple(results)
 
 
 def _unreadable(error: Exception) -> str:
@@ -228,10 +228,10 @@ class FileSource:
         return self._rows.get(number)
 
     def row(self, number: int) -> RowModel:
-        found = self._rows.get(number)
-        if found is not None:
+        results = self._rows.get(number)
+        if results is not None:
             self._rows.move_to_end(number)
-            return found
+            return results
         if self._reader is None:
             raise TraceError(f"{self.path} has no rows yet; wait for the engine.")
         try:

@@ -17,10 +17,10 @@ __all__ = ["LiveSource", "identity"]
 def identity(path: Path) -> tuple[int, int] | None:
     """Device and inode of the file at ``path``, None where there is none."""
     try:
-        found = path.stat()
+        stat = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return stat.st_dev, stat.st_ino
 
 
 class LiveSource(FileSource):
@@ -59,8 +59,8 @@ class LiveSource(FileSource):
         return super().refresh() or self.status() != before
 
     def _try_open(self) -> bool:
-        found = identity(self.path)
-        if found is None or found == self._stale:
+        stat = identity(self.path)
+        if stat is None or stat == self._stale:
             return False
         try:
             self._open()

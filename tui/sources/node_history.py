@@ -71,7 +71,7 @@ class NodeLife:
 def events_of(row: RowModel, node: Node) -> list[Event]:
     """What happened to ``node`` in ``row``: actions in order, then refusals."""
     number, step, kinds = row.number, row.step, ("expand", "collapse")
-    found = [
+    node_events = [
         Event(number, step, kinds[a.kind], a.kind, a.score, a.reason, a.forced)
         for a in row.actions
         if a.node == node
@@ -81,7 +81,7 @@ def events_of(row: RowModel, node: Node) -> list[Event]:
         for r in row.refused
         if r.node == node
     ]
-    return found + refused
+    return node_events + refused
 
 
 class NodeSnapshot(NamedTuple):

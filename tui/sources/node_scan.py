@@ -19,7 +19,7 @@ __all__ = ["NodeScan"]
 COLUMNS = ("step", "levels", "scores", "actions", "rejected")
 CHANGES = ("actions",)
 _MAX_LEVELS = 24
-KEPT = 4
+CACHED_BATCHES = 4
 """Batches kept: a life is read in two directions."""
 
 
@@ -38,10 +38,10 @@ class _Batch:
         unscored = batch.column("scores").is_null().to_numpy(zero_copy_only=False)
         return cls(first, batch.column("step").to_numpy(), lists, unscored)
 
-    def values(self, name: str, place: int) -> np.ndarray:
+    def values(self, name: str, index: int) -> np.ndarray:
         flat, offsets = self.lists[name]
-        found: np.ndarray = flat[offsets[place] : offsets[place + 1]]
-        return found
+        matches: np.ndarray = flat[offsets[index] : offsets[index + 1]]
+        return matches
 
 
 class NodeScan:
@@ -74,8 +74,8 @@ class NodeScan:
             return np.empty(0, np.int64)
         for parts in (self._rows, self._levels, self._index):
             parts[:] = [np.concatenate(parts)]
-        found = (self._levels[0] == node.level) & (self._index[0] == node.index)
-        return np.unique(self._rows[0][found])
+        matches = (self._levels[0] == node.level) & (self._index[0] == node.index)
+        return np.unique(self._rows[0][matches])
 
     def look(self, number: int, node: Node) -> NodeSnapshot:
         """What row ``number`` says about ``node``; nothing where the row cannot be read.
@@ -86,26 +86,26 @@ class NodeScan:
         batch = self._batch(self._reader.block_of(number))
         if batch is None:
             return NOTHING
-        place = number - batch.first
-        levels = batch.values("levels", place)
+        index = number - batch.first
+        levels = batch.values("levels", index)
         if len(levels) and not 0 <= levels.min() <= levels.max() <= _MAX_LEVELS:
             return NOTHING  # a flipped bit; the row itself says that it is damaged
         spans = Spans(levels, self._block_size)
         state, entry = spans.state(node)
         score = float("nan")
-        if state in ("raw", "gist") and not batch.unscored[place]:
-            scores = batch.values("scores", place)
+        if state in ("raw", "gist") and not batch.unscored[index]:
+            scores = batch.values("scores", index)
             score = float(scores[entry]) if entry < len(scores) else score
 
         # Its actions, then its refusals.
-        step, events = int(batch.steps[place]), []
-        for a in _about(batch.values("actions", place), node):
+        step, events = int(batch.steps[index]), []
+        for a in _about(batch.values("actions", index), node):
             kind, reason = int(a["kind"]), int(a["reason"])
             what = ("expand", "collapse")[kind]
             events.append(
                 Event(number, step, what, kind, float(a["score"]), reason, bool(a["forced"]))
             )
-        for r in _about(batch.values("rejected", place), node):
+        for r in _about(batch.values("rejected", index), node):
             kind, reason = int(r["kind"]), int(r["reason"])
             events.append(Event(number, step, "refused", kind, float(r["score"]), reason, False))
         return NodeSnapshot(score, STATES.index(state), tuple(events))
@@ -115,12 +115,14 @@ class NodeScan:
             self._batches.move_to_end(block)
             return self._batches[block]
         first, batch = next(self._reader.project(COLUMNS, block, block + 1))
-        found = self._batches[block] = None if batch is None else _Batch.of(first, batch)
-        while len(self._batches) > KEPT:
+        matches = self._batches[block] = None if batch is None else _Batch.of(first, batch)
+        while len(self._batches) > CACHED_BATCHES:
             self._batches.popitem(last=False)
-        return found
+        return matches
 
 
 def _about(changes: np.ndarray, node: Node) -> np.ndarray:
-    found: np.ndarray = changes[(changes["level"] == node.level) & (changes["index"] == node.index)]
-    return found
+    matches: np.ndarray = changes[
+        (changes["level"] == node.level) & (changes["index"] == node.index)
+    ]
+    return matches

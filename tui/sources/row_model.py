@@ -92,26 +92,26 @@ class Spans:
 
     def at(self, token: int) -> int:
         """Number of the frontier entry that covers ``token``, or -1 (tail or beyond)."""
-        place = int(np.searchsorted(self.bounds, token, "right")) - 1
-        return place if 0 <= place < len(self.levels) else -1
+        entry = int(np.searchsorted(self.bounds, token, "right")) - 1
+        return entry if 0 <= entry < len(self.levels) else -1
 
-    def node(self, place: int) -> Node:
+    def node(self, entry: int) -> Node:
         """The tree node of frontier entry ``place``."""
-        level = max(int(self.levels[place]), 1)
-        return Node(level, int(self.bounds[place]) // self.block_size**level)
+        level = max(int(self.levels[entry]), 1)
+        return Node(level, int(self.bounds[entry]) // self.block_size**level)
 
     def state(self, node: Node) -> tuple[str, int]:
         """How the model sees ``node``: "raw", "gist", "open" (finer parts), "inside" (a coarser
         gist) or "absent"; and the entry at its start (-1 when absent)."""
-        place = self.at(node.span(self.block_size)[0])
-        if place < 0:
+        entry = self.at(node.span(self.block_size)[0])
+        if entry < 0:
             return "absent", -1
-        level = int(self.levels[place])
+        level = int(self.levels[entry])
         if level == 0 and node.level == 1:
-            return "raw", place
+            return "raw", entry
         if level > node.level:
-            return "inside", place
-        return ("gist" if level == node.level else "open"), place
+            return "inside", entry
+        return ("gist" if level == node.level else "open"), entry
 
     def columns(self, start: float, stop: float, width: int, scores: F32 | None) -> Columns:
         """Aggregate tokens [start, stop) onto ``width`` screen columns."""
@@ -120,9 +120,9 @@ class Spans:
         share = np.zeros((4, width))
         bounds, levels = self.bounds, self.levels
         for level in range(4):
-            mine = levels == level if level < 3 else levels >= 3
+            at_level = levels == level if level < 3 else levels >= 3
             covered = np.zeros(len(bounds))
-            np.cumsum(np.diff(bounds) * mine, out=covered[1:])
+            np.cumsum(np.diff(bounds) * at_level, out=covered[1:])
             share[level] = np.diff(np.interp(edges, bounds, covered)) / per_column
         middle = np.searchsorted(bounds, (edges[:-1] + edges[1:]) / 2, "right") - 1
         inside = (middle >= 0) & (middle < len(levels))
@@ -211,10 +211,10 @@ class RowModel:
 
     def score_of(self, node: Node) -> float:
         """The score ``node`` got in this row; NaN where it was not itself in the frontier."""
-        state, place = self.before.state(node)
-        if self.scores is None or state not in ("raw", "gist") or place >= len(self.scores):
+        state, entry = self.before.state(node)
+        if self.scores is None or state not in ("raw", "gist") or entry >= len(self.scores):
             return float("nan")
-        return float(self.scores[place])
+        return float(self.scores[entry])
 
     def partners(self, act: Act) -> tuple[Node, ...]:
         """The other half of a swap that ``act`` is part of."""
@@ -222,9 +222,9 @@ class RowModel:
 
     def latest_action(self) -> Act | None:
         """The action a person wants to see: the best expansion, else the last action."""
-        wanted = [a for a in self.actions if a.kind == 0]
-        if wanted:
-            return max(wanted, key=lambda a: np.nan_to_num(a.score, nan=-2.0))
+        expansions = [a for a in self.actions if a.kind == 0]
+        if expansions:
+            return max(expansions, key=lambda a: np.nan_to_num(a.score, nan=-2.0))
         return self.actions[-1] if self.actions else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,8 +19,7 @@ from megacontext.tui.state.view import Node
 __all__ = ["PAIRS_COLUMN", "damaged_row", "row_model", "score_pairs"]
 
 PAIRS_COLUMN = "score_pairs"
-"""Optional column, list<struct<level, index, query_token, block_token, weight, label>>: for some
-nodes of the row, which tokens of the query gave rise to their scores."""
+"""Optional column: for some blocks, which tokens of the query gave rise to their scores."""
 
 
 def _after(row: TraceRow, block_size: int) -> tuple[I8, str]:
@@ -82,40 +82,11 @@ def _mean(values: np.ndarray) -> float:
 
 
 def damaged_row(
-    number: int, step: int, history: int, w_max: int, block_size: int, said: str
+    number: int, step: int, history: int, w_max: int, block_size: int, message: str
 ) -> RowModel:
-    """What stands in for a row that cannot be read."""
-
-    # Only what the overview knows of it: its step and its history.
-    nothing = Spans(np.empty(0, np.int8), block_size)
-    return RowModel(
-        number=number,
-        step=step,
-        round=0,
-        t_ns=0,
-        phase=0,
-        trigger=0,
-        history=history,
-        tail=0,
-        # No frontier, nothing done, nothing measured.
-        before=nothing,
-        after=nothing,
-        scores=None,
-        actions=(),
-        refused=(),
-        budget_used=0,
-        w_max=w_max,
-        kv_rows=0,
-        kv_mode=0,
-        kv_drift=math.nan,
-        delta_nll=math.nan,
-        stage_us=(0.0,) * 6,
-        scores_dropped=0,
-        marker="",
-        knobs="",
-        nll=math.nan,
-        damaged=said,
-    )
+    """What stands in for a row that cannot be read: its step, its history, and why."""
+    empty = TraceRow(step=step, history_tokens=history, budget_used=0, w_max=w_max)
+    return replace(row_model(empty, number, block_size), damaged=message)
 
 
 def score_pairs(reader: TraceReader, number: int, node: Node, block_size: int) -> tuple[Pair, ...]:

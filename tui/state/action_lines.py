@@ -36,27 +36,27 @@ class LogFilter:
     text: str = ""
 
     @classmethod
-    def parse(cls, said: str) -> LogFilter:
+    def parse(cls, filter_text: str) -> LogFilter:
         """From words: signs, a reason, a node; what is none of these is text of the block."""
-        given: dict[str, object] = {}
+        fields: dict[str, object] = {}
         words: list[str] = []
         reasons = {name: reason for reason, name in REASON_WORDS.items()}
-        for word in re.findall(r'"[^"]*"|\S+', said.replace("not re-armed", "not-re-armed")):
+        for word in re.findall(r'"[^"]*"|\S+', filter_text.replace("not re-armed", "not-re-armed")):
             node = _NODE.fullmatch(word)
             if word in _SIGNS:
-                given |= {"kind": _SIGNS[word], "refused": given.get("refused", False)}
+                fields |= {"kind": _SIGNS[word], "refused": fields.get("refused", False)}
             elif word.lower() in _REFUSED:
-                given["refused"] = True
+                fields["refused"] = True
             elif word.lower() == "forced":
-                given["forced"] = True
+                fields["forced"] = True
             elif node and int(node[1]) >= 1:
-                given["node"] = Node(int(node[1]), int(node[2]))
+                fields["node"] = Node(int(node[1]), int(node[2]))
             elif word.lower().replace("-", " ", 1) in reasons or word.lower() in reasons:
                 name = word.lower()
-                given["reason"] = reasons.get(name, reasons.get(name.replace("-", " ", 1)))
+                fields["reason"] = reasons.get(name, reasons.get(name.replace("-", " ", 1)))
             else:
                 words.append(word.strip('"'))
-        return cls(**given, text=" ".join(words))  # type: ignore[arg-type]
+        return cls(**fields, text=" ".join(words))  # type: ignore[arg-type]
 
     def matches(self, changes: np.ndarray, hits: I64, block_size: int) -> I64:
         """Places in ``changes`` that pass, ascending; ``hits`` are tokens where the text is."""
@@ -75,8 +75,8 @@ class LogFilter:
             width = block_size ** changes["level"].astype(np.int64)
             low = np.searchsorted(hits, changes["index"] * width)
             mask &= np.searchsorted(hits, (changes["index"] + 1) * width) > low
-        found: I64 = np.flatnonzero(mask)
-        return found
+        records: I64 = np.flatnonzero(mask)
+        return records
 
 
 class LogLine(NamedTuple):
@@ -117,7 +117,7 @@ class LogView:
 
 def changes_in(rows: Sequence[RowModel]) -> np.ndarray:
     """The changes of ``rows`` in the order of :class:`megacontext.traces.vitals.Vitals`."""
-    found: list[tuple[object, ...]] = []
+    records: list[tuple[object, ...]] = []
     for row in rows:
         here: list[tuple[object, ...]] = [
             (row.number, a.kind, a.node.level, a.node.index, a.score, a.reason, a.forced, True)
@@ -127,5 +127,5 @@ def changes_in(rows: Sequence[RowModel]) -> np.ndarray:
             (row.number, r.kind, r.node.level, r.node.index, r.score, r.reason, False, False)
             for r in row.refused
         ]
-        found += here[::-1]
-    return np.array(found, CHANGE_DTYPE)
+        records += here[::-1]
+    return np.array(records, CHANGE_DTYPE)

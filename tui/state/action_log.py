@@ -28,7 +28,7 @@ class ActionLog:
 
     source: Source
     _key: tuple[object, ...] = ()
-    _places: I64 = field(default_factory=lambda: np.empty(0, np.int64))
+    _matches: I64 = field(default_factory=lambda: np.empty(0, np.int64))
     _words: OrderedDict[Node, str] = field(default_factory=OrderedDict)
 
     def _changes(self, rows: Sequence[RowModel | None]) -> np.ndarray:
@@ -44,16 +44,16 @@ class ActionLog:
                 count += len(row.actions) + len(row.refused)
         return np.concatenate([vitals.changes, changes_in(late)]) if late else vitals.changes
 
-    def _matching(self, changes: np.ndarray, said: str) -> I64:
+    def _matching(self, changes: np.ndarray, filter_text: str) -> I64:
         last = (int(changes["row"][0]), int(changes["row"][-1])) if len(changes) else ()
-        key = (said, len(changes), *last)
+        key = (filter_text, len(changes), *last)
         if key != self._key:
-            wanted, hits = LogFilter.parse(said), np.empty(0, np.int64)
-            if wanted.text:
-                hits = self.source.find_all(wanted.text, MAX_HITS)[:, 0]
-            self._places = wanted.matches(changes, hits, self.source.info.block_size)
+            log_filter, hits = LogFilter.parse(filter_text), np.empty(0, np.int64)
+            if log_filter.text:
+                hits = self.source.find_all(log_filter.text, MAX_HITS)[:, 0]
+            self._matches = log_filter.matches(changes, hits, self.source.info.block_size)
             self._key = key
-        return self._places
+        return self._matches
 
     def view(
         self,
@@ -64,40 +64,42 @@ class ActionLog:
     ) -> LogView:
         """The lines around the cursor, or from the row at ``position`` down."""
         changes = self._changes(rows)
-        places = self._matching(changes, view.log_filter)
-        newest = int(np.searchsorted(changes["row"][places], position, "right"))
-        top = len(places) - newest if view.log_at is None else self._rank(places, view.log_top)
-        shown = places[: len(places) - top][::-1][:LINES]
+        matches = self._matching(changes, view.log_filter)
+        newest = int(np.searchsorted(changes["row"][matches], position, "right"))
+        top = len(matches) - newest if view.log_at is None else self._rank(matches, view.log_top)
+        shown = matches[: len(matches) - top][::-1][:LINES]
         complete, lines = True, []
-        for place in shown.tolist():
-            line = self._line(changes, place, position)
+        for index in shown.tolist():
+            line = self._line(changes, index, position)
             words = self._words_of(line.node, read=not enough())
             complete &= words is not None
             lines.append(line._replace(words=words or ""))
-        return LogView(tuple(lines), len(places), top, view.log_at, view.log_filter, complete)
+        return LogView(tuple(lines), len(matches), top, view.log_at, view.log_filter, complete)
 
     @staticmethod
-    def _rank(places: I64, place: int | None) -> int:
+    def _rank(matches: I64, index: int | None) -> int:
         """How many of ``places`` are newer than ``place``."""
-        if place is None or not len(places):
+        if index is None or not len(matches):
             return 0
-        return max(len(places) - int(np.searchsorted(places, place, "right")), 0)
+        return max(len(matches) - int(np.searchsorted(matches, index, "right")), 0)
 
     def moved(self, shown: LogView, view: ViewState, by: int, page: int) -> ViewState:
         """``view`` with the cursor ``by`` lines further down on a page of ``page`` lines."""
-        places = self._places
-        if not len(places):
+        matches = self._matches
+        if not len(matches):
             return view
         top = shown.top
-        last = len(places) - 1
-        here = min(top, last) - (by > 0) if view.log_at is None else self._rank(places, view.log_at)
+        last = len(matches) - 1
+        here = (
+            min(top, last) - (by > 0) if view.log_at is None else self._rank(matches, view.log_at)
+        )
         rank = min(max(here + by, 0), last)
         top = min(max(top, rank - max(page, 1) + 1), rank)
-        at, first = int(places[last - rank]), int(places[last - min(top, last)])
+        at, first = int(matches[last - rank]), int(matches[last - min(top, last)])
         return view.at_line(at, first)
 
-    def _line(self, changes: np.ndarray, place: int, position: int) -> LogLine:
-        c = changes[place]
+    def _line(self, changes: np.ndarray, index: int, position: int) -> LogLine:
+        c = changes[index]
         row, node = int(c["row"]), Node(int(c["level"]), int(c["index"]))
         others: tuple[Node, ...] = ()
         if c["applied"] and c["reason"] == Reason.PAIR:
@@ -116,7 +118,7 @@ class ActionLog:
         steps = self.source.scalars.step
         step = int(steps[row]) if row < len(steps) else row
         return LogLine(
-            place, row, step, int(c["kind"]), node, float(c["score"]), int(c["reason"]),
+            index, row, step, int(c["kind"]), node, float(c["score"]), int(c["reason"]),
             bool(c["applied"]), bool(c["forced"]), row == position, "", others,
         )  # fmt: skip
 

@@ -52,8 +52,10 @@ def reaction(source: Source, row: RowModel) -> tuple[RowModel, Act] | None:
         if best is not None and later.step != best[0].step:
             break
         for act in later.actions:
-            wanted = act.kind == 0 and not act.forced
-            if wanted and (best is None or _rank(source, act, row) < _rank(source, best[1], row)):
+            is_target = act.kind == 0 and not act.forced
+            if is_target and (
+                best is None or _rank(source, act, row) < _rank(source, best[1], row)
+            ):
                 best = later, act
     return best
 

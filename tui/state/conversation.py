@@ -48,7 +48,9 @@ class Conversation:
 
     @property
     def streaming(self) -> bool:
-        """Whether an answer is on its way."""
+        """Whether an answer is on its way; none is once the engine has gone."""
+        if not self._source.status().growing:
+            return False
         now = self.exchange
         return self._awaited is not None or (now is not None and not now.complete)
 
@@ -61,8 +63,8 @@ class Conversation:
         spans = self._source.scalars.turns
         if self._awaited is None or len(spans) <= self._awaited:
             return None
-        place, self._awaited = self._awaited, None
-        return spans[place]
+        index, self._awaited = self._awaited, None
+        return spans[index]
 
     def changed(self) -> bool:
         """Whether anything was said since the last call."""

@@ -30,7 +30,7 @@ class Extreme:
 
     lane: str
     name: str
-    said: Callable[[float], str]
+    describe: Callable[[float], str]
     lowest: bool = False
 
 
@@ -48,7 +48,7 @@ EVENTS: dict[str, str] = {
 }
 
 
-def find(session: ViewerState, wanted: str, direction: int = 1) -> None:
+def find(session: ViewerState, target: str, direction: int = 1) -> None:
     """Go to an extreme (again: to the next one by rank) or to the next or previous event.
 
     Args:
@@ -56,11 +56,11 @@ def find(session: ViewerState, wanted: str, direction: int = 1) -> None:
         direction: 1 next, -1 previous.
     """
     session.source.read_vitals(lambda: False)
-    if wanted in EXTREMES:
-        _extreme(session, wanted, direction)
+    if target in EXTREMES:
+        _extreme(session, target, direction)
     else:
-        _event(session, wanted, direction)
-    session.last_find = wanted
+        _event(session, target, direction)
+    session.last_find = target
 
 
 def find_again(session: ViewerState, direction: int) -> None:
@@ -71,8 +71,8 @@ def find_again(session: ViewerState, direction: int) -> None:
         session.notice = "Nothing was searched for yet; e lists what can be."
 
 
-def _extreme(session: ViewerState, wanted: str, direction: int) -> None:
-    what = EXTREMES[wanted]
+def _extreme(session: ViewerState, target: str, direction: int) -> None:
+    what = EXTREMES[target]
     values = session.run().lane(what.lane)
     ranked = _ranked(values, what.lowest)
     if not len(ranked):
@@ -80,15 +80,15 @@ def _extreme(session: ViewerState, wanted: str, direction: int) -> None:
         return
 
     # Where the last find of this kind led is left to the next rank, from elsewhere to the first.
-    place = np.flatnonzero(ranked == session.playback.position)
-    again = session.last_find == wanted and len(place)
-    rank = min(max(int(place[0]) + direction, 0), len(ranked) - 1) if again else 0
+    ranks = np.flatnonzero(ranked == session.playback.position)
+    again = session.last_find == target and len(ranks)
+    rank = min(max(int(ranks[0]) + direction, 0), len(ranked) - 1) if again else 0
     row = int(ranked[rank])
     session.seek(row)
     side = "lowest" if what.lowest else "highest"
     order = f"{side} {what.name}" if rank == 0 else f"{what.name} number {rank + 1} from the {side}"
     session.notice = (
-        f"{order[0].upper()}{order[1:]}: {what.said(float(values[row]))} at step"
+        f"{order[0].upper()}{order[1:]}: {what.describe(float(values[row]))} at step"
         f" {session.step_of(row):,} (of {len(ranked):,}). ; goes to the next."
     )
 
@@ -99,40 +99,40 @@ def _ranked(values: F64, lowest: bool) -> I64:
     return order
 
 
-def _event(session: ViewerState, wanted: str, direction: int) -> None:
-    rows = _rows_of(session, wanted)
+def _event(session: ViewerState, target: str, direction: int) -> None:
+    rows = _rows_of(session, target)
     here = session.playback.position
     ahead = rows[rows > here] if direction > 0 else rows[rows < here][::-1]
     side = "later" if direction > 0 else "earlier"
     if not len(ahead):
-        session.notice = f"No {side} {EVENTS[wanted]}; there are {len(rows):,} in this run."
+        session.notice = f"No {side} {EVENTS[target]}; there are {len(rows):,} in this run."
         return
     row = int(ahead[0])
     session.seek(row)
     count = int(np.searchsorted(rows, row)) + 1
-    said = f"{EVENTS[wanted].capitalize()} {count:,} of {len(rows):,}"
-    session.notice = f"{said}, step {session.step_of(row):,}{_show(session, wanted, row)}."
+    event = f"{EVENTS[target].capitalize()} {count:,} of {len(rows):,}"
+    session.notice = f"{event}, step {session.step_of(row):,}{_show(session, target, row)}."
 
 
-def _rows_of(session: ViewerState, wanted: str) -> I64:
+def _rows_of(session: ViewerState, target: str) -> I64:
     """Rows with such an event, ascending."""
-    if wanted == "q":
+    if target == "q":
         asked = {m.row for m in session.markers if "question" in m.label.lower()}
         return np.array(sorted(asked), np.int64)
     changes = session.source.vitals().changes
-    if wanted == "o":
+    if target == "o":
         mask = changes["applied"] & (changes["kind"] == 0) & ~changes["forced"]
     else:
         mask = ~changes["applied"]
     return np.unique(changes["row"][mask]).astype(np.int64)
 
 
-def _show(session: ViewerState, wanted: str, row: int) -> str:
+def _show(session: ViewerState, target: str, row: int) -> str:
     """Select what an event is about; its words for the notice."""
     changes = session.source.vitals().changes
     here = changes[changes["row"] == row]
-    mask = here["applied"] & (here["kind"] == 0) if wanted == "o" else ~here["applied"]
-    if wanted == "q" or not mask.any():
+    mask = here["applied"] & (here["kind"] == 0) if target == "o" else ~here["applied"]
+    if target == "q" or not mask.any():
         return ""
     best = max(here[mask].tolist(), key=lambda c: -math.inf if math.isnan(c[4]) else c[4])
     node = Node(int(best[2]), int(best[3]))

@@ -90,7 +90,7 @@ class Marker:
 
     row: int
     label: str
-    mine: bool = False
+    personal: bool = False
 
 
 @dataclass(frozen=True)
@@ -174,13 +174,13 @@ class Trail:
 
     def actions(self, first: int, stop: int) -> list[tuple[int, int, float]]:
         """(place, kind, token in the middle) of each action in places [first, stop), as read."""
-        found = []
-        for place in range(max(first, 0), min(stop, len(self))):
-            row = self.rows[place]
+        action_cells = []
+        for index in range(max(first, 0), min(stop, len(self))):
+            row = self.rows[index]
             for act in row.actions if row is not None else ():
                 low, high = act.node.span(row.block_size)  # type: ignore[union-attr]
-                found.append((place, act.kind, (low + high) / 2))
-        return found
+                action_cells.append((index, act.kind, (low + high) / 2))
+        return action_cells
 
     def heat_of(self, first: int, stop: int, window: Window, width: int) -> F64:
         """Best score per column, [stop - first, width], for places [first, stop).
@@ -206,16 +206,16 @@ class Trail:
         out[low - first :] = np.where(edges[:, :-1] < bins, best / 127.5 - 1.0, np.nan)
 
         # From the exact scores where columns are narrower than bins.
-        for place in np.flatnonzero(window.span / width < history / bins / 2).tolist():
-            row = self.rows[low + place]
+        for index in np.flatnonzero(window.span / width < history / bins / 2).tolist():
+            row = self.rows[low + index]
             if row is not None and row.scores is not None:
                 fine = row.before.columns(window.start, window.stop, width, row.scores)
-                out[low - first + place] = fine.score
+                out[low - first + index] = fine.score
         return out
 
-    def detail_of(self, place: int, start: float, stop: float, width: int) -> F64:
+    def detail_of(self, index: int, start: float, stop: float, width: int) -> F64:
         """Finest level of detail per column after the row at ``place``; NaN where not read."""
-        row = self.rows[place] if 0 <= place < len(self) else None
+        row = self.rows[index] if 0 <= index < len(self) else None
         if row is None or width < 1:
             return np.full(max(width, 0), np.nan)
         share = row.after.columns(start, stop, width, None).share > 1e-9

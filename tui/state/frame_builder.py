@@ -122,8 +122,8 @@ class FrameBuilder:
         return self._notice
 
     @notice.setter
-    def notice(self, said: str) -> None:
-        self._notice, self._noticed = said, self.clock()
+    def notice(self, message: str) -> None:
+        self._notice, self._noticed = message, self.clock()
 
     # -- time ---------------------------------------------------------------------------------
     def tick(self) -> bool:
@@ -196,20 +196,20 @@ class FrameBuilder:
             return False
 
         # What the lens recorded wins over what is computed here.
-        given = self.source.recorded_pairs(row.number, node)
-        if given:
-            found = recorded(node, given, row.block_size)
+        pairs = self.source.recorded_pairs(row.number, node)
+        if pairs:
+            result = recorded(node, pairs, row.block_size)
         else:
             deadline = self.clock() + self.slices.life_s
             index = self.source.token_index(lambda: self.clock() > deadline)
             if index is None:
                 return False
-            found = bm25(index, row, node, self.info.query_tokens)
+            result = bm25(index, row, node, self.info.query_tokens)
 
         # The words of the tokens that met.
-        tokens = {t for pair in found.pairs for t in (pair.query_token, pair.block_token)}
+        tokens = {t for pair in result.pairs for t in (pair.query_token, pair.block_token)}
         texts = tuple((t, "".join(self.source.pieces(t, t + 1)[0])) for t in sorted(tokens))
-        self._explained = key, replace(found, texts=texts)
+        self._explained = key, replace(result, texts=texts)
         return True
 
     def _read_life(self) -> bool:

@@ -10,7 +10,7 @@ from megacontext.tui.state.playback import Playback
 from megacontext.tui.state.view import Node
 from megacontext.tui.state.viewer import ViewerState
 
-__all__ = ["GOTO_HELP", "go_to", "parse_place"]
+__all__ = ["GOTO_HELP", "go_to", "parse_location"]
 
 GOTO_HELP = (
     "step 812 or 1773.3:L1@47 · token t291840 · time 90s or 2m (since the start) · node L1@9120"
@@ -18,16 +18,16 @@ GOTO_HELP = (
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _NODE = re.compile(r"[lL](\d{1,2})@(\d{1,15})")
 _TOKEN = re.compile(r"(?:t|tok|token)\s*(\d{1,18})")
-_TIME = re.compile(r"(\d+(?:\.\d+)?)\s*([smh])")
+_TIME = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([smh])")
 _STEP = re.compile(r"(?:step\s*)?(\d{1,12})")
 
 
-_PLACE = re.compile(r"([0-9]{1,12})(?:\.([1-9][0-9]{0,3}))?(?::[lL]([0-9]{1,2})@([0-9]{1,15}))?")
+_LOCATION = re.compile(r"([0-9]{1,12})(?:\.([1-9][0-9]{0,3}))?(?::[lL]([0-9]{1,2})@([0-9]{1,15}))?")
 
 
-def parse_place(text: str) -> tuple[int, int, Node | None] | None:
+def parse_location(text: str) -> tuple[int, int, Node | None] | None:
     """(step, round from 1, node) of ``STEP[.ROUND][:NODE]``; None where ``text`` is no place."""
-    match = _PLACE.fullmatch(text.strip())
+    match = _LOCATION.fullmatch(text.strip())
     if match is None:
         return None
     step, within, level, index = match.groups()
@@ -37,13 +37,13 @@ def parse_place(text: str) -> tuple[int, int, Node | None] | None:
 
 def go_to(session: ViewerState, text: str) -> None:
     """Go where ``text`` says; ``session.notice`` tells where that is, or what was wrong."""
-    said = text.strip().replace(",", "").replace("_", "")
-    place = parse_place(said)
-    if place is not None and (place[1] > 1 or place[2] is not None):
-        session.notice = _place(session, *place)
+    query = text.strip().replace(",", "").replace("_", "")
+    location = parse_location(query)
+    if location is not None and (location[1] > 1 or location[2] is not None):
+        session.notice = _go_to_location(session, *location)
         return
     for pattern, action in ((_NODE, _node), (_TOKEN, _token), (_TIME, _time), (_STEP, _step)):
-        match = pattern.fullmatch(said)
+        match = pattern.fullmatch(query)
         if match:
             session.notice = action(session, *match.groups())
             return
@@ -58,13 +58,13 @@ def _step(session: ViewerState, digits: str) -> str:
     steps = session.source.scalars.step
     if not len(steps):
         return "This trace has no rows yet."
-    wanted = int(digits)
-    _row(session, int(np.searchsorted(steps, wanted, "left")))
+    target = int(digits)
+    _row(session, int(np.searchsorted(steps, target, "left")))
     at = int(steps[session.playback.position])
-    return f"Step {at:,}." if at == wanted else f"There is no step {wanted:,}; this is step {at:,}."
+    return f"Step {at:,}." if at == target else f"There is no step {target:,}; this is step {at:,}."
 
 
-def _place(session: ViewerState, step: int, within: int, node: Node | None) -> str:
+def _go_to_location(session: ViewerState, step: int, within: int, node: Node | None) -> str:
     rows = np.flatnonzero(session.source.scalars.step == step)
     if not 0 < within <= len(rows):
         return f"There is no step {step:,} with a round {within}."
@@ -86,8 +86,8 @@ def _time(session: ViewerState, number: str, unit: str) -> str:
     t_ns = session.source.scalars.t_ns
     if not len(t_ns):
         return "This trace has no rows yet."
-    wanted_ns = int(t_ns[0]) + int(float(number) * _UNITS[unit] * 1e9)
-    _row(session, int(np.searchsorted(t_ns, wanted_ns, "left")))
+    target_ns = int(t_ns[0]) + int(float(number) * _UNITS[unit] * 1e9)
+    _row(session, int(np.searchsorted(t_ns, target_ns, "left")))
     return f"{number}{unit} after the start."
 
 

@@ -13,6 +13,7 @@ __all__ = ["MarkFile", "mark_path"]
 
 VERSION = 1
 MAX_BYTES = 4_000_000
+MAX_ROWS = 1 << 32
 
 
 def mark_path(trace: Path) -> Path:
@@ -46,8 +47,11 @@ class MarkFile:
             if path.stat().st_size > MAX_BYTES:
                 raise ValueError("it is too large")
             entries = json.loads(path.read_text(encoding="utf-8"))["marks"]
-            marks.marks = [Marker(int(e["row"]), str(e["name"]), mine=True) for e in entries]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            marks.marks = [Marker(int(e["row"]), str(e["name"]), personal=True) for e in entries]
+            if any(not 0 <= mark.row < MAX_ROWS for mark in marks.marks):
+                raise ValueError("a row lies outside of any trace")
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            marks.marks = []
             marks.problem = (
                 f"The marks in {path.name} cannot be read ({error}); repair or remove that file."
             )
@@ -65,7 +69,7 @@ class MarkFile:
     def put(self, row: int, step: int, name: str) -> None:
         """Mark ``row``, or rename its mark; saved at once."""
         self.marks = sorted(
-            [*(m for m in self.marks if m.row != row), Marker(row, name, mine=True)],
+            [*(m for m in self.marks if m.row != row), Marker(row, name, personal=True)],
             key=lambda m: m.row,
         )
         self._steps[row] = step
@@ -90,8 +94,11 @@ class MarkFile:
             {"row": m.row, "step": self._steps.get(m.row), "name": m.label} for m in self.marks
         ]
         try:
-            said = json.dumps({"version": VERSION, "marks": entries}, ensure_ascii=False, indent=1)
-            write_whole(path, said + "\n")
+            content = json.dumps(
+                {"version": VERSION, "marks": entries}, ensure_ascii=False, indent=1
+            )
+            encoded = content.encode(errors="replace")  # a lone surrogate has no UTF-8
+            write_whole(path, encoded.decode() + "\n")
             self.problem = ""
         except OSError as error:
             self.problem = (

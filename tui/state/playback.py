@@ -112,12 +112,12 @@ class Playback:
         """Go to the first of the sorted ``rows`` after the position; beyond them to the last."""
         if not rows:
             return self
-        place = min(bisect_right(rows, self.position), len(rows) - 1)
-        return replace(self.seek(rows[place]), playing=False)
+        index = min(bisect_right(rows, self.position), len(rows) - 1)
+        return replace(self.seek(rows[index]), playing=False)
 
     def previous_of(self, rows: Sequence[int]) -> Playback:
         """Go to the last of the sorted ``rows`` before the position; before them to the first."""
         if not rows:
             return self
-        place = max(bisect_left(rows, self.position) - 1, 0)
-        return replace(self.seek(rows[place]), playing=False)
+        index = max(bisect_left(rows, self.position) - 1, 0)
+        return replace(self.seek(rows[index]), playing=False)

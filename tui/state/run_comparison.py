@@ -92,6 +92,6 @@ def next_difference(
 
 
 def _finer(leader: Source, follower: Source, number: int) -> tuple[float, float]:
-    place = same_moment(leader.scalars.history, number, follower.scalars.history)
-    found = compare(leader.row(number), follower.row(place))
-    return found.finer_a, found.finer_b
+    other = same_moment(leader.scalars.history, number, follower.scalars.history)
+    comparison = compare(leader.row(number), follower.row(other))
+    return comparison.finer_a, comparison.finer_b

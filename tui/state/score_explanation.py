@@ -81,9 +81,9 @@ def bm25(index: TokenIndex, row: RowModel, node: Node, query_tokens: int) -> Sco
     """
     size = row.block_size
     known = max(0, row.history - query_tokens) // size
-    places = np.arange(max(row.history - query_tokens, 0), row.history)
-    ids = index.tokens(int(places[0]) if len(places) else 0, row.history)
-    places = places[: len(ids)]
+    positions = np.arange(max(row.history - query_tokens, 0), row.history)
+    ids = index.tokens(int(positions[0]) if len(positions) else 0, row.history)
+    positions = positions[: len(ids)]
     words, first, repeats = np.unique(ids, return_index=True, return_counts=True)
     holding = index.holding(words, known)
     rarity = repeats * np.log1p((known - holding + 0.5) / (holding + 0.5))
@@ -101,7 +101,7 @@ def bm25(index: TokenIndex, row: RowModel, node: Node, query_tokens: int) -> Sco
     block, text = start // size + best, texts[best]
     pairs = [
         Pair(
-            int(places[first[word]]),
+            int(positions[first[word]]),
             block * size + int(np.flatnonzero(text == words[word])[0]),
             float(gains[best, word]),
             "bm25",

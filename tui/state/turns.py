@@ -75,9 +75,9 @@ def marker_labels(markers: Mapping[int, str]) -> dict[int, str]:
     """The labels of all markers by row; where a question's words merely began there is none."""
     spans = {
         span
-        for said in markers.values()
+        for label_text in markers.values()
         for ends in (_ASKED, _ANSWERED)
-        for span in ends.findall(said)
+        for span in ends.findall(label_text)
     }
     labels: dict[int, str] = {}
     for row in sorted(markers):

@@ -49,8 +49,8 @@ class ViewerState(FrameBuilder):
     def select_at(self, token: int) -> None:
         """Select the frontier node that covers ``token`` (nothing in the tail)."""
         row = self.row
-        place = row.after.at(token) if row else -1
-        self.view = self.view.select(row.after.node(place) if row and place >= 0 else None)
+        index = row.after.at(token) if row else -1
+        self.view = self.view.select(row.after.node(index) if row and index >= 0 else None)
 
     def select_neighbour(self, direction: int) -> None:
         """Select the next (+1) or previous (-1) frontier node; the newest one to start with."""
@@ -59,11 +59,11 @@ class ViewerState(FrameBuilder):
             return
         if direction == 0 and self.view.node is not None:
             return
-        node, place = self.view.node, len(row.after.levels) - 1
+        node, index = self.view.node, len(row.after.levels) - 1
         if node is not None:
             _, here = row.after.state(node)
-            place = min(max((here if here >= 0 else place) + direction, 0), place)
-        self._select_and_show(row.after.node(place))
+            index = min(max((here if here >= 0 else index) + direction, 0), index)
+        self._select_and_show(row.after.node(index))
 
     def select_parent(self) -> None:
         """Select the gist that covers the selected node, or that hides it."""
@@ -113,12 +113,12 @@ class ViewerState(FrameBuilder):
         rounds of that step, or the first one within the next rows.
         """
         row = self.row
-        found = reaction(self.source, row) if row is not None else None
-        found = found or latest(self.source, self.playback.position)
-        if found is None:
+        target = reaction(self.source, row) if row is not None else None
+        target = target or latest(self.source, self.playback.position)
+        if target is None:
             self.notice = "No action at or before this step."
             return
-        there, act = found
+        there, act = target
         self.playback = replace(self.playback.seek(there.number), playing=False)
         self.centre(act.node)
 
@@ -204,23 +204,23 @@ class ViewerState(FrameBuilder):
         last = self.last_hit if again and here[0] <= self.last_hit < here[1] else None
         if direction > 0:
             after = last if last is not None else here[1] - 1 if node else -1
-            place = int(np.searchsorted(hits[:, 0], after, "right")) % len(hits)
+            index = int(np.searchsorted(hits[:, 0], after, "right")) % len(hits)
         else:
             before = last if last is not None else here[0]
-            place = int(np.searchsorted(hits[:, 0], before, "left")) - 1
-        hit = int(hits[place, 0])
+            index = int(np.searchsorted(hits[:, 0], before, "left")) - 1
+        hit = int(hits[index, 0])
         if hit >= row.history:
-            self.seek_token(int(hits[place, 1]))
+            self.seek_token(int(hits[index, 1]))
         self.last_hit = hit
         self.centre(Node(1, hit // row.block_size))
         count = f"{len(hits):,}" + ("" if len(hits) < MAX_HITS else " or more")
-        number = place % len(hits) + 1
+        number = index % len(hits) + 1
         self.notice = f"{text!r}: hit {number:,} of {count}, at token {hit:,}."
 
     def seek_token(self, token: int) -> None:
         """Go to the first row whose history includes ``token``."""
-        place = int(np.searchsorted(self.source.scalars.history, token, "left"))
-        self.playback = replace(self.playback.seek(place), playing=False)
+        index = int(np.searchsorted(self.source.scalars.history, token, "left"))
+        self.playback = replace(self.playback.seek(index), playing=False)
 
     # -- the conversation ---------------------------------------------------------------------
     def ask(self, question: str) -> None:

@@ -54,9 +54,9 @@ class ActionsPane(Pane, can_focus=True):
     class Filtered(Message):
         """Only lines that match ``said`` are wanted; "/" asks for the words."""
 
-        def __init__(self, said: str) -> None:
+        def __init__(self, text: str) -> None:
             super().__init__()
-            self.said = said
+            self.text = text
 
     def headings(self, frame: Frame) -> tuple[str, ...]:
         row, log = frame.row, frame.log
@@ -64,8 +64,8 @@ class ActionsPane(Pane, can_focus=True):
             return ("Actions",)
         if log.filter or log.cursor is not None:
             words = log.filter.replace("[", "(") or "all"
-            place = f"line {log.top + 1:,} of {log.total:,}" if log.total else "no line"
-            return (f"Actions: {words} · {place} · esc all", f"Actions: {words} · {log.total:,}")
+            position = f"line {log.top + 1:,} of {log.total:,}" if log.total else "no line"
+            return (f"Actions: {words} · {position} · esc all", f"Actions: {words} · {log.total:,}")
         return (
             f"Actions: {len(row.actions)} done, {len(row.refused)} refused · F filters",
             f"Actions: {len(row.actions)} done, {len(row.refused)} refused",
@@ -90,8 +90,8 @@ class ActionsPane(Pane, can_focus=True):
     def action_page(self, pages: int) -> None:
         self.post_message(self.Moved(pages * self._page, self._page))
 
-    def action_filter(self, said: str) -> None:
-        self.post_message(self.Filtered(said))
+    def action_filter(self, text: str) -> None:
+        self.post_message(self.Filtered(text))
 
     def action_go(self) -> None:
         log = self.frame.log if self.frame is not None else None
@@ -104,9 +104,9 @@ class ActionsPane(Pane, can_focus=True):
         if offset is None or self.frame is None:
             return
         if offset.y < self._top:
-            said = chip_at(offset.x)
-            if said is not None:
-                self.post_message(self.Filtered(said))
+            text = chip_at(offset.x)
+            if text is not None:
+                self.post_message(self.Filtered(text))
             return
         lines = self.frame.log.lines
         if offset.y - self._top < len(lines):

@@ -24,10 +24,18 @@ class MapPane(HistoryPane):
         part = f"tokens {window.start:,.0f}–{window.stop:,.0f} of {compact(row.history)}"
         what = f"what the model sees of all {row.history:,} tokens" if window.whole else part
         few = f"all {row.history:,} tokens" if window.whole else part
+
+        # Where text is searched for, the number of its hits.
         hits = ""
         if frame.view.needle:
             needle = frame.view.needle[:20].replace("[", "(")
             hits = f" · ◇ {len(frame.hits):,} × {needle}"
         what, few = what + hits, few + hits
-        said = (f"{what} · {legend}", f"{few} · {legend}", f"{what} {short}", f"{few} {short}", few)
-        return tuple(f"Map: {text}" for text in said)
+        titles = (
+            f"{what} · {legend}",
+            f"{few} · {legend}",
+            f"{what} {short}",
+            f"{few} {short}",
+            few,
+        )
+        return tuple(f"Map: {text}" for text in titles)

@@ -77,10 +77,10 @@ class OverviewPane(TimePane):
             return ("Run",)
         read = frame.run.vitals.num_rows / frame.run.num_rows
         reading = "" if read >= 1 else f" · reading {read:.0%}"
-        said = "Run: time →, history ↓, brightest score of each stretch"
+        title = "Run: time →, history ↓, brightest score of each stretch"
         return (
-            f"{said} · a click on a lane goes to its extreme · e finds worst moments{reading}",
-            f"{said} · e finds worst moments{reading}",
+            f"{title} · a click on a lane goes to its extreme · e finds worst moments{reading}",
+            f"{title} · e finds worst moments{reading}",
             f"Run: time →, history ↓{reading}",
         )
 

@@ -65,9 +65,9 @@ class Pane(Widget, can_focus=False):
 
     def _head(self, frame: Frame) -> None:
         """Set the title, where it changed."""
-        given = self.headings(frame)
-        fitting = [h for h in given if len(_TAG.sub("", h)) + 4 <= self.size.width]
-        heading = (fitting or list(given[-1:]) or [self._heading])[0]
+        candidates = self.headings(frame)
+        fitting = [h for h in candidates if len(_TAG.sub("", h)) + 4 <= self.size.width]
+        heading = (fitting or list(candidates[-1:]) or [self._heading])[0]
         if heading != self._heading:
             self._heading = self.border_title = heading
 
