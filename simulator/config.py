@@ -190,10 +190,12 @@ def draw_config(seed: int) -> WorldConfig:
     if not faults:
         features.pop("fault", None)
     taus = np.array([0.0, 0.125, 0.2, 0.2, 0.25, 0.25, 0.5])  # eighths are scores exactly
+    tau_expand = float(rng.choice(taus))
+    others = taus[taus != tau_expand] if asking else taus
     return WorldConfig(
         seed=seed,
         stream=choose([name for name in STREAMS if name != "recorded"]),
-        lens=choose([*LENSES, "lattice", "lattice"]),
+        lens=choose([*LENSES, *["lattice"] * (len(LENSES) if asking else 2)]),
         allocator=choose(["greedy", *POLICIES]),
         block_size=size,
         max_levels=max_levels,
@@ -202,7 +204,7 @@ def draw_config(seed: int) -> WorldConfig:
         n_diff=int(
             rng.choice([1024, 100, 16, 1 + int(rng.integers(8))], p=[0.02, 0.03, 0.05, 0.9])
         ),
-        tau_expand=float(rng.choice(taus)),
+        tau_expand=tau_expand,
         tau_collapse=float(rng.choice(taus)),
         cooldown_steps=int(rng.choice([64, 16, int(rng.integers(0, 5))], p=[0.04, 0.06, 0.9])),
         rounds=int(rng.integers(1, 5)),
@@ -212,7 +214,7 @@ def draw_config(seed: int) -> WorldConfig:
         faults=faults,
         reopen=bool(rng.random() < 0.8),
         keep_newest=int(rng.integers(1, 12)) if rng.random() < 0.4 else 0,
-        question_tau=float(rng.choice(taus)) if asking or rng.random() < 0.3 else None,
+        question_tau=float(rng.choice(others)) if asking or rng.random() < 0.3 else None,
         left_context=int(rng.integers(1, min(2 * size, 64) + 1)) if rng.random() < 0.3 else 0,
         dtype=choose(["fp16", "fp16", "bf16", "fp32"]),
         heads=disk and bool(rng.random() < 0.3),

@@ -26,9 +26,14 @@ _OPERATIONS_A_LIFE = 48
 """After so many operations of worlds comes one broken life of a tree: about a third of the time.
 Storage has its own budget, as few worlds lie on a disk and most of their time is not storage's."""
 
-_WORLD_OPERATIONS = {"ram": (80, 160, 320, 1280), "disk": (40, 80, 120, 160)}
+_WORLD_OPERATIONS = {
+    "ram": (80, 160, 320, 1280),
+    "disk": (40, 80, 120, 160),
+    "resumes": (40, 80, 120, 160),
+}
 """Lengths of worlds in turn: short ones reach many configurations, long ones reach depth. An
-operation on disk costs five times one in memory."""
+operation on disk costs five times one in memory, and a resume as much as all before it."""
+_MANY_RESUMES = 10  # the weight that makes it such a world
 
 EXPECTED: tuple[str, ...] = (
     "level_0",
@@ -213,7 +218,8 @@ def fuzz(
             config = draw_config(world_seed)
             if only is not None and not only(config):
                 continue
-            lengths = _WORLD_OPERATIONS[config.storage]
+            resumes = config.features.get("resume", 0) >= _MANY_RESUMES
+            lengths = _WORLD_OPERATIONS["resumes" if resumes else config.storage]
             length = lengths[report.worlds % len(lengths)]
             begun, before = clock(), report.operations
             run_world(config, draw_operations(config, length), report)

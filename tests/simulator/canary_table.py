@@ -13,6 +13,7 @@ import platform
 import signal
 import statistics
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -73,6 +74,7 @@ def hunt(canary: Canary, seed: int, limit_s: float) -> tuple[Failure | None, dic
         "message": failure.message.splitlines()[0][:200] if failure else None,
         "operations": len(failure.operations) if failure else None,
         "commit": commit_id(),
+        "machine": _machine(),
     }
     return failure, line
 
@@ -145,7 +147,7 @@ def table(lines: list[dict[str, Any]]) -> str:
         f"{len(CANARIES)} bugs; {fuzzed} are fuzzed, the others are a second line of defence that\n"
         f"the named test guards. {found} of {hunts} hunts ({fraction:.1%}) found their bug within "
         f"{LIMIT_S:.0f} CPU\nseconds; median {statistics.median(seconds):.1f} s. "
-        f"{_machine()}, {date.today().isoformat()}.\n\n"
+        f"{_where(lines)}, {date.today().isoformat()}.\n\n"
         "| bug | found by | median CPU s | slowest CPU s | shrunk to |\n|---|---|---:|---:|---:|\n"
     )
     return head + "\n".join(rows) + "\n"
@@ -158,6 +160,14 @@ def _machine() -> str:
             model = text.split(":", 1)[1].strip()
             break
     return f"One core of {model}, Python {platform.python_version()}"
+
+
+def _where(lines: list[dict[str, Any]]) -> str:
+    """The machines and commits of the hunts, the one with most of them first."""
+    machines = Counter(line.get("machine", _machine()) for line in lines)
+    commits = Counter(line["commit"] for line in lines if line["commit"])
+    named = "; ".join(f"{name} ({count} hunts)" for name, count in machines.most_common())
+    return f"{named}; commits {', '.join(name for name, _ in commits.most_common())}"
 
 
 _BEGIN, _END = "<!-- canaries: begin -->\n", "<!-- canaries: end -->\n"
