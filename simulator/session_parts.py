@@ -75,6 +75,9 @@ class HashWindow:
         self.last = Forward(forward.logits[-1:], forward.hidden[-1:])
         return forward
 
+    def run_ahead(self, count: int) -> None:
+        """Nothing: the host chooses every token."""
+
     def sync(
         self, layout: Any, vectors: Any, tokens: Any, reread: int = 0, fuse: bool = False
     ) -> SyncStats:

@@ -64,6 +64,7 @@ class BaseModel:
         self._cache_argument = "cache" if "cache" in named else "past_key_values"
         self.local: LocalLayers | None = local_layers(module.config)
         self.splice_refusal: str | None = None  # a clause, where cached keys must not be moved
+        self.graphs_refusal: str | None = None  # a clause, where CUDA graphs must not decode
 
     @classmethod
     def load(
@@ -112,9 +113,17 @@ class BaseModel:
         tokenizer = Tokenizer(hf_tokenizer, rules, loading.end_ids(module))
         base = cls(module, tokenizer, path_or_id)
         stage(f"{path_or_id}: checking that a window gives its own logits")
+        base._check_graphs()
         base._check_parity(files, needed_window)
         stage("")
         return base
+
+    def _check_graphs(self) -> None:
+        """Decode in a slower way where CUDA graphs do not serve; see :mod:`.graph_check`."""
+        if self.device.type == "cuda":
+            from megacontext.core.model.graph_check import check_graphs  # it checks a BaseModel
+
+            self.graphs_refusal = check_graphs(self)
 
     def _check_parity(self, files: ModelFiles, needed_window: int | None) -> None:
         """Refuse an architecture that a working context does not hold; see :mod:`.parity`."""

@@ -11,7 +11,7 @@ from megacontext.core.model.runner import HFRunner, RowRunner
 from megacontext.core.model.slotted_cache import SlottedCache
 from megacontext.traces.errors import ModelError
 
-__all__ = ["RUNNER_KINDS", "RunnerKind", "pick_runner"]
+__all__ = ["RUNNER_KINDS", "RunnerKind", "no_graphs", "pick_runner"]
 
 RunnerKind = Literal["auto", "hf", "torch", "graph"]
 RUNNER_KINDS: tuple[RunnerKind, ...] = get_args(RunnerKind)
@@ -33,7 +33,7 @@ def pick_runner(base: BaseModel, cache: SlottedCache, kind: RunnerKind = "auto")
     if kind == "hf":
         return HFRunner(base, cache)
     reason = unsupported(base) or cache.rotary.reason or _partly_rotated(base, cache)
-    graphs = no_graphs(base)
+    graphs = no_graphs(base) or base.graphs_refusal
     if kind == "torch" and reason is None:
         return LlamaRunner(base, cache)
     if kind in ("auto", "graph") and reason is None and graphs is None:

@@ -22,7 +22,7 @@ from megacontext.core.model.window import KVWindow
 from megacontext.traces.errors import ModelError
 from megacontext.traces.schema import KVMode
 
-__all__ = ["FOREIGN", "Verdict", "check_parity", "checked_rows"]
+__all__ = ["FOREIGN", "KL_LIMIT", "Verdict", "check_parity", "checked_rows", "divergence"]
 
 # What a foreign forward raises for inputs that it does not take.
 FOREIGN = (
@@ -40,7 +40,7 @@ _BLOCK = 16
 _BLOCKS = 8
 _SINGLE = 4
 # Mean KL in nats from the plain forward. Rounding alone stays far below, also in bfloat16.
-_LIMIT = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
+KL_LIMIT = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ class _Walk:
 
     def _same(self, got: Tensor, wanted: Tensor, where: str) -> None:
         if _far(self.base, got, wanted):
-            far = _divergence(got, wanted)
+            far = divergence(got, wanted)
             raise _Different(f"its logits {where} are not its own ({far:.2g} nats apart)")
 
 
@@ -205,7 +205,7 @@ def _ids(base: BaseModel, ids: NDArray[np.int64]) -> Tensor:
     return torch.from_numpy(ids)[None].to(base.device)
 
 
-def _divergence(got: Tensor, wanted: Tensor) -> float:
+def divergence(got: Tensor, wanted: Tensor) -> float:
     """Mean KL(wanted || got) over rows, in nats."""
     a, b = wanted.log_softmax(-1), got.to(wanted).log_softmax(-1)
     # Vocabulary entries that a model rules out are -inf in both.
@@ -214,8 +214,8 @@ def _divergence(got: Tensor, wanted: Tensor) -> float:
 
 
 def _far(base: BaseModel, got: Tensor, wanted: Tensor) -> bool:
-    far = _divergence(got, wanted)
-    return not far < _LIMIT[base.dtype]
+    far = divergence(got, wanted)
+    return not far < KL_LIMIT[base.dtype]
 
 
 def _clause(base: BaseModel, error: ModelError) -> str:

@@ -323,6 +323,8 @@ class KVWindow:
             f"kv {self.mode.name.lower()}",
             f"{self.positions} positions",
         ]
+        if self.base.graphs_refusal is not None:
+            parts.append(self.base.graphs_refusal)
         return "; ".join([*parts, *self.notes])
 
     # -- staying close to the exact value -------------------------------------------------------

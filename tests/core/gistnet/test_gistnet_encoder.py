@@ -85,3 +85,50 @@ def test_an_encoder_that_was_read_can_still_be_trained():
     trained.sum().backward()
     assert torch.equal(read, trained)
     assert all(parameter.grad is not None for parameter in encoder.parameters())
+
+
+class _Graph:
+    """Stands for a CUDA graph on a CPU: ``error`` is what the machine adds to a gist."""
+
+    made = 0
+    error = 0.0
+
+    def __init__(self, encode, length, device) -> None:
+        type(self).made += 1
+        self._encode = encode
+
+    def encode(self, ids):
+        gist, key = self._encode(torch.from_numpy(ids))
+        return gist.numpy() + self.error, key.numpy()
+
+
+@pytest.mark.parametrize(("error", "used"), [(0.0, True), (0.5, False), (np.nan, False)])
+def test_a_graph_that_gives_other_gists_is_not_used(monkeypatch, error, used):
+    monkeypatch.setattr(gister_module, "BlockGraph", _Graph)
+    monkeypatch.setattr(_Graph, "made", 0)
+    monkeypatch.setattr(_Graph, "error", error)
+    tokens = generator(0, "graph").integers(0, 50, (3, 12)).astype(np.uint32)
+    plain, graphed = _gister(False), _gister(False)
+    graphed._graph_fails = False
+    for block in tokens:
+        expected = plain.encode_blocks(block[None, 4:], block[None, :4])
+        for got, wanted in zip(
+            graphed.encode_blocks(block[None, 4:], block[None, :4]), expected, strict=True
+        ):
+            np.testing.assert_allclose(got, wanted, atol=1e-6)
+    assert _Graph.made == 1
+    assert (graphed._one_block is not None) is used
+
+
+def test_a_machine_that_refuses_graphs_encodes_without(monkeypatch):
+    def refuse(*arguments):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(gister_module, "BlockGraph", refuse)
+    gister = _gister(False)
+    gister._graph_fails = False
+    tokens = generator(0, "graph").integers(0, 50, (1, 12)).astype(np.uint32)
+    gists, keys = gister.encode_blocks(tokens[:, 4:], tokens[:, :4])
+    assert gister._graph_fails
+    assert np.isfinite(gists).all()
+    assert np.isfinite(keys).all()
