@@ -36,7 +36,7 @@ from megacontext.core.model.decoder import RunnerKind, pick_runner
 from megacontext.core.model.layout import Layout, layout_rows
 from megacontext.core.model.positions import POSITION_MODES, PositionMode, row_positions
 from megacontext.core.model.refresh import Refresh
-from megacontext.core.model.rotary import RotaryLayers, probe_rotary
+from megacontext.core.model.rotary import probe_rotary
 from megacontext.core.model.row_inputs import TokenSource, VectorSource, load_inputs, set_inputs
 from megacontext.core.model.runner import RowRunner
 from megacontext.core.model.slotted_cache import SlottedCache
@@ -98,8 +98,9 @@ class KVWindow:
 
         # Only keys that can be rotated can move, and only they can have any position.
         rotary = probe_rotary(base)
-        self.notes = _notes(base, mode, rotary)
-        self.mode = KVMode.SPLICE if mode == "splice" and not self.notes else KVMode.EXACT
+        unmoved = rotary.reason or base.splice_refusal
+        self.mode = KVMode.SPLICE if mode == "splice" and unmoved is None else KVMode.EXACT
+        self.notes = _notes(base, unmoved if mode == "splice" else None)
         if rotary.reason is not None and positions == "global":
             raise ModelError(
                 f"positions is 'global' but model '{base.name}' has no rotary positions "
@@ -323,8 +324,6 @@ class KVWindow:
             f"kv {self.mode.name.lower()}",
             f"{self.positions} positions",
         ]
-        if self.base.graphs_refusal is not None:
-            parts.append(self.base.graphs_refusal)
         return "; ".join([*parts, *self.notes])
 
     # -- staying close to the exact value -------------------------------------------------------
@@ -376,10 +375,15 @@ class KVWindow:
         return SyncStats(rows + refreshed, mode, drift, shifted)
 
 
-def _notes(base: BaseModel, mode: str, rotary: RotaryLayers) -> list[str]:
-    reason = rotary.reason or base.splice_refusal
-    if mode == "splice" and reason is not None:
-        return [
-            f"model '{base.name}' runs in kv mode exact: {reason}, so cached keys cannot be moved"
-        ]
-    return []
+def _notes(base: BaseModel, unmoved: str | None) -> list[str]:
+    """What a user should know: why cached keys are not moved, why CUDA graphs are not used."""
+    notes = []
+    if unmoved is not None:
+        notes.append(
+            f"model '{base.name}' runs in kv mode exact: {unmoved}, so cached keys cannot be moved"
+        )
+    if base.graphs_refusal is not None:
+        notes.append(
+            f"model '{base.name}' decodes more slowly than it could: {base.graphs_refusal}"
+        )
+    return notes

@@ -7,6 +7,7 @@ import torch
 
 from megacontext.core.model import BaseModel, KVWindow, decoder, graph_check
 from megacontext.core.model.fast_llama import LlamaRunner
+from megacontext.traces.schema import KVMode
 
 
 @pytest.fixture
@@ -65,7 +66,9 @@ def test_a_refused_model_is_decoded_otherwise_and_says_why(base, monkeypatch) ->
     base.graphs_refusal = "logits under CUDA graphs are 2 nats from the model's own here"
     window = KVWindow(base, 64)
     assert type(window.runner) is LlamaRunner
-    assert base.graphs_refusal in window.describe()
+    assert window.mode is KVMode.SPLICE
+    (note,) = window.notes
+    assert base.graphs_refusal in note
 
 
 def test_a_model_on_a_cpu_needs_no_check(tiny_module) -> None:
