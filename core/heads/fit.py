@@ -20,7 +20,7 @@ from megacontext.core.benchmarks.tasks import BenchTask
 from megacontext.core.heads.calibration import HeadsCalibration
 from megacontext.core.heads.encoder import HeadEncoder, HeadReader
 from megacontext.core.heads.history_keys import HistoryKeys
-from megacontext.core.heads.lookup import NEIGHBOURS, ask, choose
+from megacontext.core.heads.lookup import ask, choose
 from megacontext.core.heads.store import KeyStore
 from megacontext.core.model.base import BaseModel
 from megacontext.core.tree.spec import U32
@@ -124,7 +124,7 @@ def expanded_blocks(
         lookup = choose(keys.encoder, calibration, lambda a, b: text[a:b], asked, _BLOCK)
         count = len(lookup.selected)
         raw = np.zeros(count, bool)
-        for distance in (0, *NEIGHBOURS):
+        for distance in (0, *calibration.neighbours):
             near = np.flatnonzero(lookup.selected) + distance
             raw[near[(near >= 0) & (near < count)]] = True
         raw[lookup.example] = raw[:1] = raw[max(0, count - _NEWEST) :] = True

@@ -6,7 +6,7 @@ import numpy as np
 
 from megacontext.core.focus.actions import F32
 from megacontext.core.heads.history_keys import HistoryKeys
-from megacontext.core.heads.lookup import NEIGHBOURS, Lookup, Match, Pair, look_up
+from megacontext.core.heads.lookup import Lookup, Match, Pair, look_up
 from megacontext.core.lenses.base import LensNeeds, Observation, TreeView
 from megacontext.core.lenses.blocks import pool_blocks, recency_prior
 from megacontext.traces.row import PAIR_DTYPE
@@ -86,7 +86,7 @@ class HeadsLens:
 
         # Selected blocks lie above any threshold in their own order, neighbours just below.
         blocks[selected] = 0.5 + 0.5 * lookup.strength[selected]
-        for distance in NEIGHBOURS:
+        for distance in self.encoder.calibration.neighbours:
             near = selected + distance
             inside = (near >= 0) & (near < closed)
             shared = _NEIGHBOUR * blocks[selected[inside]]

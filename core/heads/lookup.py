@@ -18,11 +18,7 @@ from megacontext.core.heads.hops import Source, follow_blocks
 from megacontext.core.heads.search import block_logits
 from megacontext.core.tree.spec import U32
 
-__all__ = ["NEIGHBOURS", "Asked", "Lookup", "Match", "Pair", "ask", "choose", "look_up"]
-
-NEIGHBOURS = (-1, 1, 2)
-"""Blocks that are expanded with a selected one, by distance: a fact may straddle blocks, and a
-value of 36 digits reaches into the second block behind its name."""
+__all__ = ["Asked", "Lookup", "Match", "Pair", "ask", "choose", "look_up"]
 
 _MAX_QUESTION = 128
 """Newest tokens of a question that ask; a longer one asks with its end."""
