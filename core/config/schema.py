@@ -111,7 +111,7 @@ class LensConfig:
     margin: float | None = option(
         None,
         "heads: a question expands blocks with at least this fraction of the best block's "
-        "attention; none: the calibration's",
+        "strength; none: the calibration's",
         low=0.01,
         high=1.0,
     )

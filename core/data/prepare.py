@@ -129,22 +129,22 @@ def prepare(
         config.recall.window(layout)  # refused before the text is read
     out.mkdir(parents=True, exist_ok=True)
 
-    def told(what: str) -> Callable[[int], None] | None:
+    def progress_of(what: str) -> Callable[[int], None] | None:
         return None if progress is None else partial(progress, what)
 
-    shards = run_jobs(_text_jobs(config, layout, out), jobs, told("characters"))
+    shards = run_jobs(_text_jobs(config, layout, out), jobs, progress_of("characters"))
     if not shards:
         raise SourceError("sources: they hold no document; name a source with text.")
     _remove_surplus(out, "shard", len(shards))
     recall: list[Entry] = []
     if config.recall is not None:
         planned = _recall_jobs(config.recall, tokenizer, layout, out, shards)
-        recall = run_jobs(planned, jobs, told("recall tokens"))
+        recall = run_jobs(planned, jobs, progress_of("recall tokens"))
     _remove_surplus(out, "recall", len(recall))
     everything = [*shards, *recall]
     caches: list[Entry] = []
     if config.teacher is not None:
-        caches = write_teacher(out, everything, config.teacher, told("teacher tokens"))
+        caches = write_teacher(out, everything, config.teacher, progress_of("teacher tokens"))
     manifest: dict[str, object] = {
         "layout": asdict(layout),
         "sources": [asdict(source) for source in config.sources],

@@ -43,9 +43,9 @@ def stages(console: Console) -> Iterator[Callable[[str, int], None]]:
     tasks: dict[str, TaskID] = {}
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
 
-        def told(what: str, amount: int) -> None:
+        def advance(what: str, amount: int) -> None:
             if what not in tasks:
                 tasks[what] = bar.add_task(what, total=None)
             bar.advance(tasks[what], amount)
 
-        yield told
+        yield advance

@@ -21,7 +21,7 @@ _GIVE_WAY = -0.5
 """Of raw blocks far back that an earlier question expanded, and of the question's near misses."""
 _NEIGHBOUR = 0.9
 _NEAR_MISS = 0.15
-"""A raw block with this fraction of the best block's attention resembles the answer."""
+"""A raw block with this fraction of the best block's strength resembles the answer."""
 
 
 class HeadsLens:

@@ -84,7 +84,7 @@ class Asked:
         first: position of the first token that asks.
         pieces: keys of the blocks before the question, int8 [t, H * D] each.
         queries: F32[heads, q, D].
-        attention_hb: F32[heads, blocks], mean over the queries; 0 for an example.
+        attention_b: F32[blocks], mean over heads and queries; 0 for an example.
         peak_hb: F32[heads, blocks], root mean square over the queries.
         log_total_hq: F32[heads, q], log of each query's softmax total.
     """
@@ -94,7 +94,7 @@ class Asked:
     first: int
     pieces: list[Tensor]
     queries: Tensor
-    attention_hb: Tensor
+    attention_b: Tensor
     peak_hb: Tensor
     log_total_hq: Tensor
     example: Bools
@@ -164,7 +164,7 @@ def ask(
         first,
         pieces,
         queries,
-        attention_hqb.mean(1),
+        attention_hqb.mean((0, 1)),
         attention_hqb.square().mean(1).sqrt(),
         logits_hqb.logsumexp(-1),
         example,
@@ -179,7 +179,7 @@ def choose(
     block_size: int,
 ) -> Lookup:
     """What a question selects with the margin and hops of ``calibration``."""
-    mean = asked.attention_hb.mean(0)
+    mean = asked.attention_b
     strength, selected = _select(asked.peak_hb, calibration.margin, calibration.max_blocks)
     if float(mean[int(strength.argmax())]) < calibration.min_mass:
         selected[:] = False
