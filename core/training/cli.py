@@ -175,7 +175,9 @@ def ceiling(
     heldout: Annotated[Path, typer.Option(help="Prepared held-out text.")],
     rows: Annotated[int, typer.Option(min=1, help="Blocks per domain.")] = 64,
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps per vector.")] = 150,
-    apart: Annotated[int, typer.Option(min=0, help="Raw tokens behind the block.")] = 0,
+    distance: Annotated[
+        int, typer.Option("--apart", min=0, help="Raw tokens between the block and those scored.")
+    ] = 0,
     device: _Device = "auto",
     json_: _Json = False,
 ) -> None:
@@ -191,7 +193,9 @@ def ceiling(
 
     frozen = FrozenBase(BaseModel.load(base, device=device))
     streams = TokenStreams(open_shards(heldout))
-    print_metrics(one_vector_ceiling(frozen, streams, rows=rows, steps=steps, apart=apart), json_)
+    print_metrics(
+        one_vector_ceiling(frozen, streams, rows=rows, steps=steps, distance=distance), json_
+    )
 
 
 @app.command()

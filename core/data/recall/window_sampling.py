@@ -1,10 +1,10 @@
-"""Which tokens of a long history a training window keeps.
+"""Samples the part of a long history that a training window shows.
 
-A window under MegaContext shows some blocks of the history raw; the rest is missing (*gappy*) or
-stands there coarsely (*coarse*). Training text imitates a coarse entry by one token: the rarest
-of its block, as :class:`megacontext.core.gistnet.token.TokenGister` does. So a model learns that a
-window is a patchwork in which single tokens may stand for whole blocks. ``CoarseEntries`` says what
-they stand for, for a trainer that puts the gists of a GistNet in their place.
+A window under MegaContext shows some blocks of the history raw; the others are missing (*gappy*)
+or replaced by one entry each (*coarse*). In training text a coarse entry is one token, the rarest
+of its block, as in :class:`megacontext.core.gistnet.token.TokenGister`. So a model learns that
+single tokens of a window may stand for whole blocks. ``CoarseEntries`` holds the text that they
+replace, for a trainer that uses the gists of a GistNet instead.
 """
 
 from __future__ import annotations
@@ -37,48 +37,50 @@ def rarest_in_blocks(tokens: np.ndarray, block: int) -> np.ndarray:
     return positions
 
 
-def gappy_mask(rng: Rng, blocks: int, golden: set[int], wanted: int) -> np.ndarray:
-    """Blocks that stay, bool [blocks]: the golden ones and others in short runs.
+def gappy_mask(rng: Rng, blocks: int, gold_blocks: set[int], target: int) -> np.ndarray:
+    """Blocks to keep, bool [blocks]: the gold ones and short runs of others.
 
-    Exactly ``wanted`` of them, unless there are fewer blocks or more golden ones.
+    Exactly ``target`` of them, unless there are fewer blocks or more gold ones.
     """
-    kept = np.zeros(blocks, bool)
-    kept[list(golden)] = True
-    while int(kept.sum()) < wanted and not kept.all():
+    keep_mask = np.zeros(blocks, bool)
+    keep_mask[list(gold_blocks)] = True
+    while int(keep_mask.sum()) < target and not keep_mask.all():
         start = int(rng.integers(blocks))
-        kept[start : start + int(rng.integers(1, 5))] = True
+        keep_mask[start : start + int(rng.integers(1, 5))] = True
     # Runs may overshoot: drop blocks that no question needs.
-    remaining = np.array([b for b in np.flatnonzero(kept) if int(b) not in golden], np.int64)
-    extra = int(kept.sum()) - wanted
+    remaining = np.array(
+        [b for b in np.flatnonzero(keep_mask) if int(b) not in gold_blocks], np.int64
+    )
+    extra = int(keep_mask.sum()) - target
     if extra > 0:
-        kept[rng.permutation(remaining)[:extra]] = False
-    return kept
+        keep_mask[rng.permutation(remaining)[:extra]] = False
+    return keep_mask
 
 
 def distractor_blocks(
-    rng: Rng, spread: list[tuple[int, int]], golden: set[int], blocks: int, most: int
+    rng: Rng, fact_spans: list[tuple[int, int]], gold_blocks: set[int], blocks: int, max_blocks: int
 ) -> set[int]:
-    """Blocks of other facts that are open beside the ``golden`` ones.
+    """Blocks of other facts that are raw in addition to the gold ones.
 
-    What is like an asked fact tends to be open too: no, some or all facts of a window, most of
-    them whole, some with one of their blocks only.
+    A lens also expands facts that resemble the asked one. So none, some or all other facts of a
+    window are raw, most of them completely, some with one of their blocks only.
 
     Args:
-        spread: blocks [start, stop) of every fact, the asked ones included.
-        blocks: only those below it count; the others belong to the raw tail.
-        most: blocks that may be open in all.
+        fact_spans: blocks [start, stop) of every fact, the asked ones included.
+        blocks: blocks from this index on belong to the raw tail, and are left out.
+        max_blocks: maximum number of raw blocks.
     """
     fraction = float(rng.choice([0.0, 0.4, 1.0, 1.0]))
-    beside: set[int] = set()
-    for fact in rng.permutation(len(spread)).tolist():
-        first, last = spread[fact]
+    distractors: set[int] = set()
+    for fact in rng.permutation(len(fact_spans)).tolist():
+        first, last = fact_spans[fact]
         if rng.random() < 0.3:
             first = int(rng.integers(first, last))
             last = first + 1
-        own = {block for block in range(first, last) if block < blocks}
-        if rng.random() < fraction and len(golden | beside | own) <= most:
-            beside |= own
-    return beside
+        fact_blocks = {block for block in range(first, last) if block < blocks}
+        if rng.random() < fraction and len(gold_blocks | distractors | fact_blocks) <= max_blocks:
+            distractors |= fact_blocks
+    return distractors
 
 
 @dataclass(frozen=True)
@@ -86,35 +88,37 @@ class CoarseEntries:
     """The coarse entries of a row.
 
     Attributes:
-        singles: int64[n] places in the row of gists of one block.
-        blocks: int32[n, 2K] the tokens behind each: K of left context (-1 before the start of
-            the history), then the block's own.
-        uppers: int64[m] places of gists of gists.
+        level1_positions: int64[n] positions in the row of gists of one block.
+        blocks: int32[n, 2K] the tokens of each: K of left context (-1 before the start of the
+            history), then the block's own.
+        level2_positions: int64[m] positions of gists of K gists.
     """
 
-    singles: np.ndarray
+    level1_positions: np.ndarray
     blocks: np.ndarray
-    uppers: np.ndarray
+    level2_positions: np.ndarray
 
-    def moved(self, places: int) -> CoarseEntries:
-        """The same entries ``places`` further back in a row."""
-        return CoarseEntries(self.singles + places, self.blocks, self.uppers + places)
+    def shifted(self, offset: int) -> CoarseEntries:
+        """The same entries, ``offset`` positions later in a row."""
+        return CoarseEntries(
+            self.level1_positions + offset, self.blocks, self.level2_positions + offset
+        )
 
     def until(self, length: int) -> CoarseEntries:
-        """Those among the first ``length`` places."""
-        within = self.singles < length
-        uppers = self.uppers[self.uppers < length]
-        return CoarseEntries(self.singles[within], self.blocks[within], uppers)
+        """The entries among the first ``length`` positions."""
+        within = self.level1_positions < length
+        level2_positions = self.level2_positions[self.level2_positions < length]
+        return CoarseEntries(self.level1_positions[within], self.blocks[within], level2_positions)
 
 
 @dataclass(frozen=True)
 class CoarseWindow:
-    """What a window of exactly ``length`` entries shows of a history.
+    """A window of exactly ``length`` entries over a history.
 
     Attributes:
-        index: int64[k] positions of the history that stay.
-        older: tokens [length - k] in front: gists of a still older history.
-        entries: which of the ``length`` places are coarse.
+        index: int64[k] positions of the history that are in the window.
+        older: tokens [length - k] in front of them, as gists of a still older history.
+        entries: which of the ``length`` entries are coarse.
     """
 
     index: np.ndarray
@@ -123,10 +127,10 @@ class CoarseWindow:
 
     @property
     def silent(self) -> np.ndarray:
-        """bool [length]: entries that no text foretells."""
+        """bool [length]: coarse entries, which no text predicts."""
         labels = np.zeros(len(self.older) + len(self.index), bool)
-        labels[self.entries.singles] = True
-        labels[self.entries.uppers] = True
+        labels[self.entries.level1_positions] = True
+        labels[self.entries.level2_positions] = True
         return labels
 
 
@@ -134,63 +138,77 @@ def coarse_window(
     rng: Rng,
     tokens: np.ndarray,
     tail_start: int,
-    golden: set[int],
+    gold_blocks: set[int],
     length: int,
     block: int,
     filler: np.ndarray,
 ) -> CoarseWindow:
-    """The whole blocks before ``tail_start`` as ``coarse_mask`` leaves them, then the tail.
+    """A window of ``length`` entries: the blocks before ``tail_start`` sampled by
+    ``coarse_mask``, then the tail.
 
-    What is too long goes from the front, and gists of blocks of ``filler`` fill what is short.
+    A longer window is cut at its front, a shorter one filled with gists of blocks of ``filler``.
     """
     mask = np.ones(len(tokens), bool)
     gist, upper = np.zeros((2, len(tokens)), bool)
     past = slice(0, tail_start)
     capacity = length - (len(tokens) - tail_start)
-    mask[past], gist[past], upper[past] = coarse_mask(rng, tokens[past], block, golden, capacity)
+    mask[past], gist[past], upper[past] = coarse_mask(
+        rng, tokens[past], block, gold_blocks, capacity
+    )
     index = np.flatnonzero(mask)
     index = index[max(0, len(index) - length) :]
-    rare = filler[rarest_in_blocks(filler, block)]
-    previous = rare[rng.integers(len(rare), size=length - len(index))]
+
+    # Fill the front with rare tokens, which stand for gists of a still older history.
+    rare_tokens = filler[rarest_in_blocks(filler, block)]
+    previous = rare_tokens[rng.integers(len(rare_tokens), size=length - len(index))]
+
+    # Which entries are coarse, and the text that each level-1 gist replaces.
     positions = np.flatnonzero(gist[index])
     is_upper = upper[index[positions]]
-    records = positions[~is_upper]
-    known = np.concatenate([np.full(block, -1, np.int32), tokens.astype(np.int32)])
-    first = index[records] // block * block
-    blocks = known[first[:, None] + np.arange(2 * block)]
-    uppers = np.concatenate([np.arange(len(previous)), positions[is_upper] + len(previous)])
-    return CoarseWindow(index, previous, CoarseEntries(records + len(previous), blocks, uppers))
+    level1 = positions[~is_upper]
+    with_left_context = np.concatenate([np.full(block, -1, np.int32), tokens.astype(np.int32)])
+    first = index[level1] // block * block
+    blocks = with_left_context[first[:, None] + np.arange(2 * block)]
+    level2_positions = np.concatenate(
+        [np.arange(len(previous)), positions[is_upper] + len(previous)]
+    )
+    return CoarseWindow(
+        index, previous, CoarseEntries(level1 + len(previous), blocks, level2_positions)
+    )
 
 
 def coarse_mask(
-    rng: Rng, tokens: np.ndarray, block: int, golden: set[int], room: int
+    rng: Rng, tokens: np.ndarray, block: int, gold_blocks: set[int], capacity: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tokens that stay of a history in whole blocks: raw blocks, and one for each coarse entry.
+    """Samples which tokens of a history of whole blocks are in the window.
 
-    A group of blocks without a raw one may be a single entry (a gist of gists). How much of
-    ``room`` is filled with raw blocks is drawn at random; only golden blocks can exceed it.
+    A raw block keeps all of its tokens, a coarse entry one. A group of blocks without a raw one may
+    be a single entry (a level-2 gist). The fraction of ``capacity`` that is filled with raw blocks
+    is random; only gold blocks can exceed it.
 
     Returns:
-        ``mask``, ``gist``, ``upper``, bool [len(tokens)]: what stays, which of these stand for
-        more, and which of these for a whole group.
+        ``mask``, ``gist``, ``upper``, bool [len(tokens)]: tokens in the window; those that are
+        gists of any level; those that are level-2 gists.
     """
     blocks = len(tokens) // block
     groups = np.arange(blocks) // GROUP
     closed = rng.random(blocks // GROUP + 1) < rng.random()
-    fill = room if rng.random() < 0.5 else int(room * rng.uniform(0.3, 1.0))
+    fill = capacity if rng.random() < 0.5 else int(capacity * rng.uniform(0.3, 1.0))
 
     raw = np.zeros(blocks, bool)
-    raw[list(golden)] = True
+    raw[list(gold_blocks)] = True
 
-    def singles() -> np.ndarray:
-        """Blocks that are entries of their own: raw ones, and gists in an open group."""
+    def own_entries() -> np.ndarray:
+        """Blocks with an entry of their own: raw ones, and gists in an expanded group."""
         open_groups = np.unique(groups[raw])
-        single: np.ndarray = ~closed[groups] | np.isin(groups, open_groups)
-        return single
+        is_own_entry: np.ndarray = ~closed[groups] | np.isin(groups, open_groups)
+        return is_own_entry
 
     def cost() -> int:
-        single = singles()
-        return int(block * raw.sum() + (single & ~raw).sum() + len(np.unique(groups[~single])))
+        is_own_entry = own_entries()
+        return int(
+            block * raw.sum() + (is_own_entry & ~raw).sum() + len(np.unique(groups[~is_own_entry]))
+        )
 
     for _ in range(blocks):
         before = raw.copy()
@@ -199,11 +217,11 @@ def coarse_mask(
         if cost() > fill:
             raw = before
             break
-    single = singles()
+    is_own_entry = own_entries()
     positions = rarest_in_blocks(tokens, block)
     gist, upper = np.zeros((2, len(tokens)), bool)
-    gist[positions[single & ~raw]] = True
-    for group in np.unique(groups[~single]):
+    gist[positions[is_own_entry & ~raw]] = True
+    for group in np.unique(groups[~is_own_entry]):
         members = positions[groups == group]
         upper[members[int(rng.integers(len(members)))]] = True
     gist |= upper

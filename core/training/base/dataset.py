@@ -38,7 +38,7 @@ __all__ = [
 Rng = np.random.Generator
 # What a predicted token is: 1 to 3 are the marks of RecallSample.answer.
 PLAIN, ANSWER, LOOKED_UP, SILENT, FILLER, COPIED = range(6)
-_APART = 32  # tokens between a gist and what copies from its block
+_MIN_COPY_DISTANCE = 32  # tokens between a gist and what copies from its block
 _SHORTEST = 256  # a shorter window cannot hold a fact, some filler and a question
 
 
@@ -55,10 +55,10 @@ class Phase:
         coarse: share of the recall rows that are windows with coarse entries.
         gappy_text: share of the plain rows that are gappy windows.
         coarse_text: share of the plain rows that are windows with coarse entries.
-        repeats: share of these whose newest text repeats pieces of blocks that are gists.
-        gists: level-1 gists that a batch has room for, per row; 0: coarse entries are tokens.
-        token_gists: share of the coarse windows whose entries are tokens even so.
-        packed: share of rows made of 2 or 4 shorter windows, so that short ones stay in practice.
+        repeats: fraction of these whose newest text repeats pieces of blocks that are gists.
+        gists: capacity of a batch in level-1 gists, per row; 0: coarse entries are tokens.
+        token_gists: fraction of the coarse windows whose entries are tokens in spite of ``gists``.
+        packed: fraction of rows that pack 2 or 4 shorter windows, so that short ones are trained.
         facts_max, scenes_max, asked_max, fill, narrow, recent: see :class:`RecallOptions`.
         weights: domain to sampling weight.
     """
@@ -101,8 +101,8 @@ class Phase:
 
 @dataclass(frozen=True)
 class Row:
-    """``tokens`` [length + 1], ``marks`` uint8 [length] of the predicted ones, and which entries
-    are gists, if any."""
+    """``tokens`` [length + 1], ``marks`` uint8 [length] of the predicted tokens, and the coarse
+    entries, if any."""
 
     tokens: np.ndarray
     marks: np.ndarray
@@ -112,7 +112,7 @@ class Row:
 class BaseDataset(Dataset[dict[str, Tensor]]):
     """Item ``step``: ``tokens`` int32 [accumulation, rows, length + 1] and ``marks`` uint8
     [accumulation, rows, length] of the predicted tokens: ``PLAIN`` text, ``ANSWER``, the
-    ``LOOKED_UP`` first token of an answer, ``SILENT`` (no text foretells it), ``FILLER`` around
+    ``LOOKED_UP`` first token of an answer, ``SILENT`` (unpredictable), ``FILLER`` around
     facts, ``COPIED`` from a block that is a gist.
 
     With ``phase.gists`` also ``places`` int32 [accumulation, rows, length] and ``blocks`` int32
@@ -149,19 +149,19 @@ class BaseDataset(Dataset[dict[str, Tensor]]):
         self._bos = tokenizer.token_to_id(BOS)
         weights = phase.weights or dict.fromkeys(streams.domains, 1.0)
         self._domains = list(weights)
-        self._shares = np.array(list(weights.values())) / sum(weights.values())
+        self._domain_probs = np.array(list(weights.values())) / sum(weights.values())
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
         rows = [self.row(step, row) for row in self._rows]
         tokens = np.stack([row.tokens for row in rows]).astype(np.int32)
-        found = {"tokens": tokens, "marks": np.stack([row.marks for row in rows])}
+        batch = {"tokens": tokens, "marks": np.stack([row.marks for row in rows])}
         micro = len(rows) // self._accumulation
 
-        # Places of gists are drawn per micro-batch, which encodes its own blocks.
+        # Level-2 gists are drawn per micro-batch, since each encodes its own blocks.
         if self._phase.gists:
             rng = generator(self._seed, "base.uppers", self._number, step)
             capacity = -(-self._phase.gists * micro // self._block) * self._block
-            placed = [
+            per_micro_batch = [
                 place_entries(
                     rng,
                     [row.coarse for row in rows[start : start + micro]],
@@ -171,14 +171,14 @@ class BaseDataset(Dataset[dict[str, Tensor]]):
                 )
                 for start in range(0, len(rows), micro)
             ]
-            found["places"] = np.concatenate([positions for positions, _ in placed])
-            found["blocks"] = np.concatenate([blocks for _, blocks in placed])
+            batch["places"] = np.concatenate([positions for positions, _ in per_micro_batch])
+            batch["blocks"] = np.concatenate([blocks for _, blocks in per_micro_batch])
 
         return {
             name: torch.from_numpy(value).view(
                 self._accumulation, len(value) // self._accumulation, -1
             )
-            for name, value in found.items()
+            for name, value in batch.items()
         }
 
     def row(self, step: int, row: int) -> Row:
@@ -192,18 +192,22 @@ class BaseDataset(Dataset[dict[str, Tensor]]):
                 parts //= 2
         sizes = [length // parts] * parts
         sizes[-1] += length - sum(sizes)
-        made = [self._part(rng, size, (step, row, i)) for i, size in enumerate(sizes)]
-        tokens = np.concatenate([tokens for tokens, _, _ in made])
-        labels = np.concatenate([labels for _, labels, _ in made])
+        drawn_parts = [self._part(rng, size, (step, row, i)) for i, size in enumerate(sizes)]
+        tokens = np.concatenate([tokens for tokens, _, _ in drawn_parts])
+        labels = np.concatenate([labels for _, labels, _ in drawn_parts])
         starts = np.cumsum([0, *sizes[:-1]]).tolist()
-        entries = [e.moved(at) for (_, _, e), at in zip(made, starts, strict=True) if e is not None]
+        entries = [
+            e.shifted(at)
+            for (_, _, e), at in zip(drawn_parts, starts, strict=True)
+            if e is not None
+        ]
         coarse = None
         if entries and self._phase.gists:
             # The last token is only predicted, never read.
             coarse = CoarseEntries(
-                np.concatenate([e.singles for e in entries]),
+                np.concatenate([e.level1_positions for e in entries]),
                 np.concatenate([e.blocks for e in entries]),
-                np.concatenate([e.uppers for e in entries]),
+                np.concatenate([e.level2_positions for e in entries]),
             ).until(length - 1)
         return Row(tokens, labels[1:], coarse)
 
@@ -211,13 +215,13 @@ class BaseDataset(Dataset[dict[str, Tensor]]):
         self, rng: Rng, length: int, counts: tuple[int, int, int]
     ) -> tuple[np.ndarray, np.ndarray, CoarseEntries | None]:
         phase = self._phase
-        domain = self._domains[int(rng.choice(len(self._domains), p=self._shares))]
+        domain = self._domains[int(rng.choice(len(self._domains), p=self._domain_probs))]
         is_recall = rng.random() < phase.recall
         form = rng.random()
-        few, many = phase.gappy_text, phase.coarse_text
+        gappy_below, coarse_fraction = phase.gappy_text, phase.coarse_text
         if is_recall:
-            few, many = phase.gappy, phase.coarse
-        gappy, coarse = form < few, few <= form < few + many
+            gappy_below, coarse_fraction = phase.gappy, phase.coarse
+        gappy, coarse = form < gappy_below, gappy_below <= form < gappy_below + coarse_fraction
         text = self._streams.window(rng, domain, length * 6 if gappy or coarse else length)
         entries = None
         if is_recall:
@@ -260,24 +264,32 @@ class BaseDataset(Dataset[dict[str, Tensor]]):
         tokens = np.concatenate([window.older, past[window.index]])
         entries, ignored = window.entries, window.silent
         labels = np.where(ignored, SILENT, PLAIN).astype(np.uint8)
+
+        # With gists, tokens may copy from the blocks that gists replace.
         if self._phase.gists:
-            own = entries.blocks[:, self._block :]
+            gist_blocks = entries.blocks[:, self._block :]
             if self._phase.repeats and rng.random() < self._phase.repeats:
-                behind = int(np.flatnonzero(ignored)[-1]) + 1 if ignored.any() else 0
-                tokens[behind:] = repeated_in(rng, tokens[behind:], own, _APART)
-            labels[copied_in(tokens, ignored, entries.singles, own, _APART)] = COPIED
+                text_start = int(np.flatnonzero(ignored)[-1]) + 1 if ignored.any() else 0
+                tokens[text_start:] = repeated_in(
+                    rng, tokens[text_start:], gist_blocks, _MIN_COPY_DISTANCE
+                )
+            labels[
+                copied_in(
+                    tokens, ignored, entries.level1_positions, gist_blocks, _MIN_COPY_DISTANCE
+                )
+            ] = COPIED
         return tokens, labels, entries
 
     def _gaps(self, rng: Rng, text: np.ndarray, length: int) -> np.ndarray:
-        """Runs of blocks from ``text`` and its end, ``length`` tokens in order."""
+        """Random runs of blocks of ``text``, then its end: ``length`` tokens in order."""
         block = self._block
         recent = int(rng.integers(length // 8, length // 2))
         blocks = (len(text) - recent) // block
         target = -(-(length - recent) // block)
-        kept = np.zeros(blocks, bool)
-        while int(kept.sum()) < target:
+        keep_mask = np.zeros(blocks, bool)
+        while int(keep_mask.sum()) < target:
             start = int(rng.integers(blocks))
-            kept[start : start + int(rng.integers(1, 9))] = True
-        index = np.flatnonzero(np.repeat(kept, block))
+            keep_mask[start : start + int(rng.integers(1, 9))] = True
+        index = np.flatnonzero(np.repeat(keep_mask, block))
         combined = np.concatenate([text[index], text[blocks * block :]])
         return combined[len(combined) - length :]

@@ -180,7 +180,7 @@ class HeldoutSet:
 
             # Coarse windows are read with gists if there is a GistNet.
             if mixed is not None and any(row is not None for row in coarse):
-                count = sum(len(row.singles) for row in coarse if row is not None)
+                count = sum(len(row.level1_positions) for row in coarse if row is not None)
                 positions, blocks = place_entries(
                     generator(self._seed, "heldout.uppers", start),
                     coarse,

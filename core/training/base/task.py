@@ -237,9 +237,9 @@ class BaseTask:
 
 
 def _hidden_over_gists(
-    model: Llama, gists: GistInputs, tokens_BT: Tensor, places_BT: Tensor, blocks_NC: Tensor
+    model: Llama, gists: GistInputs, tokens_BT: Tensor, index_BT: Tensor, blocks_NC: Tensor
 ) -> Tensor:
-    x_BTD = gists.mixed(model.embed(tokens_BT), places_BT, blocks_NC)
+    x_BTD = gists.mixed(model.embed(tokens_BT), index_BT, blocks_NC)
     return model.hidden_of(x_BTD)
 
 
@@ -339,12 +339,14 @@ def judge_base(
     """
     model = Llama(read_shape(folder))
     load_weights(model, folder)
-    position = join_world(device).device
+    target_device = join_world(device).device
     tokenizer = load_tokenizer(folder)
     shards = open_shards(heldout, fingerprint(tokenizer))
-    model.to(position).eval()
+    model.to(target_device).eval()
     gists = GistInputs(gistnet, model.embed.weight, BLOCK) if gistnet else None
-    return HeldoutSet(config, shards, tokenizer).evaluate(model, position, _mixed(model, gists))
+    return HeldoutSet(config, shards, tokenizer).evaluate(
+        model, target_device, _mixed(model, gists)
+    )
 
 
 def train_base(

@@ -1,7 +1,7 @@
 """Averages of base models or LensNets: weights of runs that started from the same ones.
 
-Between two such runs lies a range of models that are often better than both (Wortsman et al.,
-"Model soups", 2022): less forgotten than the later, more learned than the earlier.
+An interpolation of two such runs is often better than both (Wortsman et al., "Model soups", 2022):
+it forgets less than the later one and has learned more than the earlier one.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ def average(folders: Sequence[Path], weights: Sequence[float], out: Path) -> Non
         average_bases(folders, weights, out)
 
 
-def _shares(folders: Sequence[Path], weights: Sequence[float]) -> list[float]:
-    """One share per folder, of 1 in all."""
-    shares = list(weights) or [1.0] * len(folders)
-    if len(folders) < 2 or len(shares) != len(folders):
+def _normalized_weights(folders: Sequence[Path], weights: Sequence[float]) -> list[float]:
+    """One weight per folder; they sum to 1."""
+    fractions = list(weights) or [1.0] * len(folders)
+    if len(folders) < 2 or len(fractions) != len(folders):
         raise ConfigError(
             f"--weight: {len(weights)} weights do not go with {len(folders)} models; give two or "
             "more models and a weight for each, or none."
         )
-    if min(shares) < 0 or not sum(shares):
-        raise ConfigError(f"--weight: {shares} holds no share of some model; use values from 0.")
-    return [fraction / sum(shares) for fraction in shares]
+    if min(fractions) < 0 or not sum(fractions):
+        raise ConfigError(f"--weight: {fractions} holds no share of some model; use values from 0.")
+    return [fraction / sum(fractions) for fraction in fractions]
 
 
 def average_lensnets(folders: Sequence[Path], weights: Sequence[float], out: Path) -> None:
@@ -63,10 +63,10 @@ def average_lensnets(folders: Sequence[Path], weights: Sequence[float], out: Pat
             of different GistNets.
         ModelError: a folder holds no readable LensNet.
     """
-    shares = _shares(folders, weights)
+    fractions = _normalized_weights(folders, weights)
     first, state = load_folder(folders[0], _LENSNET)
-    sums = {name: value.double() * shares[0] for name, value in state.items()}
-    for folder, fraction in zip(folders[1:], shares[1:], strict=True):
+    sums = {name: value.double() * fractions[0] for name, value in state.items()}
+    for folder, fraction in zip(folders[1:], fractions[1:], strict=True):
         facts, other = load_folder(folder, _LENSNET)
         for field in ("config", "gist_checkpoint"):
             if facts[field] != first[field]:
@@ -91,16 +91,16 @@ def average_bases(folders: Sequence[Path], weights: Sequence[float], out: Path) 
         ConfigError: too few folders, another number of weights, or models of unequal shape.
         ModelError: a folder holds no exported model.
     """
-    shares = _shares(folders, weights)
+    fractions = _normalized_weights(folders, weights)
     shape = read_shape(folders[0])
     total, part = Llama(shape), Llama(shape)
     sums = {name: value.double() * 0 for name, value in total.named_parameters()}
-    for folder, fraction in zip(folders, shares, strict=True):
-        found = read_shape(folder)
-        if found != shape:
+    for folder, fraction in zip(folders, fractions, strict=True):
+        other_shape = read_shape(folder)
+        if other_shape != shape:
             raise ConfigError(
-                f"--model: {folder} is {found} and {folders[0]} is {shape}; average models of one "
-                "shape."
+                f"--model: {folder} is {other_shape} and {folders[0]} is {shape}; average models "
+                "of one shape."
             )
         load_weights(part, folder)
         for name, value in part.named_parameters():

@@ -31,11 +31,11 @@ __all__ = [
 
 
 class FrozenBase:
-    """Gradients pass through it to its inputs; its weights take none.
+    """A base model whose inputs receive gradients and whose weights do not.
 
     Args:
-        compiled: rows of this shape [R, T] run through compiled layers on a GPU, where the model
-            is a plain Llama; other shapes and other models run as they are.
+        compiled: on a GPU, inputs of this shape [R, T] run through compiled layers if the model is
+            a plain Llama; other shapes and models run eagerly.
     """
 
     def __init__(self, base: BaseModel, compiled: tuple[int, int] | None = None) -> None:
@@ -56,20 +56,20 @@ class FrozenBase:
 
     @torch.no_grad()
     def _check_logits(self) -> None:
-        """Logits from here must be the model's own.
+        """Compares the logits computed here with those of the whole model.
 
         Raises:
-            ModelError: its head does more than is known here.
+            ModelError: they differ, since the head computes more than :class:`HeadMath` knows.
         """
         first = self.base.vocab_size // 2
         ids = torch.arange(first, first + min(16, self.base.vocab_size - first))[None]
-        own = self.module(input_ids=ids.to(self.device), use_cache=False).logits.float()
-        here = self.logits(self.hidden(self.embed(ids.to(self.device))))
-        far = float(kl_divergence(own, here).mean())
-        if not far < (1e-4 if self.embedding.dtype == torch.float32 else 5e-2):
+        expected = self.module(input_ids=ids.to(self.device), use_cache=False).logits.float()
+        computed = self.logits(self.hidden(self.embed(ids.to(self.device))))
+        kl = float(kl_divergence(expected, computed).mean())
+        if not kl < (1e-4 if self.embedding.dtype == torch.float32 else 5e-2):
             raise ModelError(
                 f"model '{self.base.name}' ({type(self.module).__name__}) cannot be trained for: "
-                f"its logits are not those of its last hidden states and its head ({far:.2g} nats "
+                f"its logits are not those of its last hidden states and its head ({kl:.2g} nats "
                 "apart); choose another base model."
             )
 
@@ -106,10 +106,10 @@ class FrozenBase:
         """float32 logits [..., V]."""
         return self._head.logits(hidden)
 
-    def logits_at(self, x_RLD: Tensor, where_RS: Tensor) -> Tensor:
-        """Logits [R, S, V] of the entries ``where_RS`` of each row."""
+    def logits_at(self, x_RLD: Tensor, index_RS: Tensor) -> Tensor:
+        """Logits [R, S, V] of the entries ``index_RS`` of each row."""
         hidden = self.hidden(x_RLD)
-        index = where_RS[..., None].expand(-1, -1, hidden.shape[-1])
+        index = index_RS[..., None].expand(-1, -1, hidden.shape[-1])
         return self.logits(hidden.gather(1, index))
 
 
@@ -125,28 +125,28 @@ def llama_hidden(model: Llama, x_RLD: Tensor) -> Tensor:
 
 def plain_llama(base: BaseModel) -> Llama | None:
     """The same model without caches and masks, or None where it is more than a plain Llama."""
-    theirs: Any = base.config
-    rope = getattr(theirs, "rope_parameters", None) or {}
-    head_dim = getattr(theirs, "head_dim", None) or 0
+    config: Any = base.config
+    rope = getattr(config, "rope_parameters", None) or {}
+    head_dim = getattr(config, "head_dim", None) or 0
     if (
-        getattr(theirs, "model_type", "") != "llama"
+        getattr(config, "model_type", "") != "llama"
         or rope.get("rope_type", "default") != "default"
-        or getattr(theirs, "attention_bias", False)
-        or getattr(theirs, "mlp_bias", False)
-        or getattr(theirs, "hidden_act", "silu") != "silu"
-        or head_dim * theirs.num_attention_heads not in (0, theirs.hidden_size)
+        or getattr(config, "attention_bias", False)
+        or getattr(config, "mlp_bias", False)
+        or getattr(config, "hidden_act", "silu") != "silu"
+        or head_dim * config.num_attention_heads not in (0, config.hidden_size)
     ):
         return None
     shape = LlamaShape(
-        dim=theirs.hidden_size,
-        layers=theirs.num_hidden_layers,
-        heads=theirs.num_attention_heads,
-        kv_heads=theirs.num_key_value_heads,
-        ffn=theirs.intermediate_size,
-        vocab_size=theirs.vocab_size,
-        window=theirs.max_position_embeddings,
+        dim=config.hidden_size,
+        layers=config.num_hidden_layers,
+        heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads,
+        ffn=config.intermediate_size,
+        vocab_size=config.vocab_size,
+        window=config.max_position_embeddings,
         rope_theta=float(rope.get("rope_theta", 10_000.0)),
-        norm_eps=theirs.rms_norm_eps,
+        norm_eps=config.rms_norm_eps,
     )
     model = Llama(shape)
     load_hf_state(model, base.module.state_dict())
@@ -172,17 +172,17 @@ def _rms_norm(weight: Tensor, epsilon: float, hidden_states: Tensor) -> Tensor:
 
 def kl_divergence(teacher: Tensor, student: Tensor) -> Tensor:
     """KL(teacher || student) in nats [...], from logits [..., V]."""
-    own = functional.log_softmax(teacher, dim=-1)
-    other = functional.log_softmax(student, dim=-1)
-    return (own.exp() * (own - other)).sum(-1)
+    teacher_log_probs = functional.log_softmax(teacher, dim=-1)
+    student_log_probs = functional.log_softmax(student, dim=-1)
+    return (teacher_log_probs.exp() * (teacher_log_probs - student_log_probs)).sum(-1)
 
 
 def block_inputs(
     base: FrozenBase, net: GistNet, tokens_RT: Tensor, blocks_RN: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """What the GistNet reads of chosen blocks: embeddings [R, N, C + K, D] and tokens [R, N, K].
+    """GistNet's inputs for some blocks: embeddings [R, N, C + K, D] and tokens [R, N, K].
 
-    Before the start of a row stands the network's learned padding.
+    Left context before the start of a row is the network's learned padding.
     """
     size, left = net.config.block_size, net.config.left_context
     pad = len(base.embedding)

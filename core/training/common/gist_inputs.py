@@ -1,8 +1,8 @@
-"""Gists in the place of coarse entries, for a base model that learns to read them.
+"""Gists as input embeddings of coarse entries, for a base model that learns to read them.
 
-The rows of a batch say what their coarse entries stand for (``CoarseEntries``); all blocks of the
-batch are encoded at once by a frozen GistNet. A gist of gists stands for thousands of tokens that
-no row has; any group of K blocks of the batch takes that place.
+Each row lists the blocks that its coarse entries replace (``CoarseEntries``); all blocks of the
+batch are encoded in one pass of a frozen GistNet. A level-2 gist would stand for K blocks of text
+that the row does not contain, so a random group of K blocks of the batch is used instead.
 
 Shapes: B rows, T tokens, N blocks, K tokens per block, C left context, D width.
 """
@@ -33,37 +33,36 @@ def place_entries(
     blocks: int,
     block_size: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where the batch's gists stand, and of what they are made.
+    """Assigns the batch's coarse entries to gists, and lists the blocks to encode.
 
     Args:
-        blocks: N, how many the batch holds, a multiple of K; with more entries, the last ones
-            share the gists of the first.
+        blocks: N, capacity of the batch, a multiple of K; entries beyond it reuse the first gists.
 
     Returns:
         ``places`` int32 [B, length]: -1 for a token, below N the gist of that block, from N on the
         gist of a group of K blocks. ``blocks`` int32 [N, 2K]: as in ``CoarseEntries``.
     """
     positions = np.full((len(rows), length), -1, np.int32)
-    known = np.full((blocks, 2 * block_size), -1, np.int32)
+    gist_blocks = np.full((blocks, 2 * block_size), -1, np.int32)
     count = 0
     for number, row in enumerate(rows):
         if row is None:
             continue
-        own = count + np.arange(len(row.singles))
-        positions[number, row.singles] = own % blocks
-        fresh = own < blocks
-        known[own[fresh]] = row.blocks[fresh]
-        count += len(own)
+        numbers = count + np.arange(len(row.level1_positions))
+        positions[number, row.level1_positions] = numbers % blocks
+        fresh = numbers < blocks
+        gist_blocks[numbers[fresh]] = row.blocks[fresh]
+        count += len(numbers)
     groups = min(count, blocks) // block_size
     for number, row in enumerate(rows):
         if row is not None and groups:
-            sampled = rng.integers(groups, size=len(row.uppers))
-            positions[number, row.uppers] = blocks + sampled
-    return positions, known
+            sampled = rng.integers(groups, size=len(row.level2_positions))
+            positions[number, row.level2_positions] = blocks + sampled
+    return positions, gist_blocks
 
 
 class GistInputs:
-    """Input embeddings with gists among them.
+    """Builds input embeddings in which some entries are gists.
 
     Args:
         folder: of a GistNet that was trained for this input ``embedding`` [vocab, D].
@@ -79,11 +78,11 @@ class GistInputs:
         self, folder: Path, embedding: Tensor, block_size: int, *, trained: bool = False
     ) -> None:
         net, self.checkpoint_id = load_gistnet(folder, embedding)
-        own = net.config
-        if own.block_size != block_size or own.left_context > block_size:
+        config = net.config
+        if config.block_size != block_size or config.left_context > block_size:
             raise ConfigError(
-                f"gistnet: {folder} reads blocks of {own.block_size} tokens behind "
-                f"{own.left_context}; use one with blocks of {block_size} and no more context."
+                f"gistnet: {folder} reads blocks of {config.block_size} tokens behind "
+                f"{config.left_context}; use one with blocks of {block_size} and no more context."
             )
         kind = torch.bfloat16 if embedding.is_cuda else torch.float32
         self.net = net.to(embedding.device, torch.float32 if trained else kind)
@@ -91,7 +90,7 @@ class GistInputs:
             self.net.train()
             for parameter in self.net.gist_parameters():
                 parameter.requires_grad_(parameter is not self.net.pad)
-        self._size, self._left = block_size, own.left_context
+        self._size, self._left = block_size, config.left_context
         self._table = torch.cat((embedding.detach().to(kind), self.net.pad.detach()[None].to(kind)))
         if embedding.is_cuda:
             for layer in self.net.encoder.layers:
@@ -112,7 +111,7 @@ class GistInputs:
         count = len(blocks_NC)
         return torch.cat((torch.cat(lower)[:count], torch.cat(upper)[: count // self._size]))
 
-    def mixed(self, x_BTD: Tensor, places_BT: Tensor, blocks_NC: Tensor) -> Tensor:
+    def mixed(self, x_BTD: Tensor, index_BT: Tensor, blocks_NC: Tensor) -> Tensor:
         """``x`` with gists where ``places`` says so; see :func:`place_entries`."""
-        gists = functional.embedding(places_BT.long().clamp(min=0), self.gists(blocks_NC))
-        return torch.where((places_BT >= 0)[..., None], gists.to(x_BTD.dtype), x_BTD)
+        gists = functional.embedding(index_BT.long().clamp(min=0), self.gists(blocks_NC))
+        return torch.where((index_BT >= 0)[..., None], gists.to(x_BTD.dtype), x_BTD)

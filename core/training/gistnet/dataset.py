@@ -1,12 +1,13 @@
 """Batches for the gist encoder: windows of one fixed length over the gists of a whole batch.
 
 A batch's *table* is one run of entries per row: its T raw tokens, the gists of its B blocks, the
-gists of its B / K groups. ``window`` picks T entries from the tables of *all* rows: in front a far
-past made of other rows' gists (tens of level-2 gists and opened groups, as a long history has
-them), then the row's own mixed tiling, then padding that nothing reads. The teacher knows only the
-row's own raw text, so the far past has to be harmless and the own gists have to help.
+gists of its B / K groups. ``window`` selects T entries from the tables of *all* rows: first a
+simulated distant past of other rows' gists (tens of level-2 gists and expanded groups, as in a
+long history), then the row's own mixed tiling, then padding that no entry attends to. The teacher
+sees only the row's own raw text, so the student has to ignore the distant past and to use the
+row's own gists.
 
-Every array has one shape per phase, so that compiled code and workers never wait for a new one.
+Every array has one shape per phase, so that nothing is compiled twice.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from megacontext.traces.errors import ConfigError
 __all__ = ["GistDataset", "TilingMix"]
 
 Rng = np.random.Generator
-_FEW = 64  # distant tokens that may be scored more than once rather than near ones too
+_MIN_DISTANT_TARGETS = 64
+"""With this many targets at ``TilingMix.behind`` or more, repeat them before using closer ones."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +46,16 @@ class TilingMix:
         groups: most level-2 gists of a row; drawn with chance ``group_chance``.
         tail: newest blocks that stay raw, at least.
         recall: share of rows that are recall text.
-        gold_raw: share of these whose questions and asked facts stay raw, as a lens leaves them.
-        stress: how much more than others a token counts whose answer has to be looked up.
-        far: most entries of a far past; it has any number up to that, with chance ``far_chance``.
-        copies: share of the scored tokens that copy from a block that is coarse, where there are
-            so many; see :mod:`..common.copied_tokens`.
-        repeats: share of the rows of real text that repeat pieces of coarse blocks.
-        apart: fewest tokens between such a block and what copies from it.
-        behind: fewest raw tokens between any gist and a scored token, where there are such tokens;
-            a session scores none right behind a gist, for its newest blocks are protected.
+        gold_raw: fraction of these whose questions and asked facts stay raw, as after a refocus.
+        stress: loss weight of the first token of a recalled answer; all others weigh 1.
+        far: maximum entries of the simulated distant past; the number is drawn uniformly from 1
+            on, and there are none with probability 1 - ``far_chance``.
+        copies: fraction of the scored tokens that copy from a coarse block, if there are enough;
+            see :mod:`..common.copied_tokens`.
+        repeats: fraction of the rows of real text that repeat pieces of coarse blocks.
+        apart: minimum tokens between such a block and its copy.
+        behind: minimum raw tokens between any gist and a scored token, where there are such
+            tokens; in a session the newest blocks are protected, so no gist is closer.
     """
 
     length: Count = 2048
@@ -122,7 +125,7 @@ class GistDataset(Dataset[dict[str, Tensor]]):
         for row in range(self._mix.rows):
             rng = generator(self._seed, f"gistnet.row.{self._phase}", step, row, self._rank)
             rows.append(self._row(rng, step, row))
-        return {name: np.stack([made[name] for made in rows]) for name in rows[0]}
+        return {name: np.stack([item[name] for item in rows]) for name in rows[0]}
 
     def _row(self, rng: Rng, step: int, row: int) -> dict[str, np.ndarray]:
         mix, size = self._mix, self._block_size
@@ -130,7 +133,7 @@ class GistDataset(Dataset[dict[str, Tensor]]):
         text = self._streams.window(rng, domain, mix.length)
 
         # Recall text: its answers are scored first, and the asked blocks may stay raw.
-        golden = answers = looked_up = np.empty(0, np.int64)
+        gold = answers = looked_up = np.empty(0, np.int64)
         if rng.random() < mix.recall:
             options = RecallOptions(facts_max=8, scenes_max=3, canonical=bool(rng.random() < 0.3))
             counts = (step * 64 + self._phase, row, self._rank)
@@ -138,108 +141,116 @@ class GistDataset(Dataset[dict[str, Tensor]]):
             text, answers = sample.tokens, np.flatnonzero(np.isin(sample.answer, (1, 2)))
             looked_up = np.flatnonzero(sample.answer == 2)
             if rng.random() < mix.gold_raw:
-                golden = _golden(sample, size)
+                gold = _gold_blocks(sample, size)
 
         # Which blocks are gists, and pieces of them that the text repeats.
-        own = self._tiling(rng, golden)
+        tiling = self._tiling(rng, gold)
         coarse = np.ones(self._blocks, bool)
-        coarse[own.kept_raw // size] = False
+        coarse[tiling.entries_raw // size] = False
         if mix.repeats and not len(answers) and rng.random() < mix.repeats:
-            records = own.blocks[: self._results(own)]
-            text = repeat_pieces(rng, text, coarse, records, size, mix.apart)
+            with_gist = tiling.blocks[: self._level1_count(tiling)]
+            text = repeat_pieces(rng, text, coarse, with_gist, size, mix.apart)
         copies = np.empty(0, np.int64)
         if mix.copies:
             copies = copied_tokens(text, coarse, size, size + mix.apart)
 
-        # What is left of the row is filled with a far past: entries of other rows.
-        capacity = mix.length - len(own.kept)
-        far = np.empty(0, np.int64)
+        # The rest of the row is a simulated distant past: entries of other rows.
+        capacity = mix.length - len(tiling.entries)
+        distant = np.empty(0, np.int64)
         if mix.far and capacity and rng.random() < mix.far_chance:
-            far = self._far(rng, row, min(capacity, int(rng.integers(1, mix.far + 1))))
+            distant = self._distant_entries(
+                rng, row, min(capacity, int(rng.integers(1, mix.far + 1)))
+            )
 
-        choice = self._scored(rng, own, answers, copies)
+        choice = self._scored_targets(rng, tiling, answers, copies)
         return {
             "tokens": text.astype(np.int64),
-            "window": self._padded(np.concatenate([far, self._placed(own, row)])),
-            "bare": self._padded(own.kept_raw + row * self._table),
-            "target": own.target[choice],
-            "stress": np.where(np.isin(own.target[choice], looked_up), mix.stress, 1),
-            "predictor": own.predictor[choice] + len(far),
-            "predictor_raw": own.predictor_raw[choice],
+            "window": self._padded(np.concatenate([distant, self._to_batch_entries(tiling, row)])),
+            "bare": self._padded(tiling.entries_raw + row * self._table),
+            "target": tiling.target[choice],
+            "stress": np.where(np.isin(tiling.target[choice], looked_up), mix.stress, 1),
+            "predictor": tiling.predictor[choice] + len(distant),
+            "predictor_raw": tiling.predictor_raw[choice],
         }
 
     def _padded(self, entries: np.ndarray) -> np.ndarray:
-        # Causal attention never looks behind: what stands there is of no account.
+        # Under causal attention, no scored token attends to the padding after it.
         return np.pad(entries, (0, self._mix.length - len(entries)))
 
-    def _results(self, own: RowTiling) -> int:
-        """How many of its blocks stand as gists of their own; those of the groups come behind."""
-        groups = int((own.kept >= self._mix.length + len(own.blocks)).sum())
-        return len(own.blocks) - groups * self._block_size
+    def _level1_count(self, tiling: RowTiling) -> int:
+        """How many of ``tiling.blocks`` have a gist of their own; blocks of groups come later."""
+        groups = int((tiling.entries >= self._mix.length + len(tiling.blocks)).sum())
+        return len(tiling.blocks) - groups * self._block_size
 
-    def _placed(self, own: RowTiling, row: int) -> np.ndarray:
-        """The row's tiling, from its own table's slots to entries of the batch's table."""
+    def _to_batch_entries(self, tiling: RowTiling, row: int) -> np.ndarray:
+        """The row's entries, mapped from indices of its own table to those of the batch's."""
         length, size = self._mix.length, self._block_size
-        within = own.kept >= length
-        slot = own.kept[within] - length
-        records = self._results(own)
-        groups = (len(own.blocks) - records) // size
-        first = own.blocks[records::size]  # the first block of each group
+        within = tiling.entries >= length
+        slot = tiling.entries[within] - length
+        level1_count = self._level1_count(tiling)
+        groups = (len(tiling.blocks) - level1_count) // size
+        first = tiling.blocks[level1_count::size]  # the first block of each group
         position = np.concatenate(
-            [own.blocks[:records], np.zeros(groups * size, np.int64), self._blocks + first // size]
+            [
+                tiling.blocks[:level1_count],
+                np.zeros(groups * size, np.int64),
+                self._blocks + first // size,
+            ]
         )
-        kept = own.kept.copy()
-        kept[within] = length + position[slot]
-        return kept + row * self._table
+        entries = tiling.entries.copy()
+        entries[within] = length + position[slot]
+        return entries + row * self._table
 
-    def _far(self, rng: Rng, row: int, count: int) -> np.ndarray:
-        """``count`` entries of other rows: runs of level-2 gists between opened groups."""
+    def _distant_entries(self, rng: Rng, row: int, count: int) -> np.ndarray:
+        """``count`` entries of other rows: runs of level-2 gists between expanded groups."""
         size, length = self._block_size, self._mix.length
-        found: list[np.ndarray] = []
+        parts: list[np.ndarray] = []
         total = 0
 
         while total < count:
-            form = rng.random()
-            if self._groups and form < 0.6:
+            draw = rng.random()
+            if self._groups and draw < 0.6:
                 run = int(rng.integers(1, 17))
-                tables = self._others(rng, row, run) * self._table
+                tables = self._other_rows(rng, row, run) * self._table
                 part = tables + length + self._blocks + rng.integers(0, self._groups, run)
             else:
-                other = int(self._others(rng, row, 1)[0]) * self._table
+                other = int(self._other_rows(rng, row, 1)[0]) * self._table
                 first = int(rng.integers(0, max(1, self._blocks - size + 1)))
                 part = other + length + np.arange(first, min(self._blocks, first + size))
-                if form > 0.75:  # one of them was opened as well
+                if draw > 0.75:  # one of the blocks is raw
                     position = int(rng.integers(len(part)))
                     raw = other + (first + position) * size + np.arange(size)
                     part = np.concatenate([part[:position], raw, part[position + 1 :]])
-            found.append(part)
+            parts.append(part)
             total += len(part)
-        return np.concatenate(found)[:count]
+        return np.concatenate(parts)[:count]
 
-    def _others(self, rng: Rng, row: int, count: int) -> np.ndarray:
+    def _other_rows(self, rng: Rng, row: int, count: int) -> np.ndarray:
         other = rng.integers(0, self._mix.rows - 1, count)
         return other + (other >= row)
 
-    def _scored(
+    def _scored_targets(
         self, rng: Rng, row: RowTiling, answers: np.ndarray, copies: np.ndarray
     ) -> np.ndarray:
-        """Which targets count: answers and copies, then tokens behind the first gist."""
-        target = self._mix.scored
-        asked = np.flatnonzero(np.isin(row.target, answers))[: target // 2]
-        is_gist = row.kept >= self._mix.length
-        latest = np.maximum.accumulate(np.where(is_gist, np.arange(len(is_gist)), -(1 << 30)))
-        distant = row.predictor - latest[row.predictor] >= self._mix.behind
+        """Indices of the scored targets: answers and copies, then tokens after the first gist."""
+        n_scored = self._mix.scored
+        chosen = np.flatnonzero(np.isin(row.target, answers))[: n_scored // 2]
+        is_gist = row.entries >= self._mix.length
+        last_gist = np.maximum.accumulate(np.where(is_gist, np.arange(len(is_gist)), -(1 << 30)))
+        distant = row.predictor - last_gist[row.predictor] >= self._mix.behind
         copying = np.flatnonzero(distant & np.isin(row.target, copies))
-        most = min(int(self._mix.copies * target), target - len(asked))
-        if most:
-            asked = np.concatenate([asked, rng.permutation(copying)[:most]])
+        max_copies = min(int(self._mix.copies * n_scored), n_scored - len(chosen))
+        if max_copies:
+            chosen = np.concatenate([chosen, rng.permutation(copying)[:max_copies]])
         later = np.flatnonzero(distant & (row.predictor >= int(np.argmax(is_gist))))
-        left = target - len(asked)
-        enough = min(left, _FEW) if self._mix.behind else left
-        pool = later if len(later) >= enough else np.arange(len(row.target))
-        return np.sort(np.concatenate([asked, rng.choice(pool, left, replace=len(pool) < left)]))
+        remaining = n_scored - len(chosen)
+        min_later = min(remaining, _MIN_DISTANT_TARGETS) if self._mix.behind else remaining
+        pool = later if len(later) >= min_later else np.arange(len(row.target))
+        return np.sort(
+            np.concatenate([chosen, rng.choice(pool, remaining, replace=len(pool) < remaining)])
+        )
 
-    def _tiling(self, rng: Rng, golden: np.ndarray) -> RowTiling:
+    def _tiling(self, rng: Rng, gold: np.ndarray) -> RowTiling:
         mix, size, blocks = self._mix, self._block_size, self._blocks
         free = blocks - mix.tail
         groups = 0
@@ -247,10 +258,10 @@ class GistDataset(Dataset[dict[str, Tensor]]):
             groups = int(rng.integers(1, mix.groups + 1))
 
         # Asked blocks stay raw: no group and no gist may hold one.
-        whole = np.setdiff1d(np.arange(free // size), golden // size)
-        chosen = np.sort(rng.permutation(whole)[:groups])
-        taken = (chosen[:, None] * size + np.arange(size)).ravel()
-        candidates = np.setdiff1d(np.arange(free), np.concatenate([taken, golden]))
+        groups_without_gold = np.setdiff1d(np.arange(free // size), gold // size)
+        chosen = np.sort(rng.permutation(groups_without_gold)[:groups])
+        in_groups = (chosen[:, None] * size + np.arange(size)).ravel()
+        candidates = np.setdiff1d(np.arange(free), np.concatenate([in_groups, gold]))
         count = int(rng.integers(mix.gists[0], mix.gists[1] + 1))
         count = max(0, min(count, len(candidates) - 1))
 
@@ -265,7 +276,7 @@ class GistDataset(Dataset[dict[str, Tensor]]):
         return tile(mix.length, size, np.sort(gists), chosen)
 
 
-def _golden(sample: RecallSample, size: int) -> np.ndarray:
+def _gold_blocks(sample: RecallSample, size: int) -> np.ndarray:
     """Blocks that hold a part of an asked fact, of its question or of the answer."""
     spans = [sample.facts[g] for asked in sample.asked for g in asked.gold]
     spans += [(asked.start, asked.answer_stop) for asked in sample.asked]

@@ -1,6 +1,6 @@
-"""Held-out figures of a GistNet: what coarse blocks cost beside a token, their mean and nothing.
+"""Held-out metrics of a GistNet, compared with three baselines: a token, the mean, deletion.
 
-All contenders stand at the same places of the same windows and are scored on the same tokens:
+All contenders replace the same blocks of the same windows and are scored on the same tokens:
 next-token NLL of tokens that are raw in every window, minus that under the full raw window.
 """
 
@@ -48,7 +48,7 @@ class GistEvalConfig:
 def gist_table(
     base: FrozenBase, net: GistNet, tokens_RT: Tensor, batch: dict[str, Tensor], kind: str
 ) -> Tensor:
-    """Embeddings [R, T + N + M, D] that ``kept`` picks from.
+    """Embeddings [R, T + N + M, D] that ``entries`` picks from.
 
     Args:
         net: the GistNet; its block size and norm serve the controls too.
@@ -58,13 +58,13 @@ def gist_table(
     raw = base.embed(tokens_RT)
 
     # Level 1: one vector per block.
-    x, own = block_inputs(base, net, tokens_RT, batch["blocks"])
+    x, block_tokens = block_inputs(base, net, tokens_RT, batch["blocks"])
     rows, count = x.shape[:2]
     if kind == "gist":
         gists = net(x.flatten(0, 1), 1)
     elif kind == "token":
         weights = torch.from_numpy(LexicalKeys(len(base.embedding)).weights).to(x.device)
-        best = weights[own.flatten(0, 1)].argmax(1)
+        best = weights[block_tokens.flatten(0, 1)].argmax(1)
         gists = x.flatten(0, 1)[:, -size:][torch.arange(rows * count, device=x.device), best]
     else:
         gists = rms_normalized(x.flatten(0, 1)[:, -size:].float().mean(1)) * net.config.gist_rms
@@ -72,7 +72,7 @@ def gist_table(
     # Groups come last among the blocks; their gists are made of those of their children.
     gists = gists.view(rows, count, raw.shape[-1])
     coded = raw.shape[1] + count
-    groups = int((batch["kept"][0] >= coded).sum())
+    groups = int((batch["entries"][0] >= coded).sum())
     parts = [raw, gists.to(raw.dtype)]
     if groups:
         children = gists[:, -groups * size :].reshape(-1, size, gists.shape[-1])
@@ -94,13 +94,13 @@ def _upper(net: GistNet, children_NKD: Tensor, kind: str) -> Tensor:
 
 
 class GistEvaluator:
-    """Fixed held-out windows and tilings, made once.
+    """Fixed held-out windows and tilings, drawn once.
 
-    Settings: ``single`` (one block coarse, the 64 tokens behind it scored), ``few`` (1/8 of the
-    blocks, scattered), ``many`` (5/8, scattered), ``old`` (the oldest 3/4), ``upper`` (a group of
-    K blocks as one level-2 gist, the next half group as level-1 gists), ``apart`` (one block, two
-    raw ones behind it, then the 64 scored tokens), ``copies`` (half of the blocks, scattered;
-    scored are tokens that copy from one of them over 64 tokens or more).
+    Settings: ``single`` (one coarse block; the 64 tokens after it are scored), ``few`` (1/8 of
+    the blocks, scattered), ``many`` (5/8, scattered), ``old`` (the oldest 3/4), ``upper`` (a group
+    of K blocks as one level-2 gist, the next half group as level-1 gists), ``apart`` (one coarse
+    block, two raw ones after it, then the 64 scored tokens), ``copies`` (half of the blocks,
+    scattered; scored are tokens that copy from one of them at a distance of 64 tokens or more).
     """
 
     def __init__(
@@ -152,8 +152,8 @@ class GistEvaluator:
         choice = np.sort(rng.choice(len(row.target), self._config.scored, replace=few))
         return RowTiling(
             row.blocks,
-            row.kept,
-            row.kept_raw,
+            row.entries,
+            row.entries_raw,
             row.target[choice],
             row.predictor[choice],
             row.predictor_raw[choice],
@@ -168,15 +168,15 @@ class GistEvaluator:
             for kind in KINDS:
                 metrics[f"{setting}_{domain}_{kind}"] = float(costs[kind].mean())
         for setting in SETTINGS:
-            ours, removed = (
+            with_gists, removed = (
                 np.mean(
                     [v for k, v in metrics.items() if k.startswith(f"{setting}_") and k.endswith(e)]
                 )
                 for e in ("_gist", "_delete")
             )
-            metrics[f"gain_{setting}"] = float((removed - ours) / max(float(removed), 1e-6))
-        ours_all = [v for k, v in metrics.items() if k.endswith("_gist")]
-        metrics["gist_dnll"] = float(np.mean(ours_all))
+            metrics[f"gain_{setting}"] = float((removed - with_gists) / max(float(removed), 1e-6))
+        gist_costs = [v for k, v in metrics.items() if k.endswith("_gist")]
+        metrics["gist_dnll"] = float(np.mean(gist_costs))
         return metrics
 
     @torch.no_grad()
@@ -194,14 +194,14 @@ class GistEvaluator:
         costs = {}
         for kind in KINDS[:-1]:
             table = gist_table(base, net, tokens, batch, kind)
-            window = table.gather(1, _wide(batch["kept"], table))
+            window = table.gather(1, _expand_index(batch["entries"], table))
             costs[kind] = _nll(base.logits_at(window, batch["predictor"]), answer) - full
-        bare = raw.gather(1, _wide(batch["kept_raw"], raw))
+        bare = raw.gather(1, _expand_index(batch["entries_raw"], raw))
         costs["delete"] = _nll(base.logits_at(bare, batch["predictor_raw"]), answer) - full
         return costs
 
 
-def _wide(index_RL: Tensor, table_RXD: Tensor) -> Tensor:
+def _expand_index(index_RL: Tensor, table_RXD: Tensor) -> Tensor:
     return index_RL[..., None].expand(-1, -1, table_RXD.shape[-1])
 
 

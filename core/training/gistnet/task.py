@@ -3,15 +3,15 @@
 Each phase has its own tilings and its own mix of objectives:
 
 * ``pooling_mse``: stay near the children's mean (the control it starts from).
-* ``reconstruction``: the base model spells the block out behind [gist, learned prompt].
+* ``reconstruction``: the base model generates the block after [gist, learned prompt].
 * ``delta_nll``: KL to the full-context teacher on raw tokens, weighted to tokens that need the
   context that the gists stand for, plus cross-entropy. Tokens that a window without the gists
   predicts as well teach nothing about gists, so they weigh little.
-* ``children``: a level-2 gist knows its children: from it and a place, the child at that place is
-  told from all other blocks of the batch (contrastive, over the gists' directions).
+* ``children``: contrastive loss over gist directions: from a level-2 gist and a position, identify
+  the child at that position among all blocks of the batch.
 
-Every block and every group of a batch's rows is encoded, whatever its tilings use: shapes never
-change, and the rest serves as the far past of other rows.
+Every block and every group of a batch's rows is encoded, whether or not a tiling uses it: shapes
+stay fixed, and unused gists serve as the distant past of other rows.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class GistPhase:
         train: ``adapter`` (pooling, head, marks) or ``all`` (the encoder too).
         objectives: name to weight; see the module's docstring.
         cross_entropy: weight of CE beside the KL inside ``delta_nll``.
-        need: how strongly tokens that need the gists are preferred, 0 (not at all) to 1.
-        reconstructed: blocks per micro-batch that are spelled out.
+        need: how much the loss prefers tokens that need the gists, from 0 (not at all) to 1.
+        reconstructed: blocks per micro-batch in the ``reconstruction`` loss.
     """
 
     share: float
@@ -105,16 +105,16 @@ class NetShape:
 
     def resolve(self, base: FrozenBase) -> GistNetConfig:
         """The module's config for this base model."""
-        theirs = base.base.config
-        rope = getattr(theirs, "rope_parameters", None) or {}
+        base_config = base.base.config
+        rope = getattr(base_config, "rope_parameters", None) or {}
         return GistNetConfig(
             dim=base.base.dim,
             block_size=self.block_size,
             left_context=self.left_context,
             layers=self.layers,
-            heads=self.heads or theirs.num_attention_heads,
-            kv_heads=self.kv_heads or theirs.num_key_value_heads,
-            ffn=self.ffn or theirs.intermediate_size,
+            heads=self.heads or base_config.num_attention_heads,
+            kv_heads=self.kv_heads or base_config.num_key_value_heads,
+            ffn=self.ffn or base_config.intermediate_size,
             rope_theta=float(rope.get("rope_theta", 10_000.0)),
             pooling=self.pooling,
             head=self.head,
@@ -164,15 +164,15 @@ class GistNetTraining:
 
 
 class ChildProbe(nn.Module):
-    """Asks a level-2 gist for its child at a place; used in training alone.
+    """Predicts which gist is a level-2 gist's child at a position; only used in training.
 
     Shapes: M groups, K places, N candidates, D width.
     """
 
-    def __init__(self, dim: int, places: int) -> None:
+    def __init__(self, dim: int, positions: int) -> None:
         super().__init__()
         self.read = nn.Linear(dim, dim, bias=False)
-        self.place = nn.Parameter(torch.zeros(places, dim))
+        self.place = nn.Parameter(torch.zeros(positions, dim))
         self.sharpness = nn.Parameter(torch.tensor(2.0))  # log of the inverse temperature
         with torch.no_grad():
             self.read.weight.copy_(torch.eye(dim))
@@ -180,16 +180,16 @@ class ChildProbe(nn.Module):
     def forward(self, upper_MD: Tensor, gists_ND: Tensor) -> Tensor:
         """CE in nats of picking each group's K children; group m's are candidates m K to m K + K.
 
-        A candidate is known by how it differs from the mean of all: what blocks share says nothing.
+        Candidates are centred on their mean, since what all blocks share identifies none of them.
         """
-        positions = len(self.place)
+        n_positions = len(self.place)
         gists = rms_normalized(gists_ND.detach())
         gists = gists - gists.mean(0)
-        asked = self.read(rms_normalized(upper_MD))[:, None] + self.place
-        asked = functional.normalize(asked.flatten(0, 1).float(), dim=-1)
-        logits = asked @ functional.normalize(gists.float(), dim=-1).T
-        goal = torch.arange(len(upper_MD) * positions, device=upper_MD.device)
-        return functional.cross_entropy(logits * self.sharpness.clamp(max=4.0).exp(), goal)
+        queries = self.read(rms_normalized(upper_MD))[:, None] + self.place
+        queries = functional.normalize(queries.flatten(0, 1).float(), dim=-1)
+        logits = queries @ functional.normalize(gists.float(), dim=-1).T
+        target = torch.arange(len(upper_MD) * n_positions, device=upper_MD.device)
+        return functional.cross_entropy(logits * self.sharpness.clamp(max=4.0).exp(), target)
 
 
 class GistTask:
@@ -247,43 +247,43 @@ class GistTask:
             return self._loss(batch)
 
     def _loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
-        goals, size = self._phase.objectives, self.net.config.block_size
+        objectives, size = self._phase.objectives, self.net.config.block_size
         tokens = batch["tokens"]
         rows, count = len(tokens), tokens.shape[1] // size
-        every = torch.arange(count, device=tokens.device).expand(rows, -1)
-        x, own = block_inputs(self.base, self.net, tokens, every)
+        all_blocks = torch.arange(count, device=tokens.device).expand(rows, -1)
+        x, block_tokens = block_inputs(self.base, self.net, tokens, all_blocks)
         gists = self.net(x.flatten(0, 1), 1)
 
         # Objectives of one block: stay near the mean, spell the block out.
         metrics = dict.fromkeys(self.metric_names, torch.zeros((), device=gists.device))
         total = metrics["kl"]
-        if "pooling_mse" in goals:
+        if "pooling_mse" in objectives:
             mean = rms_normalized(x.flatten(0, 1)[:, -size:].float().mean(1))
             scale = self.net.config.gist_rms
-            total = total + goals["pooling_mse"] * ((gists / scale - mean) ** 2).mean()
-        if "reconstruction" in goals:
-            metrics["reconstruction"] = self._reconstruction(gists, own.flatten(0, 1))
-            total = total + goals["reconstruction"] * metrics["reconstruction"]
+            total = total + objectives["pooling_mse"] * ((gists / scale - mean) ** 2).mean()
+        if "reconstruction" in objectives:
+            metrics["reconstruction"] = self._reconstruction(gists, block_tokens.flatten(0, 1))
+            total = total + objectives["reconstruction"] * metrics["reconstruction"]
 
         # Level 2: groups of K gists, told apart by their children.
         by_row = gists.view(rows, count, -1)
         groups = count // size
         children = by_row[:, : groups * size].reshape(rows * groups, size, gists.shape[-1])
-        upper = self.net(children, 2) if groups and self._reads_groups() else children[:, 0]
-        if "children" in goals and groups:
+        upper = self.net(children, 2) if groups and self._uses_groups() else children[:, 0]
+        if "children" in objectives and groups:
             metrics["children"] = self.probe(upper, children.flatten(0, 1))
-            total = total + goals["children"] * metrics["children"]
+            total = total + objectives["children"] * metrics["children"]
 
         # What the gists are for: the continuation over a window that has them.
-        if "delta_nll" in goals:
-            loss, more = self._continuation(
+        if "delta_nll" in objectives:
+            loss, delta_metrics = self._continuation(
                 batch, by_row, upper.view(rows, groups, gists.shape[-1])
             )
-            total = total + goals["delta_nll"] * loss
-            metrics.update(more)
+            total = total + objectives["delta_nll"] * loss
+            metrics.update(delta_metrics)
         return total, metrics
 
-    def _reads_groups(self) -> bool:
+    def _uses_groups(self) -> bool:
         mix = self._phase.tilings
         return bool(mix.groups or mix.far or "children" in self._phase.objectives)
 
@@ -292,14 +292,14 @@ class GistTask:
             return self.evaluator.evaluate(self.net)
 
     def _reconstruction(self, gists_ND: Tensor, tokens_NK: Tensor) -> Tensor:
-        """CE in nats per token of blocks spelled out behind their gists."""
+        """Cross-entropy in nats per token of blocks that are generated from their gists."""
         count = min(self._phase.reconstructed, len(gists_ND))
         # Spread over the rows; the rows themselves are random.
         choice = torch.arange(count, device=gists_ND.device) * len(gists_ND) // count
         gists, tokens = gists_ND[choice], tokens_NK[choice]
         prompt = torch.stack((gists, self.net.rec.expand_as(gists)), dim=1)
-        said = self.base.embed(tokens[:, :-1])
-        hidden = self.base.hidden(torch.cat((prompt.to(said.dtype), said), dim=1))[:, 1:]
+        embedded = self.base.embed(tokens[:, :-1])
+        hidden = self.base.hidden(torch.cat((prompt.to(embedded.dtype), embedded), dim=1))[:, 1:]
         logits = self.base.logits(hidden)
         return functional.cross_entropy(logits.flatten(0, 1), tokens.flatten())
 
@@ -322,7 +322,7 @@ class GistTask:
         student = self.base.logits_at(window, batch["predictor"].long())
         kl = kl_divergence(teacher, student)
 
-        # A token that is as likely without the gists says nothing about them.
+        # A token that is as likely without the gists carries no signal about them.
         need = self._phase.need
         weight = (1 - need) + need * (without / without.mean().clamp(min=1e-6)).clamp(max=20.0)
         weight = weight * batch["stress"]

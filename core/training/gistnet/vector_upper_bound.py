@@ -1,10 +1,9 @@
-"""The ceiling of one vector per block: what no encoder of this form can beat.
+"""An upper bound of what one vector per block can do, which no encoder of this form can exceed.
 
-For single blocks of held-out text one free vector is optimized directly, starting at the mean of
-the block's embeddings, against the NLL of the next tokens, or of tokens further on. Scored on the
-tokens it was optimized on it is an upper bound; scored on the tokens behind those it shows what
-carries over. A vector that was optimized to foretell the block's own text, should it come again,
-knows of the block alone, as an encoder does.
+For each held-out block one free vector is optimized directly, from the mean of the block's
+embeddings, to minimize the NLL of the tokens after it. Its score on the tokens that it was
+optimized on is an upper bound; its score on later tokens shows what generalizes. A vector that is
+optimized to predict a repetition of the block sees the block alone, as an encoder does.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def one_vector_ceiling(
     rows: int = 32,
     before: int = 512,
     block_size: int = 32,
-    apart: int = 0,
+    distance: int = 0,
     horizon: int = 64,
     steps: int = 150,
     rate: float = 0.02,
@@ -41,7 +40,7 @@ def one_vector_ceiling(
 
     Args:
         rows: blocks per domain. before: raw tokens before the block, a multiple of block_size.
-        apart: raw tokens between the block and the scored ones.
+        distance: raw tokens between the block and the scored ones.
         horizon: scored tokens; the vector is optimized on the first half of them and on all of
             them in turn.
         steps, rate: of Adam, the rate in units of the embeddings' RMS.
@@ -49,23 +48,23 @@ def one_vector_ceiling(
     Returns:
         ``{domain}_{kind}`` with kinds ``delete``, ``mean``, ``fitted`` (optimized and scored on
         all of the horizon), ``first_half`` and ``second_half`` (optimized on the first half), and
-        ``repeated`` (optimized by the KL to the full window on the block's own text in the place
+        ``repeated`` (optimized by the KL to the full window on a repetition of the block instead
         of the horizon, then scored on the horizon).
     """
     metrics: dict[str, float] = {}
-    length = before + block_size + apart + horizon
+    length = before + block_size + distance + horizon
     for domain in streams.domains:
         windows = []
         for row in range(rows):
             rng = generator(seed, f"gistnet.ceiling.{domain}", row)
             windows.append(streams.window(rng, domain, length))
         tokens = torch.from_numpy(np.stack(windows).astype(np.int64)).to(base.device)
-        found = _one(base, tokens, before, block_size, horizon, steps, rate)
-        metrics.update({f"{domain}_{kind}": value for kind, value in found.items()})
+        delta_nll = _optimize_and_score(base, tokens, before, block_size, horizon, steps, rate)
+        metrics.update({f"{domain}_{kind}": value for kind, value in delta_nll.items()})
     return metrics
 
 
-def _one(
+def _optimize_and_score(
     base: FrozenBase,
     tokens: Tensor,
     before: int,
@@ -92,16 +91,16 @@ def _one(
     start = rms_normalized(block.float().mean(1, keepdim=True))
     rms = base.gist_rms()
 
-    def with_vector(vector: Tensor, behind: Tensor = right) -> Tensor:
+    def with_vector(vector: Tensor, after: Tensor = right) -> Tensor:
         gist = (rms_normalized(vector) * rms).to(left.dtype)
-        return torch.cat((left, gist, behind), dim=1)
+        return torch.cat((left, gist, after), dim=1)
 
-    again = torch.cat((right[:, : right.shape[1] - horizon], block), dim=1)
+    repeated_block = torch.cat((right[:, : right.shape[1] - horizon], block), dim=1)
     with torch.no_grad():
         full = nll(x)
         removed = nll(torch.cat((left, right), dim=1)) - full
         mean = nll(with_vector(start)) - full
-        known = logits(torch.cat((left, block, again), dim=1), size)
+        full_logits = logits(torch.cat((left, block, repeated_block), dim=1), size)
 
     def cost(loss: Callable[[Tensor], Tensor]) -> Tensor:
         """ΔNLL [R, horizon] of the vectors that make ``loss``, summed over rows, small."""
@@ -114,15 +113,17 @@ def _one(
         with torch.no_grad():
             return nll(with_vector(vector)) - full
 
-    fitted = cost(lambda v: nll(with_vector(v)).mean(1).sum())
+    on_all = cost(lambda v: nll(with_vector(v)).mean(1).sum())
     first = cost(lambda v: nll(with_vector(v))[:, :half].mean(1).sum())
     repeated = cost(
-        lambda v: kl_divergence(known, logits(with_vector(v, again), size)).mean(1).sum()
+        lambda v: (
+            kl_divergence(full_logits, logits(with_vector(v, repeated_block), size)).mean(1).sum()
+        )
     )
     return {
         "delete": float(removed.mean()),
         "mean": float(mean.mean()),
-        "fitted": float(fitted.mean()),
+        "fitted": float(on_all.mean()),
         "first_half": float(first[:, :half].mean()),
         "second_half": float(first[:, half:].mean()),
         "second_half_delete": float(removed[:, half:].mean()),

@@ -1,13 +1,13 @@
-"""Batches for the retriever: pieces of history, questions about them, and where they point.
+"""Batches for the retriever: pieces of history, questions about them, and their gold blocks.
 
-Four sources, so that no single wording, and not wording alone, can be learned:
+Four sources, so that the retriever cannot rely on one wording, or on wording alone:
 
 * ``recall``: planted facts and questions of the training split (:mod:`core.data.recall.writer`).
-* ``random``: a random key inside two random pieces of real text, one of them in the history,
-  beside others with the same text and other keys. Only the key can tell them apart.
-* ``cloze``: a span of a block asks for its block (inverse cloze, Lee et al. 2019).
-* ``lexical``: the newest tokens of real text ask for the earlier blocks of their document that
-  share rare tokens with them (distilled from BM25's weights).
+* ``random``: a random key is inserted into a piece of the history and into the question. Other
+  pieces of the history have the same text with other keys, so only the key identifies the block.
+* ``cloze``: a span of a block is the question for that block (inverse cloze, Lee et al. 2019).
+* ``lexical``: the newest tokens of real text are the question for the earlier blocks of their
+  document that share rare tokens with them (distilled from BM25's weights).
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def question_tokens(tokens: np.ndarray, stop: int, count: int) -> np.ndarray:
 
 
 def gold_share(spans: list[tuple[int, int]], blocks: int, block: int) -> np.ndarray:
-    """How the asked facts' tokens spread over the blocks: float32[blocks], sums to 1 (or 0)."""
+    """Fraction of the asked facts' tokens in each block: float32[blocks], sums to 1 (or 0)."""
     fraction = np.zeros(blocks, np.float32)
     for start, stop in spans:
         for number in range(max(0, start) // block, min(blocks, -(-stop // block))):
@@ -120,8 +120,8 @@ class KeyDataset(Dataset[dict[str, Tensor]]):
         self._words = [self._forms(word) for word in words]
         self._digits = [tokenizer.encode(str(d)).ids for d in range(10)]
         self._names = sorted(mix.sources)
-        shares = np.array([mix.sources[name] for name in self._names])
-        self._shares = shares / shares.sum()
+        weights = np.array([mix.sources[name] for name in self._names])
+        self._source_probs = weights / weights.sum()
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
         mix = self._mix
@@ -131,27 +131,27 @@ class KeyDataset(Dataset[dict[str, Tensor]]):
 
     def _row(self, step: int, row: int) -> dict[str, np.ndarray]:
         rng = generator(self._seed, f"keys.row.{self._phase}", step, row, self._rank)
-        source = self._names[int(rng.choice(len(self._names), p=self._shares))]
+        source = self._names[int(rng.choice(len(self._names), p=self._source_probs))]
         domain = self._streams.domains[int(rng.integers(len(self._streams.domains)))]
         length = self._mix.blocks * self._block
         text = self._streams.window(rng, domain, length + 4 * self._block).astype(np.int64)
         counts = (step * 64 + self._phase, row, self._rank)
 
         if source == "recall":
-            tokens, found = self._recall(rng, text, length, counts)
+            tokens, questions_read = self._recall(rng, text, length, counts)
         elif source == "random":
-            tokens, found = self._random(rng, text, length)
+            tokens, questions_read = self._random(rng, text, length)
         elif source == "cloze":
-            tokens, found = self._cloze(rng, text, length)
+            tokens, questions_read = self._cloze(rng, text, length)
         else:
-            tokens, found = self._lexical(rng, text, length)
+            tokens, questions_read = self._lexical(rng, text, length)
 
         # Fewer questions than asks leave rows of padding without a goal.
         queries, blocks = self._mix.asks, self._mix.blocks
         questions = np.full((queries, self._query), NO_TOKEN, np.int32)
         goal = np.zeros((queries, blocks), np.float32)
         before = np.full(queries, blocks, np.int32)
-        for i, (question, fraction, limit) in enumerate(found[:queries]):
+        for i, (question, fraction, limit) in enumerate(questions_read[:queries]):
             questions[i], goal[i], before[i] = question, fraction, limit
         return {
             "tokens": tokens[:length].astype(np.int32),
@@ -179,9 +179,9 @@ class KeyDataset(Dataset[dict[str, Tensor]]):
         tokens = sample.tokens.astype(np.int64)
         if not sample.asked:
             return tokens, []
-        # Behind the first question stand answers, which would be too easy to find.
+        # After the first question the answers are repeated, which would be too easy to find.
         limit = min(span.start for span in sample.asked) // self._block
-        found = []
+        questions = []
         for span in sample.asked:
             stop = span.answer_start - (int(rng.integers(0, 4)) if rng.random() < 0.3 else 0)
             facts = [sample.facts[g] for g in span.gold]
@@ -189,8 +189,8 @@ class KeyDataset(Dataset[dict[str, Tensor]]):
             fraction[limit:] = 0
             if fraction.sum() > 0:
                 question = question_tokens(tokens, stop, self._query)
-                found.append((question, fraction / fraction.sum(), limit))
-        return tokens, found
+                questions.append((question, fraction / fraction.sum(), limit))
+        return tokens, questions
 
     def _random(
         self, rng: Rng, text: np.ndarray, length: int
@@ -198,9 +198,12 @@ class KeyDataset(Dataset[dict[str, Tensor]]):
         count = int(rng.integers(2, 13))
         remaining = text[length:]
         first = int(rng.integers(0, 40))
-        said = remaining[first : first + int(rng.integers(6, 15))]
-        asked = remaining[64 + int(rng.integers(0, 20)) :][: int(rng.integers(4, 18))]
-        cut_said, cut_asked = int(rng.integers(len(said) + 1)), int(rng.integers(len(asked) + 1))
+        statement = remaining[first : first + int(rng.integers(6, 15))]
+        wording = remaining[64 + int(rng.integers(0, 20)) :][: int(rng.integers(4, 18))]
+        statement_cut, question_cut = (
+            int(rng.integers(len(statement) + 1)),
+            int(rng.integers(len(wording) + 1)),
+        )
 
         # Facts differ in key and value alone, at random positions of the text.
         keys = [self._key(rng) for _ in range(count)]
@@ -208,7 +211,9 @@ class KeyDataset(Dataset[dict[str, Tensor]]):
         parts, spans, cursor, position = [], [], 0, 0
         for index, key in zip(positions, keys, strict=True):
             value = self._key(rng)[0]
-            fact = np.concatenate([said[:cut_said], key[0], value, said[cut_said:]])
+            fact = np.concatenate(
+                [statement[:statement_cut], key[0], value, statement[statement_cut:]]
+            )
             parts += [text[cursor:index], fact]
             position += index - cursor
             spans.append((position, position + len(fact)))
@@ -216,16 +221,18 @@ class KeyDataset(Dataset[dict[str, Tensor]]):
 
         # Questions have other words than the statements, and the key in another form.
         tokens = np.concatenate([*parts, text[cursor:]])[:length]
-        found = []
+        questions = []
         for which in rng.permutation(count)[: self._mix.asks]:
-            question = np.concatenate([asked[:cut_asked], keys[which][1], asked[cut_asked:]])
+            question = np.concatenate(
+                [wording[:question_cut], keys[which][1], wording[question_cut:]]
+            )
             lead = text[length - int(rng.integers(0, 20)) : length]
             question = np.concatenate([lead, question])
             fraction = gold_share([spans[which]], self._mix.blocks, self._block)
             if fraction.sum() > 0:
                 padded = question_tokens(question, len(question), self._query)
-                found.append((padded, fraction, self._mix.blocks))
-        return tokens, found
+                questions.append((padded, fraction, self._mix.blocks))
+        return tokens, questions
 
     def _key(self, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
         """The same random key in two casings: one to three words, or a number."""
@@ -233,17 +240,17 @@ class KeyDataset(Dataset[dict[str, Tensor]]):
             digits = [self._digits[int(d)] for d in rng.integers(0, 10, int(rng.integers(2, 7)))]
             ids = np.array([i for d in digits for i in d], np.int64)
             return ids, ids
-        said: list[int] = []
-        asked: list[int] = []
+        statement_form: list[int] = []
+        question_form: list[int] = []
         for _ in range(int(rng.integers(1, 4))):
             if rng.random() < 0.3:
                 word = self._forms(self._writer.word_lists.made_up(rng))
             else:
                 word = self._words[int(rng.integers(len(self._words)))]
             form = int(rng.integers(4))
-            said += word[form]
-            asked += word[form if rng.random() < 0.6 else int(rng.integers(4))]
-        return np.array(said, np.int64), np.array(asked, np.int64)
+            statement_form += word[form]
+            question_form += word[form if rng.random() < 0.6 else int(rng.integers(4))]
+        return np.array(statement_form, np.int64), np.array(question_form, np.int64)
 
     def _forms(self, word: str) -> list[list[int]]:
         texts = (" " + word, " " + word.capitalize(), word.capitalize(), " " + word.upper())
@@ -252,7 +259,7 @@ class KeyDataset(Dataset[dict[str, Tensor]]):
     def _cloze(
         self, rng: Rng, text: np.ndarray, length: int
     ) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray, int]]]:
-        tokens, found = text[:length], []
+        tokens, questions = text[:length], []
         for gold in rng.choice(self._mix.blocks, self._mix.asks, replace=False):
             width = int(rng.integers(4, 20))
             start = int(gold) * self._block + int(rng.integers(0, self._block - width))
@@ -262,13 +269,13 @@ class KeyDataset(Dataset[dict[str, Tensor]]):
             fraction = np.zeros(self._mix.blocks, np.float32)
             fraction[gold] = 1
             padded = question_tokens(question, len(question), self._query)
-            found.append((padded, fraction, self._mix.blocks))
-        return tokens, found
+            questions.append((padded, fraction, self._mix.blocks))
+        return tokens, questions
 
     def _lexical(
         self, rng: Rng, text: np.ndarray, length: int
     ) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray, int]]]:
-        tokens, found = text[:length], []
+        tokens, questions = text[:length], []
         blocks = tokens.reshape(self._mix.blocks, self._block)
         for _ in range(self._mix.asks):
             stop = length + int(rng.integers(32, 4 * self._block + 1))
@@ -280,8 +287,8 @@ class KeyDataset(Dataset[dict[str, Tensor]]):
             if score.max() < 6:
                 continue
             soft = np.exp((score - score.max()) / 1.5).astype(np.float32)
-            found.append((question, soft / soft.sum(), self._mix.blocks))
-        return tokens, found
+            questions.append((question, soft / soft.sum(), self._mix.blocks))
+        return tokens, questions
 
 
 def _split(rows: np.ndarray, shape: tuple[int, int]) -> Tensor:

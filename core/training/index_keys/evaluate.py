@@ -1,8 +1,8 @@
 """Gold-block recall: is the block of an asked fact among the first k of a long history?
 
 Facts, keys, wordings and texts are those of the held-out split. The history is the sample with
-its distractors (facts in the same words) and held-out filler blocks around it. Beside the trained
-keys stand the untrained lexical keys and BM25 over blocks.
+its distractors (facts in the same words) among held-out filler blocks. Baselines of the trained
+keys are the untrained lexical keys and BM25 over blocks.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class KeyEvaluator:
         )
         domain = streams.domains[number % len(streams.domains)]
 
-        # Until a sample has a question whose facts lie before it, each with a block.
+        # Sample until there is a question whose facts all have a block before it.
         attempt = 0
         while True:
             rng = generator(self._config.seed, "keys.judge.case", number, attempt)
@@ -112,27 +112,31 @@ class KeyEvaluator:
         )
 
     def evaluate(self, net: GistNet) -> dict[str, float]:
-        """Share of cases whose asked facts all have a block among the first k."""
+        """Fraction of cases in which each asked fact has a block among the top k."""
         if self._controls is None:
             self._controls = {
-                **self._figures("lexical", self._lexical_scores()),
-                **self._figures("bm25", self._bm25_scores()),
+                **self._top_k_recall("lexical", self._lexical_scores()),
+                **self._top_k_recall("bm25", self._bm25_scores()),
             }
-        metrics = {**self._figures("keys", self._key_scores(net)), **self._controls}
+        metrics = {**self._top_k_recall("keys", self._key_scores(net)), **self._controls}
         largest = max(self._config.pools)
         metrics["keys_missed"] = 1 - metrics[f"keys_{largest}_top16"]
         return metrics
 
-    def _figures(self, who: str, scores: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    def _top_k_recall(
+        self, name: str, scores: list[tuple[np.ndarray, np.ndarray]]
+    ) -> dict[str, float]:
         """From (scores of the case's blocks, scores of the filler's) of each case."""
         matches = {(pool, k): 0 for pool in self._config.pools for k in _TOP}
-        for case, (own, filler) in zip(self._cases, scores, strict=True):
+        for case, (case_scores, filler_scores) in zip(self._cases, scores, strict=True):
             for pool in self._config.pools:
-                others = np.concatenate([own, filler[: max(0, pool - len(own))]])
-                ranks = [int((others > own[fact].max()).sum()) for fact in case.facts]
+                others = np.concatenate(
+                    [case_scores, filler_scores[: max(0, pool - len(case_scores))]]
+                )
+                ranks = [int((others > case_scores[fact].max()).sum()) for fact in case.facts]
                 for k in _TOP:
                     matches[pool, k] += all(rank < k for rank in ranks)
-        return {f"{who}_{p}_top{k}": n / len(self._cases) for (p, k), n in matches.items()}
+        return {f"{name}_{p}_top{k}": n / len(self._cases) for (p, k), n in matches.items()}
 
     @torch.no_grad()
     def _key_scores(self, net: GistNet) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -141,17 +145,17 @@ class KeyEvaluator:
         for case in self._cases:
             asked = torch.from_numpy(case.question)[None].to(self._base.device)
             vectors = net.keys.queries(*question_inputs(self._base, net, asked))[0].float()
-            own = self._keys(net, case.blocks)
+            case_keys = self._keys(net, case.blocks)
             # Half precision would blur the order of the best.
             with torch.autocast(vectors.device.type, enabled=False):
-                pair = [(keys @ vectors.T).amax(1).cpu().numpy() for keys in (own, filler)]
+                pair = [(keys @ vectors.T).amax(1).cpu().numpy() for keys in (case_keys, filler)]
             result.append((pair[0], pair[1]))
         return result
 
     def _keys(self, net: GistNet, blocks: np.ndarray) -> Tensor:
         """Keys [n, V] of consecutive blocks."""
         size, step = self._size, 256
-        found = []
+        batches = []
         for start in range(0, len(blocks), step):
             # One block more in front gives the first one its left context.
             first = max(0, start - -(-net.config.left_context // size))
@@ -159,8 +163,8 @@ class KeyEvaluator:
             part = part.to(self._base.device)
             target = torch.arange(start - first, part.shape[1] // size, device=part.device)[None]
             x, _ = block_inputs(self._base, net, part, target)
-            found.append(net.keys.keys(x[0], size).float())
-        return torch.cat(found)
+            batches.append(net.keys.keys(x[0], size).float())
+        return torch.cat(batches)
 
     def _lexical_scores(self) -> list[tuple[np.ndarray, np.ndarray]]:
         filler = self._lexical.encode(self._filler)

@@ -127,16 +127,16 @@ class KeyTask:
         net = self._net
         tokens, goal = batch["tokens"], batch["goal"]
         samples, questions, blocks = goal.shape
-        every = torch.arange(blocks, device=tokens.device).expand(samples, -1)
-        x, _ = block_inputs(self._base, net, tokens, every)
+        all_blocks = torch.arange(blocks, device=tokens.device).expand(samples, -1)
+        x, _ = block_inputs(self._base, net, tokens, all_blocks)
         keys = net.keys.keys(self._dropped(x.flatten(0, 1)), net.config.block_size)
         asked, real = question_inputs(self._base, net, batch["questions"].flatten(0, 1))
         queries = net.keys.queries(self._dropped(asked), real)
         logits = net.keys.logits(queries, keys).view(samples, questions, samples, blocks)
         # A question may not point at its own or later blocks of its sample.
-        late = every[:, None] >= batch["before"][..., None]
-        own = torch.eye(samples, dtype=torch.bool, device=tokens.device)
-        hidden = own[:, None, :, None] & late[:, :, None, :]
+        too_late = all_blocks[:, None] >= batch["before"][..., None]
+        same_sample = torch.eye(samples, dtype=torch.bool, device=tokens.device)
+        hidden = same_sample[:, None, :, None] & too_late[:, :, None, :]
         logits = logits.masked_fill(hidden, -1e4).flatten(2).flatten(0, 1)
         target = torch.zeros((samples, questions, samples, blocks), device=tokens.device)
         position = torch.arange(samples, device=tokens.device)
@@ -155,10 +155,10 @@ class KeyTask:
             return self.evaluator.evaluate(self._net)
 
     def _dropped(self, x_NTD: Tensor) -> Tensor:
-        """Blanks whole positions; which ones follows from the input, so a resumed run agrees."""
+        """Zeroes random positions, chosen by a hash of the input: a resumed run zeroes the same."""
         if not self._config.drop or not self.model.training:
             return x_NTD
-        # A hash of the embedding: no generator state to save.
+        # A hash of the embedding needs no generator state in the checkpoint.
         mark = (
             x_NTD[..., :8].float().sum(-1) * 1e5
             + torch.arange(x_NTD.shape[1], device=x_NTD.device) * 0.618

@@ -198,7 +198,7 @@ class JointEvaluator:
             # The window in which blocks are gists, and the same tokens with everything raw.
             with base.precision():
                 table = gist_table(base, gistnet, tokens, batch, "gist")
-            entries = batch["kept"][..., None].expand(-1, -1, table.shape[-1])
+            entries = batch["entries"][..., None].expand(-1, -1, table.shape[-1])
             mixed = base.logits_at(table.gather(1, entries), batch["predictor"])
             full = base.logits_at(base.embed(tokens), target - 1)
             mixed_nll += _nll(mixed, answer).mean(1).tolist()

@@ -21,21 +21,22 @@ class LensPhase:
 
     Attributes:
         share: part of the budget.
-        demand, counterfactual, gold, ranking: weights of the targets in
-            :mod:`.losses` and of the loss that ranks gold entries
-            before all other gists. Far and near batches alternate and share one optimizer, whose
-            momentum follows the larger gradients: near weights have to make up for that.
-        near_ranking: weight of the same loss in plain text: gists that the coming tokens demand
-            before all others, by how much they demand.
-        appetite: how many blocks deserve to be raw in plain text, as a multiple of how many fit
-            the budget. Higher: the lens wants more than it gets, and more is exchanged.
-        hold: log ratio of demand by which an entry keeps the detail that it has. Higher: calmer.
-        scale: difference of saved NLL that weighs tanh(1) when candidates are ranked.
-        hidden: chance that a batch shows the base model's hidden states and surprisal.
-        miss: how many blocks opened in vain at a question weigh as much as one missed. Higher:
-            more runners-up are opened.
-        runners: how many blocks that match a question best, or stand beside one that does, are to
-            be opened whatever their chance.
+        demand, counterfactual, gold, ranking: weights of the losses in :mod:`.losses`; ``ranking``
+            is that of gold entries above all other gists. Retrieval and text batches alternate and
+            share one optimizer, whose momentum follows the larger gradients of retrieval batches:
+            weights of text batches have to compensate for that.
+        near_ranking: weight of the ranking loss in plain text, by the demand of the coming tokens.
+        appetite: number of blocks that are needed raw in plain text, as a multiple of the number
+            that fit the budget. Higher: more expansions and more exchanges.
+        hold: hysteresis, as a log ratio of demand, in favour of an entry's present level. Higher:
+            fewer actions.
+        scale: difference of saved NLL, in nats, whose weight is tanh(1) in the ranking of
+            candidates.
+        hidden: probability that a batch includes the base model's hidden states and surprisal.
+        miss: loss of a missed block at a question as a multiple of that of a wrong one. Higher:
+            more runners-up are expanded.
+        runners: number of a question's best matches, neighbours included, that are expanded
+            whatever their probability.
     """
 
     share: float
@@ -79,9 +80,9 @@ class LensNetTraining:
         shards, heldout: prepared text.
         recorded: folder of recorded states (``megacontext data from-traces``), which make up
             ``states.recorded`` of the near states; empty: none.
-        teacher: what demand is: the ``attention`` of the coming tokens, the ``gradient`` of their
-            NLL, which knows what of it matters, or what they lose without far text at the blocks
-            that they copy from (``copies``); see :mod:`.teacher`.
+        teacher: how a block's demand label is computed: ``attention`` (mass from the coming
+            tokens), ``gradient`` (of their NLL), or ``copies`` (NLL increase when distant text is
+            removed, charged to the block that a token is copied from); see :mod:`.teacher`.
         dtype, adapter: as for GistNet.
     """
 

@@ -1,15 +1,15 @@
-"""States for LensNet's training: histories, frontiers over them, and what was needed.
+"""States for LensNet's training: histories, frontiers over them, and labels.
 
 Two kinds of batch alternate:
 
-* *far*: a long history with planted facts; the newest tokens ask for one. No base model runs, so
-  histories are many windows long. The label is the gold block.
-* *near*: real text that fits the base model's window together with the tokens that come next.
-  Labels are what the coming tokens need of each block (:mod:`.teacher`), and the measured
-  change of their NLL when single entries are shown in more or less detail.
+* *far* (retrieval): a long history with planted facts; the newest tokens ask for one. The base
+  model does not run, so histories are many windows long. The labels are the gold blocks.
+* *near* (text): real text that fits the base model's window together with the tokens that come
+  next. The labels are the demand of the coming tokens for each block (:mod:`.teacher`), and the
+  measured change of their NLL when single entries are shown in more or less detail.
 
-A frontier is drawn as an array of one level per block, so that it tiles the history by design, or
-it is the one that a session starts with over a long history.
+A frontier is drawn as one level per block, so that it tiles the history by construction, or it is
+the first one of a session over a long history.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ class StateMix:
     Attributes:
         far_share: share of steps that are far.
         far_rows, far_blocks: rows of a far batch and the most blocks of their histories.
-        far_least: fewest blocks; each batch draws a length between, on a log scale. 0: all have
-            ``far_blocks``.
+        far_least: minimum blocks; each batch draws a length from there to ``far_blocks``, uniform
+            on a log scale. 0: all have ``far_blocks``.
         near_rows, near_blocks: the same for near batches; the window is near_blocks * K tokens.
-        horizon: coming tokens that near states are judged by.
+        horizon: coming tokens that define the labels of near states.
         candidates: entries per near state whose change of NLL is measured.
         w_max: budgets that frontiers are drawn for, each at least 4 K.
         facts_max: most facts of one wording.
         narrow: as in :class:`RecallOptions`.
         plain: share of far states that end in plain text, before any question.
-        cold: share of states whose frontier is that of a session's start.
+        cold: fraction of states with the first frontier of a session.
         canonical: share of far states that ask in the canonical format.
         recent: newest tokens that the base model reads of a far state, for its hidden states.
-        rounds: most rounds that the allocator has moved by the lens's own scores before a state
-            is judged again; any number up to that.
+        rounds: maximum rounds of the allocator, by the lens's own scores, after which a state's
+            loss is computed again; the number is drawn uniformly from 0 on.
         recorded: share of near states that come from recorded sessions and logs, where the
             training config names some.
     """
@@ -99,8 +99,8 @@ class StateMix:
 def draw_levels(rng: Rng, blocks: int, block_size: int, w_max: int, near: bool) -> np.ndarray:
     """A random legal frontier as one level (0, 1 or 2) per complete block.
 
-    The newest two blocks are raw, complete groups start at level 2, and random expansions, near
-    ones more often, fill a random share of the budget.
+    The newest two blocks are raw and complete groups start at level 2. Then random expansions, of
+    recent blocks more often, fill a random fraction of the budget.
     """
     level = np.ones(blocks, np.int64)
     groups = blocks // block_size
@@ -150,10 +150,10 @@ def _indices(levels: np.ndarray, block_size: int) -> np.ndarray:
 
 
 def window_entries(level: np.ndarray, block_size: int, extra: int) -> np.ndarray:
-    """The window's rows, as places in [raw tokens | all level-1 gists | all level-2 gists].
+    """The window's entries, as indices in [raw tokens | all level-1 gists | all level-2 gists].
 
     Args:
-        extra: raw tokens behind the last block; they stand behind the history's tokens.
+        extra: raw tokens after the last block; they follow the history's tokens.
     """
     blocks = len(level)
     tokens = blocks * block_size + extra
@@ -245,7 +245,7 @@ class LensDataset(Dataset[dict[str, Tensor]]):
         if rng.random() < mix.plain:
             stop = int(rng.integers(blocks * size, span.start + 1))
             facts = []
-        # The history starts where it must, so that it ends inside the question.
+        # The start is chosen such that the history ends inside the question.
         first = (stop - blocks * size) // size * size
         tokens = sample.tokens[first:stop].astype(np.int32)
         facts = [(a - first, b - first) for a, b in facts]

@@ -1,17 +1,17 @@
-"""Held-out figures of a LensNet, beside ranking by index-key similarity alone.
+"""Held-out metrics of a LensNet; the baseline ranks by index-key similarity alone.
 
-* Far states (unseen keys, wordings and texts; kinds of scenes take turns). ``gold_raw``: from the
-  frontier of a session's start, two refocuses at a question with the session's allocator and
-  limits; are all blocks of all asked facts raw then? ``found``: two rounds from a frontier with
-  every complete group at level 2: the best ``budget / 2`` entries are expanded, all are scored
-  again, the best gists are expanded until ``budget`` is used.
-  ``gold_raw_short``: the same over short histories, where the asked facts are a larger part of all.
-  ``beside``: blocks that were opened for nothing; ``asked_utilization``: share of the budget in
-  use afterwards.
-* Near states: rank correlation with the demand of the coming tokens, and with the NLL that
-  detail was measured to save; ``demand_top``: the share of what gists are demanded that lies
-  under the four best of them.
-* Plain text, walked through as by a session: see :mod:`.text_rollout`.
+* Retrieval states (held-out keys, wordings and texts; kinds of scenes take turns). ``gold_raw``:
+  from a session's first frontier, two refocuses at a question with the session's allocator and
+  limits; the fraction of states in which all blocks of all asked facts are raw afterwards.
+  ``gold_raw_short``: the same over short histories, of which the asked facts are a larger part.
+  ``found``: two rounds from a frontier with every complete group at level 2: the best
+  ``budget / 2`` entries are expanded, all are scored again, the best gists are expanded until
+  ``budget`` is used. ``beside``: expanded blocks that are not gold; ``asked_utilization``: fraction
+  of the budget in use afterwards.
+* Text states: rank correlation with the demand of the coming tokens, and with the measured NLL
+  that detail saves; ``demand_top``: fraction of the demand for gists that is covered by the four
+  gists with the highest scores.
+* Plain text, block by block as in a session: see :mod:`.text_rollout`.
 
 The best checkpoint has the lowest ``lens_missed``::
 
@@ -19,10 +19,10 @@ The best checkpoint has the lowest ``lens_missed``::
         + 2 * (distance of swap_rate from 0.04 to 0.10) + 2 * max(0, 0.90 - residency)
         + 2 * max(0, 0.90 - utilization) + 2 * max(0, 0.90 - asked_utilization) + beside / 400
 
-so a point of gold weighs as much as five hundredths of correlation with NLL, half a hundredth of
-swap rate outside its band, or four blocks opened beside the asked facts. Sessions move more than
-these walks; measured with one lens: 1.2 times over 8,192 tokens, 3 times over 50,000 of another
-kind of text. So the band lies low.
+so one point (0.01) of ``gold_raw`` weighs as much as 0.05 of correlation with NLL, 0.005 of swap
+rate outside its band, or four blocks that were expanded in vain. Swap rates of sessions are higher
+than of these rollouts (measured with one lens: 1.2 times over 8,192 tokens, 3 times over 50,000
+tokens of another kind of text), so the band is low.
 """
 
 from __future__ import annotations
@@ -57,10 +57,17 @@ from megacontext.core.training.lensnet.text_rollout import TextRollouts
 
 __all__ = ["LensEvalConfig", "LensEvaluator"]
 
-_WHO = ("lens", "similarity")
-_WALKED = ("swap_rate", "residency", "utilization", "expands", "plain_gist_p99", "plain_raw_p05")
-_NEAR_FIGURES = ("demand_rho", "demand_top", "nll_rho")
-_BAND = (0.04, 0.10)
+_SCORERS = ("lens", "similarity")
+_TEXT_METRICS = (
+    "swap_rate",
+    "residency",
+    "utilization",
+    "expands",
+    "plain_gist_p99",
+    "plain_raw_p05",
+)
+_RANK_METRICS = ("demand_rho", "demand_top", "nll_rho")
+_SWAP_RATE_BAND = (0.04, 0.10)
 _TOP = 4
 
 
@@ -68,8 +75,8 @@ _TOP = 4
 class LensEvalConfig:
     """``far`` questions over ``far_blocks`` blocks in a window of ``w_max`` entries, and with each
     of ``budgets`` expansions (level 2 and level 1 together); half as many over ``short_blocks``;
-    ``near`` states of real text; ``plain`` texts of ``plain_blocks`` blocks that the focus walks
-    through (0: none)."""
+    ``near`` states of real text; rollouts over ``plain`` texts of ``plain_blocks`` blocks
+    (0: none)."""
 
     far: Count = 64
     far_blocks: Count = 2080
@@ -84,7 +91,7 @@ class LensEvalConfig:
 
 
 class LensEvaluator:
-    """Fixed held-out states, made once; their gists and keys are kept."""
+    """Fixed held-out states, drawn once; their gists and keys are cached."""
 
     def __init__(
         self,
@@ -130,10 +137,10 @@ class LensEvaluator:
             rng = generator(config.seed, "lens.judge.near", i)
             self._near.append(rows.near(rng, (i, 0, 0), domains[i % len(domains)]))
 
-        # Plain text is walked through as a session would.
-        self._walks = None
+        # Plain text, read block by block as in a session.
+        self._text_rollouts = None
         if config.plain:
-            self._walks = TextRollouts(
+            self._text_rollouts = TextRollouts(
                 base,
                 gistnet,
                 streams,
@@ -149,44 +156,46 @@ class LensEvaluator:
             "beside",
             "asked_utilization",
             *(f"gold_raw_{kind}" for kind in dict.fromkeys(self._kinds)),
-            *(f"{who}_found_{b}" for who in _WHO for b in config.budgets),
-            *(f"{who}_{label}" for who in _WHO for label in _NEAR_FIGURES),
+            *(f"{scorer}_found_{b}" for scorer in _SCORERS for b in config.budgets),
+            *(f"{scorer}_{label}" for scorer in _SCORERS for label in _RANK_METRICS),
             "positive_share",
-            *_WALKED,
+            *_TEXT_METRICS,
             "lens_missed",
         ]
 
     def evaluate(self, lens: LensNet) -> dict[str, float]:
-        """All figures; ``lens_missed`` as the module says."""
-        walked = [self._rollout(lens, i) for i in range(len(self._far))]
-        raw = [hit for hit, _, _ in walked]
+        """All metrics; see the module's docstring for ``lens_missed``."""
+        outcomes = [self._rollout(lens, i) for i in range(len(self._far))]
+        hits = [hit for hit, _, _ in outcomes]
         far = self._config.far
         metrics = {
-            "gold_raw": float(np.mean(raw[:far])),
-            "gold_raw_short": float(np.mean(raw[far:])),
-            "beside": float(np.mean([beside for _, beside, _ in walked])),
-            "asked_utilization": float(np.mean([used for _, _, used in walked])),
+            "gold_raw": float(np.mean(hits[:far])),
+            "gold_raw_short": float(np.mean(hits[far:])),
+            "beside": float(np.mean([extra for _, extra, _ in outcomes])),
+            "asked_utilization": float(np.mean([used for _, _, used in outcomes])),
         }
         for kind in dict.fromkeys(self._kinds):
-            own = [
-                hit for hit, theirs in zip(raw[:far], self._kinds, strict=True) if theirs == kind
+            of_kind = [
+                hit
+                for hit, case_kind in zip(hits[:far], self._kinds, strict=True)
+                if case_kind == kind
             ]
-            metrics[f"gold_raw_{kind}"] = float(np.mean(own))
+            metrics[f"gold_raw_{kind}"] = float(np.mean(of_kind))
 
-        # Retrieval under a budget of expansions, beside the keys alone.
-        for who in _WHO:
+        # Retrieval under a budget of expansions, compared with the keys alone.
+        for scorer in _SCORERS:
             for budget in self._config.budgets:
-                matches = [self._found(lens, i, budget, who) for i in range(far)]
-                metrics[f"{who}_found_{budget}"] = float(np.mean(matches))
+                matches = [self._gold_found(lens, i, budget, scorer) for i in range(far)]
+                metrics[f"{scorer}_found_{budget}"] = float(np.mean(matches))
         metrics.update(self._near_metrics(lens))
 
         # Everything that a checkpoint is chosen by, in one number.
         missing = 1 - (metrics["gold_raw"] + metrics["gold_raw_short"]) / 2
         missing -= 0.2 * metrics["lens_nll_rho"]
         missing -= 0.1 * metrics["lens_demand_top"]
-        if self._walks is not None:
-            metrics.update(self._walks.figures(lens))
-            low, high = _BAND
+        if self._text_rollouts is not None:
+            metrics.update(self._text_rollouts.evaluate(lens))
+            low, high = _SWAP_RATE_BAND
             missing += 2 * max(low - metrics["swap_rate"], metrics["swap_rate"] - high, 0)
             missing += 2 * max(0.90 - metrics["residency"], 0)
             missing += 2 * max(0.90 - metrics["utilization"], 0)
@@ -196,8 +205,8 @@ class LensEvaluator:
 
     @torch.no_grad()
     def _rollout(self, lens: LensNet, number: int) -> tuple[bool, int, float]:
-        """After two refocuses at the question: (whether every gold block is raw, other blocks that
-        were opened, share of the budget in use)."""
+        """After two refocuses at the question: (whether every gold block is raw, number of other
+        expanded blocks, fraction of the budget in use)."""
         case, config = self._far[number], self._config
         size, n_tokens = self._gistnet.config.block_size, int(case["n_tokens"])
 
@@ -213,9 +222,9 @@ class LensEvaluator:
         raw[index[0, levels[0] == 0]] = True
         gold = case["gold"] > 0
         first = len(gold) - int((start == 0).sum())  # raw blocks of a start are the newest
-        used = np.where(levels[0] == 0, size, 1)[levels[0] >= 0].sum() + n_tokens % size
-        beside = int((raw & ~gold)[:first].sum())
-        return bool(raw[gold].all()), beside, float(used / config.w_max)
+        cost = np.where(levels[0] == 0, size, 1)[levels[0] >= 0].sum() + n_tokens % size
+        extra = int((raw & ~gold)[:first].sum())
+        return bool(raw[gold].all()), extra, float(cost / config.w_max)
 
     def _remember(self, number: int) -> Stored:
         if number not in self._memory:
@@ -224,7 +233,7 @@ class LensEvaluator:
         return self._memory[number]
 
     @torch.no_grad()
-    def _found(self, lens: LensNet, number: int, budget: int, who: str) -> bool:
+    def _gold_found(self, lens: LensNet, number: int, budget: int, scorer: str) -> bool:
         """Whether the gold blocks are raw after two rounds of expansions from a cold start."""
         size, case = self._gistnet.config.block_size, self._far[number]
         blocks = len(case["gold"])
@@ -235,7 +244,7 @@ class LensEvaluator:
         level[-2:] = 0
         for part in (budget // 2, budget - budget // 2):
             levels, index = frontier(level, size)
-            scores = self._scores(lens, number, levels, index, who)
+            scores = self._scores(lens, number, levels, index, scorer)
             scores[levels == 0] = -np.inf
             for entry in np.argsort(-scores, kind="stable")[:part]:
                 if not np.isfinite(scores[entry]):
@@ -247,10 +256,10 @@ class LensEvaluator:
         return bool((level[case["gold"] > 0] == 0).all())
 
     def _scores(
-        self, lens: LensNet, number: int, levels: np.ndarray, index: np.ndarray, who: str
+        self, lens: LensNet, number: int, levels: np.ndarray, index: np.ndarray, scorer: str
     ) -> np.ndarray:
         device = self._base.device
-        seen = build_lens_inputs(
+        inputs = build_lens_inputs(
             self._base,
             self._gistnet,
             lens.config,
@@ -260,22 +269,22 @@ class LensEvaluator:
             torch.from_numpy(index)[None].to(device),
             torch.from_numpy(self._far[number]["n_tokens"])[None].to(device),
         )
-        found = seen.similarity if who == "similarity" else seen.logits(lens)
-        result: np.ndarray = found[0].float().cpu().numpy()
+        values = inputs.similarity if scorer == "similarity" else inputs.logits(lens)
+        result: np.ndarray = values[0].float().cpu().numpy()
         return result
 
     @torch.no_grad()
     def _near_metrics(self, lens: LensNet) -> dict[str, float]:
         size, device = self._gistnet.config.block_size, self._base.device
         horizon = self._config.states.horizon
-        found: dict[str, list[float]] = {f"{w}_{k}": [] for w in _WHO for k in _NEAR_FIGURES}
+        per_case: dict[str, list[float]] = {f"{w}_{k}": [] for w in _SCORERS for k in _RANK_METRICS}
         positive = []
         for case in self._near:
             batch = {k: torch.from_numpy(np.asarray(v))[None].to(device) for k, v in case.items()}
             tokens = batch["tokens"]
             memory = encode_histories(self._base, self._gistnet, tokens[:, :-horizon])
             demand, hidden = self._probe.demand(tokens, horizon, size)
-            seen = build_lens_inputs(
+            inputs = build_lens_inputs(
                 self._base,
                 self._gistnet,
                 lens.config,
@@ -288,7 +297,7 @@ class LensEvaluator:
                 token_nll(self._base, hidden, tokens)[:, :-horizon],
             )
 
-            # What each candidate's detail is worth, measured.
+            # The NLL that each candidate's detail saves, measured.
             raw = self._base.embed(tokens)
             table = torch.cat((raw, *(part.to(raw.dtype) for part in memory.gists[:2])), 1)
             nll = window_nll(
@@ -297,23 +306,23 @@ class LensEvaluator:
             saved = ((nll[:, :1] - nll[:, 1:]) * batch["detail"])[0]
 
             # Scores against the estimated demand, and against what was measured.
-            most = max_pool_frontier(demand, seen.levels, batch["index"], size)[0]
-            picked = batch["candidates"][0]
-            scores = torch.tanh(seen.logits(lens))
+            max_demand = max_pool_frontier(demand, inputs.levels, batch["index"], size)[0]
+            candidates = batch["candidates"][0]
+            scores = torch.tanh(inputs.logits(lens))
             positive.append(float((scores > QUESTION.tau_expand).float().mean()))
-            needs = prob_from_score(scores, seen.levels)[0]
-            for who, values in (("lens", needs), ("similarity", seen.similarity[0])):
-                found[f"{who}_demand_rho"].append(_rank_correlation(values, most))
-                if float((most * (seen.levels[0] > 0)).sum()) > 0:
-                    top = _demand_under_best(values, most, seen.levels[0] > 0)
-                    found[f"{who}_demand_top"].append(top)
-                found[f"{who}_nll_rho"].append(_rank_correlation(values[picked], saved))
-        metrics = {k: float(np.mean(v)) if v else 0.0 for k, v in found.items()}
+            probs = prob_from_score(scores, inputs.levels)[0]
+            for scorer, values in (("lens", probs), ("similarity", inputs.similarity[0])):
+                per_case[f"{scorer}_demand_rho"].append(_rank_correlation(values, max_demand))
+                if float((max_demand * (inputs.levels[0] > 0)).sum()) > 0:
+                    top = _demand_under_best(values, max_demand, inputs.levels[0] > 0)
+                    per_case[f"{scorer}_demand_top"].append(top)
+                per_case[f"{scorer}_nll_rho"].append(_rank_correlation(values[candidates], saved))
+        metrics = {k: float(np.mean(v)) if v else 0.0 for k, v in per_case.items()}
         return {**metrics, "positive_share": float(np.mean(positive))}
 
 
 def _demand_under_best(values_N: Tensor, demand_N: Tensor, gists_N: Tensor) -> float:
-    """Share of the gists' demand under those with the highest values."""
+    """Fraction of the demand for gists that falls on those with the highest values."""
     values, demand = values_N[gists_N], demand_N[gists_N]
     best = values.topk(min(_TOP, len(values))).indices
     return float(demand[best].sum() / demand.sum())
@@ -323,8 +332,8 @@ def _rank_correlation(a: Tensor, b: Tensor) -> float:
     """Spearman's rho; equal values share the mean of their ranks. 0 where all are equal."""
     ranks = []
     for values in (a, b):
-        given = values.float().cpu().numpy()
-        _, group, counts = np.unique(given, return_inverse=True, return_counts=True)
+        array = values.float().cpu().numpy()
+        _, group, counts = np.unique(array, return_inverse=True, return_counts=True)
         ranks.append((counts.cumsum() - (counts - 1) / 2)[group])
     rho = float(torch.corrcoef(torch.from_numpy(np.stack(ranks)))[0, 1])
     return rho if math.isfinite(rho) else 0.0

@@ -1,4 +1,4 @@
-"""From a batch of states to what LensNet reads, with the frozen gister, on one device.
+"""LensNet's inputs for a batch of states, computed with the frozen GistNet on one device.
 
 Shapes: R states, B blocks, N frontier entries, V key_dim, D width.
 """
@@ -17,31 +17,37 @@ from megacontext.core.training.common.frozen_base import FrozenBase, block_input
 __all__ = ["HIGHEST", "build_lens_inputs", "encode_histories", "max_pool_frontier", "starts_of"]
 
 HIGHEST = 3
-"""Levels of a memory: what a history of some thousand blocks has."""
+"""Highest gist level: enough for histories of some thousand blocks."""
 
 
 @torch.no_grad()
 def encode_histories(
     base: FrozenBase, net: GistNet, tokens_RT: Tensor, chunk: int = 4096
 ) -> Stored:
-    """What trees over these histories hold; lengths are a multiple of the block size."""
+    """Gists and keys of trees over these histories; lengths are multiples of the block size."""
     size = net.config.block_size
     rows, blocks = tokens_RT.shape[0], tokens_RT.shape[1] // size
-    every = torch.arange(blocks, device=tokens_RT.device)
+    all_blocks = torch.arange(blocks, device=tokens_RT.device)
     gists, keys = [], []
+
+    # Level 1: gists and keys of all blocks, some rows at a time.
     step = max(1, chunk // blocks)
     for start in range(0, rows, step):
         part = tokens_RT[start : start + step]
-        x, _ = block_inputs(base, net, part, every.expand(len(part), -1))
+        x, _ = block_inputs(base, net, part, all_blocks.expand(len(part), -1))
         gists.append(net(x.flatten(0, 1), 1).view(len(part), blocks, -1))
         keys.append(net.keys.keys(x.flatten(0, 1), size).view(len(part), blocks, -1))
+
+    # Higher levels: gists of K gists of the level below.
     levels = [torch.cat(gists)]
     for level in range(2, HIGHEST + 1):
-        below = levels[-1]
-        groups = below.shape[1] // size
-        children = below[:, : groups * size].reshape(rows * groups, size, below.shape[-1])
+        children_level = levels[-1]
+        groups = children_level.shape[1] // size
+        children = children_level[:, : groups * size].reshape(
+            rows * groups, size, children_level.shape[-1]
+        )
         upper = net(children, level) if groups else children[:, 0]
-        levels.append(upper.view(rows, groups, below.shape[-1]))
+        levels.append(upper.view(rows, groups, children_level.shape[-1]))
     return Stored(torch.cat(keys).float(), tuple(levels))
 
 
@@ -68,23 +74,23 @@ def build_lens_inputs(
     hidden_RHD: Tensor | None = None,
     surprisal_RT: Tensor | None = None,
 ) -> LensInputs:
-    """What a session would show LensNet in each state.
+    """The inputs that LensNet would have in a session in each state.
 
     Args:
         questions_RQ: the newest tokens, padded on the left with negative numbers.
         levels_RN: -1 where a row is padding.
-        n_tokens_R: lengths of the histories, the open block's tokens among them.
+        n_tokens_R: lengths of the histories, including the tokens of the incomplete block.
         hidden_RHD: last hidden states of the newest tokens, the newest last; none if not given.
-        surprisal_RT: NLL of each token of the closed blocks; unknown if not given.
+        surprisal_RT: NLL of each token of the complete blocks; unknown if not given.
     """
     size = net.config.block_size
-    asked, real = question_inputs(base, net, questions_RQ)
-    rows, device = len(asked), asked.device
+    question, real = question_inputs(base, net, questions_RQ)
+    rows, device = len(question), question.device
 
     # A session may have no hidden states yet.
     if hidden_RHD is None:
-        hidden_RHD = asked[:, :0]
-    hidden = hidden_RHD[:, -config.hidden_states :].to(asked.dtype)
+        hidden_RHD = question[:, :0]
+    hidden = hidden_RHD[:, -config.hidden_states :].to(question.dtype)
     starts = starts_of(levels_RN, index_RN, size)
     counts = [rows_.shape[1] for rows_ in memory.gists]
 
@@ -103,7 +109,7 @@ def build_lens_inputs(
         n_tokens=n_tokens_R,
         n_blocks=torch.full((rows,), counts[0], device=device),
         n_groups=torch.full((rows,), counts[1], device=device),
-        question=asked,
+        question=question,
         real=real,
         hidden=hidden,
         hidden_count=torch.full((rows,), hidden.shape[1], device=device),

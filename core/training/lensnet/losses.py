@@ -1,23 +1,23 @@
-"""What LensNet's scores aim at: what an entry's detail is worth, as a chance.
+"""LensNet's targets and losses: the expected utility of showing an entry raw.
 
-With p for the chance that a block *deserves to be raw*, a gist aims at p - (1 - p) * ROOM: all of
-it is gained if it is opened rightly; opened wrongly, the room is lost that something else could
-have had. A raw block aims at -(1 - p) * ROOM, for the same reason: dull as it may be, what stands
-empty beside it is worth no more. So nothing scores below the allocator's threshold for folding, an
-entry gives way only to one that wants its place, and the budget stays in use. As a chance and not
-as an expected amount a score does not shrink to nothing where the future is uncertain, so the
-thresholds mean something in any text.
+Let p be the probability that a block is needed raw. The target of a gist is
+p - (1 - p) * SLOT_VALUE: +1 if it is needed, -SLOT_VALUE if not, since the slot could hold another
+block. The target of a raw block is -(1 - p) * SLOT_VALUE. A raw block therefore never scores below
+-SLOT_VALUE, which is above the allocator's threshold for collapses: it is collapsed only in
+exchange for an expansion, and the budget stays in use. Targets are probabilities and not expected
+amounts, so they keep their scale where the future is uncertain, and one threshold fits all texts.
 
-Far states, where something is asked for: gold blocks deserve to be raw, no other does, and a missed
-one weighs as much as ``miss`` wrong ones. So a gist opens where its chance of being gold is above
-about 0.44 / ``miss``: many runners-up where keys leave it open what is meant, few where one block
-stands out. In a wording that training never saw these chances are flatter, so the few best matches
-open in any case. What is raw there may keep what plain text says of it.
+Retrieval states, which end in a question: gold blocks are needed raw, all others are not, and the
+loss of a missed block is ``miss`` times that of a wrong one. A gist is therefore expanded if its
+probability of being gold is above about 0.44 / ``miss``: many runners-up if the keys are
+ambiguous, few if one block stands out. Probabilities are flatter in a wording that was not in the
+training data, so the best matches are expanded in any case. Raw entries of these states have no
+label, and keep the score that text states give them.
 
-Near states, real text: a block deserves to be raw if the coming tokens demand it more than the
-block that would just fit the budget. Beside it, gists of a state are ranked by the NLL that
-opening them was measured to save, raw blocks by what folding them costs: too noisy a figure to be
-aimed at by its amount.
+Text states, real text: a block is needed raw if the coming tokens demand it more than the block
+that would just fit the budget. In addition, gists of a state are ranked by the NLL that expanding
+them saves, and raw blocks by the NLL that collapsing them costs. These measurements are too noisy
+to be regression targets.
 
 Shapes: R states, B blocks, N frontier entries, C candidates.
 """
@@ -33,44 +33,44 @@ from megacontext.core.training.lensnet.inputs import max_pool_frontier, starts_o
 __all__ = [
     "SLOT_VALUE",
     "blocks_that_fit",
-    "far_loss",
-    "near_loss",
     "prob_from_score",
     "prob_of_need",
     "ranking_loss",
+    "retrieval_loss",
     "score_from_prob",
+    "text_loss",
     "utility_loss",
 ]
 
 SLOT_VALUE = 0.15
-"""What a place in the window is worth at most while nothing asks for it; below tau_collapse."""
+"""Utility of a slot in the window that nothing needs: less than tau_collapse in absolute value."""
 
-_RUNNER = 0.3  # scores of the best matches of a question lie above it
+RUNNER_UP_SCORE = 0.3
+"""Lower bound of the targets of a question's best matches."""
 
-_SHARP = 2.4  # how soon a log ratio of demand to the mark is a clear case
+_LOG_RATIO_SCALE = 2.4  # slope of the sigmoid over the log ratio of demand to the threshold
 
 
-def score_from_prob(chance_RN: Tensor, levels_RN: Tensor) -> Tensor:
-    """Scores [R, N] of entries that deserve to be raw with these chances."""
-    wasted = (1 - chance_RN) * SLOT_VALUE
-    return torch.where(levels_RN == 0, -wasted, chance_RN - wasted)
+def score_from_prob(prob_RN: Tensor, levels_RN: Tensor) -> Tensor:
+    """Target scores [R, N] of entries that are needed raw with these probabilities."""
+    wasted = (1 - prob_RN) * SLOT_VALUE
+    return torch.where(levels_RN == 0, -wasted, prob_RN - wasted)
 
 
 def prob_from_score(scores_RN: Tensor, levels_RN: Tensor) -> Tensor:
-    """The inverse of :func:`score_from_prob`, by which gists and raw blocks can be compared."""
+    """The inverse of :func:`score_from_prob`; makes gists and raw blocks comparable."""
     gists = (scores_RN + SLOT_VALUE) / (1 + SLOT_VALUE)
     return torch.where(levels_RN == 0, 1 + scores_RN / SLOT_VALUE, gists)
 
 
-def _apart(scores_RN: Tensor, aims_RN: Tensor, levels_RN: Tensor) -> Tensor:
-    """Squared error, least at the expected worth; raw blocks, whose scores lie close together,
-    weigh more."""
-    reach = torch.where(levels_RN == 0, SLOT_VALUE, 1 + SLOT_VALUE)
-    return (scores_RN - aims_RN) ** 2 / reach
+def _scaled_square_error(scores_RN: Tensor, targets_RN: Tensor, levels_RN: Tensor) -> Tensor:
+    """Squared error, divided by the range of the targets: raw blocks have a smaller one."""
+    scale = torch.where(levels_RN == 0, SLOT_VALUE, 1 + SLOT_VALUE)
+    return (scores_RN - targets_RN) ** 2 / scale
 
 
 def blocks_that_fit(w_max_R: Tensor, blocks: int, size: int) -> Tensor:
-    """[R]: raw blocks that a budget holds beside level-1 gists of all others and K free entries."""
+    """[R]: raw blocks that fit a budget if all others are level-1 gists and K entries are free."""
     return ((w_max_R - size - blocks) / (size - 1)).clamp(min=2)
 
 
@@ -82,41 +82,46 @@ def prob_of_need(
     target_R: Tensor,
     hold: float = 0.0,
 ) -> Tensor:
-    """[R, N] in (0, 1): above a half where an entry holds a block that deserves to be raw.
+    """[R, N] in (0, 1): above 1/2 if an entry covers a block that is needed raw.
 
     Args:
-        demand_RB: what the coming tokens need of each block (:class:`.teacher.DemandEstimator`).
-        target_R: how many blocks deserve to be raw; the next one's demand is the mark.
-        hold: log ratio by which raw blocks count more and gists less.
+        demand_RB: demand of the coming tokens by block (:class:`.teacher.DemandEstimator`).
+        target_R: number of blocks that are needed raw; the demand of the next one is the threshold.
+        hold: hysteresis: log ratio by which raw blocks count more and gists less.
     """
     last = demand_RB.shape[1] - 1
     ordered = demand_RB.sort(dim=1, descending=True).values
-    mark = ordered.gather(1, target_R.long().clamp(1, last)[:, None]).clamp(min=1e-6)
-    most = max_pool_frontier(demand_RB, levels_RN, index_RN, size)
-    beyond = torch.log(most.clamp(min=1e-7) / mark)
-    return torch.sigmoid(_SHARP * (beyond + torch.where(levels_RN == 0, hold, -hold)))
+    threshold = ordered.gather(1, target_R.long().clamp(1, last)[:, None]).clamp(min=1e-6)
+    max_demand = max_pool_frontier(demand_RB, levels_RN, index_RN, size)
+    log_ratio = torch.log(max_demand.clamp(min=1e-7) / threshold)
+    return torch.sigmoid(_LOG_RATIO_SCALE * (log_ratio + torch.where(levels_RN == 0, hold, -hold)))
 
 
-def near_loss(logits_RN: Tensor, chance_RN: Tensor, levels_RN: Tensor, valid_RN: Tensor) -> Tensor:
-    """Fit of the scores tanh(logits) to what these chances are worth."""
-    error = _apart(torch.tanh(logits_RN), score_from_prob(chance_RN, levels_RN), levels_RN)
+def text_loss(logits_RN: Tensor, prob_RN: Tensor, levels_RN: Tensor, valid_RN: Tensor) -> Tensor:
+    """Squared error of the scores tanh(logits) against the targets of these probabilities."""
+    error = _scaled_square_error(
+        torch.tanh(logits_RN), score_from_prob(prob_RN, levels_RN), levels_RN
+    )
     return (error * valid_RN).sum() / valid_RN.sum().clamp(min=1)
 
 
 def utility_loss(logits_RC: Tensor, saved_RC: Tensor, levels_RC: Tensor, scale: float) -> Tensor:
-    """Ranks a state's candidates by the NLL that more detail saved: pairs weigh by how far they
-    are apart, up to about ``scale``. Gists are ranked among gists and raw blocks among raw ones."""
-    worth_RC = torch.tanh(saved_RC / scale)
+    """Pairwise ranking loss of a state's candidates by the NLL that more detail saves.
+
+    A pair's weight is the difference of its savings, which saturates at about ``scale`` nats. Gists
+    are ranked among gists and raw blocks among raw blocks.
+    """
+    utility_RC = torch.tanh(saved_RC / scale)
     raw = levels_RC == 0
-    apart = worth_RC[:, :, None] - worth_RC[:, None, :]
-    spread = logits_RC / torch.where(raw, SLOT_VALUE, 1.0)
-    ahead = spread[:, :, None] - spread[:, None, :]
-    weight = apart.clamp(min=0) * (raw[:, :, None] == raw[:, None, :])
-    cost = functional.softplus(-2 * ahead) * weight
+    difference = utility_RC[:, :, None] - utility_RC[:, None, :]
+    scaled = logits_RC / torch.where(raw, SLOT_VALUE, 1.0)
+    margin = scaled[:, :, None] - scaled[:, None, :]
+    weight = difference.clamp(min=0) * (raw[:, :, None] == raw[:, None, :])
+    cost = functional.softplus(-2 * margin) * weight
     return cost.sum() / weight.sum().clamp(min=1e-6)
 
 
-def far_loss(
+def retrieval_loss(
     logits_RN: Tensor,
     gold_RN: Tensor,
     best_RN: Tensor,
@@ -129,37 +134,37 @@ def far_loss(
     size: int,
     miss: float,
 ) -> Tensor:
-    """Fit to the targets of far states, in missed gold blocks a state.
+    """Error against the targets of retrieval states, in missed gold blocks per state.
 
     Args:
-        gold_RN: bool, entries over asked facts. best_RN: bool, those that match a question best.
-        questions_R: bool, whether something is asked for.
-        near_tokens: reach of near states; what lies farther back in plain text deserves nothing.
-        miss: wrong blocks that one missed block weighs as much as.
+        gold_RN: bool, entries over asked facts. best_RN: bool, best matches of the question.
+        questions_R: bool, whether the state ends in a question.
+        near_tokens: history of text states; in plain text, blocks further back are not needed.
+        miss: loss of a missed block as a multiple of that of a wrong one.
     """
     scores = torch.tanh(logits_RN)
     raw = levels_RN == 0
     ends = starts_of(levels_RN, index_RN, size) + size ** levels_RN.clamp(min=1)
-    beyond = n_tokens_R[:, None] - ends > near_tokens
-    known = torch.where(questions_R[:, None], ~raw | gold_RN, beyond)
-    # What these states say nothing of keeps its score, within what any score may be.
-    kept = scores.detach().clamp(min=-SLOT_VALUE)
-    aims = torch.where(known, score_from_prob(gold_RN.float(), levels_RN), kept)
+    is_distant = n_tokens_R[:, None] - ends > near_tokens
+    has_label = torch.where(questions_R[:, None], ~raw | gold_RN, is_distant)
+    # Entries without a label have their own score as target, clamped to the legal range.
+    unchanged = scores.detach().clamp(min=-SLOT_VALUE)
+    targets = torch.where(has_label, score_from_prob(gold_RN.float(), levels_RN), unchanged)
     runners = best_RN & questions_R[:, None] & ~raw & ~gold_RN
-    # Anywhere above the bar: the ranking keeps them behind the gold.
-    aims = torch.where(runners, kept.clamp(min=_RUNNER), aims)
+    # Runners-up only need to be above the bound; the ranking loss keeps them below the gold.
+    targets = torch.where(runners, unchanged.clamp(min=RUNNER_UP_SCORE), targets)
     weight = valid_RN * torch.where(gold_RN, miss, 1.0)
-    error = _apart(scores, aims, levels_RN) * weight
+    error = _scaled_square_error(scores, targets, levels_RN) * weight
     return error.sum() / miss / valid_RN.any(1).sum().clamp(min=1)
 
 
 def ranking_loss(logits_RN: Tensor, target_RN: Tensor, coarse_RN: Tensor) -> Tensor:
-    """Every wanted gist comes before all other gists, not just the best of them.
+    """Cross-entropy that ranks every target gist, not only the best one, above all other gists.
 
     Args:
-        target_RN: bool, gold gists; or how much each is wanted, 0 for what is no gist.
+        target_RN: bool, gold gists; or weights, 0 for entries that are not targets.
     """
     open_R = (target_RN > 0).any(1)
-    ranked = (logits_RN * 3).masked_fill(~coarse_RN, -1e4).log_softmax(1)
-    missing = -(ranked * target_RN).sum(1) / target_RN.sum(1).clamp(min=1e-6)
-    return (missing * open_R).sum() / open_R.sum().clamp(min=1)
+    log_probs = (logits_RN * 3).masked_fill(~coarse_RN, -1e4).log_softmax(1)
+    cross_entropy = -(log_probs * target_RN).sum(1) / target_RN.sum(1).clamp(min=1e-6)
+    return (cross_entropy * open_R).sum() / open_R.sum().clamp(min=1)

@@ -1,4 +1,4 @@
-"""The allocator's own moves over a batch of states: what a lens's scores lead to.
+"""Rollouts over a batch of states: the allocator's actions under a lens's scores.
 
 The working context, the allocator and its limits are those of a session's refocus.
 """
@@ -28,7 +28,7 @@ Scorer = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def cold_levels(n_tokens: int, w_max: int, block_size: int) -> np.ndarray:
-    """Levels of the frontier that a session starts with over a history that is there already."""
+    """Levels of the frontier with which a session over an existing history starts."""
     shape = ContextShape(block_size, MAX_LEVELS, w_max, PROTECTED)
     focus = make_focus(shape, make_allocator("greedy"), n_tokens=n_tokens)
     return focus.working_context.levels.astype(np.int64)
@@ -51,36 +51,38 @@ def rollout(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Frontiers after up to ``rounds`` rounds: (levels, index) int64[R, N], padding -1.
 
-    A refocus that settled or used up its rounds is followed by the next one, and a state that
-    settles at once in a new refocus stays as it is.
+    A refocus that has settled or used its rounds is followed by the next one. A state is final if
+    a new refocus settles in its first round.
 
     Args:
         levels: of each state's frontier, oldest first. n_tokens: of each history.
         w_max: budget of each state.
     """
     focuses = []
-    for own, tokens, budget in zip(levels, n_tokens, w_max, strict=True):
+    for row_levels, tokens, budget in zip(levels, n_tokens, w_max, strict=True):
         shape = ContextShape(block_size, MAX_LEVELS, int(budget), PROTECTED)
         greedy = make_allocator("greedy")
-        focuses.append(make_focus(shape, greedy, limits, n_tokens=int(tokens), levels=own))
+        focuses.append(make_focus(shape, greedy, limits, n_tokens=int(tokens), levels=row_levels))
         focuses[-1].begin(Trigger.QUESTION)
 
     # All states are scored together, as one batch a round.
-    still = [False] * len(focuses)
+    is_settled = [False] * len(focuses)
     for _ in range(rounds):
-        if all(still):
+        if all(is_settled):
             break
         contexts = [focus.working_context for focus in focuses]
-        given = pad_rows([c.levels.astype(np.int64) for c in contexts], -1)
-        scores = score(given, pad_rows([c.index for c in contexts], 0))
+        padded_levels = pad_rows([c.levels.astype(np.int64) for c in contexts], -1)
+        scores = score(padded_levels, pad_rows([c.index for c in contexts], 0))
         for row, focus in enumerate(focuses):
-            if still[row]:
+            if is_settled[row]:
                 continue
             context = contexts[row]
-            own = scores[row, : len(context)]
-            result = focus.round(legal_scores(own, context.levels, context.index, block_size))
+            row_levels = scores[row, : len(context)]
+            result = focus.round(
+                legal_scores(row_levels, context.levels, context.index, block_size)
+            )
             if result.last:
-                still[row] = result.settled and result.round == 0
+                is_settled[row] = result.settled and result.round == 0
                 focus.begin(Trigger.QUESTION)
 
     contexts = [focus.working_context for focus in focuses]

@@ -1,10 +1,10 @@
 """Training a LensNet on a frozen base model and a trained GistNet.
 
 Two kinds of batch alternate (:mod:`.dataset`), each with its own targets
-(:mod:`.losses`): *far* states, long histories that a question or plain text ends, and
-*near* states of real text with the tokens that came next. States are drawn at random, or those
-that a session starts with, and (from ``states.rounds`` on) those that the allocator made of them
-by this lens's own scores. The one judge of both is :mod:`.evaluate`.
+(:mod:`.losses`): retrieval states (``far`` in the config), long histories that end in a question
+or in plain text, and text states (``near``), real text with the tokens that came next. Frontiers
+are random, or a session's first one; with ``states.rounds`` the allocator then changes them by this
+lens's own scores. Both kinds are evaluated in :mod:`.evaluate`.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ from megacontext.core.training.lensnet.inputs import (
 )
 from megacontext.core.training.lensnet.losses import (
     blocks_that_fit,
-    far_loss,
-    near_loss,
     prob_of_need,
     ranking_loss,
+    retrieval_loss,
+    text_loss,
     utility_loss,
 )
 from megacontext.core.training.lensnet.rollout import PLAIN, QUESTION, rollout
@@ -55,7 +55,7 @@ from megacontext.core.training.loop.run_task import run_task
 
 __all__ = ["LensNetTraining", "LensPhase", "LensShape", "LensTask", "train_lensnet"]
 
-SeenAt = Callable[[Tensor, Tensor], LensInputs]
+InputsAt = Callable[[Tensor, Tensor], LensInputs]
 """What the lens reads of a batch's states at (levels, index) int64[R, N]."""
 
 
@@ -132,31 +132,31 @@ class LensTask:
         zero = torch.zeros((), device=batch["levels"].device)
         metrics = dict.fromkeys(self.metric_names, zero)
         if "gold" in batch:
-            total, more = self._far(batch)
+            total, losses = self._retrieval_batch_loss(batch)
             metrics["is_far"] = zero + 1
         else:
-            total, more = self._near(batch)
-        metrics.update(more)
+            total, losses = self._text_batch_loss(batch)
+        metrics.update(losses)
         return total, metrics
 
     def evaluate(self) -> dict[str, float]:
         with self._base.precision():
             return self.evaluator.evaluate(self._lens)
 
-    def _shown(self, tokens: Tensor) -> bool:
-        # Which batches see hidden states follows from their tokens: nothing to save for resume.
+    def _shows_hidden_states(self, tokens: Tensor) -> bool:
+        # Chosen by a hash of the batch's tokens, so that there is no state to checkpoint.
         return float(int(tokens[0, 0]) % 16) / 16 < self._phase.hidden
 
-    def _far(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def _retrieval_batch_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         size = self._gistnet.config.block_size
         memory = encode_histories(self._base, self._gistnet, batch["tokens"])
         hidden = None
-        if self._shown(batch["tokens"]):
+        if self._shows_hidden_states(batch["tokens"]):
             with torch.no_grad():
                 hidden = self._base.hidden(self._base.embed(batch["recent"]))
         surprisal = batch["surprisal"].repeat_interleave(size, dim=1)
 
-        def seen_at(levels: Tensor, index: Tensor) -> LensInputs:
+        def inputs_at(levels: Tensor, index: Tensor) -> LensInputs:
             return build_lens_inputs(
                 self._base,
                 self._gistnet,
@@ -170,52 +170,52 @@ class LensTask:
                 surprisal,
             )
 
-        fit, ranks = self._far_losses(batch, batch["levels"], batch["index"], seen_at)
+        fit, ranks = self._retrieval_losses(batch, batch["levels"], batch["index"], inputs_at)
         if int(batch["rounds"][0]):
-            moved = self._moved(batch, seen_at, QUESTION)
-            later = self._far_losses(batch, *moved, seen_at)
+            after = self._after_rollout(batch, inputs_at, QUESTION)
+            later = self._retrieval_losses(batch, *after, inputs_at)
             fit, ranks = (fit + later[0]) / 2, (ranks + later[1]) / 2
         phase = self._phase
         return phase.gold * fit + phase.ranking * ranks, {"gold": fit, "ranking": ranks}
 
-    def _far_losses(
-        self, batch: dict[str, Tensor], levels: Tensor, index: Tensor, seen_at: SeenAt
+    def _retrieval_losses(
+        self, batch: dict[str, Tensor], levels: Tensor, index: Tensor, inputs_at: InputsAt
     ) -> tuple[Tensor, Tensor]:
-        """(fit to the targets, loss that ranks gold before all else) over one frontier a state."""
+        """(error against the targets, ranking loss of the gold) for one frontier per state."""
         phase, size = self._phase, self._gistnet.config.block_size
-        seen = seen_at(levels, index)
-        logits = seen.logits(self._lens)
-        gold = max_pool_frontier(batch["gold"], seen.levels, index, size) > 0
-        fit = far_loss(
+        inputs = inputs_at(levels, index)
+        logits = inputs.logits(self._lens)
+        gold = max_pool_frontier(batch["gold"], inputs.levels, index, size) > 0
+        fit = retrieval_loss(
             logits,
-            gold & seen.valid,
-            seen.place() < phase.runners,
-            seen.levels,
+            gold & inputs.valid,
+            inputs.place() < phase.runners,
+            inputs.levels,
             index,
-            seen.valid,
+            inputs.valid,
             batch["n_tokens"],
             batch["gold"].sum(1) > 0,
             phase.states.near_blocks * size,
             size,
             phase.miss,
         )
-        coarse = seen.valid & (seen.levels > 0)
+        coarse = inputs.valid & (inputs.levels > 0)
         return fit, ranking_loss(logits, gold & coarse, coarse)
 
-    def _moved(
-        self, batch: dict[str, Tensor], seen_at: SeenAt, limits: Limits
+    def _after_rollout(
+        self, batch: dict[str, Tensor], inputs_at: InputsAt, limits: Limits
     ) -> tuple[Tensor, Tensor]:
-        """The states after the allocator's rounds by this lens's scores."""
+        """The frontiers after the allocator's rounds by this lens's scores."""
         device = batch["levels"].device
 
         @torch.no_grad()
         def score(levels: np.ndarray, index: np.ndarray) -> np.ndarray:
             positions = (torch.from_numpy(part).to(device) for part in (levels, index))
-            scores: np.ndarray = torch.tanh(seen_at(*positions).logits(self._lens)).cpu().numpy()
+            scores: np.ndarray = torch.tanh(inputs_at(*positions).logits(self._lens)).cpu().numpy()
             return scores
 
         rows = batch["levels"].cpu().numpy()
-        made = rollout(
+        states = rollout(
             score,
             [row[row >= 0] for row in rows],
             batch["n_tokens"].tolist(),
@@ -224,23 +224,23 @@ class LensTask:
             int(batch["rounds"][0]),
             limits,
         )
-        levels, index = (torch.from_numpy(part).to(device) for part in made)
+        levels, index = (torch.from_numpy(part).to(device) for part in states)
         return levels, index
 
-    def _near(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def _text_batch_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         phase, size = self._phase, self._gistnet.config.block_size
         horizon = phase.states.horizon
         tokens = batch["tokens"]
         history = tokens[:, :-horizon]
         memory = encode_histories(self._base, self._gistnet, history)
         demand, hidden = self._probe.demand(tokens, horizon, size)
-        shown = self._shown(tokens)
-        before = hidden[:, :-horizon] if shown else None
-        surprisal = token_nll(self._base, hidden, tokens)[:, :-horizon] if shown else None
+        shows_hidden = self._shows_hidden_states(tokens)
+        before = hidden[:, :-horizon] if shows_hidden else None
+        surprisal = token_nll(self._base, hidden, tokens)[:, :-horizon] if shows_hidden else None
         latest = history[:, -self._gistnet.config.keys.query_tokens :]
         target = phase.appetite * blocks_that_fit(batch["w_max"], demand.shape[1], size)
 
-        def seen_at(levels: Tensor, index: Tensor) -> LensInputs:
+        def inputs_at(levels: Tensor, index: Tensor) -> LensInputs:
             return build_lens_inputs(
                 self._base,
                 self._gistnet,
@@ -255,24 +255,26 @@ class LensTask:
             )
 
         def fit(levels: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            seen = seen_at(levels, index)
-            logits = seen.logits(self._lens)
-            chance = prob_of_need(demand, seen.levels, index, size, target, phase.hold)
-            missing = near_loss(logits, chance, seen.levels, seen.valid)
-            coarse = seen.valid & (seen.levels > 0)
-            most = max_pool_frontier(demand, seen.levels, index, size)
-            return logits, missing, ranking_loss(logits, most * coarse, coarse)
+            inputs = inputs_at(levels, index)
+            logits = inputs.logits(self._lens)
+            prob = prob_of_need(demand, inputs.levels, index, size, target, phase.hold)
+            demand_loss = text_loss(logits, prob, inputs.levels, inputs.valid)
+            coarse = inputs.valid & (inputs.levels > 0)
+            max_demand = max_pool_frontier(demand, inputs.levels, index, size)
+            return logits, demand_loss, ranking_loss(logits, max_demand * coarse, coarse)
 
-        logits, missing, ranks = fit(batch["levels"], batch["index"])
+        logits, demand_loss, ranks = fit(batch["levels"], batch["index"])
         if int(batch["rounds"][0]):
-            later = fit(*self._moved(batch, seen_at, PLAIN))
-            missing, ranks = (missing + later[1]) / 2, (ranks + later[2]) / 2
-        total = phase.demand * missing + phase.near_ranking * ranks
-        metrics = {"demand": missing, "ranking": ranks}
+            later = fit(*self._after_rollout(batch, inputs_at, PLAIN))
+            demand_loss, ranks = (demand_loss + later[1]) / 2, (ranks + later[2]) / 2
+        total = phase.demand * demand_loss + phase.near_ranking * ranks
+        metrics = {"demand": demand_loss, "ranking": ranks}
         if phase.counterfactual:
             saved = self._saved(batch, memory.gists[0], memory.gists[1])
-            own, levels = (x.gather(1, batch["candidates"]) for x in (logits, batch["levels"]))
-            metrics["counterfactual"] = utility_loss(own, saved, levels, phase.scale)
+            candidate_logits, levels = (
+                x.gather(1, batch["candidates"]) for x in (logits, batch["levels"])
+            )
+            metrics["counterfactual"] = utility_loss(candidate_logits, saved, levels, phase.scale)
             total = total + phase.counterfactual * metrics["counterfactual"]
         return total, metrics
 
@@ -283,9 +285,9 @@ class LensTask:
 def saved_nll(
     base: FrozenBase, batch: dict[str, Tensor], gists: Tensor, upper: Tensor, horizon: int
 ) -> Tensor:
-    """NLL [R, C] in nats per coming token that each candidate's detail is worth.
+    """NLL [R, C] in nats per coming token that each candidate's detail saves.
 
-    For a gist: what expanding it saves. For a raw block: what collapsing it costs.
+    For a gist: the decrease if it is expanded. For a raw block: the increase if it is collapsed.
     """
     raw = base.embed(batch["tokens"])
     table = torch.cat((raw, gists.to(raw.dtype), upper.to(raw.dtype)), dim=1)

@@ -1,4 +1,4 @@
-"""What the frozen base model needs of a history: demand by block, and measured NLL.
+"""Labels from the frozen base model: its demand for each block of a history, and measured NLL.
 
 Shapes: R rows, T tokens, H heads, E head width, B blocks, C candidates.
 """
@@ -27,25 +27,25 @@ __all__ = [
 
 TeacherKind = Literal["attention", "copies", "gradient"]
 
-_SINK = 4  # first tokens of a window draw attention whatever they say (Xiao et al. 2023)
-_NEAR = 64  # newest tokens that are raw in every window: what they tell, no block has to
-_SLIGHT = 0.1  # nats; a block that saves less is not worth its room
+_SINK = 4  # the first tokens of a window attract attention whatever they are (Xiao et al. 2023)
+_LOCAL_TOKENS = 64  # newest tokens, raw in every window: no block is needed for what they contain
+_MIN_SAVED_NATS = 0.1  # a block that saves less is not worth its slot
 
 
 class DemandEstimator(Protocol):
-    """Says how much the coming tokens need each block of a history."""
+    """Estimates how much the coming tokens need each block of a history."""
 
     def demand(self, tokens_RT: Tensor, horizon: int, block_size: int) -> tuple[Tensor, Tensor]:
         """(demand [R, B] per block of the history, hidden states [R, T, D]).
 
-        The history is all but the last ``horizon`` tokens; its first tokens, which draw attention
-        whatever they say, count nothing. Demands are shares of a row's whole.
+        The history is all but the last ``horizon`` tokens. Its first tokens are attention sinks and
+        have no demand. The demands of a row sum to 1.
         """
         ...
 
 
 def make_demand_estimator(kind: TeacherKind, base: FrozenBase) -> DemandEstimator:
-    """The probe by its name in a config."""
+    """The estimator with this name in a config."""
     if kind == "copies":
         return CopyDemand(base)
     return GradientDemand(base) if kind == "gradient" else AttentionDemand(base)
@@ -66,19 +66,19 @@ def _projections(base: FrozenBase, *names: str) -> list[Any]:
     return modules
 
 
-def _shares(need_RT: Tensor, block_size: int) -> Tensor:
+def _block_fractions(need_RT: Tensor, block_size: int) -> Tensor:
     need_RT[:, :_SINK] = 0
     need_RB = need_RT.view(len(need_RT), -1, block_size).sum(-1).clamp(min=0)
     return need_RB / need_RB.sum(1, keepdim=True).clamp(min=1e-9)
 
 
 class CopyDemand:
-    """What the coming tokens lose without far text, at the blocks that they copy from.
+    """NLL increase of the coming tokens without distant text, charged to the blocks they copy from.
 
-    A token's loss is its NLL with only the newest tokens in the window less its NLL with all of
-    them. It is charged to the newest block in which the same token stands behind the same one, as
-    induction heads look it up (Olsson et al. 2022); tokens that copy nothing charge no block.
-    Works on any model.
+    A token's increase is its NLL with only the newest tokens in the window minus its NLL with the
+    whole history. It is charged to the newest block that contains the same bigram, which is where
+    induction heads look it up (Olsson et al. 2022); other tokens charge no block. Works on any
+    model.
     """
 
     def __init__(self, base: FrozenBase) -> None:
@@ -88,16 +88,16 @@ class CopyDemand:
     def demand(self, tokens_RT: Tensor, horizon: int, block_size: int) -> tuple[Tensor, Tensor]:
         """See :class:`DemandEstimator`."""
         hidden = self._base.hidden(self._base.embed(tokens_RT))
-        latest = tokens_RT[:, -(_NEAR + horizon) :]
-        alone = self._base.hidden(self._base.embed(latest))
-        lost_RH = (self._nll(alone, latest, horizon) - self._nll(hidden, tokens_RT, horizon)).clamp(
-            min=0
-        )
+        latest = tokens_RT[:, -(_LOCAL_TOKENS + horizon) :]
+        without_context = self._base.hidden(self._base.embed(latest))
+        nll_increase_RH = (
+            self._nll(without_context, latest, horizon) - self._nll(hidden, tokens_RT, horizon)
+        ).clamp(min=0)
         blocks = (tokens_RT.shape[1] - horizon) // block_size
-        need_RB = lost_RH.new_zeros(len(tokens_RT), blocks)
+        need_RB = nll_increase_RH.new_zeros(len(tokens_RT), blocks)
         source_RH, copied_RH = copied_from(tokens_RT, horizon)
-        need_RB.scatter_add_(1, source_RH // block_size, lost_RH * copied_RH)
-        need_RB = (need_RB - _SLIGHT).clamp(min=0)
+        need_RB.scatter_add_(1, source_RH // block_size, nll_increase_RH * copied_RH)
+        need_RB = (need_RB - _MIN_SAVED_NATS).clamp(min=0)
         return need_RB / need_RB.sum(1, keepdim=True).clamp(min=1e-9), hidden
 
     def _nll(self, hidden_RTD: Tensor, tokens_RT: Tensor, horizon: int) -> Tensor:
@@ -108,24 +108,28 @@ class CopyDemand:
 
 
 def copied_from(tokens_RT: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
-    """(place [R, H] in the history where the same token last stood behind the same one, 0 if
-    nowhere; bool [R, H], whether it did and no coming token before it did)."""
+    """For each coming token, the last earlier occurrence of the bigram that it completes.
+
+    Returns:
+        (position [R, H] of that occurrence's second token, 0 if it is not in the history;
+        bool [R, H], whether it is).
+    """
     before, after = tokens_RT[:, :-1], tokens_RT[:, 1:]
     coming = before[:, -horizon:, None], after[:, -horizon:, None]
     same_RHT = (coming[0] == before[:, None]) & (coming[1] == after[:, None])
     position = torch.arange(1, tokens_RT.shape[1], device=tokens_RT.device)
-    own = position[-horizon:, None]
-    latest_RH = torch.where(same_RHT & (position < own), position, 0).amax(2)
+    own_position = position[-horizon:, None]
+    latest_RH = torch.where(same_RHT & (position < own_position), position, 0).amax(2)
     copied_RH = (latest_RH > 0) & (latest_RH < tokens_RT.shape[1] - horizon)
     return torch.where(copied_RH, latest_RH, 0), copied_RH
 
 
 class GradientDemand:
-    """What the NLL of the last tokens would gain, to first order, without each block's values.
+    """First-order estimate of the NLL increase of the last tokens without each block's values.
 
-    Over all layers and tokens of a block, minus v · ∂NLL/∂v: gradient times input (Shrikumar et
-    al. 2017) on what attention reads. Blocks that are attended to and change nothing count
-    nothing, which attention mass cannot tell. Works on models whose layers have a ``v_proj``.
+    The sum of -v · ∂NLL/∂v over all layers and tokens of a block: gradient times input (Shrikumar
+    et al. 2017) at the attention values. Unlike attention mass, it is 0 for blocks that are
+    attended to without effect. Works on models whose layers have a ``v_proj``.
 
     Raises:
         ModelError: another kind of attention.
@@ -139,7 +143,7 @@ class GradientDemand:
     def demand(self, tokens_RT: Tensor, horizon: int, block_size: int) -> tuple[Tensor, Tensor]:
         """See :class:`DemandEstimator`."""
         values: list[Tensor] = []
-        handles = [m.v_proj.register_forward_hook(_keep(values)) for m in self._modules]
+        handles = [m.v_proj.register_forward_hook(_store_outputs(values)) for m in self._modules]
         try:
             x = self._base.embed(tokens_RT).detach().requires_grad_()
             hidden = self._base.hidden(x)
@@ -149,15 +153,16 @@ class GradientDemand:
         logits = self._base.logits(hidden[:, -horizon - 1 : -1])
         answer = tokens_RT[:, -horizon:].long()
         nll = functional.cross_entropy(logits.flatten(0, 1), answer.flatten(), reduction="sum")
-        slopes = torch.autograd.grad(nll, values)
+        gradients = torch.autograd.grad(nll, values)
         history = tokens_RT.shape[1] - horizon
         need = [
-            -(v.detach().float() * g.float()).sum(-1) for v, g in zip(values, slopes, strict=True)
+            -(v.detach().float() * g.float()).sum(-1)
+            for v, g in zip(values, gradients, strict=True)
         ]
-        return _shares(torch.stack(need).sum(0)[:, :history], block_size), hidden.detach()
+        return _block_fractions(torch.stack(need).sum(0)[:, :history], block_size), hidden.detach()
 
 
-def _keep(values: list[Tensor]) -> Any:
+def _store_outputs(values: list[Tensor]) -> Any:
     def hook(module: Any, args: tuple[Any, ...], out: Tensor) -> None:
         values.append(out)
 
@@ -181,9 +186,9 @@ class AttentionDemand:
     @torch.no_grad()
     def demand(self, tokens_RT: Tensor, horizon: int, block_size: int) -> tuple[Tensor, Tensor]:
         """See :class:`DemandEstimator`."""
-        seen: list[Tensor] = []
+        per_layer: list[Tensor] = []
         handles = [
-            m.register_forward_pre_hook(self._catch(seen, horizon), with_kwargs=True)
+            m.register_forward_pre_hook(self._attention_hook(per_layer, horizon), with_kwargs=True)
             for m in self._modules
         ]
         try:
@@ -192,18 +197,18 @@ class AttentionDemand:
             for handle in handles:
                 handle.remove()
         history = tokens_RT.shape[1] - horizon
-        return _shares(torch.stack(seen).mean(0)[:, :history], block_size), hidden
+        return _block_fractions(torch.stack(per_layer).mean(0)[:, :history], block_size), hidden
 
-    def _catch(self, seen: list[Tensor], horizon: int) -> Any:
+    def _attention_hook(self, per_layer: list[Tensor], horizon: int) -> Any:
         def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
             cos, sin = kwargs["position_embeddings"]
-            seen.append(_mass(module, hidden, cos, sin, horizon))
+            per_layer.append(_attention_mass(module, hidden, cos, sin, horizon))
 
         return hook
 
 
-def _mass(module: Any, hidden: Tensor, cos: Tensor, sin: Tensor, horizon: int) -> Tensor:
+def _attention_mass(module: Any, hidden: Tensor, cos: Tensor, sin: Tensor, horizon: int) -> Tensor:
     """Attention [R, T] of the last ``horizon`` tokens in one layer, mean over heads and tokens."""
     rows, length, _ = hidden.shape
     width = module.head_dim
@@ -214,17 +219,17 @@ def _mass(module: Any, hidden: Tensor, cos: Tensor, sin: Tensor, horizon: int) -
     q, k = q.transpose(1, 2), k.transpose(1, 2)
     if getattr(module, "use_rope", True):  # SmolLM3: every fourth layer knows no positions
         cos, sin = cos[:, None], sin[:, None]
-        q = q * cos[..., -horizon:, :] + _turned(q) * sin[..., -horizon:, :]
-        k = k * cos + _turned(k) * sin
+        q = q * cos[..., -horizon:, :] + _rotate_half(q) * sin[..., -horizon:, :]
+        k = k * cos + _rotate_half(k) * sin
     k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
     logits = (q @ k.transpose(-1, -2)).float() * module.scaling
     positions = torch.arange(length, device=hidden.device)
-    late = positions[None] > positions[-horizon:, None]
-    mass: Tensor = logits.masked_fill(late, -1e9).softmax(-1).mean((1, 2))
-    return mass
+    is_future = positions[None] > positions[-horizon:, None]
+    fraction: Tensor = logits.masked_fill(is_future, -1e9).softmax(-1).mean((1, 2))
+    return fraction
 
 
-def _turned(x: Tensor) -> Tensor:
+def _rotate_half(x: Tensor) -> Tensor:
     half = x.shape[-1] // 2
     return torch.cat((-x[..., half:], x[..., :half]), dim=-1)
 
@@ -257,7 +262,7 @@ def window_nll(
 
     Args:
         table_RXD: embeddings that ``windows_RCL`` picks from.
-        windows_RCL: right-padded to one length; padding comes last and is never seen.
+        windows_RCL: right-padded to one length; no scored token attends to the padding.
         answer_RH: the tokens that the windows end with.
     """
     rows, count, _ = windows_RCL.shape

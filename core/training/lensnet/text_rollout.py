@@ -1,8 +1,8 @@
-"""How a lens moves the focus in plain text: sessions over held-out text, without their windows.
+"""Rollouts of a lens over plain held-out text: sessions without a KV window.
 
-The working context, the allocator and its limits are a session's; the base model reads each text
-once, whole, instead of through the window. Nothing is asked, so all that moves is voluntary or
-forced by the budget.
+The working context, the allocator and its limits are a session's; the base model reads each whole
+text once instead of reading it through the window. There are no questions, so every action is
+either voluntary or forced by the budget.
 
 Shapes: R texts, T tokens, D width.
 """
@@ -34,11 +34,11 @@ __all__ = ["TextRollouts"]
 
 
 class TextRollouts:
-    """Held-out texts of ``blocks`` blocks, made once; their gists, keys and states are kept.
+    """Held-out texts of ``blocks`` blocks, drawn once; gists, keys and hidden states are cached.
 
     Args:
         rows: texts; domains take turns. blocks: their length, within the base model's window.
-        w_max: budget; the walk starts when a history of raw blocks would fill it.
+        w_max: budget; the rollout starts when a history of raw blocks would fill it.
 
     Raises:
         ConfigError: the texts end before that.
@@ -71,14 +71,17 @@ class TextRollouts:
             for i in range(rows)
         ]
         self._tokens = torch.from_numpy(np.stack(texts).astype(np.int32)).to(base.device)
-        self._known: tuple[Stored, Tensor, Tensor] | None = None
+        self._encoded: tuple[Stored, Tensor, Tensor] | None = None
 
     @torch.no_grad()
-    def figures(self, lens: LensNet) -> dict[str, float]:
-        """``swap_rate``: voluntary actions per refocus and raw block; ``residency``: share of the
-        frontier that a refocus leaves alone; ``expands``: per refocus; ``utilization``: share of
-        the budget in use after a refocus; ``plain_gist_p99`` and ``plain_raw_p05``: score quantiles
-        of gists and unprotected raw blocks."""
+    def evaluate(self, lens: LensNet) -> dict[str, float]:
+        """Means over all refocuses of all texts, and two quantiles of the lens's scores.
+
+        ``swap_rate``: voluntary actions per raw block; ``residency``: fraction of the frontier that
+        a refocus does not change; ``expands``: expansions; ``utilization``: fraction of the budget
+        in use afterwards; ``plain_gist_p99`` and ``plain_raw_p05``: score quantiles of gists and of
+        unprotected raw blocks.
+        """
         size, first = self._size, self._w_max // self._size
         focuses = []
         for _ in self._tokens:
@@ -87,7 +90,7 @@ class TextRollouts:
             focuses.append(make_focus(shape, make_allocator("greedy"), PLAIN, n_tokens=read))
 
         # Block by block, as a session reads the text.
-        moved, stayed, expands, used = [], [], [], []
+        swap_rates, residency, expands, utilization = [], [], [], []
         gists: list[np.ndarray] = []
         raw_nodes: list[np.ndarray] = []
         for closed in range(first + 1, self._blocks + 1):
@@ -96,19 +99,19 @@ class TextRollouts:
                 focus.append(size)
                 focus.begin(Trigger.BLOCK_CLOSED)
                 before.append(_nodes(focus))
-            voluntary, opened = self._refocus(lens, focuses, closed, gists, raw_nodes)
+            voluntary, expanded = self._refocus(lens, focuses, closed, gists, raw_nodes)
             for row, focus in enumerate(focuses):
                 raw = sum(level == 0 for level, _ in before[row])
-                moved.append(voluntary[row] / max(raw, 1))
-                stayed.append(len(before[row] & _nodes(focus)) / len(before[row]))
-                used.append(focus.working_context.cost / self._w_max)
-            expands.append(np.mean(opened))
+                swap_rates.append(voluntary[row] / max(raw, 1))
+                residency.append(len(before[row] & _nodes(focus)) / len(before[row]))
+                utilization.append(focus.working_context.cost / self._w_max)
+            expands.append(np.mean(expanded))
 
         return {
-            "swap_rate": float(np.mean(moved)),
-            "residency": float(np.mean(stayed)),
+            "swap_rate": float(np.mean(swap_rates)),
+            "residency": float(np.mean(residency)),
             "expands": float(np.mean(expands)),
-            "utilization": float(np.mean(used)),
+            "utilization": float(np.mean(utilization)),
             "plain_gist_p99": float(np.quantile(np.concatenate(gists), 0.99)),
             "plain_raw_p05": float(np.quantile(np.concatenate(raw_nodes), 0.05)),
         }
@@ -122,36 +125,38 @@ class TextRollouts:
         raw_nodes: list[np.ndarray],
     ) -> tuple[list[int], list[int]]:
         """(voluntary actions, expansions) of each text's refocus."""
-        voluntary, opened = [0] * len(focuses), [0] * len(focuses)
-        under_way = set(range(len(focuses)))
-        look = self._eyes(lens, closed)
+        voluntary, expanded = [0] * len(focuses), [0] * len(focuses)
+        active = set(range(len(focuses)))
+        score = self._make_scorer(lens, closed)
 
-        # All texts are scored together; those that settled are left alone.
-        while under_way:
+        # All texts are scored in one batch; those that have settled are skipped.
+        while active:
             contexts = [focus.working_context for focus in focuses]
             levels = pad_rows([c.levels.astype(np.int64) for c in contexts], -1)
-            scores = look(levels, pad_rows([c.index for c in contexts], 0))
-            for row in sorted(under_way):
+            scores = score(levels, pad_rows([c.index for c in contexts], 0))
+            for row in sorted(active):
                 context = contexts[row]
-                own = scores[row, : len(context)]
+                row_scores = scores[row, : len(context)]
                 raw = context.levels == 0
-                gists.append(own[~raw])
-                raw_nodes.append(own[raw][:-PROTECTED])
-                given = legal_scores(own, context.levels, context.index, self._size)
-                result = focuses[row].round(given)
-                chosen = ~result.actions["forced"]
-                voluntary[row] += int(chosen.sum())
-                opened[row] += int((result.actions["cost"] > 0).sum())
+                gists.append(row_scores[~raw])
+                raw_nodes.append(row_scores[raw][:-PROTECTED])
+                legal = legal_scores(row_scores, context.levels, context.index, self._size)
+                result = focuses[row].round(legal)
+                is_voluntary = ~result.actions["forced"]
+                voluntary[row] += int(is_voluntary.sum())
+                expanded[row] += int((result.actions["cost"] > 0).sum())
                 if result.last:
-                    under_way.discard(row)
-        return voluntary, opened
+                    active.discard(row)
+        return voluntary, expanded
 
-    def _eyes(self, lens: LensNet, closed: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    def _make_scorer(
+        self, lens: LensNet, closed: int
+    ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
         """Scores of frontiers over the first ``closed`` blocks."""
         memory, hidden, nll = self._read()
         size, device = self._size, self._base.device
         counts = [closed // size**level for level in range(len(memory.gists))]
-        known = Stored(
+        memory_so_far = Stored(
             memory.keys[:, :closed],
             tuple(rows[:, :count] for rows, count in zip(memory.gists, counts, strict=True)),
         )
@@ -159,12 +164,12 @@ class TextRollouts:
         latest = self._tokens[:, max(0, stop - self._gistnet.config.keys.query_tokens) : stop]
         n_tokens = torch.full((len(latest),), stop, device=device)
 
-        def look(levels: np.ndarray, index: np.ndarray) -> np.ndarray:
-            seen = build_lens_inputs(
+        def score(levels: np.ndarray, index: np.ndarray) -> np.ndarray:
+            inputs = build_lens_inputs(
                 self._base,
                 self._gistnet,
                 lens.config,
-                known,
+                memory_so_far,
                 latest,
                 torch.from_numpy(levels).to(device),
                 torch.from_numpy(index).to(device),
@@ -172,18 +177,18 @@ class TextRollouts:
                 hidden[:, :stop],
                 nll[:, :stop],
             )
-            scores: np.ndarray = torch.tanh(seen.logits(lens)).cpu().numpy()
+            scores: np.ndarray = torch.tanh(inputs.logits(lens)).cpu().numpy()
             return scores
 
-        return look
+        return score
 
     def _read(self) -> tuple[Stored, Tensor, Tensor]:
-        """What trees over the whole texts hold, the base model's states, and the tokens' NLL."""
-        if self._known is None:
+        """(gists and keys of the whole texts, hidden states of the base model, NLL by token)."""
+        if self._encoded is None:
             memory = encode_histories(self._base, self._gistnet, self._tokens)
             hidden = self._base.hidden(self._base.embed(self._tokens))
-            self._known = memory, hidden, token_nll(self._base, hidden, self._tokens)
-        return self._known
+            self._encoded = memory, hidden, token_nll(self._base, hidden, self._tokens)
+        return self._encoded
 
 
 def _nodes(focus: Focus) -> set[tuple[int, int]]:

@@ -91,10 +91,10 @@ def write(
 
 
 def _remove(folder: Path) -> None:
-    away = folder.with_name("removed")
-    shutil.rmtree(away, ignore_errors=True)
-    folder.rename(away)
-    shutil.rmtree(away)
+    destination = folder.with_name("removed")
+    shutil.rmtree(destination, ignore_errors=True)
+    folder.rename(destination)
+    shutil.rmtree(destination)
 
 
 def mark(run: Path, name: str, folder: Path) -> None:
@@ -127,22 +127,25 @@ def find(run: Path, name: str = "latest") -> Path | None:
 
 
 def set_aside(run: Path) -> Path | None:
-    """Move a run that stands in ``run`` to ``run/previous``; None where there is none.
+    """Move an earlier run in ``run`` to ``run/previous``; None if there is none.
 
-    A new run in an old folder must neither overwrite a checkpoint that somebody forgot to resume,
-    nor be taken for the old one when it is resumed itself. One earlier run is kept.
+    So a new run in the same folder cannot overwrite a checkpoint that was not resumed, and resuming
+    it cannot pick up the old one. Only one earlier run is kept.
     """
     metrics = ("figures.json", "metrics.csv", "metrics.arrow", "metrics.html")
     names = ("latest.json", "best.json", *metrics)
-    found = [*sorted(run.glob("step-*")), *(run / name for name in names if (run / name).exists())]
-    if not any(path.is_dir() for path in found):
+    old_paths = [
+        *sorted(run.glob("step-*")),
+        *(run / name for name in names if (run / name).exists()),
+    ]
+    if not any(path.is_dir() for path in old_paths):
         return None
-    away = run / "previous"
-    shutil.rmtree(away, ignore_errors=True)
-    away.mkdir()
-    for path in reversed(found):  # marks first: a kill leaves no mark without its folder
-        path.rename(away / path.name)
-    return away
+    destination = run / "previous"
+    shutil.rmtree(destination, ignore_errors=True)
+    destination.mkdir()
+    for path in reversed(old_paths):  # marks first: a kill leaves no mark without its folder
+        path.rename(destination / path.name)
+    return destination
 
 
 def read(folder: Path) -> Checkpoint:
@@ -164,17 +167,20 @@ def read(folder: Path) -> Checkpoint:
         ) from error
 
 
-def check_shapes(folder: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+def check_shapes(
+    folder: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> None:
     """Refuse a checkpoint whose tensors are not those of the model.
 
     Raises:
         StorageError: a tensor is missing, is unknown or has another shape.
     """
-    for name in sorted(expected.keys() | found.keys()):
-        own = tuple(expected[name].shape) if name in expected else None
-        theirs = tuple(found[name].shape) if name in found else None
-        if own != theirs:
+    for name in sorted(expected.keys() | tensors.keys()):
+        model_shape = tuple(expected[name].shape) if name in expected else None
+        saved_shape = tuple(tensors[name].shape) if name in tensors else None
+        if model_shape != saved_shape:
             raise StorageError(
-                f"--resume: {folder} has {name} {theirs or 'not at all'} and the model has it "
-                f"{own or 'not at all'}; set the sizes of that run, or choose another --out folder."
+                f"--resume: {folder} has {name} {saved_shape or 'not at all'} and the model has it "
+                f"{model_shape or 'not at all'}; set the sizes of that run, or choose another "
+                "--out folder."
             )

@@ -25,7 +25,7 @@ class Metrics:
 
     Args:
         step: where a resumed run goes on; 0 for a new one.
-        judged: whether that step's evaluation is done; if not, its row (the one without a loss)
+        evaluated: whether that step's evaluation is done; if not, its row (the one without a loss)
             is dropped as well, for it will come again.
     """
 
@@ -35,7 +35,7 @@ class Metrics:
         columns: Sequence[str],
         sinks: Sequence[MetricSink] = (),
         step: int = 0,
-        judged: bool = True,
+        evaluated: bool = True,
     ) -> None:
         self._columns = ("step", *columns)
         self._path = folder / "metrics.csv"
@@ -45,7 +45,7 @@ class Metrics:
         if self._path.is_file() and step > 0:
             with self._path.open(encoding="utf8", newline="") as file:
                 rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
-            done = [row for row in rows if judged or int(row["step"]) < step or row["loss"]]
+            done = [row for row in rows if evaluated or int(row["step"]) < step or row["loss"]]
             self._rows = done
         # Replaced whole: a kill here leaves the curve that was.
         partial = self._path.with_suffix(".tmp")

@@ -32,7 +32,7 @@ from megacontext.traces.errors import MegaContextError
 __all__ = ["DivergedError", "LoopConfig", "Task", "Trainer"]
 
 Batch = dict[str, Tensor]
-_LOOK_EVERY = 16  # steps between looks at a shared clock
+_CLOCK_SYNC_STEPS = 16  # steps between broadcasts of the clock
 
 
 class DivergedError(MegaContextError):
@@ -71,11 +71,11 @@ class Task(Protocol):
         ...
 
     def loss(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Scalar loss of one micro-batch and figures to log (device scalars)."""
+        """Scalar loss of one micro-batch and metrics to log (device scalars)."""
         ...
 
     def evaluate(self) -> dict[str, float]:
-        """Held-out figures, ``figure`` among them. Called on the main process only."""
+        """Held-out metrics, including ``eval_metric``. Called on the main process only."""
         ...
 
 
@@ -124,7 +124,7 @@ class Trainer:
         self.after_save: Callable[[Path, bool], None] | None = None  # (folder, is it the best)
         self._last_eval: tuple[int, dict[str, float]] | None = None  # the newest evaluation
         self._started = time.monotonic()
-        self._seen_s, self._next_look = 0.0, 0
+        self._synced_s, self._next_clock_sync = 0.0, 0
         # The first step with a non-finite loss or gradient, found without waiting for the device.
         self._bad_step = torch.full((), -1, dtype=torch.int64, device=world.device)
         ends = [sum(task.phase_fractions()[: i + 1]) for i in range(len(task.phase_fractions()))]
@@ -142,15 +142,15 @@ class Trainer:
     def _clock(self) -> float:
         """Seconds since the start; equal on all processes.
 
-        Many processes look at the main one's clock every few steps only: each look waits for
-        the device.
+        With several processes, the main one's clock is broadcast every few steps only, since each
+        broadcast waits for the device.
         """
         if self.world.size == 1:
             return time.monotonic() - self._started
-        if self.step >= self._next_look:
-            self._seen_s = self.world.broadcast(time.monotonic() - self._started)
-            self._next_look = self.step + _LOOK_EVERY
-        return self._seen_s
+        if self.step >= self._next_clock_sync:
+            self._synced_s = self.world.broadcast(time.monotonic() - self._started)
+            self._next_clock_sync = self.step + _CLOCK_SYNC_STEPS
+        return self._synced_s
 
     def _phase_at(self, progress: float) -> int:
         return next(i for i, end in enumerate(self._phase_ends) if progress < end)
@@ -170,8 +170,8 @@ class Trainer:
         """
         if resume:
             self._resume()
-        elif self.world.is_main and (away := checkpoint.set_aside(self.out)) is not None:
-            print(f"the run in {self.out} is now in {away}", file=sys.stderr, flush=True)
+        elif self.world.is_main and (previous := checkpoint.set_aside(self.out)) is not None:
+            print(f"the run in {self.out} is now in {previous}", file=sys.stderr, flush=True)
 
         # One row per logged step; the columns are fixed before the first.
         names = ["phase", "progress", "rate", "tokens", "tokens_per_s", "loss", "norm"]
@@ -235,13 +235,15 @@ class Trainer:
                 self._log(metrics, row)
 
             # An evaluation saves as well: a checkpoint's metrics are those of its weights.
-            if self._due(self.config.eval_steps, self.config.eval_minutes, last_eval):
+            if self._is_due(self.config.eval_steps, self.config.eval_minutes, last_eval):
                 self._check(loss)
                 self._save(self._evaluate(metrics))
-                self._next_look = self.step  # judging took a while
+                self._next_clock_sync = self.step  # judging took a while
                 last_eval = last_save = self._clock()
                 mark, marked_tokens = time.monotonic(), self.tokens
-            elif self._due(self.config.checkpoint_steps, self.config.checkpoint_minutes, last_save):
+            elif self._is_due(
+                self.config.checkpoint_steps, self.config.checkpoint_minutes, last_save
+            ):
                 self._check(loss)
                 self._save({})
                 last_save = self._clock()
@@ -273,24 +275,24 @@ class Trainer:
     def _check(self, loss: Tensor) -> float:
         bad = int(self.world.broadcast(float(self._bad_step)))
         if bad >= 0:
-            kept = checkpoint.find(self.out)
+            latest = checkpoint.find(self.out)
             raise DivergedError(
                 f"loss: not finite at step {bad}; lower optimizer.lr and resume from "
-                f"{kept if kept else 'the start (no checkpoint was written yet)'}."
+                f"{latest if latest else 'the start (no checkpoint was written yet)'}."
             )
         return self.world.mean(loss)
 
-    def _due(self, steps: int, minutes: float, last: float) -> bool:
+    def _is_due(self, steps: int, minutes: float, last: float) -> bool:
         if steps:
             return self.step % steps == 0
         if not minutes:
             return False
         return self._clock() - last >= minutes * 60
 
-    # -- judging and keeping ----------------------------------------------------------------
+    # -- evaluation and checkpoints ---------------------------------------------------------
 
     def _evaluate(self, metrics: Metrics | None) -> dict[str, float]:
-        """Figures of the main process; the others wait at the next collective."""
+        """Metrics of the main process; the others wait at the next collective."""
         if not self.world.is_main:
             self._last_eval = (self.step, {})
             return {}
@@ -330,7 +332,7 @@ class Trainer:
             "figures": dict(metrics),
         }
 
-        # The mark comes after the folder, the export after the mark: a kill leaves no gap.
+        # First the folder, then best.json, then the export: a kill between them loses nothing.
         parameters = dict(self.task.model.named_parameters())
         folder = checkpoint.write(self.out, parameters, self.optimizer.state(), state)
         if better:
@@ -342,23 +344,23 @@ class Trainer:
         folder = checkpoint.find(self.out)
         if folder is None:
             return
-        found = checkpoint.read(folder)
+        saved = checkpoint.read(folder)
         parameters = dict(self.task.model.named_parameters())
-        checkpoint.check_shapes(folder, found.model, parameters)
+        checkpoint.check_shapes(folder, saved.model, parameters)
         with torch.no_grad():
             for name, parameter in parameters.items():
-                parameter.copy_(found.model[name])
-        self.optimizer.load_state(found.optimizer, int(found.state["optimizer_steps"]))
-        self.step, self.tokens = int(found.state["step"]), int(found.state["tokens"])
-        self.phase = int(found.state["phase"])
-        self.elapsed_s = float(found.state["elapsed_s"])
-        if found.state["figures"]:  # a finished run is not judged again
-            self._last_eval = (self.step, dict(found.state["figures"]))
-        best = found.state["best"]
+                parameter.copy_(saved.model[name])
+        self.optimizer.load_state(saved.optimizer, int(saved.state["optimizer_steps"]))
+        self.step, self.tokens = int(saved.state["step"]), int(saved.state["tokens"])
+        self.phase = int(saved.state["phase"])
+        self.elapsed_s = float(saved.state["elapsed_s"])
+        if saved.state["figures"]:  # a finished run is not judged again
+            self._last_eval = (self.step, dict(saved.state["figures"]))
+        best = saved.state["best"]
         self.best = math.inf if best is None else float(best)
 
         # The kill may have come between this checkpoint and its export.
-        if self.world.is_main and found.state.get("is_best", False):
+        if self.world.is_main and saved.state.get("is_best", False):
             checkpoint.mark(self.out, "best", folder)
             if self.after_save is not None:
                 self.after_save(folder, True)

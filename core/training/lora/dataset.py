@@ -1,8 +1,8 @@
 """Batches for the LoRA adapter: real and recall text under random mixed tilings.
 
-Rows of one step have the same numbers of gists, so their windows have one length; where the gists
-stand differs by row. With a teacher cache the rows are the starts of prepared slices, and what
-the original base says at the scored tokens comes with them.
+Rows of one step have the same number of gists, at other positions, so their windows have one
+length. With a teacher cache, rows are the starts of cached slices, together with the original base
+model's most likely tokens at the scored positions.
 """
 
 from __future__ import annotations
@@ -124,24 +124,24 @@ class MixedWindowDataset(Dataset[dict[str, Tensor]]):
             groups = int(rng.integers(1, mix.groups + 1))
 
         # Each row draws for itself, so that a resumed run sees the same rows.
-        tokens, rows, kept = [], [], []
+        tokens, rows, slices = [], [], []
         for row in range(mix.rows):
-            draw = generator(self._seed, f"lora.row.{self._phase}", step, row)
+            row_rng = generator(self._seed, f"lora.row.{self._phase}", step, row)
             if self._cache is None:
-                tokens.append(self._text(draw, step, row))
+                tokens.append(self._text(row_rng, step, row))
             else:
-                kept.append(self._slice(draw, self._cache))
-                tokens.append(kept[-1].tokens)
-            rows.append(self._tiling(draw, count, groups))
+                slices.append(self._slice(row_rng, self._cache))
+                tokens.append(slices[-1].tokens)
+            rows.append(self._tiling(row_rng, count, groups))
 
         stacked = torch.from_numpy(np.stack(tokens).astype(np.int32))
         batch = {"tokens": stacked, **stack_tilings(rows)}
 
-        # The cache has the teacher's likeliest tokens at every position.
-        if kept:
-            at = [row.target - 1 for row in rows]
-            ids = np.stack([s.ids[w] for s, w in zip(kept, at, strict=True)])
-            log_probs = np.stack([s.logp[w] for s, w in zip(kept, at, strict=True)])
+        # The cache has the teacher's most likely tokens at every position.
+        if slices:
+            predictor = [row.target - 1 for row in rows]
+            ids = np.stack([s.ids[w] for s, w in zip(slices, predictor, strict=True)])
+            log_probs = np.stack([s.logp[w] for s, w in zip(slices, predictor, strict=True)])
             batch["teacher_ids"] = torch.from_numpy(ids.astype(np.int64))
             batch["teacher_logp"] = torch.from_numpy(log_probs.astype(np.float32))
         return batch
@@ -182,12 +182,12 @@ class MixedWindowDataset(Dataset[dict[str, Tensor]]):
             first = int(rng.integers(len(candidates) - count + 1))
             gists = candidates[first : first + count]
         row = tile(mix.length, size, np.sort(gists), chosen)
-        later = np.flatnonzero(row.predictor >= int(np.argmax(row.kept >= mix.length)))
+        later = np.flatnonzero(row.predictor >= int(np.argmax(row.entries >= mix.length)))
         choice = np.sort(rng.choice(later, mix.scored, replace=len(later) < mix.scored))
         return RowTiling(
             row.blocks,
-            row.kept,
-            row.kept_raw,
+            row.entries,
+            row.entries_raw,
             row.target[choice],
             row.predictor[choice],
             row.predictor_raw[choice],

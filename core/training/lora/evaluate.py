@@ -1,7 +1,7 @@
-"""Held-out figures of an adapter: what it gains on mixed tilings, and what it costs on raw text.
+"""Held-out metrics of an adapter: its gain on mixed tilings, and its cost on raw text.
 
-The guard is the KL in nats per token from the original base to the adapted one on plain windows,
-all raw: what a user of the same model outside MegaContext would notice.
+The guard is the KL in nats per token from the original to the adapted model on all-raw windows:
+the change that a user of the model outside MegaContext would notice.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ Batch = dict[str, Tensor]
 
 
 class GuardError(MegaContextError):
-    """The adapted model left the original one on plain prompts."""
+    """On raw text, the adapted model differs from the original by more than the guard's bound."""
 
     exit_code = 1
 
 
 @dataclass(frozen=True)
 class Guard:
-    """How far the adapted model may leave the original one on all-raw windows.
+    """How far the adapted model may diverge from the original one on all-raw windows.
 
     Attributes:
         bound: KL in nats per token above which no checkpoint is the best or exported.
@@ -69,7 +69,7 @@ class LoraEvaluator:
     """Fixed held-out windows and tilings.
 
     ``mixed`` maps a batch to per-token KL and NLL of the mixed window against the full raw one,
-    with the adapter as it stands; ``off`` switches it off.
+    with the adapter as it stands; ``disabled`` switches it off.
     """
 
     names = (
@@ -102,31 +102,31 @@ class LoraEvaluator:
     def evaluate(
         self,
         mixed: Callable[[Batch], tuple[Tensor, Tensor]],
-        off: Callable[[], AbstractContextManager[None]],
+        disabled: Callable[[], AbstractContextManager[None]],
     ) -> dict[str, float]:
         """All figures; without ``score`` where the guard is beyond its bound.
 
         Raises:
             GuardError: the guard is beyond ``guard.stop``.
         """
-        metrics = self._plain(off)
+        metrics = self._plain(disabled)
         if metrics["guard_kl"] > self._guard.stop:
             raise GuardError(
                 f"guard.stop: KL to the original base on raw text is {metrics['guard_kl']:.3g} "
                 f"nats, above {self._guard.stop:g}; lower the learning rate or raise guard.weight."
             )
-        for name, context in (("", None), ("_off", off)):
-            found = self._mixed(mixed, context)
-            metrics[f"mixed_kl{name}"], metrics[f"mixed_dnll{name}"] = found
+        for name, context in (("", None), ("_off", disabled)):
+            scores = self._mixed(mixed, context)
+            metrics[f"mixed_kl{name}"], metrics[f"mixed_dnll{name}"] = scores
         if metrics["guard_kl"] <= self._guard.bound:
             metrics["score"] = metrics["mixed_kl"]
         return metrics
 
-    def _plain(self, off: Callable[[], AbstractContextManager[None]]) -> dict[str, float]:
+    def _plain(self, disabled: Callable[[], AbstractContextManager[None]]) -> dict[str, float]:
         means = []
         for window in self._windows:
             x = self._base.embed(window[None].to(self._base.device))
-            with off():
+            with disabled():
                 teacher = self._base.logits(self._base.hidden(x))
             student = self._base.logits(self._base.hidden(x))
             means.append(float(kl_divergence(teacher, student).mean()))
@@ -141,10 +141,10 @@ class LoraEvaluator:
         for number in range(self._batches):
             batch = {k: v[0].to(self._base.device) for k, v in self._rows[number].items()}
             if context is None:
-                found = mixed(batch)
+                kl_and_dnll = mixed(batch)
             else:
                 with context():
-                    found = mixed(batch)
-            kl.append(float(found[0].mean()))
-            dnll.append(float(found[1].mean()))
+                    kl_and_dnll = mixed(batch)
+            kl.append(float(kl_and_dnll[0].mean()))
+            dnll.append(float(kl_and_dnll[1].mean()))
         return float(np.mean(kl)), float(np.mean(dnll))

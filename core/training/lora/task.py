@@ -1,10 +1,10 @@
 """Refreshing a base model for mixed windows with a LoRA adapter.
 
-A frozen model has never read gists. The adapter learns to: on mixed tilings (raw blocks beside the
-gists of the configured gister) it is pulled to what the original base says with the whole history
-raw. Beside that stands a guard: on all-raw windows the adapted model must stay the original one.
-The guard is a term of the loss, a figure of every evaluation, and a bound: a checkpoint beyond it
-is never the best and never exported.
+A frozen model was never trained on gists. The adapter is distilled: on mixed tilings (raw blocks
+and gists of the configured gister) its targets are the original model's predictions over the whole
+raw history. A guard keeps the adapted model close to the original one on all-raw windows. The guard
+is a term of the loss, a metric of every evaluation, and a bound: a checkpoint beyond it is never
+the best and never exported.
 """
 
 from __future__ import annotations
@@ -69,10 +69,10 @@ class LoraTraining:
     Attributes:
         base: folder or hub id of the base model.
         shards, heldout: prepared text.
-        gister: whose gists stand in the windows: a trained ``gistnet`` or an untrained control.
+        gister: encoder of the gists in the windows: a trained ``gistnet`` or an untrained control.
         gistnet: folder of the GistNet.
-        teacher: where the original base's word on whole raw windows comes from: the ``model``, run
-            beside the adapted one, or the ``cache`` in ``shards`` (its likeliest tokens).
+        teacher: source of the original model's predictions over whole raw windows: the ``model``,
+            run next to the adapted one, or the ``cache`` in ``shards`` (its most likely tokens).
         block_size: K where the gister is a control; a GistNet knows its own.
         dtype: of the frozen base, as for GistNet; the adapter itself is float32.
     """
@@ -116,7 +116,7 @@ class LoraTask:
         self.layers = LoraLayers(base, config.lora, config.loop.seed)
         self.model: nn.Module = self.layers
 
-        # Text in the base model's own tokens, and what the original model says of it.
+        # Tokenized training text, and the original model's cached predictions for it.
         tokenizer = load_tokenizer(Path(config.base))
         mark, size = fingerprint(tokenizer), net.config.block_size
         shards = open_shards(Path(config.shards), mark)
@@ -141,7 +141,7 @@ class LoraTask:
             for number, phase in enumerate(config.phases)
         ]
 
-        # Held-out windows in wording that training never sees.
+        # Held-out windows, in a wording that is not in the training data.
         heldout = TokenStreams(open_shards(Path(config.heldout), mark))
         unseen = RecallWriter(tokenizer, "heldout", 0, size)
         fixed = MixedWindowDataset(
@@ -165,20 +165,20 @@ class LoraTask:
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
         raw = self._base.embed(batch["tokens"])
         target = batch["target"]
-        against = self._teacher(batch, raw)
+        kl_from_teacher = self._kl_from_teacher(batch, raw)
         student = self._window(batch)
-        kl = against(student).mean()
+        kl = kl_from_teacher(student).mean()
         answer = batch["tokens"].long().gather(1, target)
         ce = functional.cross_entropy(student.flatten(0, 1), answer.flatten())
         total = kl + self._phase.cross_entropy * ce
         weight = self._config.guard.weight
         with nullcontext() if weight else torch.no_grad():
-            guard = against(self._base.logits_at(raw, target - 1)).mean()
+            guard = kl_from_teacher(self._base.logits_at(raw, target - 1)).mean()
         if weight:
             total = total + weight * guard
         return total, {"kl": kl, "ce": ce, "guard": guard}
 
-    def _teacher(self, batch: dict[str, Tensor], raw: Tensor) -> Callable[[Tensor], Tensor]:
+    def _kl_from_teacher(self, batch: dict[str, Tensor], raw: Tensor) -> Callable[[Tensor], Tensor]:
         """KL [R, S] from the original base on the raw history to given logits [R, S, V]."""
         if "teacher_ids" in batch:
             return partial(top_kl_divergence, batch["teacher_ids"], batch["teacher_logp"])
@@ -188,10 +188,10 @@ class LoraTask:
         return self.evaluator.evaluate(self._against_full, self.layers.off)
 
     @torch.no_grad()
-    def _original(self, raw_RTD: Tensor, where_RS: Tensor) -> Tensor:
+    def _original(self, raw_RTD: Tensor, index_RS: Tensor) -> Tensor:
         """Logits [R, S, V] of the original base over the whole raw history."""
         with self.layers.off():
-            return self._base.logits_at(raw_RTD, where_RS)
+            return self._base.logits_at(raw_RTD, index_RS)
 
     def _window(self, batch: dict[str, Tensor]) -> Tensor:
         """Logits [R, S, V] over the mixed window, with the adapter as it stands."""
@@ -199,8 +199,8 @@ class LoraTask:
             table = gist_table(
                 self._base, self._net, batch["tokens"].long(), batch, self._gist_kind
             )
-        kept = batch["kept"][..., None].expand(-1, -1, table.shape[-1])
-        return self._base.logits_at(table.gather(1, kept), batch["predictor"])
+        entries = batch["entries"][..., None].expand(-1, -1, table.shape[-1])
+        return self._base.logits_at(table.gather(1, entries), batch["predictor"])
 
     @property
     def _gist_kind(self) -> str:
@@ -217,16 +217,17 @@ class LoraTask:
 
 
 def top_kl_divergence(ids_RSk: Tensor, log_probs_RSk: Tensor, logits_RSV: Tensor) -> Tensor:
-    """KL [R, S] in nats over the teacher's k likeliest tokens and all others as one outcome.
+    """KL [R, S] in nats over the teacher's top k tokens and all others as one outcome.
 
     Merging outcomes only lowers a KL, so this is a lower bound of the whole one.
     """
-    theirs = logits_RSV.log_softmax(-1).gather(-1, ids_RSk)
-    rest, their_rest = (
-        (1 - log_probs.exp().sum(-1)).clamp(min=1e-6).log() for log_probs in (log_probs_RSk, theirs)
+    student_log_probs = logits_RSV.log_softmax(-1).gather(-1, ids_RSk)
+    rest, student_rest = (
+        (1 - log_probs.exp().sum(-1)).clamp(min=1e-6).log()
+        for log_probs in (log_probs_RSk, student_log_probs)
     )
-    kept = (log_probs_RSk.exp() * (log_probs_RSk - theirs)).sum(-1)
-    return kept + rest.exp() * (rest - their_rest)
+    over_top = (log_probs_RSk.exp() * (log_probs_RSk - student_log_probs)).sum(-1)
+    return over_top + rest.exp() * (rest - student_rest)
 
 
 def train_lora(

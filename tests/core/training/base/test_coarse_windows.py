@@ -86,7 +86,7 @@ def test_entries_of_a_window_are_the_blocks_they_stand_for() -> None:
         shown = np.concatenate([window.older, tokens[window.index]])
         assert len(shown) == 600
         entries = window.entries
-        assert (entries.blocks[:, K:].max(1) == shown[entries.singles]).all()
+        assert (entries.blocks[:, K:].max(1) == shown[entries.level1_positions]).all()
         assert (entries.blocks[:, 2 * K - 1] % K == K - 1).all()
         inside = entries.blocks[:, 0] >= 0
         assert (entries.blocks[inside, K - 1] + 1 == entries.blocks[inside, K]).all()

@@ -49,13 +49,13 @@ MIX = TilingMix(
 def test_scored_tokens_are_aligned_by_their_place_in_the_history() -> None:
     length = 64 * K
     row = tile(length, K, np.array([33, 34, 40]), np.array([0]))
-    assert len(row.kept) == length - (32 + 3) * K + 3 + 1
-    assert np.array_equal(row.kept[row.predictor + 1], row.target)
-    assert np.array_equal(row.kept_raw[row.predictor_raw + 1], row.target)
+    assert len(row.entries) == length - (32 + 3) * K + 3 + 1
+    assert np.array_equal(row.entries[row.predictor + 1], row.target)
+    assert np.array_equal(row.entries_raw[row.predictor_raw + 1], row.target)
     # The first token behind a gist is predicted by the gist here and by older text there.
     first = np.flatnonzero(row.target == 35 * K)[0]
-    assert row.kept[row.predictor[first]] == length + 1
-    assert row.kept_raw[row.predictor_raw[first]] == 33 * K - 1
+    assert row.entries[row.predictor[first]] == length + 1
+    assert row.entries_raw[row.predictor_raw[first]] == 33 * K - 1
     assert row.blocks.tolist() == [33, 34, 40, *range(32)]
 
 

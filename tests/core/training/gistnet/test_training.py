@@ -264,7 +264,7 @@ def test_interrupted_runs_end_with_the_same_weights(
     with pytest.raises(ConfigError, match=r"evaluation\.plain_blocks: 8 .* more than 8"):
         train_lensnet(replace(lens, evaluation=evaluation), tmp_path / "l4", device="cpu")
 
-    monkeypatch.setattr(lensnet_teacher, "_SLIGHT", 0.0)  # an untrained base loses little
+    monkeypatch.setattr(lensnet_teacher, "_MIN_SAVED_NATS", 0.0)  # an untrained base loses little
     copying = replace(lens, teacher="copies")
     ranking = replace(copying, phases=(replace(lens.phases[0], near_ranking=1.0),))
     for name, config in (("l5", copying), ("l6", ranking)):
@@ -385,7 +385,7 @@ def test_gradient_demand_is_what_scaling_a_blocks_values_changes(base: FrozenBas
 def test_copied_tokens_are_charged_to_the_newest_block_that_holds_their_pair(
     base: FrozenBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lensnet_teacher, "_SLIGHT", 0.0)  # an untrained base loses little
+    monkeypatch.setattr(lensnet_teacher, "_MIN_SAVED_NATS", 0.0)  # an untrained base loses little
     tokens = torch.from_numpy(generator(2, "test-copies").permutation(8192)[: 7 * K][None])
     coming = 6 * K
     tokens[0, 5:7] = tokens[0, K + 3 : K + 5]  # the pair stands in blocks 0 and 1 ...
@@ -416,7 +416,7 @@ def test_optimized_vector_beats_its_start(base: FrozenBase, shards: Path) -> Non
     streams = TokenStreams(open_shards(shards))
     figures = one_vector_ceiling(base, streams, rows=2, before=64, steps=10)
     assert figures["code_fitted"] < figures["code_mean"]
-    further = one_vector_ceiling(base, streams, rows=2, before=64, steps=10, apart=64)
+    further = one_vector_ceiling(base, streams, rows=2, before=64, steps=10, distance=64)
     assert further["code_fitted"] < further["code_mean"]
     assert further["code_delete"] != figures["code_delete"]
     assert further["code_repeated"] not in (further["code_fitted"], further["code_mean"])

@@ -20,12 +20,12 @@ from megacontext.core.training.lensnet.evaluate import _demand_under_best
 from megacontext.core.training.lensnet.losses import (
     SLOT_VALUE,
     blocks_that_fit,
-    far_loss,
-    near_loss,
     prob_from_score,
     prob_of_need,
     ranking_loss,
+    retrieval_loss,
     score_from_prob,
+    text_loss,
     utility_loss,
 )
 from megacontext.core.training.lensnet.rollout import cold_levels, rollout
@@ -112,7 +112,7 @@ def far_scores(asks: bool, start: list[float], gold_at: int = 2) -> list[float]:
     offset = torch.atanh(torch.tensor([start]))
 
     def loss(logits: torch.Tensor) -> torch.Tensor:
-        return far_loss(
+        return retrieval_loss(
             logits + offset,
             gold,
             place == 5,
@@ -156,7 +156,9 @@ def test_a_gist_opens_where_its_chance_outweighs_blocks_opened_in_vain() -> None
             rows = logits.expand(20, 1)
             tokens = torch.full((20,), K)
             none = torch.zeros_like(gold)
-            return far_loss(rows, gold, none, levels, index, levels > 0, tokens, asks, K, K, miss)
+            return retrieval_loss(
+                rows, gold, none, levels, index, levels > 0, tokens, asks, K, K, miss
+            )
 
         return float(descended(loss, 1))
 
@@ -189,7 +191,7 @@ def test_scores_of_plain_text_are_what_the_chance_of_being_needed_is_worth() -> 
     kinds = torch.tensor([[1, 0]]).expand(10, 2)
 
     def loss(logits: torch.Tensor) -> torch.Tensor:
-        return near_loss(logits.expand(10, 2), futures, kinds, torch.ones((10, 2)))
+        return text_loss(logits.expand(10, 2), futures, kinds, torch.ones((10, 2)))
 
     gist, raw = descended(loss, 2).tolist()
     assert gist == pytest.approx(0.7 - 0.3 * SLOT_VALUE, abs=0.01)

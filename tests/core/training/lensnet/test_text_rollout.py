@@ -36,12 +36,12 @@ def test_a_lens_that_only_folds_leaves_the_budget_unused(
     least: float,
     most: float,
 ) -> None:
-    def eyes(self: TextRollouts, lens: object, closed: int) -> Any:
+    def make_scorer(self: TextRollouts, lens: object, closed: int) -> Any:
         return lambda levels, index: np.where(levels == 0, raw, gist).astype(np.float32)
 
-    monkeypatch.setattr(TextRollouts, "_eyes", eyes)
+    monkeypatch.setattr(TextRollouts, "_make_scorer", make_scorer)
     nothing: Any = None
-    figures = _walks(shards, tiny_base).figures(nothing)
+    figures = _walks(shards, tiny_base).evaluate(nothing)
     assert least <= figures["utilization"] <= most
     assert (figures["swap_rate"] > 0) == (raw < 0)
     assert figures["expands"] == 0
