@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +12,7 @@ import torch
 from megacontext.core.gistnet.gister import NetGister
 from megacontext.core.gistnet.lexical import normalized
 from megacontext.core.gistnet.module import GistNet, GistNetConfig
+from megacontext.core.lenses.base import Observation
 from megacontext.core.lensnet.lens import NetLens
 from megacontext.core.lensnet.module import LensNet, LensNetConfig
 from megacontext.core.rng import generator
@@ -21,23 +20,8 @@ from megacontext.core.rng import generator
 __all__ = ["bench_lens"]
 
 
-@dataclass(frozen=True)
-class _Frontier:
-    """Half raw blocks, half gists, over a history that just fits."""
-
-    levels: npt.NDArray[np.int64]
-    index: npt.NDArray[np.int64]
-    starts: npt.NDArray[np.int64]
-    n_tokens: int
-    block_size: int
-    tree: Any
-    query_tokens: npt.NDArray[np.uint32]
-    query_hidden: Any
-    surprisal: None = None
-
-
 class _RandomTree:
-    """Random gists and keys in the place of a tree."""
+    """A tree with random gists and keys."""
 
     def __init__(self, blocks: int, block_size: int, dim: int, key_dim: int) -> None:
         draw = generator(0, "bench-lens")
@@ -89,30 +73,31 @@ def bench_lens(
 
     tree = _RandomTree(entries, block_size, dim, config.keys.key_dim)
     index = np.arange(entries, dtype=np.int64)
-    whole = []
+    elapsed_ms = []
     hidden = torch.zeros((4, dim), device=target, dtype=dtype)
 
-    # Ten rounds of warm-up, then the measured ones.
+    # Half raw blocks, half gists, over a history that just fits; ten rounds of warm-up first.
     for turn in range(repeats + 10):
         question = generator(turn, "bench-question").integers(0, 1024, 32).astype(np.uint32)
-        frontier = _Frontier(
-            (index < entries // 2).astype(np.int64),
-            index,
-            index * block_size,
-            entries * block_size,
-            block_size,
-            tree,
-            question,
-            hidden,
+        observation = Observation(
+            levels=(index < entries // 2).astype(np.int8),
+            index=index,
+            starts=index * block_size,
+            n_tokens=entries * block_size,
+            tail_tokens=0,
+            block_size=block_size,
+            tree=tree,
+            query_tokens=question,
+            query_hidden=hidden,
         )
         start = time.perf_counter()
-        lens.score(frontier)
+        lens.score(observation)
         elapsed = (time.perf_counter() - start) * 1e3
         if turn >= 10:
-            whole.append(elapsed)
+            elapsed_ms.append(elapsed)
     return {
         "entries": entries,
         "device": str(target),
-        "lens_ms_p50": statistics.median(whole),
-        "lens_ms_p95": sorted(whole)[int(0.95 * (len(whole) - 1))],
+        "lens_ms_p50": statistics.median(elapsed_ms),
+        "lens_ms_p95": sorted(elapsed_ms)[int(0.95 * (len(elapsed_ms) - 1))],
     }

@@ -1,4 +1,4 @@
-"""LensNet behind the ``Lens`` protocol: an observation in, float32 scores out.
+"""LensNet as a ``Lens``: an observation in, float32 scores out.
 
 All tensors stay on the lens's device; one array of scores leaves it per round.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,16 +17,16 @@ from torch import Tensor
 
 from megacontext.core.gistnet.checkpoint import load_folder, save_folder
 from megacontext.core.gistnet.gister import NetGister
-from megacontext.core.lenses.base import LensNeeds
-from megacontext.core.lensnet.means import RunningMeans
-from megacontext.core.lensnet.mirror import Mirror
+from megacontext.core.lenses.base import LensNeeds, Observation
+from megacontext.core.lensnet.cuda_graph import CapturedPass
+from megacontext.core.lensnet.device_cache import DeviceCache
+from megacontext.core.lensnet.inputs import TreeTensors, lens_pass
 from megacontext.core.lensnet.module import LensNet, LensNetConfig
-from megacontext.core.lensnet.sight import Replay, Stored, lens_pass
+from megacontext.core.lensnet.span_means import RunningMeans
 from megacontext.traces.errors import ModelError
 
 __all__ = [
     "NetLens",
-    "Sight",
     "bind_lensnet",
     "legal_scores",
     "load_lensnet",
@@ -39,29 +39,6 @@ Ints = npt.NDArray[np.integer[Any]]
 _KIND = "lensnet"
 
 
-class Sight(Protocol):
-    """What LensNet reads of an ``Observation``."""
-
-    @property
-    def levels(self) -> Ints: ...
-    @property
-    def index(self) -> Ints: ...
-    @property
-    def starts(self) -> Ints: ...
-    @property
-    def n_tokens(self) -> int: ...
-    @property
-    def block_size(self) -> int: ...
-    @property
-    def tree(self) -> Any: ...
-    @property
-    def query_tokens(self) -> npt.NDArray[np.uint32]: ...
-    @property
-    def query_hidden(self) -> Any: ...
-    @property
-    def surprisal(self) -> Any: ...
-
-
 def save_lensnet(net: LensNet, folder: Path, gister: NetGister) -> str:
     """Write a LensNet that was trained on this gister's keys; returns its checkpoint id."""
     facts = {"gist_checkpoint": gister.checkpoint_id}
@@ -71,7 +48,7 @@ def save_lensnet(net: LensNet, folder: Path, gister: NetGister) -> str:
 def bind_lensnet(source: Path, gistnet: Path, folder: Path) -> str:
     """Write the LensNet of ``source`` to ``folder`` as one of another GistNet of the same sizes.
 
-    Its weights stay; until it is trained on the new gists it reads them as it read the old ones.
+    Its weights are not changed: it has to be trained on the new gists.
 
     Raises:
         ModelError: one of the two folders holds no readable checkpoint.
@@ -97,22 +74,22 @@ def load_lensnet(folder: Path, gister: NetGister) -> tuple[LensNet, str]:
     return net.eval().requires_grad_(False), str(meta["checkpoint_id"])
 
 
-def start_from(folder: Path, wanted: LensNetConfig) -> LensNet:
-    """A LensNet to train on, of any GistNet whose sizes are those of ``wanted``.
+def start_from(folder: Path, sizes: LensNetConfig) -> LensNet:
+    """A LensNet to train on, of any GistNet whose sizes are those of ``sizes``.
 
     Args:
-        wanted: its sizes of gists, keys, blocks and queries have to be the checkpoint's.
+        sizes: its sizes of gists, keys, blocks and queries have to be the checkpoint's.
 
     Raises:
         ModelError: no readable checkpoint, or one of other sizes.
     """
     net, _ = _read(folder)
     for name in ("dim", "key_dim", "block_size", "query_tokens"):
-        own, theirs = getattr(net.config, name), getattr(wanted, name)
-        if own != theirs:
+        saved, expected = getattr(net.config, name), getattr(sizes, name)
+        if saved != expected:
             raise ModelError(
-                f"--init: {folder} holds a LensNet of {name} {own} and the GistNet has {theirs};"
-                " start without --init."
+                f"--init: {folder} holds a LensNet of {name} {saved} and the GistNet has"
+                f" {expected}; start without --init."
             )
     return net.train().requires_grad_(True)
 
@@ -131,7 +108,7 @@ def _read(folder: Path) -> tuple[LensNet, dict[str, Any]]:
 
 
 def legal_scores(scores: F32, levels: Ints, index: Ints, block_size: int) -> F32:
-    """Scores without wishes that no action can grant.
+    """Scores clipped to what an action can do.
 
     Raw blocks cannot expand; a gist whose K siblings are not all in the frontier at its level
     cannot collapse.
@@ -148,13 +125,13 @@ def _bounds(levels: Ints, index: Ints, block_size: int) -> tuple[F32, F32]:
     change = np.flatnonzero((levels[1:] != levels[:-1]) | (parent[1:] != parent[:-1])) + 1
     bounds = np.concatenate(([0], change, [len(levels)]))
     length = np.repeat(np.diff(bounds), np.diff(bounds))
-    stuck = ~raw & (length < block_size)
-    return np.where(stuck, np.float32(0), -np.inf), np.where(raw, np.float32(0), np.inf)
+    cannot_collapse = ~raw & (length < block_size)
+    return np.where(cannot_collapse, np.float32(0), -np.inf), np.where(raw, np.float32(0), np.inf)
 
 
 @dataclass(frozen=True)
-class _Given:
-    """What one pass reads, on the host but for the hidden states; see :func:`.sight.lens_pass`."""
+class _PassInputs:
+    """Inputs of :func:`.inputs.lens_pass`, on the host except for the hidden states."""
 
     entries: tuple[Ints, Ints, Ints]
     counts: list[int]
@@ -167,14 +144,14 @@ class _Given:
         surprisal = self.surprisal
         if surprisal is None:
             surprisal = np.zeros(entries.shape[1], np.float32)
-        made = (
+        host = (
             torch.from_numpy(entries),
             torch.tensor(self.counts),
             torch.from_numpy(np.asarray(self.question)),
             self.hidden,
             torch.from_numpy(surprisal),
         )
-        return tuple(part.to(device) for part in made)
+        return tuple(part.to(device) for part in host)
 
 
 class NetLens:
@@ -198,10 +175,10 @@ class NetLens:
         self._dtype = gister.net.pad.dtype
         self._device = gister.device
         self.net = net.to(self._device, self._dtype).eval().requires_grad_(False)
-        self._mirror = Mirror(self._device, self._read)
-        self._replays: dict[tuple[int, ...], Replay | None] = {}
+        self._cache = DeviceCache(self._device, self._read)
+        self._replays: dict[tuple[int, ...], CapturedPass | None] = {}
         self._sums = RunningMeans()
-        # What a session has to show: the newest tokens and last hidden states.
+        # A session has to provide so many newest tokens and hidden states.
         self.query_tokens = gister.net.config.keys.query_tokens
         self.hidden_states = net.config.hidden_states
         self.requires = LensNeeds(self.query_tokens, self.hidden_states)
@@ -216,75 +193,78 @@ class NetLens:
         return cls(load_lensnet(folder, gister)[0], gister)
 
     @torch.inference_mode()
-    def score(self, observation: Sight) -> F32:
+    def score(self, observation: Observation) -> F32:
         """F32[n] in [-1, 1]: above 0 look closer, below 0 can be coarser.
 
         Raises:
             ModelError: the observation carries no tree.
         """
-        seen = observation
-        if seen.tree is None:
+        if observation.tree is None:
             raise ModelError("lens.kind lensnet reads gists and keys; give the run a tree")
-        if not len(seen.levels):
+        if not len(observation.levels):
             return np.zeros(0, np.float32)
-        highest = max(1, int(np.max(seen.levels)))
-        if seen.tree.n_nodes(2):
+        highest = max(1, int(np.max(observation.levels)))
+        if observation.tree.n_nodes(2):
             highest = max(highest, 2)  # the tail queries read the covering level-2 gist
-        keys = self._mirror.keys(seen.tree)
-        gists = [self._mirror.gists(seen.tree, level) for level in range(1, highest + 1)]
-        nodes = [seen.tree.n_nodes(level) for level in range(1, highest + 1)]
-        hidden = self._hidden(seen)
-        given = _Given(
-            entries=(seen.levels, seen.index, seen.starts),
-            counts=[seen.n_tokens, nodes[0], nodes[1] if highest > 1 else 0, len(hidden)],
-            question=self._question(seen),
+        keys = self._cache.keys(observation.tree)
+        gists = [self._cache.gists(observation.tree, level) for level in range(1, highest + 1)]
+        nodes = [observation.tree.n_nodes(level) for level in range(1, highest + 1)]
+        hidden = self._hidden(observation)
+        inputs = _PassInputs(
+            entries=(observation.levels, observation.index, observation.starts),
+            counts=[observation.n_tokens, nodes[0], nodes[1] if highest > 1 else 0, len(hidden)],
+            question=self._question(observation),
             hidden=hidden,
-            surprisal=self._surprisal(seen),
+            surprisal=self._surprisal(observation),
         )
-        replay = self._replay(keys, gists, given) if self._device.type == "cuda" else None
-        # The device works while the host finds out what is legal.
-        low, high = _bounds(np.asarray(seen.levels), np.asarray(seen.index), seen.block_size)
+        replay = self._replay(keys, gists, inputs) if self._device.type == "cuda" else None
+        # While the device works, the host computes the legal range of each score.
+        low, high = _bounds(
+            np.asarray(observation.levels), np.asarray(observation.index), observation.block_size
+        )
         if replay is not None:
-            scores = replay.wait(len(seen.levels))
+            scores = replay.wait(len(observation.levels))
         else:
-            # Rows behind the last node would only cost time here.
-            exact = Stored(
+            # Without a graph of fixed shapes, the buffers' padding would only cost time.
+            without_padding = TreeTensors(
                 keys[None, : nodes[0]],
                 tuple(rows[None, :count] for rows, count in zip(gists, nodes, strict=True)),
                 read=True,
             )
-            scores = self._run(exact, *given.tensors(self._device)).float().cpu().numpy()
+            scores = self._run(without_padding, *inputs.tensors(self._device)).float().cpu().numpy()
         legal: F32 = np.clip(scores, low, high).astype(np.float32)
         return legal
 
     def _read(self, gists: Tensor) -> Tensor:
         return self.net.read_gists(gists.to(self._dtype))
 
-    def _run(self, stored: Stored, *given: Tensor) -> Tensor:
-        return lens_pass(self._gister.net.keys, self.net, self._gister.table, stored, *given)
+    def _run(self, stored: TreeTensors, *inputs: Tensor) -> Tensor:
+        return lens_pass(self._gister.net.keys, self.net, self._gister.table, stored, *inputs)
 
-    def _replay(self, keys: Tensor, gists: list[Tensor], given: _Given) -> Replay | None:
-        """The pass as a CUDA graph, under way; None where this device cannot capture it."""
-        width = max(256, 1 << (len(given.entries[0]) - 1).bit_length())
-        # Buffers that the tree outgrew are new tensors, which a captured pass does not know. A
-        # replay keeps its own alive, so an address in use is never another buffer's.
+    def _replay(
+        self, keys: Tensor, gists: list[Tensor], inputs: _PassInputs
+    ) -> CapturedPass | None:
+        """The launched pass as a CUDA graph; None if this device cannot capture it."""
+        width = max(256, 1 << (len(inputs.entries[0]) - 1).bit_length())
+        # A buffer that grew is a new tensor at a new address, and needs a new graph. Graphs
+        # reference their buffers, so an address in the key is never reused.
         positions = (keys.data_ptr(), *(rows.data_ptr() for rows in gists))
         key = (width, *positions)
         if key not in self._replays:
             self._replays = {k: v for k, v in self._replays.items() if k[1:] == positions}
-            stored = Stored(keys[None], tuple(rows[None] for rows in gists), read=True)
-            self._replays[key] = self._captured(stored, width, len(given.question))
+            stored = TreeTensors(keys[None], tuple(rows[None] for rows in gists), read=True)
+            self._replays[key] = self._captured(stored, width, len(inputs.question))
         replay = self._replays[key]
         if replay is not None:
-            if len(given.hidden):
-                replay.hidden[-len(given.hidden) :].copy_(given.hidden)
-            replay.launch(given.entries, given.counts, given.question, given.surprisal)
+            if len(inputs.hidden):
+                replay.hidden[-len(inputs.hidden) :].copy_(inputs.hidden)
+            replay.launch(inputs.entries, inputs.counts, inputs.question, inputs.surprisal)
         return replay
 
-    def _captured(self, stored: Stored, width: int, question: int) -> Replay | None:
+    def _captured(self, stored: TreeTensors, width: int, question: int) -> CapturedPass | None:
         try:
-            return Replay(
-                lambda *given: self._run(stored, *given),
+            return CapturedPass(
+                lambda *inputs: self._run(stored, *inputs),
                 width,
                 question,
                 (self.net.config.hidden_states, self.net.config.dim),
@@ -295,25 +275,25 @@ class NetLens:
             warnings.warn(f"LensNet runs without CUDA graphs: {error}", stacklevel=2)
             return None
 
-    def _question(self, seen: Sight) -> Ints:
+    def _question(self, observation: Observation) -> Ints:
         """The newest tokens, int64, padded on the left."""
-        want = self.query_tokens
-        latest = np.asarray(seen.query_tokens, np.int64)[-want:]
-        padded = np.full(want, len(self._gister.table) - 1, np.int64)
-        padded[want - len(latest) :] = latest
+        count = self.query_tokens
+        latest = np.asarray(observation.query_tokens, np.int64)[-count:]
+        padded = np.full(count, len(self._gister.table) - 1, np.int64)
+        padded[count - len(latest) :] = latest
         return padded
 
-    def _hidden(self, seen: Sight) -> Tensor:
+    def _hidden(self, observation: Observation) -> Tensor:
         latest = self.hidden_states
-        if seen.query_hidden is None:
+        if observation.query_hidden is None:
             return torch.zeros((0, self.net.config.dim), device=self._device, dtype=self._dtype)
-        hidden: Tensor = seen.query_hidden[-latest:].to(self._device, self._dtype)
+        hidden: Tensor = observation.query_hidden[-latest:].to(self._device, self._dtype)
         return hidden
 
-    def _surprisal(self, seen: Sight) -> F32 | None:
-        """float32[n]: the mean over each entry's tokens, 0 where nothing is known."""
-        if seen.surprisal is None:
+    def _surprisal(self, observation: Observation) -> F32 | None:
+        """float32[n]: the mean over each entry's tokens, 0 where it is unknown."""
+        if observation.surprisal is None:
             return None
-        widths = seen.block_size ** np.maximum(np.asarray(seen.levels, np.int64), 1)
-        starts = np.asarray(seen.starts, np.int64)
-        return self._sums.means(seen.tree, seen.surprisal, starts, widths)
+        widths = observation.block_size ** np.maximum(np.asarray(observation.levels, np.int64), 1)
+        starts = np.asarray(observation.starts, np.int64)
+        return self._sums.means(observation.tree, observation.surprisal, starts, widths)

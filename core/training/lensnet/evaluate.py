@@ -40,8 +40,8 @@ from megacontext.core.data.recall.scenes import KINDS
 from megacontext.core.data.recall.writer import RecallWriter
 from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.gistnet.module import GistNet
+from megacontext.core.lensnet.inputs import TreeTensors
 from megacontext.core.lensnet.module import LensNet
-from megacontext.core.lensnet.sight import Stored
 from megacontext.core.rng import generator
 from megacontext.core.training.common.frozen_base import FrozenBase
 from megacontext.core.training.lensnet.dataset import LensDataset, StateMix, frontier
@@ -149,7 +149,7 @@ class LensEvaluator:
                 config.w_max,
                 config.seed,
             )
-        self._memory: dict[int, Stored] = {}
+        self._memory: dict[int, TreeTensors] = {}
         self.names = [
             "gold_raw",
             "gold_raw_short",
@@ -226,7 +226,7 @@ class LensEvaluator:
         extra = int((raw & ~gold)[:first].sum())
         return bool(raw[gold].all()), extra, float(cost / config.w_max)
 
-    def _remember(self, number: int) -> Stored:
+    def _remember(self, number: int) -> TreeTensors:
         if number not in self._memory:
             tokens = torch.from_numpy(self._far[number]["tokens"])[None].to(self._base.device)
             self._memory[number] = encode_histories(self._base, self._gistnet, tokens)

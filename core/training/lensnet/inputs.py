@@ -10,8 +10,8 @@ from torch import Tensor
 
 from megacontext.core.gistnet.module import GistNet
 from megacontext.core.lensnet.features import node_max
+from megacontext.core.lensnet.inputs import FrontierState, LensInputs, TreeTensors, lens_inputs
 from megacontext.core.lensnet.module import LensNetConfig
-from megacontext.core.lensnet.sight import LensInputs, State, Stored, lens_inputs
 from megacontext.core.training.common.frozen_base import FrozenBase, block_inputs, question_inputs
 
 __all__ = ["HIGHEST", "build_lens_inputs", "encode_histories", "max_pool_frontier", "starts_of"]
@@ -23,7 +23,7 @@ HIGHEST = 3
 @torch.no_grad()
 def encode_histories(
     base: FrozenBase, net: GistNet, tokens_RT: Tensor, chunk: int = 4096
-) -> Stored:
+) -> TreeTensors:
     """Gists and keys of trees over these histories; lengths are multiples of the block size."""
     size = net.config.block_size
     rows, blocks = tokens_RT.shape[0], tokens_RT.shape[1] // size
@@ -48,7 +48,7 @@ def encode_histories(
         )
         upper = net(children, level) if groups else children[:, 0]
         levels.append(upper.view(rows, groups, children_level.shape[-1]))
-    return Stored(torch.cat(keys).float(), tuple(levels))
+    return TreeTensors(torch.cat(keys).float(), tuple(levels))
 
 
 def max_pool_frontier(blocks_RB: Tensor, levels_RN: Tensor, index_RN: Tensor, size: int) -> Tensor:
@@ -66,7 +66,7 @@ def build_lens_inputs(
     base: FrozenBase,
     net: GistNet,
     config: LensNetConfig,
-    memory: Stored,
+    memory: TreeTensors,
     questions_RQ: Tensor,
     levels_RN: Tensor,
     index_RN: Tensor,
@@ -102,7 +102,7 @@ def build_lens_inputs(
         sums = total.gather(1, ends) - total.gather(1, starts.clamp(max=total.shape[1] - 1))
         surprisal = (sums / (ends - starts).clamp(min=1)).float()
 
-    state = State(
+    state = FrontierState(
         levels=levels_RN,
         index=index_RN,
         starts=starts,

@@ -27,9 +27,9 @@ from megacontext.core.data.tokenizer import fingerprint, load_tokenizer
 from megacontext.core.focus import Limits
 from megacontext.core.gistnet.gister import NetGister, load_gistnet
 from megacontext.core.gistnet.module import GistNet
+from megacontext.core.lensnet.inputs import LensInputs
 from megacontext.core.lensnet.lens import save_lensnet, start_from
 from megacontext.core.lensnet.module import LensNet, LensNetConfig
-from megacontext.core.lensnet.sight import LensInputs
 from megacontext.core.model.base import BaseModel
 from megacontext.core.training.common.frozen_base import FrozenBase
 from megacontext.core.training.lensnet.config import LensNetTraining, LensPhase, LensShape
@@ -189,7 +189,7 @@ class LensTask:
         fit = retrieval_loss(
             logits,
             gold & inputs.valid,
-            inputs.place() < phase.runners,
+            inputs.count_better() < phase.runners,
             inputs.levels,
             index,
             inputs.valid,

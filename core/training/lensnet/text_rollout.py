@@ -19,9 +19,9 @@ from megacontext.core.allocators import make_allocator
 from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.focus import ContextShape, Focus, make_focus
 from megacontext.core.gistnet.module import GistNet
+from megacontext.core.lensnet.inputs import TreeTensors
 from megacontext.core.lensnet.lens import legal_scores
 from megacontext.core.lensnet.module import LensNet
-from megacontext.core.lensnet.sight import Stored
 from megacontext.core.rng import generator
 from megacontext.core.training.common.frozen_base import FrozenBase
 from megacontext.core.training.lensnet.inputs import build_lens_inputs, encode_histories
@@ -71,7 +71,7 @@ class TextRollouts:
             for i in range(rows)
         ]
         self._tokens = torch.from_numpy(np.stack(texts).astype(np.int32)).to(base.device)
-        self._encoded: tuple[Stored, Tensor, Tensor] | None = None
+        self._encoded: tuple[TreeTensors, Tensor, Tensor] | None = None
 
     @torch.no_grad()
     def evaluate(self, lens: LensNet) -> dict[str, float]:
@@ -156,7 +156,7 @@ class TextRollouts:
         memory, hidden, nll = self._read()
         size, device = self._size, self._base.device
         counts = [closed // size**level for level in range(len(memory.gists))]
-        memory_so_far = Stored(
+        memory_so_far = TreeTensors(
             memory.keys[:, :closed],
             tuple(rows[:, :count] for rows, count in zip(memory.gists, counts, strict=True)),
         )
@@ -182,7 +182,7 @@ class TextRollouts:
 
         return score
 
-    def _read(self) -> tuple[Stored, Tensor, Tensor]:
+    def _read(self) -> tuple[TreeTensors, Tensor, Tensor]:
         """(gists and keys of the whole texts, hidden states of the base model, NLL by token)."""
         if self._encoded is None:
             memory = encode_histories(self._base, self._gistnet, self._tokens)

@@ -17,9 +17,9 @@ from megacontext.core.gistnet.keys import KeyConfig
 from megacontext.core.gistnet.module import GistNet, GistNetConfig
 from megacontext.core.lensnet.bench import bench_lens
 from megacontext.core.lensnet.features import FEATURES, known_blocks, node_features, node_max
+from megacontext.core.lensnet.inputs import LensInputs, TreeTensors, lens_pass
 from megacontext.core.lensnet.lens import NetLens, legal_scores, save_lensnet, start_from
 from megacontext.core.lensnet.module import LensNet, LensNetConfig, TailQueries, attend_in_parts
-from megacontext.core.lensnet.sight import LensInputs, Stored, lens_pass
 from megacontext.core.tree import Tree, TreeSpec
 from megacontext.traces.errors import ConfigError, ModelError
 
@@ -172,19 +172,19 @@ def test_the_place_among_all_blocks_does_not_depend_on_the_frontier() -> None:
         assert column(few, name)[-1] == column(many, name)[-1]
 
 
-def test_places_count_the_blocks_that_match_better() -> None:
+def test_count_better_is_the_number_of_blocks_that_match_better() -> None:
     blocks = torch.tensor([0.5, 0.1, 0.2, 0.9, 0.3, 0.4, 0.0, 0.05])
     level = torch.zeros((1, 8), dtype=torch.int64)
     node = torch.arange(8)[None]
     total, known = torch.tensor([8 * K]), torch.tensor([8])
-    made, own = node_features(
+    features, similarity = node_features(
         blocks[None], known, level, node, node * K, total, torch.zeros(1, 8), K, 2
     )
     tail = torch.zeros(1, 1, 1)
     queries = TailQueries(tail, tail, tail, tail, tail)
-    place = LensInputs(tail, level, made, queries, level >= 0, own).place()[0]
-    # A neighbour of the best stands where the best does.
-    assert place.round().tolist() == [1, 1, 0, 0, 0, 2, 2, 6]
+    inputs = LensInputs(tail, level, features, queries, level >= 0, similarity)
+    # A neighbour of the best match counts as the best match does.
+    assert inputs.count_better()[0].round().tolist() == [1, 1, 0, 0, 0, 2, 2, 6]
 
 
 def test_hidden_states_count_and_may_be_absent() -> None:
@@ -303,7 +303,7 @@ def test_padded_buffers_give_the_same_scores() -> None:
             buffer[: len(values)] = torch.from_numpy(np.array(values, np.float32))
             return buffer
 
-        stored = Stored(
+        stored = TreeTensors(
             grown(tree.keys(1, 0, n1))[None],
             (grown(tree.gists(1, 0, n1))[None], grown(tree.gists(2, 0, n2))[None]),
         )

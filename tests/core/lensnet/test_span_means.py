@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from megacontext.core.lensnet.means import RunningMeans
+from megacontext.core.lensnet.span_means import RunningMeans
 
 
 def direct(values: np.ndarray, starts: np.ndarray, widths: np.ndarray) -> np.ndarray:

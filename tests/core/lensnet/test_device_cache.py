@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from megacontext.core.lensnet.mirror import Mirror
+from megacontext.core.lensnet.device_cache import DeviceCache
 from megacontext.core.lensnet.module import LensNet, LensNetConfig
 
 DIM, NODES = 48, 200
@@ -43,14 +43,14 @@ def net() -> LensNet:
     return net
 
 
-def mirror(net: LensNet) -> Mirror:
-    return Mirror(torch.device("cpu"), net.read_gists)
+def cache(net: LensNet) -> DeviceCache:
+    return DeviceCache(torch.device("cpu"), net.read_gists)
 
 
 @pytest.mark.parametrize("step", [1, 7, 64, 100])
 def test_a_node_is_read_alike_however_the_tree_grew(net: LensNet, step: int) -> None:
-    at_once = mirror(net).gists(Grove(NODES), 1)[:NODES]
-    tree, grown = Grove(0), mirror(net)
+    at_once = cache(net).gists(Grove(NODES), 1)[:NODES]
+    tree, grown = Grove(0), cache(net)
     while tree.count < NODES:
         tree.count = min(NODES, tree.count + step)
         rows = grown.gists(tree, 1)
@@ -59,7 +59,7 @@ def test_a_node_is_read_alike_however_the_tree_grew(net: LensNet, step: int) -> 
 
 
 def test_keys_are_copied_once_and_a_shorter_or_other_tree_is_read_anew(net: LensNet) -> None:
-    tree, kept = Grove(NODES), mirror(net)
+    tree, kept = Grove(NODES), cache(net)
     assert np.array_equal(kept.keys(tree)[:NODES].numpy(), ALL)
     kept.keys(tree)
     assert tree.given == NODES
@@ -72,7 +72,7 @@ def test_keys_are_copied_once_and_a_shorter_or_other_tree_is_read_anew(net: Lens
 
 
 def test_a_growing_tree_gives_each_gist_once(net: LensNet) -> None:
-    tree, kept = Grove(100), mirror(net)
+    tree, kept = Grove(100), cache(net)
     kept.gists(tree, 1)
     tree.given, tree.count = 0, 102
     kept.gists(tree, 1)
@@ -81,5 +81,5 @@ def test_a_growing_tree_gives_each_gist_once(net: LensNet) -> None:
 
 
 def test_what_is_kept_has_the_width_of_the_lens(net: LensNet) -> None:
-    rows: Any = mirror(net).gists(Grove(3), 1)
+    rows: Any = cache(net).gists(Grove(3), 1)
     assert rows.shape == (1024, net.config.width)

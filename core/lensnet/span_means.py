@@ -11,10 +11,10 @@ __all__ = ["RunningMeans"]
 
 
 class RunningMeans:
-    """Running sums that are carried on from call to call: O(new tokens + spans).
+    """Prefix sums that are extended from call to call: O(new tokens + spans).
 
-    Tokens without a value (NaN) take no part. Another history, one that got shorter, and one
-    that ends in other values than it did are summed anew.
+    Tokens without a value (NaN) are left out. The sums start again for another history, for one
+    that got shorter, and for one whose last known value changed.
     """
 
     def __init__(self) -> None:
@@ -30,11 +30,11 @@ class RunningMeans:
         starts: npt.NDArray[np.int64],
         widths: npt.NDArray[np.int64],
     ) -> npt.NDArray[np.float32]:
-        """F32[n]: the mean over each span [start, start + width); 0 where nothing is known.
+        """F32[n]: the mean over each span [start, start + width); 0 if no value in it is known.
 
         Args:
-            owner: whose values they are; compared by identity.
-            values: F32[t], what was known before is not read again.
+            owner: the history of the values; compared by identity.
+            values: F32[t]; values of earlier calls are not read again.
         """
         known = self._known
         if owner is not self._owner or known > len(values) or not self._continues(values, known):
