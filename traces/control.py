@@ -19,8 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from megacontext.traces.control_client import ControlClient
-from megacontext.traces.errors import LockedError, TraceError
-from megacontext.traces.wire import (
+from megacontext.traces.control_protocol import (
     COMMANDS,
     LIMIT_BYTES,
     ControlError,
@@ -29,6 +28,7 @@ from megacontext.traces.wire import (
     fits,
     socket_path,
 )
+from megacontext.traces.errors import LockedError, TraceError
 
 __all__ = ["COMMANDS", "Command", "ControlClient", "ControlError", "ControlServer", "socket_path"]
 

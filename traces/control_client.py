@@ -10,7 +10,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from megacontext.traces.wire import LIMIT_BYTES, ControlError, decode, encode, real_socket
+from megacontext.traces.control_protocol import (
+    LIMIT_BYTES,
+    ControlError,
+    decode,
+    encode,
+    real_socket,
+)
 
 __all__ = ["ControlClient"]
 

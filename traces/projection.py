@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from megacontext.traces.batchfile import DATA_START
 from megacontext.traces.files import FileHandle
-from megacontext.traces.messages import Block
+from megacontext.traces.ipc_index import Block
+from megacontext.traces.ipc_writer import DATA_START
 
 __all__ = ["Projection"]
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from megacontext.traces.errors import TraceError
 from megacontext.traces.files import OS_FILES, FileHandle, FileLayer, is_locked
-from megacontext.traces.messages import Block, data_end, read_schema, scan
+from megacontext.traces.ipc_index import Block, data_end, read_schema, scan
 from megacontext.traces.meta import TraceMeta
 from megacontext.traces.overview import OVERVIEW_COLUMNS, Overview, OverviewBuilder
 from megacontext.traces.paths import lock_path

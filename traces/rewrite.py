@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from megacontext.traces.batchfile import BatchFile
 from megacontext.traces.errors import LockedError, TraceError
 from megacontext.traces.files import OS_FILES
+from megacontext.traces.ipc_writer import BatchFile
 from megacontext.traces.paths import lock_path
 
 __all__ = ["rewriting"]

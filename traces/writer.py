@@ -12,9 +12,9 @@ from typing import Self
 
 import numpy as np
 
-from megacontext.traces.batchfile import BatchFile
 from megacontext.traces.errors import LockedError, TraceError
 from megacontext.traces.files import OS_FILES, FileLayer, Lock
+from megacontext.traces.ipc_writer import BatchFile
 from megacontext.traces.meta import SCORE_MODES
 from megacontext.traces.paths import lock_path, real_path
 from megacontext.traces.row import BatchColumns, TraceRow, batch_of, heat_of

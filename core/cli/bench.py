@@ -179,7 +179,7 @@ def make_trace(
 
     Example: megacontext bench make-trace --out /tmp/large.arrow --rows 2000 --tokens 64000
     """
-    from megacontext.traces.made import make_trace as make
+    from megacontext.traces.synthetic import make_trace as make
 
     make(out, rows=rows, tokens=tokens, entries=entries, seed=seed)
     print(out)

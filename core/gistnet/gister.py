@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from megacontext.core.gistnet.bf16_linear import halve_products
 from megacontext.core.gistnet.block_graph import BlockGraph
 from megacontext.core.gistnet.checkpoint import (
     base_fingerprint,
@@ -17,10 +18,9 @@ from megacontext.core.gistnet.checkpoint import (
     save_folder,
     weights_id,
 )
-from megacontext.core.gistnet.columns import store_by_columns
-from megacontext.core.gistnet.half import halve_products
 from megacontext.core.gistnet.keys import KeyConfig
 from megacontext.core.gistnet.module import GistNet, GistNetConfig
+from megacontext.core.gistnet.weight_layout import store_by_columns
 from megacontext.traces.errors import ModelError
 
 __all__ = ["NetGister", "load_gistnet", "save_gistnet"]

@@ -18,7 +18,7 @@ from megacontext.core.config.kinds import unread_keys
 from megacontext.core.focus import ContextShape, Focus, make_focus
 from megacontext.core.focus.limits import limits_for
 from megacontext.core.gistnet.mean import MeanGister
-from megacontext.core.gistnet.token import TokenGister
+from megacontext.core.gistnet.rarest_token import TokenGister
 from megacontext.core.heads.build import head_encoder, keys_of_tree
 from megacontext.core.heads.lens import HeadsLens
 from megacontext.core.lenses import LENSES, Lens, make_lens
@@ -288,7 +288,7 @@ def make_gister(config: Config, base: BaseModel) -> Gister:
 
 
 def _halved(config: Config, base: BaseModel) -> bool:
-    from megacontext.core.gistnet.half import has_matrix_units
+    from megacontext.core.gistnet.bf16_linear import has_matrix_units
 
     on_cpu = base.embedding_matrix.device.type == "cpu"
     return config.gist.products == "auto" and on_cpu and has_matrix_units()

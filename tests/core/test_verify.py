@@ -264,7 +264,7 @@ def test_a_damaged_row_is_named_and_the_rest_still_checked(tmp_path):
 
 
 def test_a_made_trace_has_no_allocator_to_run(tmp_path):
-    from megacontext.traces.made import make_small_trace
+    from megacontext.traces.synthetic import make_small_trace
 
     make_small_trace(tmp_path / "made.arrow")
     report = verify(tmp_path / "made.arrow")

@@ -28,7 +28,7 @@ from megacontext.simulator.world import World
 from megacontext.traces.compact import compact
 from megacontext.traces.errors import MegaContextError
 from megacontext.traces.export import FORMATS, export
-from megacontext.traces.messages import data_end, read_schema
+from megacontext.traces.ipc_index import data_end, read_schema
 from megacontext.traces.metrics import metrics_of
 from megacontext.traces.reader import TraceReader
 from megacontext.traces.recover import recover

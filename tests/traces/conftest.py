@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from megacontext.traces.made import make_small_trace
 from megacontext.traces.meta import TraceMeta
 from megacontext.traces.row import ACTION_DTYPE, REJECTED_DTYPE, TraceRow
+from megacontext.traces.synthetic import make_small_trace
 from megacontext.traces.writer import TraceWriter
 
 

@@ -14,8 +14,8 @@ from megacontext.traces.control import (
     ControlServer,
     socket_path,
 )
+from megacontext.traces.control_protocol import LIMIT_BYTES
 from megacontext.traces.errors import LockedError, TraceError
-from megacontext.traces.wire import LIMIT_BYTES
 
 
 @pytest.fixture

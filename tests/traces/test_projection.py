@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from megacontext.traces.made import make_small_trace
 from megacontext.traces.reader import TraceReader
+from megacontext.traces.synthetic import make_small_trace
 from megacontext.traces.vitals import VitalsScan
 
 NAMES = ("step", "actions", "marker")

@@ -4,12 +4,12 @@ import math
 import numpy as np
 import pytest
 
-from megacontext.traces.made import make_small_trace
 from megacontext.traces.metrics import metrics_of, series_of, time_to_focus
 from megacontext.traces.reader import TraceReader
 from megacontext.traces.row import ACTION_DTYPE, TraceRow
 from megacontext.traces.schema import ActionKind
 from megacontext.traces.state import apply_actions, cost_of
+from megacontext.traces.synthetic import make_small_trace
 from megacontext.traces.writer import TraceWriter
 
 K = 4

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from tests.tui.conftest import vitals_of
 
-from megacontext.traces.made import make_small_trace
 from megacontext.traces.metrics import series_of
 from megacontext.traces.reader import TraceReader
+from megacontext.traces.synthetic import make_small_trace
 from megacontext.traces.vitals import VitalsScan
 from megacontext.tui.sources.row_reader import row_model
 

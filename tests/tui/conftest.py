@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from megacontext.traces.made import SyntheticRun, make_small_trace
 from megacontext.traces.row import ACTION_DTYPE, REJECTED_DTYPE, TraceRow, heat_of
 from megacontext.traces.state import apply_actions, cost_of
+from megacontext.traces.synthetic import SyntheticRun, make_small_trace
 from megacontext.traces.token_index import TokenIndex
 from megacontext.traces.vitals import CHANGE_DTYPE, Vitals
 from megacontext.tui.app import InspectorApp

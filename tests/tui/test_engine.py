@@ -14,8 +14,8 @@ import pytest
 
 from megacontext.traces.control import ControlClient, ControlError, ControlServer
 from megacontext.traces.errors import ConfigError, LockedError
-from megacontext.traces.made import SyntheticRun
 from megacontext.traces.meta import TraceMeta
+from megacontext.traces.synthetic import SyntheticRun
 from megacontext.traces.target import claim
 from megacontext.traces.writer import TraceWriter
 from megacontext.tui.live import connect as live

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from megacontext.traces.errors import LockedError
-from megacontext.traces.made import make_small_trace
 from megacontext.traces.reader import TraceReader
+from megacontext.traces.synthetic import make_small_trace
 from megacontext.traces.target import claim
 from megacontext.tui.dev.pseudo_terminal import PseudoTerminal
 from megacontext.tui.live.connect import Start, start_engine
@@ -23,7 +23,7 @@ from megacontext.tui.live.connect import Start, start_engine
 WRITE = """
 import sys, signal
 from pathlib import Path
-from megacontext.traces.made import SyntheticRun
+from megacontext.traces.synthetic import SyntheticRun
 from megacontext.traces.meta import TraceMeta
 from megacontext.traces.target import claim
 from megacontext.traces.writer import TraceWriter

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from megacontext.traces.made import SyntheticRun
 from megacontext.traces.meta import TraceMeta
 from megacontext.traces.row import TraceRow
 from megacontext.traces.schema import Trigger
+from megacontext.traces.synthetic import SyntheticRun
 from megacontext.traces.writer import TraceWriter
 from megacontext.tui.render.bars import story
 from megacontext.tui.render.canvas import Canvas

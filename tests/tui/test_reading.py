@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from megacontext.traces.made import make_trace
 from megacontext.traces.schema import Trigger
+from megacontext.traces.synthetic import make_trace
 from megacontext.tui.app import InspectorApp
 from megacontext.tui.commands import BY_ID
 from megacontext.tui.palette import Role

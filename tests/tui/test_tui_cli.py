@@ -14,9 +14,9 @@ import pytest
 
 from megacontext.traces.errors import ConfigError
 from megacontext.traces.files import is_locked
-from megacontext.traces.made import SyntheticRun
 from megacontext.traces.meta import TraceMeta
 from megacontext.traces.paths import lock_path
+from megacontext.traces.synthetic import SyntheticRun
 from megacontext.traces.writer import TraceWriter
 from megacontext.tui.dev.capture import SHOTS
 from megacontext.tui.dev.pseudo_terminal import PseudoTerminal

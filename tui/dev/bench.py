@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from megacontext.traces.errors import MegaContextError
-from megacontext.traces.made import make_trace
 from megacontext.traces.reader import TraceReader
+from megacontext.traces.synthetic import make_trace
 from megacontext.traces.writer import TraceWriter
 from megacontext.tui.app import InspectorApp
 from megacontext.tui.dev.pseudo_terminal import PseudoTerminal

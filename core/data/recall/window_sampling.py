@@ -2,9 +2,9 @@
 
 A window under MegaContext shows some blocks of the history raw; the others are missing (*gappy*)
 or replaced by one entry each (*coarse*). In training text a coarse entry is one token, the rarest
-of its block, as in :class:`megacontext.core.gistnet.token.TokenGister`. So a model learns that
-single tokens of a window may stand for whole blocks. ``CoarseEntries`` holds the text that they
-replace, for a trainer that uses the gists of a GistNet instead.
+of its block, as :class:`megacontext.core.gistnet.rarest_token.TokenGister` chooses it. So a model
+learns that single tokens of a window may stand for whole blocks. ``CoarseEntries`` holds the text
+that they replace, for a trainer that uses the gists of a GistNet instead.
 """
 
 from __future__ import annotations

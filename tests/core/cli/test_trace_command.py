@@ -5,8 +5,8 @@ import pytest
 
 from megacontext.core.cli.app import guard
 from megacontext.core.cli.trace import app
-from megacontext.traces.made import make_small_trace
 from megacontext.traces.reader import TraceReader
+from megacontext.traces.synthetic import make_small_trace
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from megacontext.core.gistnet import gister as gister_module
+from megacontext.core.gistnet.bf16_linear import HalfLinear
 from megacontext.core.gistnet.encoder import Encoder, EncoderShape
 from megacontext.core.gistnet.gister import NetGister
-from megacontext.core.gistnet.half import HalfLinear
 from megacontext.core.gistnet.module import GistNet, GistNetConfig
 from megacontext.core.rng import generator
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from megacontext.core.config import parse_config
-from megacontext.core.gistnet.token import TokenGister
+from megacontext.core.gistnet.rarest_token import TokenGister
 from megacontext.core.runtime import background, tree_appender
 from megacontext.core.runtime.background import second_core
 from megacontext.core.runtime.build import load_base

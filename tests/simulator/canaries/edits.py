@@ -18,7 +18,7 @@ from megacontext.core.tree.folder import TreeFolder
 from megacontext.core.tree.level import Level
 from megacontext.core.tree.tree import Tree
 from megacontext.traces import messages, reader, row, writer
-from megacontext.traces.batchfile import BatchFile
+from megacontext.traces.ipc_writer import BatchFile
 from megacontext.traces.reader import TraceReader
 from megacontext.traces.writer import TraceWriter
 

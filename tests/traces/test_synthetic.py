@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from megacontext.traces.errors import TraceError
-from megacontext.traces.made import SyntheticRun, make_small_trace, make_trace
 from megacontext.traces.reader import TraceReader
 from megacontext.traces.schema import ActionKind
 from megacontext.traces.state import violations_of
+from megacontext.traces.synthetic import SyntheticRun, make_small_trace, make_trace
 
 
 def test_the_same_seed_makes_the_same_rows(tmp_path, same_row):

@@ -1,6 +1,6 @@
 import numpy as np
 
-from megacontext.core.gistnet.token import TokenGister
+from megacontext.core.gistnet.rarest_token import TokenGister
 from megacontext.core.rng import generator
 
 TABLE = generator(1, "test-embeddings").standard_normal((600, 16), np.float32)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from megacontext.traces.batchfile import DATA_START, MAGIC
 from megacontext.traces.errors import TraceError
 from megacontext.traces.files import FileHandle
+from megacontext.traces.ipc_writer import DATA_START, MAGIC
 
 __all__ = ["Block", "Scan", "data_end", "read_schema", "scan"]
 
