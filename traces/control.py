@@ -92,9 +92,9 @@ class ControlServer:
         self._waker, self._wakened = socket.socketpair()
         self._selector = selectors.DefaultSelector()
         self._waker.setblocking(False)  # a full one has woken the thread already
-        for each in (self._listener, self._wakened):
-            each.setblocking(False)
-            self._selector.register(each, selectors.EVENT_READ)
+        for sock in (self._listener, self._wakened):
+            sock.setblocking(False)
+            self._selector.register(sock, selectors.EVENT_READ)
 
         self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
         self._thread.start()
@@ -183,8 +183,8 @@ class ControlServer:
             self._flush(client)
             self._drop(client)
         self._selector.close()
-        for each in (self._listener, self._waker, self._wakened):
-            each.close()
+        for sock in (self._listener, self._waker, self._wakened):
+            sock.close()
 
     def _accept(self) -> None:
         try:

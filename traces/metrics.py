@@ -272,13 +272,13 @@ def _split_rows(batch: pa.RecordBatch, offsets: np.ndarray, phases: np.ndarray) 
     """Correct ``phases`` of a row's tokens where a marker says that its phase began inside it."""
     ends = batch.column("history_tokens").to_numpy()
     for row, marker in enumerate(batch.column("marker").to_pylist()):
-        begun = _PHASE_START.findall(marker) if marker else []
-        if not begun:
+        started = _PHASE_START.findall(marker) if marker else []
+        if not started:
             continue
         first, last = int(offsets[row]), int(offsets[row + 1])
         start = int(ends[row]) - (last - first)
         names = {"ingest": Phase.INGEST, "decode": Phase.DECODE}
-        cuts = [(first + int(at) - start, names[name]) for name, at in begun]
+        cuts = [(first + int(at) - start, names[name]) for name, at in started]
         other = Phase.INGEST if cuts[0][1] is Phase.DECODE else Phase.DECODE
         phases[first : max(first, cuts[0][0])] = other
         for (cut, phase), (stop, _) in zip(cuts, [*cuts[1:], (last, None)], strict=True):

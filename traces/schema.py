@@ -199,9 +199,11 @@ def check_columns(actual: pa.Schema, name: str) -> None:
     broken = f"{name} has a damaged schema"
     try:
         names = actual.names
-        twice = next((column for column in names if names.count(column) > 1), None)
-        if twice is not None:
-            raise TraceError(f"{broken}: column {twice!r} is there twice; nothing can be read.")
+        duplicates = next((column for column in names if names.count(column) > 1), None)
+        if duplicates is not None:
+            raise TraceError(
+                f"{broken}: column {duplicates!r} is there twice; nothing can be read."
+            )
 
         # Each required column must be there with its exact type; the younger ones may be missing.
         for column in COLUMNS:

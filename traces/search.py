@@ -55,16 +55,16 @@ class TextIndex:
         self, text: str, start_token: int, *, backward: bool, ignore_case: bool
     ) -> tuple[int, int] | None:
         """See :meth:`TraceReader.find`."""
-        needle = _folded(text.encode(errors="replace"), ignore_case)
+        needle = _normalized(text.encode(errors="replace"), ignore_case)
         history = self._reader.overview().history_tokens
         if not needle or not len(history):
             return None
         start = min(max(start_token, 0), int(history[-1]))
         row = min(int(np.searchsorted(history, start, side="right")), len(history) - 1)
-        here, last = self._reader.block_of(row), self._reader.num_batches
-        groups = [(first, min(first + _GROUP, last)) for first in range(here, last, _GROUP)]
+        first_batch, last = self._reader.block_of(row), self._reader.num_batches
+        groups = [(first, min(first + _GROUP, last)) for first in range(first_batch, last, _GROUP)]
         if backward:
-            ends = range(here + 1, 0, -_GROUP)
+            ends = range(first_batch + 1, 0, -_GROUP)
             groups = [(max(0, stop - _GROUP), stop) for stop in ends]
         for group in groups:
             span = self._find_in(group, needle, start, backward, ignore_case)
@@ -74,7 +74,7 @@ class TextIndex:
 
     def find_all(self, text: str, limit: int, *, ignore_case: bool) -> np.ndarray:
         """See :meth:`TraceReader.find_all`."""
-        needle = _folded(text.encode(errors="replace"), ignore_case)
+        needle = _normalized(text.encode(errors="replace"), ignore_case)
         last = self._reader.num_batches
         matches: list[tuple[int, int]] = []
         if not needle:
@@ -105,7 +105,7 @@ class TextIndex:
             batches.append(batch)
             data += _text_bytes(batch.column("new_text").flatten())
             group_bytes = len(data) if block < group[1] else group_bytes
-        return batches, _folded(data[: group_bytes + len(needle) - 1], ignore_case)
+        return batches, _normalized(data[: group_bytes + len(needle) - 1], ignore_case)
 
     def _find_in(
         self, group: tuple[int, int], needle: bytes, start: int, backward: bool, ignore_case: bool
@@ -169,5 +169,5 @@ class TextIndex:
                 yield _tokens_of(batch, lists), lists.flatten()
 
 
-def _folded(data: bytes, ignore_case: bool) -> bytes:
+def _normalized(data: bytes, ignore_case: bool) -> bytes:
     return data.lower() if ignore_case else data

@@ -83,9 +83,9 @@ class SyntheticRun:
         self._asked: tuple[int, int] | None = None  # needle under question, and steps left
         self._needles: list[int] = []
         blocks = tokens // block_size
-        gap = max(6, blocks // (questions + 1))
-        self._plant_at = set(range(gap // 3, blocks, gap)) if questions else set()
-        self._ask_at = {b + gap // 2 for b in self._plant_at}
+        interval = max(6, blocks // (questions + 1))
+        self._fact_blocks = set(range(interval // 3, blocks, interval)) if questions else set()
+        self._ask_at = {b + interval // 2 for b in self._fact_blocks}
 
     @property
     def max_level(self) -> int:
@@ -99,7 +99,7 @@ class SyntheticRun:
         """All rows; each block is a step, each question a step of several rounds."""
         for block in range(self.tokens // self.block_size):
             marker, needle = None, None
-            if block in self._plant_at:
+            if block in self._fact_blocks:
                 needle = self._history
                 marker = f"needle planted @{needle}-{needle + self.block_size}"
                 self._needles.append(needle)

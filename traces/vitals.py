@@ -192,9 +192,9 @@ class VitalsScan:
         blocks = raw[first_row]
 
         # Rounds of a refocus that began in rows read before.
-        goes_on = (steps == self._open.step) & (first_row == 0)
-        done = done + np.where(goes_on, self._open.voluntary, 0)
-        blocks = np.where(goes_on, self._open.raw_blocks, blocks)
+        continues = (steps == self._open.step) & (first_row == 0)
+        done = done + np.where(continues, self._open.voluntary, 0)
+        blocks = np.where(continues, self._open.raw_blocks, blocks)
         self._open = _Refocus(int(steps[-1]), int(blocks[-1]), int(done[-1]))
         rates: np.ndarray = np.where(blocks > 0, done / np.maximum(blocks, 1), np.nan)
         return rates.astype(np.float32)
@@ -244,8 +244,8 @@ def _structs(table: pa.Table, name: str, fields: Sequence[str]) -> tuple[_Fields
 
 
 def _missing(rows: int) -> Vitals:
-    gap, none = np.full(rows, np.nan, np.float32), np.zeros(rows, np.int32)
-    return Vitals(gap, gap, gap, none, none, np.empty(0, CHANGE_DTYPE))
+    missing, none = np.full(rows, np.nan, np.float32), np.zeros(rows, np.int32)
+    return Vitals(missing, missing, missing, none, none, np.empty(0, CHANGE_DTYPE))
 
 
 def _means(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -275,9 +275,9 @@ def residency_of(
     repeated = ranked[1:][ranked[1:] == ranked[:-1]]
     chained = _among(parent, ranked) | _among(key, repeated)
     for row in np.unique(of_row[chained]).tolist():
-        here = of_row == row
-        kinds = actions["kind"][here].tolist()
-        lost[row] = _lost(kinds, level[here].tolist(), index[here].tolist(), block_size)
+        in_row = of_row == row
+        kinds = actions["kind"][in_row].tolist()
+        lost[row] = _lost(kinds, level[in_row].tolist(), index[in_row].tolist(), block_size)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(nodes > 0, 1 - lost / nodes, np.nan).astype(np.float32)
 

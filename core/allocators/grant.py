@@ -16,7 +16,7 @@ from megacontext.core.focus.constraints import OPEN, order_key
 from megacontext.core.focus.view import AllocatorView, Decision
 from megacontext.traces.schema import Reason
 
-__all__ = ["Requests", "best_expands", "by_strength", "cheapest_groups", "first_by", "grant"]
+__all__ = ["Requests", "best_expand_rows", "by_abs_score", "cheapest_groups", "first_by", "grant"]
 
 
 @dataclass(slots=True)
@@ -44,7 +44,7 @@ def first_by(scores: F32, positions: I64, count: int, *, highest: bool) -> I64:
     return order if where is None else where[order]
 
 
-def best_expands(view: AllocatorView, count: int) -> I64:
+def best_expand_rows(view: AllocatorView, count: int) -> I64:
     """Rows of the best open expand candidates, best first, ties nearest to the cursor first."""
     candidates = view.candidates
     rows: I64 = (candidates.expand_reason == OPEN).nonzero()[0]
@@ -62,13 +62,15 @@ def cheapest_groups(view: AllocatorView, count: int) -> I64:
     return chosen
 
 
-def by_strength(view: AllocatorView, expands: I64, groups: I64) -> Requests:
+def by_abs_score(view: AllocatorView, expand_rows: I64, groups: I64) -> Requests:
     """Expands and collapses merged by how far their scores are from 0; expands win ties."""
     candidates = view.candidates
-    strength = np.concatenate([candidates.expand_score[expands], -candidates.group_score[groups]])
-    order = (-strength).argsort(kind="stable")
-    rows = np.concatenate([expands, groups])[order]
-    return Requests((order >= len(expands)).astype(np.int8).tolist(), rows.tolist())
+    abs_score = np.concatenate(
+        [candidates.expand_score[expand_rows], -candidates.group_score[groups]]
+    )
+    order = (-abs_score).argsort(kind="stable")
+    rows = np.concatenate([expand_rows, groups])[order]
+    return Requests((order >= len(expand_rows)).astype(np.int8).tolist(), rows.tolist())
 
 
 class _Grants:
@@ -80,7 +82,7 @@ class _Grants:
         self.groups: list[int] = groups.tolist()  # group rows, cheapest first
         self.low: list[int] = first.tolist()
         self.high: list[int] = (first + candidates.group_count[groups]).tolist()
-        self.price: list[float] = candidates.group_score[groups].tolist()
+        self.group_scores: list[float] = candidates.group_score[groups].tolist()
         self.margin = view.limits.margin
         self.free_slots = view.free_slots
         self.next = 0  # groups before it are collapsed or broken
@@ -129,7 +131,7 @@ class _Grants:
             group += 1
         if group == n_groups:
             return Reason.BUDGET
-        if score - self.price[group] <= self.margin:
+        if score - self.group_scores[group] <= self.margin:
             return Reason.GAIN
         if left < 2:
             return Reason.N_DIFF
@@ -144,7 +146,7 @@ def grant(
     requests: Requests,
     groups: I64,
     reason: Reason,
-    ruled_out: RuledOut | None = None,
+    excluded: RuledOut | None = None,
 ) -> Decision:
     """Grant requests in order as budget, ``n_diff`` and gains allow.
 
@@ -156,16 +158,16 @@ def grant(
         requests: open candidates only.
         groups: rows of open groups, cheapest first; as many as could be needed.
         reason: of granted single actions.
-        ruled_out: candidates that the policy itself ruled out; more are added here.
+        excluded: candidates that the policy itself ruled out; more are added here.
     """
-    ruled_out = ruled_out or RuledOut()
+    excluded = excluded or RuledOut()
     candidates, n_diff = view.candidates, view.limits.n_diff
     state = _Grants(view, groups)
 
     for number, (kind, row) in enumerate(zip(requests.kinds, requests.rows, strict=True)):
         left = n_diff - len(state.granted)
         if left < 1:
-            ruled_out.rest(requests.kinds[number:], requests.rows[number:], state.granted)
+            excluded.rest(requests.kinds[number:], requests.rows[number:], state.granted)
             break
         if kind == COLLAPSE:
             low = int(candidates.group_at[row])
@@ -176,14 +178,14 @@ def grant(
 
         at = int(candidates.expand_at[row])
         if state.collapsed and state.covered(at):
-            ruled_out.add(EXPAND, row, Reason.BUDGET)
+            excluded.add(EXPAND, row, Reason.BUDGET)
         elif state.free_slots > 0:
             state.expand(row, at, reason)
         else:
-            why = state.swap(row, at, float(candidates.expand_score[row]), left)
-            if why != OPEN:
-                ruled_out.add(EXPAND, row, why)
-    return Decision(_as_actions(view, state.granted), rejections(view, ruled_out))
+            rejection = state.swap(row, at, float(candidates.expand_score[row]), left)
+            if rejection != OPEN:
+                excluded.add(EXPAND, row, rejection)
+    return Decision(_as_actions(view, state.granted), rejections(view, excluded))
 
 
 def _as_actions(view: AllocatorView, taken: list[tuple[int, int, int]]) -> Actions:

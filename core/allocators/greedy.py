@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from megacontext.core.allocators.grant import best_expands, by_strength, cheapest_groups, grant
+from megacontext.core.allocators.grant import best_expand_rows, by_abs_score, cheapest_groups, grant
 from megacontext.core.focus.view import AllocatorView, Decision
 from megacontext.traces.schema import MAX_REJECTED, Reason
 
@@ -28,12 +28,12 @@ class Greedy:
     def propose(self, view: AllocatorView) -> Decision:
         """See :class:`~megacontext.core.focus.view.Allocator`."""
         limits = view.limits
-        expands = best_expands(view, limits.n_diff + MAX_REJECTED)
+        expand_rows = best_expand_rows(view, limits.n_diff + MAX_REJECTED)
         groups = cheapest_groups(view, 2 * limits.n_diff + MAX_REJECTED)
         low = view.candidates.group_score[groups] < np.float32(-limits.tau_collapse)
         return grant(
             view,
-            by_strength(view, expands, groups[low]),
+            by_abs_score(view, expand_rows, groups[low]),
             groups,
             Reason.SCORE,
         )

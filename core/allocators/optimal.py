@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from megacontext.core.allocators.grant import Requests, best_expands, first_by, grant
+from megacontext.core.allocators.grant import Requests, best_expand_rows, first_by, grant
 from megacontext.core.allocators.rejections import RuledOut
 from megacontext.core.focus.actions import COLLAPSE, EXPAND, F32, I64
 from megacontext.core.focus.constraints import OPEN
@@ -44,22 +44,22 @@ def optimum(view: AllocatorView) -> tuple[I64, I64]:
     keep = first_by(
         candidates.expand_score[open_e], candidates.expand_at[open_e], len(open_e), highest=True
     )
-    expands = open_e[keep]
+    singles = open_e[keep]
     open_g = np.flatnonzero(candidates.group_reason == OPEN)
     keep = first_by(
         candidates.group_score[open_g], candidates.group_at[open_g], len(open_g), highest=False
     )
     groups = open_g[keep]
-    gains: F32 = candidates.expand_score[expands]
+    gains: F32 = candidates.expand_score[singles]
     costs: F32 = candidates.group_score[groups]
 
     # Fill the budget, then trade as long as it gains.
     free = int(np.count_nonzero(costs < np.float32(-limits.tau_collapse)))
     free_slots = view.free_slots + free  # groups worth collapsing anyway
-    swaps = min(max(0, len(expands) - free_slots), len(groups) - free)
+    swaps = min(max(0, len(singles) - free_slots), len(groups) - free)
     better = gains[free_slots : free_slots + swaps] - costs[free : free + swaps] > limits.margin
     swaps = int(np.count_nonzero(better))  # gains fall and costs rise, so these come first
-    return expands[: free_slots + swaps], groups[: free + swaps]
+    return singles[: free_slots + swaps], groups[: free + swaps]
 
 
 @dataclass(frozen=True)
@@ -79,16 +79,16 @@ class Optimal:
     def propose(self, view: AllocatorView) -> Decision:
         """See :class:`~megacontext.core.focus.view.Allocator`."""
         limits = view.limits
-        expands, groups = optimum(view)
+        singles, groups = optimum(view)
         shown = limits.n_diff + MAX_REJECTED
         low = view.candidates.group_score[groups] < np.float32(-limits.tau_collapse)
         collapse_rows = groups[low][:shown].tolist()
-        expand_rows = expands[:shown].tolist()
+        expand_rows = singles[:shown].tolist()
         requests = Requests(
             [EXPAND] * len(expand_rows) + [COLLAPSE] * len(collapse_rows),
             expand_rows + collapse_rows,
         )
-        ruled_out = RuledOut()
-        for row in best_expands(view, len(expands) + MAX_REJECTED)[len(expands) :].tolist():
-            ruled_out.add(EXPAND, row, Reason.GAIN)
-        return grant(view, requests, groups[: 2 * shown], Reason.OPTIMUM, ruled_out)
+        excluded = RuledOut()
+        for row in best_expand_rows(view, len(singles) + MAX_REJECTED)[len(singles) :].tolist():
+            excluded.add(EXPAND, row, Reason.GAIN)
+        return grant(view, requests, groups[: 2 * shown], Reason.OPTIMUM, excluded)

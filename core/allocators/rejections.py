@@ -36,7 +36,7 @@ class RuledOut:
             self.reasons[kind].extend([Reason.N_DIFF] * len(more))
 
 
-def rejections(view: AllocatorView, ruled_out: RuledOut) -> Actions:
+def rejections(view: AllocatorView, excluded: RuledOut) -> Actions:
     """REJECTED_DTYPE[<= 32], strongest score first.
 
     What was ruled out, what the constraints forbid although its score is beyond a threshold,
@@ -47,19 +47,19 @@ def rejections(view: AllocatorView, ruled_out: RuledOut) -> Actions:
 
     # What was ruled out, and what the constraints block, of both kinds.
     blocked = (candidates.expand_reason > OPEN).nonzero()[0]
-    expands, reason_expand = _merge(
-        ruled_out, EXPAND, blocked, candidates.expand_score, candidates.expand_reason
+    expand_rows, reason_expand = _merge(
+        excluded, EXPAND, blocked, candidates.expand_score, candidates.expand_reason
     )
     blocked = ((candidates.group_reason > OPEN) & (candidates.group_score < low)).nonzero()[0]
     groups, reason_group = _merge(
-        ruled_out, COLLAPSE, blocked, candidates.group_score, candidates.group_reason
+        excluded, COLLAPSE, blocked, candidates.group_score, candidates.group_reason
     )
     broken = _broken_groups(view, low)
 
     # One array: expands first, then complete groups, then incomplete ones.
-    at = candidates.expand_at[expands]
-    rejected = np.empty(len(expands) + len(groups) + len(broken), REJECTED_DTYPE)
-    first, second = len(expands), len(expands) + len(groups)
+    at = candidates.expand_at[expand_rows]
+    rejected = np.empty(len(expand_rows) + len(groups) + len(broken), REJECTED_DTYPE)
+    first, second = len(expand_rows), len(expand_rows) + len(groups)
     rejected["kind"][:first] = EXPAND
     rejected["kind"][first:] = COLLAPSE
     for name, column in (
@@ -70,7 +70,11 @@ def rejections(view: AllocatorView, ruled_out: RuledOut) -> Actions:
         ),
         (
             "score",
-            (candidates.expand_score[expands], candidates.group_score[groups], view.scores[broken]),
+            (
+                candidates.expand_score[expand_rows],
+                candidates.group_score[groups],
+                view.scores[broken],
+            ),
         ),
         ("reason", (reason_expand, reason_group, Reason.ILLEGAL)),
     ):
@@ -78,24 +82,25 @@ def rejections(view: AllocatorView, ruled_out: RuledOut) -> Actions:
         field_[:first], field_[first:second], field_[second:] = column
 
     # The strongest scores.
-    strength = np.abs(rejected["score"])
-    best: Actions = rejected[(-strength).argsort(kind="stable")[:MAX_REJECTED]]
+    abs_score = np.abs(rejected["score"])
+    best: Actions = rejected[(-abs_score).argsort(kind="stable")[:MAX_REJECTED]]
     return best
 
 
-def _merge(
-    ruled_out: RuledOut, kind: int, blocked: I64, scores: F32, reasons: I8
-) -> tuple[I64, I8]:
+def _merge(excluded: RuledOut, kind: int, blocked: I64, scores: F32, reasons: I8) -> tuple[I64, I8]:
     """Rows that were ruled out and the strongest of the blocked ones, with reasons."""
     if len(blocked) > MAX_REJECTED:
-        strength = np.abs(scores[blocked])
-        blocked = blocked[(-strength).argsort(kind="stable")[:MAX_REJECTED]]
-    policy_rows = ruled_out.rows[kind]
+        abs_score = np.abs(scores[blocked])
+        blocked = blocked[(-abs_score).argsort(kind="stable")[:MAX_REJECTED]]
+    policy_rows = excluded.rows[kind]
     rows = np.empty(len(policy_rows) + len(blocked), np.int64)
-    why = np.empty(len(rows), np.int8)
+    merged_reasons = np.empty(len(rows), np.int8)
     rows[: len(policy_rows)], rows[len(policy_rows) :] = policy_rows, blocked
-    why[: len(policy_rows)], why[len(policy_rows) :] = ruled_out.reasons[kind], reasons[blocked]
-    return rows, why
+    merged_reasons[: len(policy_rows)], merged_reasons[len(policy_rows) :] = (
+        excluded.reasons[kind],
+        reasons[blocked],
+    )
+    return rows, merged_reasons
 
 
 def _broken_groups(view: AllocatorView, low: np.float32) -> I64:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from megacontext.core.allocators.grant import by_strength, cheapest_groups, first_by, grant
+from megacontext.core.allocators.grant import by_abs_score, cheapest_groups, first_by, grant
 from megacontext.core.allocators.rejections import RuledOut
 from megacontext.core.focus.actions import EXPAND
 from megacontext.core.focus.constraints import OPEN
@@ -50,19 +50,19 @@ class Slot:
         groups = cheapest_groups(view, 2 * limits.n_diff + MAX_REJECTED)
         low = candidates.group_score[groups] < np.float32(-limits.tau_collapse)
         rows = np.flatnonzero(candidates.expand_reason == OPEN)
-        ruled_out = RuledOut()
+        excluded = RuledOut()
         if len(rows):
             claims = self._claims(view)[candidates.expand_at[rows]]
-            won = claims >= self.claim
-            for row in self._best(view, rows[~won], MAX_REJECTED).tolist():
-                ruled_out.add(EXPAND, row, Reason.COMPETITION)
-            rows = self._best(view, rows[won], limits.n_diff + MAX_REJECTED)
+            granted = claims >= self.claim
+            for row in self._best(view, rows[~granted], MAX_REJECTED).tolist():
+                excluded.add(EXPAND, row, Reason.COMPETITION)
+            rows = self._best(view, rows[granted], limits.n_diff + MAX_REJECTED)
         return grant(
             view,
-            by_strength(view, rows, groups[low]),
+            by_abs_score(view, rows, groups[low]),
             groups,
             Reason.COMPETITION,
-            ruled_out,
+            excluded,
         )
 
     def _claims(self, view: AllocatorView) -> np.ndarray:

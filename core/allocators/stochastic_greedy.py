@@ -8,8 +8,8 @@ import numpy as np
 
 from megacontext.core.allocators.grant import (
     Requests,
-    best_expands,
-    by_strength,
+    best_expand_rows,
+    by_abs_score,
     cheapest_groups,
     grant,
 )
@@ -53,26 +53,26 @@ class StochasticGreedy:
     def propose(self, view: AllocatorView) -> Decision:
         """See :class:`~megacontext.core.focus.view.Allocator`."""
         limits, candidates = view.limits, view.candidates
-        expands = best_expands(view, self.top_k + MAX_REJECTED)
+        expand_rows = best_expand_rows(view, self.top_k + MAX_REJECTED)
         groups = cheapest_groups(view, 2 * limits.n_diff + self.top_k + MAX_REJECTED)
         low = candidates.group_score[groups] < np.float32(-limits.tau_collapse)
-        requests = by_strength(view, expands, groups[low])
+        requests = by_abs_score(view, expand_rows, groups[low])
 
         # The strongest requests take part in the draw.
         kinds, rows = np.array(requests.kinds[: self.top_k]), np.array(requests.rows[: self.top_k])
         if len(rows) == 0:
             return grant(view, requests, groups, Reason.SAMPLED)
         is_expand = kinds == EXPAND
-        strength = np.empty(len(rows))
-        strength[is_expand] = candidates.expand_score[rows[is_expand]]
-        strength[~is_expand] = -candidates.group_score[rows[~is_expand]]
+        abs_score = np.empty(len(rows))
+        abs_score[is_expand] = candidates.expand_score[rows[is_expand]]
+        abs_score[~is_expand] = -candidates.group_score[rows[~is_expand]]
 
         # Gumbel noise and a sort draw without replacement (Kool et al., 2019).
         noise = generator(view.seed, "allocator", view.step, view.round).gumbel(size=len(rows))
-        order = np.argsort(-(strength / self.temperature + noise), kind="stable")
+        order = np.argsort(-(abs_score / self.temperature + noise), kind="stable")
         sampled = Requests(kinds[order].tolist(), rows[order].tolist())
 
         # The rest is ruled out.
-        ruled_out = RuledOut()
-        ruled_out.rest(requests.kinds[self.top_k :], requests.rows[self.top_k :], [])
-        return grant(view, sampled, groups, Reason.SAMPLED, ruled_out)
+        excluded = RuledOut()
+        excluded.rest(requests.kinds[self.top_k :], requests.rows[self.top_k :], [])
+        return grant(view, sampled, groups, Reason.SAMPLED, excluded)

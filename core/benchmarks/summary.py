@@ -12,7 +12,7 @@ import numpy as np
 
 from megacontext.core.benchmarks.ruler import COUNTING
 from megacontext.core.benchmarks.run import BenchResult
-from megacontext.core.evaluation.results.tables import Table, markdown, share
+from megacontext.core.evaluation.results.tables import Table, markdown, percent
 from megacontext.core.evaluation.tasks.intervals import Interval, bootstrap, wilson
 
 __all__ = ["MEAN", "Cell", "figures_of", "length_name", "page", "summarize", "tables_of"]
@@ -229,10 +229,10 @@ def _causes(cells: Sequence[Cell]) -> Table:
             "wrong": f"{wrong} of {cell.known}",
         }
         for cause in ("not scored high", "not expanded", "expanded and misread"):
-            row[cause] = share(cell.causes.get(cause, 0) / cell.known)
+            row[cause] = percent(cell.causes.get(cause, 0) / cell.known)
         reasons = sorted(cell.reasons.items(), key=lambda item: -item[1])
         row["why not expanded"] = ", ".join(f"{why} {n}" for why, n in reasons) or "–"
-        row["gold raw"] = share(cell.raw / cell.known)
+        row["gold raw"] = percent(cell.raw / cell.known)
         row["median rank"] = "–" if cell.rank is None else f"{cell.rank:.0f}"
         rows.append(row)
     return rows

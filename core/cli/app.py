@@ -66,8 +66,8 @@ class _LazyGroup(TyperGroup):
 
 def _with_exit_status(command: Any) -> Any:
     """``command``, and those below it, with the exit status at the end of the help."""
-    for below in getattr(command, "commands", {}).values():
-        _with_exit_status(below)
+    for child in getattr(command, "commands", {}).values():
+        _with_exit_status(child)
     if not hasattr(command, "commands") and "Exit status" not in (command.help or ""):
         command.epilog = EXIT_STATUS
     return command

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from megacontext.core.cli.progress import quiet_libraries
+from megacontext.core.cli.progress import silence_libraries
 
 app = typer.Typer(help="Find the heads of a model that look things up.")
 
@@ -37,7 +37,7 @@ def calibrate(
 
     Example: megacontext calibrate --model smollm2 --text book.txt
     """
-    quiet_libraries()
+    silence_libraries()
     from megacontext.core.cli.evaluate import bar
     from megacontext.core.heads.calibrate import CalibrateOptions
     from megacontext.core.heads.calibrate import calibrate as run

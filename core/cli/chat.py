@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import typer
 from rich.console import Console
 
-from megacontext.core.cli.progress import quiet_libraries
+from megacontext.core.cli.progress import silence_libraries
 from megacontext.traces.errors import MegaContextError, SourceError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def chat(
     from megacontext.core.config import parse_config
 
     console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
-    quiet_libraries()
+    silence_libraries()
     settings = load_config(config, set_) if config else parse_config("", set_, "--set")
     for path in file:  # before a model is loaded
         _check(path)

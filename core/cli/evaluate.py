@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from megacontext.core.cli.progress import loading_shown, quiet_libraries
+from megacontext.core.cli.progress import loading_shown, silence_libraries
 from megacontext.core.config import Config, load_config
 from megacontext.traces.errors import ConfigError, SourceError
 
@@ -39,7 +39,7 @@ _MODE = typer.Option("fast", help="fast: build the window at the question; strea
 
 
 @contextmanager
-def bar(what: str, console: Console) -> Iterator[Callable[..., None]]:
+def bar(label: str, console: Console) -> Iterator[Callable[..., None]]:
     """A progress bar on a terminal; gives what moves it: (done, total, new description)."""
     columns = (
         TextColumn("[progress.description]{task.description}"),
@@ -50,8 +50,8 @@ def bar(what: str, console: Console) -> Iterator[Callable[..., None]]:
     )
     hidden = not console.is_terminal or console.quiet
     with Progress(*columns, console=console, disable=hidden) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total, now=what: progress.update(
+        task = progress.add_task(label, total=None)
+        yield lambda done, total, now=label: progress.update(
             task, completed=done, total=total, description=now
         )
 
@@ -114,7 +114,7 @@ def recall(
     """
     loaded = load(config, set_, seed)
     console = Console(stderr=True, quiet=as_json)
-    quiet_libraries()
+    silence_libraries()
     from megacontext.core.evaluation.results.tables import recall_table, write_results
     from megacontext.core.evaluation.sessions.workspace import EvalWorkspace
     from megacontext.core.evaluation.tasks.recall import (
@@ -171,7 +171,7 @@ def make(
     Example: megacontext eval tasks --config configs/demo.yaml --out tasks.jsonl --times 16
     """
     loaded = load(config, set_, seed)
-    quiet_libraries()
+    silence_libraries()
     from megacontext.core.evaluation.tasks.corpora import texts_from
     from megacontext.core.evaluation.tasks.recall_tasks import write_tasks
     from megacontext.core.evaluation.tasks.synthesize import TaskGenConfig, make_tasks, tokenizer_of
@@ -218,7 +218,7 @@ def nll(
     """
     loaded = load(config, set_, seed)
     console = Console(stderr=True, quiet=as_json)
-    quiet_libraries()
+    silence_libraries()
     from megacontext.core.evaluation.results.tables import nll_table, write_results
     from megacontext.core.evaluation.sessions.workspace import EvalWorkspace
     from megacontext.core.evaluation.tasks.nll import (

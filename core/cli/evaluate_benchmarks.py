@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from megacontext.core.cli import evaluate
-from megacontext.core.cli.progress import quiet_libraries
+from megacontext.core.cli.progress import silence_libraries
 from megacontext.core.config import Config, load_config, parse_config
 from megacontext.traces.errors import ConfigError, StorageError
 
@@ -169,7 +169,7 @@ def ruler(
         load,
         as_json,
     )
-    quiet_libraries()
+    silence_libraries()
     from megacontext.core.benchmarks.ruler import RULER_TASKS, generate_ruler
 
     names, chosen = plan.names(list(RULER_TASKS)), lengths_of(lengths)
@@ -224,7 +224,7 @@ def _packaged_set(name: str, title: str, example: str) -> Callable[..., None]:
             load,
             as_json,
         )
-        quiet_libraries()
+        silence_libraries()
         from megacontext.core.benchmarks.planting import Haystack, make_set
         from megacontext.core.benchmarks.sets import SETS
 
@@ -271,16 +271,16 @@ facts = _packaged_set(
 )
 
 
-def run_plan(plan: Plan, title: str, what: dict[str, Any], generate: Generate) -> None:
+def run_plan(plan: Plan, title: str, header: dict[str, Any], generate: Generate) -> None:
     """Generate or load tasks, ask them, write and show what came out."""
     loaded = plan.loaded()
     console = Console(stderr=True, quiet=plan.as_json)
     out = plan.out or Path("runs") / plan.benchmark
     if plan.save is not None:
-        _save(plan, loaded, plan.save, what, generate, console)
+        _save(plan, loaded, plan.save, header, generate, console)
         print(f"{plan.save}: tasks written.")
         return
-    paths = plan.load or [_generated(plan, loaded, out, what, generate, console)]
+    paths = plan.load or [_generated(plan, loaded, out, header, generate, console)]
     _ask(plan, loaded, title, paths, out, console)
 
 
@@ -288,7 +288,7 @@ def _save(
     plan: Plan,
     loaded: Config,
     path: Path,
-    what: dict[str, Any],
+    header: dict[str, Any],
     generate: Generate,
     console: Console,
 ) -> None:
@@ -299,25 +299,25 @@ def _save(
         tasks = generate(tokenizer_of(loaded), lambda done, total: progress(done, total))
     about = {"benchmark": plan.benchmark, "model": loaded.model.path, "seed": loaded.seed}
     sizes = {"samples": plan.number, "shared_haystack": plan.shared}
-    write_bench(path, tasks, about | sizes | what)
+    write_bench(path, tasks, about | sizes | header)
 
 
 def _generated(
     plan: Plan,
     loaded: Config,
     out: Path,
-    what: dict[str, Any],
+    header: dict[str, Any],
     generate: Generate,
     console: Console,
 ) -> Path:
     """The file of these tasks, made where an earlier run has not left it."""
     from megacontext.core.evaluation.tasks.synthesize import tokenizer_of
 
-    arguments = [tokenizer_of(loaded).to_str(), plan.number, plan.shared, loaded.seed, what]
+    arguments = [tokenizer_of(loaded).to_str(), plan.number, plan.shared, loaded.seed, header]
     name = hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()[:12]
     path = out / f"tasks-{name}.jsonl.xz"
     if not path.is_file():
-        _save(plan, loaded, path, what, generate, console)
+        _save(plan, loaded, path, header, generate, console)
     return path
 
 
@@ -348,8 +348,8 @@ def _ask(
     cells = summarize(results, loaded.seed)
     write_parquet(out / f"{plan.benchmark}.parquet", [asdict(result) for result in results])
     heading = f"{title}: {loaded.model.path}, W_max {loaded.w_max:,}"
-    image, why = _picture(out / f"{plan.benchmark}.png", heading, cells)
-    notes += why
+    image, reason = _picture(out / f"{plan.benchmark}.png", heading, cells)
+    notes += reason
     command = ["megacontext", *sys.argv[1:]]
     seconds = time.monotonic() - start
     about = about_now(plan.benchmark, command, fingerprint(loaded), workers, seconds, notes)

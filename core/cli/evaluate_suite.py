@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from megacontext.core.cli import evaluate
-from megacontext.core.cli.progress import loading_shown, quiet_libraries
+from megacontext.core.cli.progress import loading_shown, silence_libraries
 from megacontext.traces.errors import ConfigError, MegaContextError, StorageError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def suite(
     start = time.monotonic()
     loaded = evaluate.load(config, set_, seed)
     console = Console(stderr=True, quiet=as_json)
-    quiet_libraries()
+    silence_libraries()
     from megacontext.core.evaluation.results.tables import write_parquet
     from megacontext.core.evaluation.runner.job_pool import fingerprint, workers_for
     from megacontext.core.evaluation.runner.suite import FULL, QUICK, run_suite
@@ -91,7 +91,7 @@ def suite(
             out / "suite.jsonl",
             workers=workers,
             resume=resume,
-            progress=lambda done, total, what: progress(done, total, what or "suite"),
+            progress=lambda done, total, label: progress(done, total, label or "suite"),
         )
     for name, records in results.singles.items():
         write_parquet(out / f"{name}.parquet", [asdict(single) for single in records])
@@ -117,7 +117,7 @@ def ablate(
     """
     start = time.monotonic()
     console = Console(stderr=True, quiet=as_json)
-    quiet_libraries()
+    silence_libraries()
     from megacontext.core.evaluation.runner.ablations import load_plan, run_ablations
     from megacontext.core.evaluation.runner.job_pool import fingerprint, workers_for
 
@@ -138,7 +138,7 @@ def ablate(
             out / "ablations.jsonl",
             workers=workers,
             resume=resume,
-            progress=lambda done, total, what: progress(done, total, what or "ablations"),
+            progress=lambda done, total, label: progress(done, total, label or "ablations"),
         )
     for note in notes:
         console.print(f"note: {note}")

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from megacontext.core.cli.progress import quiet_libraries
+from megacontext.core.cli.progress import silence_libraries
 from megacontext.traces.errors import ConfigError
 
 app = typer.Typer(add_completion=False, help="Which models run in a working context.")
@@ -36,7 +36,7 @@ def parity(
     Example: megacontext models parity --only llama,gemma2,mamba
     """
     console = Console(stderr=True, quiet=as_json)
-    quiet_libraries()
+    silence_libraries()
     import transformers
 
     from megacontext.core.model.survey import as_markdown, survey

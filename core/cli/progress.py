@@ -31,7 +31,7 @@ from megacontext.core.config.sources import (
 )
 from megacontext.core.stages import reporting
 
-__all__ = ["expected_tokens", "loading_shown", "quiet_libraries", "token_progress"]
+__all__ = ["expected_tokens", "loading_shown", "silence_libraries", "token_progress"]
 
 
 class _Rate(ProgressColumn):
@@ -42,7 +42,7 @@ class _Rate(ProgressColumn):
         return Text("" if rate is None else f"{rate:,.0f} tokens/s", style="progress.data.speed")
 
 
-def quiet_libraries() -> None:
+def silence_libraries() -> None:
     """The progress bars are the command's own; loading a model shows none."""
     from transformers.utils import logging
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 from rich.console import Console
 
-from megacontext.core.cli.progress import quiet_libraries, token_progress
+from megacontext.core.cli.progress import silence_libraries, token_progress
 from megacontext.traces.errors import ConfigError
 from megacontext.traces.target import check_target, dated
 
@@ -119,7 +119,7 @@ def _run(
     as_json: bool,
 ) -> RunResult:
     """Run the session under a progress bar; an interrupt ends it with exit code 130."""
-    quiet_libraries()
+    silence_libraries()
     from megacontext.core.runtime.run import run as run_session
 
     def print_notes(messages: list[str]) -> None:

@@ -31,7 +31,7 @@ def _show(title: str, metrics: dict[str, Any], as_json: bool) -> None:
     table = Table(box=None, show_header=False, title=title, title_justify="left")
     for name, value in metrics.items():
         if value is not None and not isinstance(value, (list, dict)):
-            table.add_row(name.replace("_", " "), escape(_printable(_text(value))))
+            table.add_row(name.replace("_", " "), escape(_format_cell(_text(value))))
     Console().print(table)
 
 
@@ -90,10 +90,10 @@ def info(trace: Path = _TRACE, as_json: bool = _JSON) -> None:
     _show("Trace", metrics, as_json)
     if not as_json:
         for marker in metrics["markers"][:20]:
-            print(f"  row {marker['row']:>8,}  {_printable(marker['text'])}")
+            print(f"  row {marker['row']:>8,}  {_format_cell(marker['text'])}")
 
 
-def _printable(text: str) -> str:
+def _format_cell(text: str) -> str:
     """Text from a trace may hold terminal escapes."""
     return "".join(c if c.isprintable() else "?" for c in text)
 

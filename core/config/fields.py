@@ -6,11 +6,11 @@ import dataclasses
 import math
 from typing import Any
 
-__all__ = ["Legal", "legal_of", "option"]
+__all__ = ["ValueSpec", "option", "value_spec"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Legal:
+class ValueSpec:
     """What a value may be, beyond its type."""
 
     low: float | None = None
@@ -36,8 +36,8 @@ class Legal:
     def admits(self, value: object) -> bool:
         """Whether ``value`` (already of the right type) is legal."""
         if self.choices is not None:
-            choice, colon, number = str(value).partition(":")
-            if colon and choice == self.numbered:
+            choice, separator, number = str(value).partition(":")
+            if separator and choice == self.numbered:
                 return number.isdecimal() and int(number) >= 1
             return value in self.choices
         if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -67,16 +67,16 @@ def option(
     numbered: str = "",
 ) -> Any:
     """A dataclass field with a default, a help line and a legal range."""
-    legal = Legal(low, high, choices, power_of_two, help, numbered)
+    spec = ValueSpec(low, high, choices, power_of_two, help, numbered)
     if isinstance(default, (list, dict)):
         return dataclasses.field(
-            default_factory=lambda: type(default)(default), metadata={"legal": legal}
+            default_factory=lambda: type(default)(default), metadata={"spec": spec}
         )
-    return dataclasses.field(default=default, metadata={"legal": legal})
+    return dataclasses.field(default=default, metadata={"spec": spec})
 
 
-def legal_of(field: dataclasses.Field[Any]) -> Legal:
-    """The :class:`Legal` of a field; an unrestricted one if none was given."""
-    match = field.metadata.get("legal", Legal())
-    assert isinstance(match, Legal)
+def value_spec(field: dataclasses.Field[Any]) -> ValueSpec:
+    """The :class:`ValueSpec` of a field; an unrestricted one if none was given."""
+    match = field.metadata.get("spec", ValueSpec())
+    assert isinstance(match, ValueSpec)
     return match

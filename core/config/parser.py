@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 
-from megacontext.core.config.fields import Legal
+from megacontext.core.config.fields import ValueSpec
 from megacontext.core.config.yamls import parse_mapping
 from megacontext.core.utf8 import check_utf8
 from megacontext.traces.errors import ConfigError
@@ -26,11 +26,11 @@ __all__ = ["Count", "apply_overrides", "build", "read_mapping", "read_text"]
 
 T = TypeVar("T")
 
-Count = Annotated[int, Legal(low=1)]
+Count = Annotated[int, ValueSpec(low=1)]
 """A whole number of which there must be one."""
 
 _TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-_NUMBER = Legal(low=0)
+_NUMBER = ValueSpec(low=0)
 """What a number may be whose field declares nothing."""
 
 _BOOL_WORDS = {True: ("on", "yes", "true", "y"), False: ("off", "no", "false", "n")}
@@ -141,8 +141,8 @@ def build(kind: type[T], raw: object, path: str = "") -> T:
             close = difflib.get_close_matches(str(key), fields, n=1)
             hint = f"did you mean {close[0]}?" if close else "legal: " + ", ".join(fields) + "."
             raise ConfigError(f"Unknown key {name} (value {_short(value)}); {hint}")
-        legal = fields[key].metadata.get("legal", _NUMBER)
-        values[key] = _convert(hints[key], value, name, legal)
+        spec = fields[key].metadata.get("spec", _NUMBER)
+        values[key] = _convert(hints[key], value, name, spec)
 
     for key, field in fields.items():
         required = field.default is field.default_factory is dataclasses.MISSING
@@ -151,7 +151,7 @@ def build(kind: type[T], raw: object, path: str = "") -> T:
     return kind(**values)
 
 
-def _convert(hint: Any, value: Any, path: str, legal: Legal) -> Any:
+def _convert(hint: Any, value: Any, path: str, spec: ValueSpec) -> Any:
     """``value`` as what the type ``hint`` says."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
@@ -167,7 +167,7 @@ def _convert(hint: Any, value: Any, path: str, legal: Legal) -> Any:
             return _convert_kind(arguments, value, path)
         if value is None and type(None) in arguments:
             return None
-        return _convert(next(m for m in arguments if m is not type(None)), value, path, legal)
+        return _convert(next(m for m in arguments if m is not type(None)), value, path, spec)
 
     # Lists and mappings.
     if origin in (list, tuple):
@@ -175,25 +175,25 @@ def _convert(hint: Any, value: Any, path: str, legal: Legal) -> Any:
             raise ConfigError(f"{path} is {_kind(value)}; it must be a list.")
         if not value and arguments[0] is Count:
             raise ConfigError(f"{path} is an empty list; give at least one number.")
-        items = (_convert(arguments[0], v, f"{path}.{i}", legal) for i, v in enumerate(value))
+        items = (_convert(arguments[0], v, f"{path}.{i}", spec) for i, v in enumerate(value))
         return origin(items)
     if origin is dict:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{path} is {_kind(value)}; it must be a mapping of names.")
         member = arguments[1]
-        return {str(k): _convert(member, v, f"{path}.{k}", legal) for k, v in value.items()}
+        return {str(k): _convert(member, v, f"{path}.{k}", spec) for k, v in value.items()}
 
     # Choices and plain values.
     if origin is Literal:
-        hint, legal = str, Legal(choices=arguments)
-    return _plain(hint, value, path, legal)
+        hint, spec = str, ValueSpec(choices=arguments)
+    return _plain(hint, value, path, spec)
 
 
-def _plain(kind: type, value: Any, path: str, legal: Legal) -> Any:
+def _plain(kind: type, value: Any, path: str, spec: ValueSpec) -> Any:
     """A whole number will do for a number; a yes/no value only for a choice of that word."""
     original = value
-    if isinstance(value, bool) and legal.choices is not None:
-        value = next((w for w in _BOOL_WORDS[value] if w in legal.choices), value)
+    if isinstance(value, bool) and spec.choices is not None:
+        value = next((w for w in _BOOL_WORDS[value] if w in spec.choices), value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
 
@@ -202,8 +202,8 @@ def _plain(kind: type, value: Any, path: str, legal: Legal) -> Any:
         raise ConfigError(
             f"{path} is {_short(original)} ({_kind(original)}); it must be {_TYPE_NAMES[kind]}."
         )
-    if not legal.admits(value):
-        raise ConfigError(f"{path} is {_short(original)}; it must be {legal.describe()}.")
+    if not spec.admits(value):
+        raise ConfigError(f"{path} is {_short(original)}; it must be {spec.describe()}.")
     return check_utf8(value, path, ConfigError) if isinstance(value, str) else value
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from megacontext.core.config.fields import legal_of
+from megacontext.core.config.fields import value_spec
 from megacontext.core.config.schema import Config
 from megacontext.traces.errors import ConfigError
 
@@ -64,14 +64,14 @@ def entries(kind: type = Config, path: str = "") -> Iterator[Entry]:
             yield from entries(sections[0], name)
         elif sections:
             kinds = ", ".join(s.__dataclass_fields__["kind"].default for s in sections)
-            about = legal_of(field).help or f"a section whose `kind` is one of {kinds}"
+            about = value_spec(field).help or f"a section whose `kind` is one of {kinds}"
             yield Entry(name, "", "", "", about)
             for section in sections:
                 with_kind = f"{name}[{section.__dataclass_fields__['kind'].default}]"
                 yield Entry(with_kind, "", "", "", _summary(section))
                 yield from entries(section, with_kind)
         elif field.name != "kind" or typing.get_origin(hints["kind"]) is not typing.Literal:
-            legal = legal_of(field)
+            legal = value_spec(field)
             words = legal.describe()
             yield Entry(
                 name,

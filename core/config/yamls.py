@@ -13,7 +13,7 @@ __all__ = ["parse_mapping"]
 _MERGE = "tag:yaml.org,2002:merge"
 
 
-class _Twice(yaml.YAMLError):
+class _DuplicateKeyError(yaml.YAMLError):
     def __init__(self, key: str, line: int) -> None:
         super().__init__(key, line)
         self.key, self.line = key, line
@@ -27,7 +27,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
                 if (key.tag, key.value) in seen:
-                    raise _Twice(key.value, key.start_mark.line + 1)
+                    raise _DuplicateKeyError(key.value, key.start_mark.line + 1)
                 seen.add((key.tag, key.value))
         return super().construct_mapping(node, deep)
 
@@ -43,7 +43,7 @@ def parse_mapping(text: str, where: str) -> dict[str, Any]:
     """
     try:
         raw = yaml.load(text, _Loader)
-    except _Twice as error:
+    except _DuplicateKeyError as error:
         raise ConfigError(
             f"{where} has the key {error.key} twice in one section (again at line {error.line}); "
             "keep one."

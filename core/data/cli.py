@@ -53,8 +53,8 @@ def prepare(
     if recall and settings.recall is None:
         settings = replace(settings, recall=RecallText())
     if teacher is not None:
-        kept = settings.teacher or Teacher(str(teacher))
-        settings = replace(settings, teacher=replace(kept, model=str(teacher)))
+        configured = settings.teacher or Teacher(str(teacher))
+        settings = replace(settings, teacher=replace(configured, model=str(teacher)))
     target = out or Path(settings.out)
     with stages(Console(stderr=True)) as message:
         manifest = run(settings, target, jobs=jobs, progress=message)

@@ -121,7 +121,7 @@ def _from_trace(
     """(all tokens of a session, its states)."""
     size, blocks = options.block_size, options.blocks
     pieces: list[np.ndarray] = []
-    met: list[tuple[int, int, np.ndarray]] = []  # (step, complete blocks, levels of the frontier)
+    seen: list[tuple[int, int, np.ndarray]] = []  # (step, complete blocks, levels of the frontier)
     refocuses = 0
     with TraceReader.open(path) as reader:
         if reader.meta.block_size != size:
@@ -137,12 +137,12 @@ def _from_trace(
             is_due = row.trigger in _ASKED or refocuses % options.every == 0
             complete = int(row.history_tokens) // size
             if is_due and complete >= blocks and (row.levels > 0).any():
-                met.append((row.step, complete, np.asarray(row.levels)))
+                seen.append((row.step, complete, np.asarray(row.levels)))
         tokens = np.concatenate([np.empty(0, np.uint32), *pieces])
         _check_tokenizer(reader, tokens, tokenizer, path)
 
     states = []
-    for step, complete, levels in _thinned(met, options.limit):
+    for step, complete, levels in _subsample(seen, options.limit):
         taken = _window(tokens, complete, options)
         if taken is not None:
             level = levels_by_block(levels, blocks, size)
@@ -167,7 +167,7 @@ def _from_log(
     tokens = np.array([i for ids in pieces for i in ids], np.int64)
 
     states = []
-    for start in _thinned(replies, options.limit):
+    for start in _subsample(replies, options.limit):
         taken = _window(tokens, start // options.block_size, options)
         if taken is not None:
             states.append(RecordedState(f"{path.name} token {start}", taken, np.empty(0, np.int64)))
@@ -181,7 +181,7 @@ def _window(tokens: np.ndarray, complete: int, options: StateOptions) -> np.ndar
     return tokens[first:stop].astype(np.int64) if first >= 0 and stop <= len(tokens) else None
 
 
-def _thinned(items: Sequence[T], limit: int) -> list[T]:
+def _subsample(items: Sequence[T], limit: int) -> list[T]:
     """At most ``limit`` of the items, evenly spaced."""
     if len(items) <= limit:
         return list(items)
@@ -194,14 +194,14 @@ def _check_tokenizer(
     """Refuse a trace whose recorded texts are not those of its tokens under ``tokenizer``."""
     count = min(_PROBED, len(tokens))
     texts = reader.text_of(0, count)
-    compared = agree = 0
+    n_compared = n_equal = 0
     for token, text in zip(tokens[:count].tolist(), texts, strict=True):
         if text.isascii() and text.strip():
-            compared += 1
+            n_compared += 1
             decoded = tokenizer.decode([token], skip_special_tokens=False)
-            agree += decoded.strip() == text.strip()
-    if compared and agree < 0.9 * compared:
+            n_equal += decoded.strip() == text.strip()
+    if n_compared and n_equal < 0.9 * n_compared:
         raise SourceError(
-            f"{path} was recorded with another tokenizer: {compared - agree} of {compared} tokens "
-            "stand for other text; name the model that was used by --tokenizer."
+            f"{path} was recorded with another tokenizer: {n_compared - n_equal} of {n_compared} "
+            "tokens stand for other text; name the model that was used by --tokenizer."
         )

@@ -129,8 +129,8 @@ def prepare(
         config.recall.window(layout)  # refused before the text is read
     out.mkdir(parents=True, exist_ok=True)
 
-    def progress_of(what: str) -> Callable[[int], None] | None:
-        return None if progress is None else partial(progress, what)
+    def progress_of(label: str) -> Callable[[int], None] | None:
+        return None if progress is None else partial(progress, label)
 
     shards = run_jobs(_text_jobs(config, layout, out), jobs, progress_of("characters"))
     if not shards:

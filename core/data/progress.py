@@ -43,9 +43,9 @@ def stages(console: Console) -> Iterator[Callable[[str, int], None]]:
     tasks: dict[str, TaskID] = {}
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
 
-        def advance(what: str, amount: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=None)
-            bar.advance(tasks[what], amount)
+        def advance(label: str, count: int) -> None:
+            if label not in tasks:
+                tasks[label] = bar.add_task(label, total=None)
+            bar.advance(tasks[label], count)
 
         yield advance

@@ -71,10 +71,10 @@ def read(source: Source) -> Iterator[Document]:
         yield Document(path.name, source.domain or "text", _decode(path, path.read_bytes()))
     elif source.kind == "folder":
         root = _existing(source.path)
-        yield from _joined(root.name, root, source)
+        yield from _concatenated(root.name, root, source)
     elif source.kind == "stdlib":
         root = Path(sysconfig.get_paths()["stdlib"])
-        yield from _joined(
+        yield from _concatenated(
             "stdlib", root, source, skip=("site-packages", "dist-packages"), strict=False
         )
     else:
@@ -162,7 +162,7 @@ def _jsonl(source: Source) -> Iterator[Document]:
         )
 
 
-def _joined(
+def _concatenated(
     name: str, root: Path, source: Source, skip: tuple[str, ...] = (), strict: bool = True
 ) -> Iterator[Document]:
     """One document of all files under ``root``, each behind a header line with its path."""
@@ -204,4 +204,4 @@ def _package(name: str, source: Source) -> Iterator[Document]:
         raise SourceError(
             f"sources.names: no package {name!r} is installed; install it or set missing_ok."
         )
-    yield from _joined(name, Path(locations[0]), source, strict=False)
+    yield from _concatenated(name, Path(locations[0]), source, strict=False)

@@ -160,11 +160,11 @@ def _cut(table: pa.Table, layout: StateLayout, blocks: int, horizon: int) -> lis
         levels = np.asarray(row["levels"], np.int64)
         if len(levels) and blocks < layout.blocks:
             # A frontier over all blocks, one node for each raw block and each level-2 group.
-            levels = _shortened(levels, blocks, size)
+            levels = _truncated(levels, blocks, size)
         states.append(RecordedState(row["source"], tokens, levels))
     return states
 
 
-def _shortened(level: np.ndarray, blocks: int, size: int) -> np.ndarray:
+def _truncated(level: np.ndarray, blocks: int, size: int) -> np.ndarray:
     starts = (level < 2) | (np.arange(len(level)) % size == 0)
     return levels_by_block(level[starts], blocks, size)

@@ -62,11 +62,11 @@ def write_teacher(
 
     base = BaseModel.load(teacher.model, device=teacher.device)
     layout = Shard.open(out / str(shards[0]["file"])).layout
-    own = fingerprint(load_tokenizer(Path(teacher.model)))
-    if own != layout.tokenizer:
+    teacher_tokenizer = fingerprint(load_tokenizer(Path(teacher.model)))
+    if teacher_tokenizer != layout.tokenizer:
         raise ConfigError(
-            f"teacher.model: {teacher.model} has tokenizer {own} and the slices are cut with "
-            f"{layout.tokenizer}; set `tokenizer` to the teacher's folder."
+            f"teacher.model: {teacher.model} has tokenizer {teacher_tokenizer} and the slices are "
+            f"cut with {layout.tokenizer}; set `tokenizer` to the teacher's folder."
         )
     if base.window < layout.slice_tokens:
         raise ConfigError(
@@ -74,11 +74,11 @@ def write_teacher(
             f"{layout.slice_tokens}; cut shorter slices."
         )
     (out / FOLDER).mkdir(exist_ok=True)
-    made_by = {"base": base_fingerprint(base.embedding_matrix), "top_k": teacher.top_k}
+    source = {"base": base_fingerprint(base.embedding_matrix), "top_k": teacher.top_k}
     entries: list[dict[str, object]] = []
     for entry in shards:
         path = out / FOLDER / str(entry["file"])
-        facts = {**made_by, "shard": entry["sha256"]}
+        facts = {**source, "shard": entry["sha256"]}
         if not path.exists() or _facts(path) != facts:
             _write(path, Shard.open(out / path.name), base, teacher.top_k, facts)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -175,11 +175,11 @@ class TeacherCache:
 
     def at_least(self, length: int) -> dict[str, list[tuple[int, int]]]:
         """Slices (shard, row) of ``length`` tokens or more, by domain."""
-        found = {
+        by_domain = {
             domain: [position for position in positions if self._length(*position) >= length]
             for domain, positions in self._slices.items()
         }
-        return {domain: positions for domain, positions in sorted(found.items()) if positions}
+        return {domain: positions for domain, positions in sorted(by_domain.items()) if positions}
 
     def _length(self, shard: int, row: int) -> int:
         starts = self._shards.shards[shard].starts
@@ -187,11 +187,11 @@ class TeacherCache:
 
     def read(self, shard: int, row: int, length: int) -> CachedSlice:
         """The first ``length`` tokens of a slice."""
-        found = self._shards.shards[shard]
-        start = int(found.starts[row])
+        tokens_of = self._shards.shards[shard]
+        start = int(tokens_of.starts[row])
         batch = self._readers[shard].get_batch(row)
         ids, log_probs = (
             batch.column(c).values.to_numpy(zero_copy_only=True).reshape(-1, self.top_k)[:length]
             for c in (0, 1)
         )
-        return CachedSlice(found.tokens[start : start + length], ids, log_probs)
+        return CachedSlice(tokens_of.tokens[start : start + length], ids, log_probs)

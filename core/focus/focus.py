@@ -18,7 +18,7 @@ from megacontext.core.focus.constraints import (
     raw_since,
 )
 from megacontext.core.focus.forced import choose_forced, take
-from megacontext.core.focus.hysteresis import Memory, flips_of
+from megacontext.core.focus.hysteresis import Memory, changed_nodes
 from megacontext.core.focus.plan import Frontier
 from megacontext.core.focus.view import Allocator, AllocatorView, Limits
 from megacontext.core.focus.working_context import WorkingContext
@@ -128,7 +128,7 @@ class Focus:
     @property
     def ages(self) -> I64:
         """I64[n]: refocuses that each frontier entry has survived."""
-        return np.maximum(self.step - self._memory.born, 0)
+        return np.maximum(self.step - self._memory.created_at, 0)
 
     def append(self, n_tokens: int) -> I8:
         """Grow the history; see :meth:`WorkingContext.append`."""
@@ -299,7 +299,7 @@ class Focus:
         context, limits = self.working_context, self._round_limits
         cooling = self._memory.cooling(self.step, limits.cooldown_steps, limits.reopen)
         for actions in forced:
-            new = flips_of(actions)
+            new = changed_nodes(actions)
             cooling = new if cooling is None else _join(cooling, new)
         return find_candidates(
             frontier.levels,
@@ -318,7 +318,7 @@ class Focus:
         """Forced collapses (not yet applied) and the view of the allocator after them."""
         context, size = self.working_context, self.working_context.block_size
         frontier = context.frontier
-        disarmed = None if self._round_limits.reopen else self._memory.armed_out()
+        disarmed = None if self._round_limits.reopen else self._memory.disarmed_or_none()
 
         forced: list[Actions] = []
         candidates = self._candidates(frontier, scores, disarmed, forced)

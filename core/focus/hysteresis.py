@@ -37,7 +37,7 @@ from megacontext.core.focus.constraints import Cooldowns
 from megacontext.core.focus.plan import Splice
 from megacontext.core.focus.view import MAX_COOLDOWN
 
-__all__ = ["NEW_EVIDENCE", "Memory", "flips_of"]
+__all__ = ["NEW_EVIDENCE", "Memory", "changed_nodes"]
 
 NEW_EVIDENCE = 0.1
 """Change of a gist's score since its expansion that lets it expand again."""
@@ -48,32 +48,34 @@ class Memory:
 
     Attributes:
         disarmed: bool[n], gists that may not expand before their score was another one once.
-        born: I64[n], refocus at which an entry came into the frontier.
+        created_at: I64[n], refocus at which an entry came into the frontier.
     """
 
     def __init__(self, entries: int = 0, step: int = 0) -> None:
         self.disarmed: Bools = np.zeros(entries, np.bool_)
-        self.born: I64 = np.full(entries, step, np.int64)
-        self._fired_at: F32 = np.zeros(entries, np.float32)
+        self.created_at: I64 = np.full(entries, step, np.int64)
+        self._expanded_score: F32 = np.zeros(entries, np.float32)
         self._any_disarmed = False
         self._expanded: dict[tuple[int, int], float] = {}
-        self._flips: deque[tuple[int, Cooldowns]] = deque()
+        self._changes: deque[tuple[int, Cooldowns]] = deque()
 
     def grow(self, entries: int, step: int) -> None:
         """``entries`` new frontier entries at the end, first seen by refocus ``step``."""
         if entries:
             self.disarmed = np.concatenate([self.disarmed, np.zeros(entries, np.bool_)])
-            self._fired_at = np.concatenate([self._fired_at, np.zeros(entries, np.float32)])
-            self.born = np.concatenate([self.born, np.full(entries, step, np.int64)])
+            self._expanded_score = np.concatenate(
+                [self._expanded_score, np.zeros(entries, np.float32)]
+            )
+            self.created_at = np.concatenate([self.created_at, np.full(entries, step, np.int64)])
 
-    def armed_out(self) -> Bools | None:
+    def disarmed_or_none(self) -> Bools | None:
         """The disarmed flags, or None where there are none."""
         return self.disarmed if self._any_disarmed else None
 
     def rearm(self, scores: F32, tau_expand: float) -> None:
         """Arm the gists that show new evidence; ``scores`` F32[n]."""
         if self._any_disarmed:
-            same = np.abs(scores - self._fired_at) < np.float32(NEW_EVIDENCE)
+            same = np.abs(scores - self._expanded_score) < np.float32(NEW_EVIDENCE)
             self.disarmed = self.disarmed & same & (scores >= np.float32(tau_expand))
             self._any_disarmed = bool(self.disarmed.any())
 
@@ -83,16 +85,16 @@ class Memory:
         With ``reopen`` those that an earlier refocus collapsed may.
         """
         recent = [
-            flips.expanded() if reopen and at < step else flips
-            for at, flips in self._flips
+            changes.expanded() if reopen and at < step else changes
+            for at, changes in self._changes
             if at + cooldown_steps >= step
         ]
         if len(recent) <= 1:
             return recent[0] if recent else None
         return Cooldowns(
-            np.concatenate([flips.kinds for flips in recent]),
-            np.concatenate([flips.levels for flips in recent]),
-            np.concatenate([flips.index for flips in recent]),
+            np.concatenate([changes.kinds for changes in recent]),
+            np.concatenate([changes.levels for changes in recent]),
+            np.concatenate([changes.index for changes in recent]),
         )
 
     def follow(
@@ -101,33 +103,33 @@ class Memory:
         """Take over an applied plan; ``levels`` and ``starts`` are the frontier after it."""
         for splice in splices:
             self.disarmed = splice.carry(self.disarmed, False)  # type: ignore[assignment]
-            self._fired_at = splice.carry(self._fired_at, 0.0)  # type: ignore[assignment]
-            self.born = splice.carry(self.born, step)  # type: ignore[assignment]
-        flips = flips_of(actions)
-        self._flips.append((step, flips))
-        while self._flips[0][0] < step - MAX_COOLDOWN:
-            self._flips.popleft()
+            self._expanded_score = splice.carry(self._expanded_score, 0.0)  # type: ignore[assignment]
+            self.created_at = splice.carry(self.created_at, step)  # type: ignore[assignment]
+        changes = changed_nodes(actions)
+        self._changes.append((step, changes))
+        while self._changes[0][0] < step - MAX_COOLDOWN:
+            self._changes.popleft()
         for kind, level, index, score in zip(
-            flips.kinds.tolist(),
-            flips.levels.tolist(),
-            flips.index.tolist(),
+            changes.kinds.tolist(),
+            changes.levels.tolist(),
+            changes.index.tolist(),
             actions["score"].tolist(),
             strict=True,
         ):
             if kind == EXPAND:
                 self._expanded[level, index] = score
             elif (level, index) in self._expanded:
-                fired_at = self._expanded.pop((level, index))
+                expanded_score = self._expanded.pop((level, index))
                 start = index * size**level
                 at = int(starts.searchsorted(start))
                 # A later action of the plan may have swallowed it: then it is forgotten.
                 if at < len(levels) and starts[at] == start and levels[at] == level:
                     self.disarmed[at] = True
-                    self._fired_at[at] = fired_at
+                    self._expanded_score[at] = expanded_score
                     self._any_disarmed = True
 
 
-def flips_of(actions: Actions) -> Cooldowns:
+def changed_nodes(actions: Actions) -> Cooldowns:
     """The nodes of ``actions`` as they are remembered for the cooldown."""
     return Cooldowns(
         actions["kind"].astype(np.int8),

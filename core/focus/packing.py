@@ -21,10 +21,12 @@ def fewest_nodes(first: I64 | int, last: I64, block_size: int, max_levels: int) 
     low, high = np.broadcast_arrays(np.asarray(first, np.int64), last)
     count = np.zeros(last.shape, np.int64)
     for _ in range(1, max_levels):
-        above, below = -(-low // block_size), high // block_size
-        inner = above < below
-        count += np.where(inner, above * block_size - low + high - below * block_size, high - low)
-        low, high = np.where(inner, above, 0), np.where(inner, below, 0)
+        next_low, next_high = -(-low // block_size), high // block_size
+        inner = next_low < next_high
+        count += np.where(
+            inner, next_low * block_size - low + high - next_high * block_size, high - low
+        )
+        low, high = np.where(inner, next_low, 0), np.where(inner, next_high, 0)
     total: I64 = count + (high - low)
     return total
 
@@ -35,16 +37,16 @@ def coarsest_levels(first: int, last: int, block_size: int, max_levels: int) -> 
     right: list[I8] = []
     low, high, level = first, last, 1
     while level < max_levels:
-        above, below = -(-low // block_size), high // block_size
-        if above >= below:
+        next_low, next_high = -(-low // block_size), high // block_size
+        if next_low >= next_high:
             break
-        left.append(np.full(above * block_size - low, level, np.int8))
-        right.append(np.full(high - below * block_size, level, np.int8))
-        low, high, level = above, below, level + 1
+        left.append(np.full(next_low * block_size - low, level, np.int8))
+        right.append(np.full(high - next_high * block_size, level, np.int8))
+        low, high, level = next_low, next_high, level + 1
     return np.concatenate([*left, np.full(high - low, level, np.int8), *reversed(right)])
 
 
-def _first_needing(first: int, nodes: int, block_size: int, levels_left: int) -> int:
+def _first_of_span(first: int, nodes: int, block_size: int, levels_left: int) -> int:
     """Smallest run length from ``first`` whose coarsest tiling has ``nodes`` nodes.
 
     The size of the coarsest tiling grows by at most one a block, so every smaller run needs fewer.
@@ -52,9 +54,9 @@ def _first_needing(first: int, nodes: int, block_size: int, levels_left: int) ->
     up = -first % block_size
     if levels_left == 1 or nodes <= up:
         return nodes
-    above = max(0, nodes - up - (block_size - 1))
-    inner = _first_needing((first + up) // block_size, above, block_size, levels_left - 1)
-    return up + block_size * inner + nodes - up - above
+    next_low = max(0, nodes - up - (block_size - 1))
+    inner = _first_of_span((first + up) // block_size, next_low, block_size, levels_left - 1)
+    return up + block_size * inner + nodes - up - next_low
 
 
 def reach(first: int, entries: int, protected: int, block_size: int, max_levels: int) -> int:
@@ -71,7 +73,7 @@ def reach(first: int, entries: int, protected: int, block_size: int, max_levels:
         closed = (remaining // block_size + 1) * block_size
         return max(entries, closed - 1)
     nodes = remaining - protected * block_size + 1
-    blocks = protected + _first_needing(first, nodes, block_size, max_levels)
+    blocks = protected + _first_of_span(first, nodes, block_size, max_levels)
     return blocks * block_size + block_size - 2
 
 
@@ -87,14 +89,14 @@ def fill_levels(
     if blocks * block_size <= entries:
         return np.zeros(blocks, np.int8)
     raw_nodes = np.arange(min(protected, blocks), min(blocks, max(entries, 0) // block_size) + 1)
-    need = raw_nodes * block_size + fewest_nodes(first, last - raw_nodes, block_size, max_levels)
-    fits = np.flatnonzero(need <= entries)
-    if fits.size == 0:
+    cost = raw_nodes * block_size + fewest_nodes(first, last - raw_nodes, block_size, max_levels)
+    rows = np.flatnonzero(cost <= entries)
+    if rows.size == 0:
         return None
-    raw = int(raw_nodes[fits[-1]])
+    raw = int(raw_nodes[rows[-1]])
     rest = entries - raw * block_size
-    ones = np.arange(min(blocks - raw, rest) + 1)
-    need = ones + fewest_nodes(first, last - raw - ones, block_size, max_levels)
-    one = int(ones[np.flatnonzero(need <= rest)[-1]])
+    coarse_cost = np.arange(min(blocks - raw, rest) + 1)
+    cost = coarse_cost + fewest_nodes(first, last - raw - coarse_cost, block_size, max_levels)
+    one = int(coarse_cost[np.flatnonzero(cost <= rest)[-1]])
     coarse = coarsest_levels(first, last - raw - one, block_size, max_levels)
     return np.concatenate([coarse, np.ones(one, np.int8), np.zeros(raw, np.int8)])

@@ -135,8 +135,8 @@ class _Batch:
             return f"existence: level {level} is outside 1..{rules.max_levels}."
         removed = self._removed(kind, level)
         width = rules.block_size**level
-        here = at + removed <= len(old.levels) and int(old.starts[at]) == index * width
-        free = here and self.touched.find(1, at, at + removed) < 0
+        matches = at + removed <= len(old.levels) and int(old.starts[at]) == index * width
+        free = matches and self.touched.find(1, at, at + removed) < 0
         if kind == EXPAND:
             if not free or int(old.levels[at]) != level:
                 return f"existence: gist ({level}, {index}) is not in the frontier to expand."

@@ -104,7 +104,7 @@ def _angles(
 
 
 @lru_cache(maxsize=16)
-def _kept_angles(
+def _cached_angles(
     width: int, theta: float, length: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     with torch.inference_mode(False):  # training may want the same ones
@@ -126,17 +126,19 @@ class _Layer(nn.Module):
         self.up_proj = nn.Linear(dim, shape.ffn, bias=False)
         self.down_proj = nn.Linear(shape.ffn, dim, bias=False)
 
-    def forward(self, x_NTD: Tensor, cos_TE: Tensor, sin_TE: Tensor, own: int) -> Tensor:
-        """The newest ``own`` states [N, own, D]; every position is read all the same."""
+    def forward(self, x_NTD: Tensor, cos_TE: Tensor, sin_TE: Tensor, newest: int) -> Tensor:
+        """The newest ``newest`` states [N, own, D]; every position is read all the same."""
         shape = self.shape
         h_NTD = self.input_layernorm(x_NTD)
-        x_NTD, asking_NTD = x_NTD[:, -own:], h_NTD[:, -own:]
+        x_NTD, queries_NTD = x_NTD[:, -newest:], h_NTD[:, -newest:]
 
         def heads(projection: nn.Linear, of_NTD: Tensor, count: int) -> Tensor:
             wide: Tensor = projection(of_NTD.flatten(0, 1))  # a sliced batch would be a slow bmm
             return wide.view(*of_NTD.shape[:2], count, shape.head_dim).transpose(1, 2)
 
-        q_NHTE = _rotate(heads(self.q_proj, asking_NTD, shape.heads), cos_TE[-own:], sin_TE[-own:])
+        q_NHTE = _rotate(
+            heads(self.q_proj, queries_NTD, shape.heads), cos_TE[-newest:], sin_TE[-newest:]
+        )
         k_NGTE = _rotate(heads(self.k_proj, h_NTD, shape.kv_heads), cos_TE, sin_TE)
         v_NGTE = heads(self.v_proj, h_NTD, shape.kv_heads)
         # The heads of a group ask side by side, so that no key or value is repeated.
@@ -171,10 +173,10 @@ class Encoder(nn.Module):
                 std = parameter.shape[1] ** -0.5 * (depth if residual else 1.0)
                 parameter.copy_(torch.randn(parameter.shape, generator=source) * std)
 
-    def forward(self, x_NTD: Tensor, own: int | None = None) -> Tensor:
-        """Normed states of the newest ``own`` positions [N, own, D], of all by default."""
+    def forward(self, x_NTD: Tensor, newest: int | None = None) -> Tensor:
+        """Normed states of the newest ``newest`` positions [N, own, D], of all by default."""
         length = x_NTD.shape[1]
-        keep = length if own is None else min(own, length)
+        keep = length if newest is None else min(newest, length)
         cos_TE, sin_TE = self._angles(length, x_NTD)
         for layer in self.layers:
             last = layer is self.layers[-1]  # whose other states nobody reads
@@ -185,7 +187,7 @@ class Encoder(nn.Module):
     def _angles(self, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
         width, theta = self.shape.head_dim, self.shape.rope_theta
         if like.device.type == "cpu":
-            return _kept_angles(width, theta, length, like.dtype)
+            return _cached_angles(width, theta, length, like.dtype)
         return _angles(width, theta, length, like.device, like.dtype)
 
 
@@ -208,15 +210,15 @@ def copy_base_layers(encoder: Encoder, state: Mapping[str, Tensor]) -> None:
             by_layer[int(match.group(1)), match.group(2)] = value
     with torch.no_grad():
         for number, layer in enumerate(encoder.layers):
-            for own, theirs in _NAMES.items():
-                parameter = layer.get_submodule(own).weight
+            for name_here, base_name in _NAMES.items():
+                parameter = layer.get_submodule(name_here).weight
                 assert isinstance(parameter, nn.Parameter)
-                base = by_layer.get((number, f"{theirs}.weight"))
+                base = by_layer.get((number, f"{base_name}.weight"))
                 if base is None or base.shape != parameter.shape:
-                    found = "nothing" if base is None else str(tuple(base.shape))
+                    base_shape = "nothing" if base is None else str(tuple(base.shape))
                     raise ModelError(
-                        f"init from base layers: layers.{number}.{theirs} should be"
-                        f" {tuple(parameter.shape)} and the base has {found}; use the base's"
+                        f"init from base layers: layers.{number}.{base_name} should be"
+                        f" {tuple(parameter.shape)} and the base has {base_shape}; use the base's"
                         " widths or init: random."
                     )
                 parameter.copy_(base)

@@ -55,11 +55,11 @@ def load_gistnet(folder: Path, embedding: Tensor) -> tuple[GistNet, str]:
         )
 
     # Gists live in the space of the embeddings that they were trained with.
-    own = base_fingerprint(embedding)
-    if meta["base"] != own:
+    base_id = base_fingerprint(embedding)
+    if meta["base"] != base_id:
         raise ModelError(
             f"gistnet.path '{folder}' was trained on base model {meta['base']} and this one is"
-            f" {own}; train a GistNet for this base model."
+            f" {base_id}; train a GistNet for this base model."
         )
 
     net = GistNet(GistNetConfig(**{**fields, "keys": KeyConfig(**fields["keys"])}))
@@ -117,7 +117,7 @@ class NetGister:
         self.device = embedding.device
         self._batch = batch
         self._one_block: BlockGraph | None = None
-        self._graph_fails = self.device.type != "cuda"
+        self._no_graph = self.device.type != "cuda"
         self.table = torch.cat((embedding.detach().to(kind), self.net.pad.detach()[None]))
 
     @classmethod
@@ -140,15 +140,15 @@ class NetGister:
 
     def encode_blocks(self, tokens: U32, left: U32) -> tuple[F32, F32]:
         """Gists F32[n, dim] and keys F32[n, key_dim] of blocks U32[n, K] behind U32[n, C]."""
-        own = tokens.shape[1]
-        if own != self.net.config.block_size or left.shape[1] != self.left_context:
+        block_size = tokens.shape[1]
+        if block_size != self.net.config.block_size or left.shape[1] != self.left_context:
             raise ModelError(
                 f"this GistNet reads blocks of {self.net.config.block_size} tokens behind"
-                f" {self.left_context}, got {own} behind {left.shape[1]}; set block_size to"
+                f" {self.left_context}, got {block_size} behind {left.shape[1]}; set block_size to"
                 f" {self.net.config.block_size} or train another GistNet."
             )
         ids = self._ids(np.concatenate((left, tokens), axis=1))
-        if len(ids) == 1 and not self._graph_fails:
+        if len(ids) == 1 and not self._no_graph:
             return self._encode_one(ids)
         return self._encode_all(ids)
 
@@ -181,7 +181,7 @@ class NetGister:
             same = False
         if same:
             self._one_block = graph
-        self._graph_fails = not same
+        self._no_graph = not same
         return gist, key
 
     def encode_gists(self, level: int, children: F32) -> tuple[F32, F32]:
@@ -210,10 +210,10 @@ class NetGister:
 
     def query_vectors(self, tokens: U32) -> Tensor:
         """Like :meth:`encode_query`, float32 on this gister's device."""
-        want = self.net.config.keys.query_tokens
-        latest = np.asarray(tokens, np.uint32)[-want:]
-        padded = np.full((1, want), _NO_TOKEN, np.uint32)
-        padded[0, want - len(latest) :] = latest
+        count = self.net.config.keys.query_tokens
+        latest = np.asarray(tokens, np.uint32)[-count:]
+        padded = np.full((1, count), _NO_TOKEN, np.uint32)
+        padded[0, count - len(latest) :] = latest
         with torch.inference_mode():
             real = torch.from_numpy(padded != _NO_TOKEN).to(self.device)
             return self.net.keys.queries(self._embed(padded), real)[0].float()

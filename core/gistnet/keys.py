@@ -98,10 +98,10 @@ class KeyTower(nn.Module):
                 module.bias.fill_(0.5)
             self.rarity.weight.zero_()
 
-    def keys(self, x_NTD: Tensor, own: int) -> Tensor:
-        """Keys [N, V] of blocks: embeddings of left context and block; the last ``own`` count."""
+    def keys(self, x_NTD: Tensor, newest: int) -> Tensor:
+        """Keys [N, V] of blocks of ``newest`` tokens, from embeddings of left context and block."""
         keys_NMV = self._vectors(
-            x_NTD, own, _BLOCK, self.block_attention, self.block_head, self.block_weight
+            x_NTD, newest, _BLOCK, self.block_attention, self.block_head, self.block_weight
         )
         return keys_NMV[:, 0]
 
@@ -132,7 +132,7 @@ class KeyTower(nn.Module):
     def _vectors(
         self,
         x_NTD: Tensor,
-        own: int,
+        newest: int,
         mark: int,
         attention: nn.Linear,
         head: nn.Linear,
@@ -140,11 +140,11 @@ class KeyTower(nn.Module):
         real_NT: Tensor | None = None,
     ) -> Tensor:
         x_NTD = rms_normalized(x_NTD)
-        h_NTD = self.encoder(self.input(x_NTD) + self.mark[mark].to(x_NTD.dtype), own)
+        h_NTD = self.encoder(self.input(x_NTD) + self.mark[mark].to(x_NTD.dtype), newest)
 
         # Padding of a question takes no part in attention, weights and mean.
         fraction_NTM = attention(h_NTD).float()
-        weight_NTM = functional.softplus(weigh(h_NTD) + self.rarity(x_NTD[:, -own:]))
+        weight_NTM = functional.softplus(weigh(h_NTD) + self.rarity(x_NTD[:, -newest:]))
         if real_NT is None:
             mean_ND = h_NTD.mean(dim=1)
         else:
@@ -160,7 +160,7 @@ class KeyTower(nn.Module):
         context_NMV = head(torch.cat((pooled_NMD, mean_NMD), dim=-1))
 
         # Its second part: which rare tokens it has.
-        lexical_NMV = weight_NTM.transpose(1, 2) @ self.lexical(x_NTD[:, -own:])
+        lexical_NMV = weight_NTM.transpose(1, 2) @ self.lexical(x_NTD[:, -newest:])
         balance = torch.sigmoid(self.balance)
         parts = (
             functional.normalize(context_NMV.float(), dim=-1) * balance.sqrt(),

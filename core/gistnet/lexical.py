@@ -62,9 +62,9 @@ class LexicalKeys:
     def weights(self) -> F32:
         """Prior weight of each token id, in (0, 1]; see the module's docstring."""
         rank = np.arange(self.vocab_size, dtype=np.float32)
-        information = np.log1p(rank / _RANK_SCALE) / np.log1p(self.vocab_size / _RANK_SCALE)
-        information[:_BYTES] = np.maximum(information[:_BYTES], 0.35)
-        weights: F32 = information.astype(np.float32)
+        idf = np.log1p(rank / _RANK_SCALE) / np.log1p(self.vocab_size / _RANK_SCALE)
+        idf[:_BYTES] = np.maximum(idf[:_BYTES], 0.35)
+        weights: F32 = idf.astype(np.float32)
         return weights
 
     def encode(self, tokens: Ints) -> F32:

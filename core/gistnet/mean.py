@@ -19,8 +19,8 @@ U32 = npt.NDArray[np.uint32]
 
 def rms_matched(x: F32, rms: float) -> F32:
     """Rows of ``x`` [..., dim] scaled to root mean square ``rms``; rows of zeros stay zeros."""
-    own = np.sqrt(np.mean(x * x, axis=-1, keepdims=True, dtype=np.float32))
-    scaled: F32 = np.divide(x * np.float32(rms), own, out=np.zeros_like(x), where=own > 0)
+    size = np.sqrt(np.mean(x * x, axis=-1, keepdims=True, dtype=np.float32))
+    scaled: F32 = np.divide(x * np.float32(rms), size, out=np.zeros_like(x), where=size > 0)
     return scaled
 
 

@@ -92,11 +92,11 @@ class GistNetConfig:
         return asdict(self)
 
 
-def rarity_direction(embedding: Tensor, information: Tensor, ridge: float = 1e-2) -> Tensor:
+def rarity_direction(embedding: Tensor, idf: Tensor, ridge: float = 1e-2) -> Tensor:
     """The direction [D] whose product with RMS-normalised embeddings best predicts
-    ``information`` [vocab] up to a constant (ridge regression, float64)."""
+    ``idf`` [vocab] up to a constant (ridge regression, float64)."""
     x = rms_normalized(embedding.detach().cpu().double())
-    y = information.detach().cpu().double()
+    y = idf.detach().cpu().double()
     x, y = x - x.mean(0), y - y.mean()
     gram = x.T @ x + ridge * len(x) * torch.eye(x.shape[1], dtype=torch.float64)
     direction: Tensor = torch.linalg.solve(gram, x.T @ y)
@@ -154,13 +154,13 @@ class GistNet(nn.Module):
                     torch.randn(self.pick.weight.shape, generator=source) * self.config.dim**-0.5
                 )
 
-    def fit_rarity(self, embedding: Tensor, information: Tensor) -> None:
+    def fit_rarity(self, embedding: Tensor, idf: Tensor) -> None:
         """Let picks and key weights start from how rare a token is.
 
         Args:
-            embedding: [vocab, D] input embeddings. information: [vocab], e.g. BM25's idf in nats.
+            embedding: [vocab, D] input embeddings. idf: [vocab], e.g. BM25's idf in nats.
         """
-        rare = rarity_direction(embedding, information)
+        rare = rarity_direction(embedding, idf)
         with torch.no_grad():
             if self.config.start == "token":
                 self.pick.weight.copy_(3 * rare[None])
@@ -178,18 +178,18 @@ class GistNet(nn.Module):
             x_NTD: child embeddings; at level 1 with C left-context embeddings before them.
             level: 1 for blocks, 2 and more for groups of gists.
         """
-        own = self.config.block_size
+        block_size = self.config.block_size
         mark = self.level_embedding[level].to(x_NTD.dtype)
         h_NTD = x_NTD + mark
         if self.config.pooling == "cls":
             cls = self.cls.to(x_NTD.dtype).expand(len(x_NTD), 1, -1)
             state_ND = self.encoder(torch.cat((h_NTD, cls), dim=1), 1)[:, -1]
         else:
-            state_ND = self._pooled(self.encoder(h_NTD, own))
+            state_ND = self._pooled(self.encoder(h_NTD, block_size))
         if self.config.head == "mlp":
             state_ND = functional.gelu(self.inner(state_ND))
         # The head's output is measured in units of the embeddings' RMS, like its input.
-        start_ND = rms_normalized(self._start(x_NTD[:, -own:].float()))
+        start_ND = rms_normalized(self._start(x_NTD[:, -block_size:].float()))
         moved_ND = start_ND + self.level_gain[level] * self.head(state_ND).float()
         return rms_normalized(moved_ND) * self.config.gist_rms
 

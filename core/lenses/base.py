@@ -44,7 +44,7 @@ class Observation:
         query_hidden: torch [q, d], the base model's last hidden states of the newest tokens.
         attention: F32[n], the base model's attention mass on each frontier entry.
         surprisal: F32[n_tokens], nats per token, NaN where unknown.
-        wanted: I64[m, 2], token spans that matter now (ground truth, for ``oracle``).
+        target_spans: I64[m, 2], token spans that matter now (ground truth, for ``oracle``).
     """
 
     levels: I8
@@ -62,7 +62,7 @@ class Observation:
     query_hidden: Any | None = None
     attention: F32 | None = None
     surprisal: F32 | None = None
-    wanted: I64 | None = None
+    target_spans: I64 | None = None
 
     @property
     def stops(self) -> I64:

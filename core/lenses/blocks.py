@@ -57,22 +57,22 @@ def match_strength(blocks: F32, mark: float = 1.0) -> F32:
     z = (blocks - center) / scale
     threshold = mark * np.sqrt(2 * np.log(len(z)))
     square = BAR * np.square(np.maximum(z, 0) / threshold)
-    strength: F32 = np.where(square < 0.5, square, 1 - 0.25 / np.maximum(square, 0.5)).astype(
+    match_score: F32 = np.where(square < 0.5, square, 1 - 0.25 / np.maximum(square, 0.5)).astype(
         np.float32
     )
-    return strength
+    return match_score
 
 
-def share_neighbours(strength: F32, share: float = 0.9) -> F32:
+def share_neighbours(match_score: F32, share: float = 0.9) -> F32:
     """Neighbours of a block at or above ``STRONG`` get ``share`` of its strength at least.
 
     A fact may straddle two blocks, and its other half need not match by itself. A weak match is
     not worth three blocks.
     """
-    strong = np.where(strength >= STRONG, np.float32(share) * strength, np.float32(0))
-    shared = strength.copy()
-    shared[1:] = np.maximum(shared[1:], strong[:-1])
-    shared[:-1] = np.maximum(shared[:-1], strong[1:])
+    max_score = np.where(match_score >= STRONG, np.float32(share) * match_score, np.float32(0))
+    shared = match_score.copy()
+    shared[1:] = np.maximum(shared[1:], max_score[:-1])
+    shared[:-1] = np.maximum(shared[:-1], max_score[1:])
     return shared
 
 

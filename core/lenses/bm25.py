@@ -65,7 +65,7 @@ class BM25:
         blocks = self._postings.blocks
         words, repeats = np.unique(query, return_counts=True)
         token, block, count = self._postings.find(words)
-        holding = np.bincount(token, minlength=len(words))
-        rarity = repeats * np.log1p((blocks - holding + 0.5) / (holding + 0.5))
+        document_count = np.bincount(token, minlength=len(words))
+        rarity = repeats * np.log1p((blocks - document_count + 0.5) / (document_count + 0.5))
         gain = rarity[token] * count * (self.k1 + 1) / (count + self.k1)
         return np.bincount(block, gain, minlength=blocks).astype(np.float32)

@@ -23,7 +23,7 @@ class Oracle:
     def score(self, observation: Observation) -> F32:
         """See :class:`~megacontext.core.lenses.base.Lens`."""
         scores = recency_prior(observation)
-        target = observation.wanted
+        target = observation.target_spans
         if target is None or len(target) == 0 or len(scores) == 0:
             return scores
         spans = np.asarray(target, np.int64)

@@ -27,6 +27,6 @@ class Recency:
 
     def score(self, observation: Observation) -> F32:
         """See :class:`~megacontext.core.lenses.base.Lens`."""
-        fall = np.float32(1 - self.floor)
-        scores: F32 = np.float32(1) - fall * log_distance(observation)
+        decay = np.float32(1 - self.floor)
+        scores: F32 = np.float32(1) - decay * log_distance(observation)
         return scores

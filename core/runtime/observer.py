@@ -121,7 +121,7 @@ class Observer:
             query_hidden=self._hidden,
             attention=self._attention(),
             surprisal=self._nll[: context.n_tokens],
-            wanted=target,
+            target_spans=target,
         )
 
     def _attention(self) -> np.ndarray | None:

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
 from megacontext.core.config import build, check_lag
-from megacontext.core.config.fields import legal_of
+from megacontext.core.config.fields import value_spec
 from megacontext.core.config.schema import Config, FocusConfig
 from megacontext.core.markers import check_marker
 from megacontext.core.runtime.asking import (
@@ -228,9 +228,9 @@ def set_knob(session: Session, key: object, value: object) -> None:
         if (
             not isinstance(value, int)
             or isinstance(value, bool)
-            or not legal_of(field).admits(value)
+            or not value_spec(field).admits(value)
         ):
-            raise ConfigError(f"w_max is {value!r}; it must be {legal_of(field).describe()}.")
+            raise ConfigError(f"w_max is {value!r}; it must be {value_spec(field).describe()}.")
         before = session.config.w_max
         session.set_w_max(value, _change("w_max", before, value))
         return

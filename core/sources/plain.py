@@ -105,12 +105,12 @@ def stdin_texts() -> Iterator[str]:
 
 
 def ingest_events(
-    texts: Iterator[str], tokenizer: Tokenizer, max_tokens: int, what: str
+    texts: Iterator[str], tokenizer: Tokenizer, max_tokens: int, label: str
 ) -> Iterator[Ingest]:
     """Tokens of the pieces, at most ``max_tokens`` of them (0: all).
 
     Raises:
-        SourceError: ``what`` holds no text at all.
+        SourceError: ``label`` holds no text at all.
     """
     taken = 0
     for text in texts:
@@ -123,7 +123,7 @@ def ingest_events(
         if max_tokens and taken >= max_tokens:
             return
     if not taken:
-        raise SourceError(f"{what} holds no text; give it some.")
+        raise SourceError(f"{label} holds no text; give it some.")
 
 
 def _pieces(file: IO[str], name: str, key: str) -> Iterator[str]:
@@ -156,5 +156,5 @@ def _text_of(line: str, path: Path, number: int) -> str:
 
 
 def _unreadable(key: str, path: Path, error: Exception) -> SourceError:
-    why = getattr(error, "strerror", None) or str(error)
-    return SourceError(f"{key} {str(path)!r} cannot be read ({why}); name a readable file.")
+    reason = getattr(error, "strerror", None) or str(error)
+    return SourceError(f"{key} {str(path)!r} cannot be read ({reason}); name a readable file.")

@@ -52,12 +52,12 @@ def _documents(name: str) -> Iterator[str]:
         return _topics()
     if name == "stdlib":
         return _modules(Path(sysconfig.get_paths()["stdlib"]), "")
-    found = importlib.util.find_spec(name) if name.isidentifier() else None
-    folders = list(found.submodule_search_locations or []) if found else []
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    folders = list(spec.submodule_search_locations or []) if spec else []
     if folders:
         return _modules(Path(folders[0]), name + "/")
-    if found and found.origin and found.origin.endswith(".py"):
-        return iter([_document(Path(found.origin), Path(found.origin).name)])
+    if spec and spec.origin and spec.origin.endswith(".py"):
+        return iter([_document(Path(spec.origin), Path(spec.origin).name)])
     raise SourceError(
         f"source.package is {name!r}, which is not installed with Python sources; use 'stdlib', "
         f"'pydoc' or the name of an installed package."

@@ -99,13 +99,13 @@ class _Spans:
         self._end_ns = start_ns
 
     def add(self, span: Span) -> None:
-        made = self._tracer.start_span(
+        child = self._tracer.start_span(
             span.name,
             context=self._context,
             start_time=span.start_ns,
             attributes=dict(span.attributes),
         )
-        made.end(span.end_ns)
+        child.end(span.end_ns)
         self._end_ns = max(self._end_ns, span.end_ns)
 
     def close(self) -> None:

@@ -117,14 +117,14 @@ class WandbSink(MetricSink):
     def __init__(self, folder: Path, about: About) -> None:
         module = library("wandb", "wandb")
         folder.mkdir(parents=True, exist_ok=True)
-        quiet = {"console": "off", "save_code": False, "x_disable_stats": True, "silent": True}
+        settings = {"console": "off", "save_code": False, "x_disable_stats": True, "silent": True}
         self._run = module.init(
             project=os.environ.get("WANDB_PROJECT", "megacontext"),
             name=about.name,
             dir=str(folder),
             mode=os.environ.get("WANDB_MODE", "offline"),
             config=dict(about.attributes),
-            settings=module.Settings(**quiet),
+            settings=module.Settings(**settings),
         )
 
     def write(self, step: int, row: Row) -> None:

@@ -11,13 +11,13 @@ __all__ = ["disk_errors", "reason"]
 
 
 @contextmanager
-def disk_errors(doing: str) -> Iterator[None]:
+def disk_errors(action: str) -> Iterator[None]:
     """Turn an OSError of what is inside into a StorageError."""
     try:
         yield
     except OSError as error:
         raise StorageError(
-            f"cannot {doing}: {reason(error)}; check the path, its permissions and the disk."
+            f"cannot {action}: {reason(error)}; check the path, its permissions and the disk."
         ) from error
 
 

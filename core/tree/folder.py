@@ -56,7 +56,7 @@ class TreeFolder:
             self.lock = None
 
     @classmethod
-    def found(cls, files: FileLayer, path: Path, manifest: Manifest) -> TreeFolder:
+    def create(cls, files: FileLayer, path: Path, manifest: Manifest) -> TreeFolder:
         """A folder, new or without a tree, locked; nothing of the tree is in it yet.
 
         Raises:
@@ -183,9 +183,9 @@ class TreeFolder:
     def _new(self, name: str, header: Header) -> CtxFile:
         return CtxFile.create(self.files, self.path / (name + _NEW), header)
 
-    def _is_ours(self, name: str, found: str) -> bool:
-        """Whether the file ``found`` is what the manifest means by ``name``."""
-        header = peek(self.files, self.path / found)
+    def _is_ours(self, name: str, create: str) -> bool:
+        """Whether the file ``create`` is what the manifest means by ``name``."""
+        header = peek(self.files, self.path / create)
         return header is not None and not self._mismatch(name, header)
 
     def _open(self, name: str, write: bool) -> CtxFile:
@@ -255,13 +255,13 @@ def _make_durable(files: FileLayer, path: Path) -> None:
     there is: an earlier attempt may have ended between the two.
     """
     missing: list[Path] = []
-    deepest = path
-    while deepest != deepest.parent and not files.exists(deepest):
-        missing.append(deepest)
-        deepest = deepest.parent
+    last = path
+    while last != last.parent and not files.exists(last):
+        missing.append(last)
+        last = last.parent
 
-    if deepest != deepest.parent:
-        files.sync_folder(deepest.parent)
+    if last != last.parent:
+        files.sync_folder(last.parent)
     for folder in reversed(missing):
         files.mkdir(folder)
         files.sync_folder(folder.parent)

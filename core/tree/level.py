@@ -18,7 +18,7 @@ __all__ = [
     "Level",
     "bring_up_to_date",
     "closed_block",
-    "lagging_nodes",
+    "missing_nodes",
     "whole_tokens",
 ]
 
@@ -96,7 +96,7 @@ class Level:
         self.keys.rollback(mark[1])
 
 
-def lagging_nodes(levels: Sequence[Level], n_tokens: int, block_size: int) -> int:
+def missing_nodes(levels: Sequence[Level], n_tokens: int, block_size: int) -> int:
     """Nodes that are complete over ``n_tokens`` tokens and not in ``levels``."""
     complete = [node_count(level.number, n_tokens, block_size) for level in levels]
     return sum(max(n - level.count, 0) for n, level in zip(complete, levels, strict=True))
@@ -115,17 +115,17 @@ def bring_up_to_date(
     gister: Gister,
     progress: Progress | None = None,
     after_batch: Callable[[Level], None] | None = None,
-    made: tuple[F32, F32] | None = None,
+    encoded: tuple[F32, F32] | None = None,
 ) -> None:
     """Make the gists and keys that are missing, level by level, in batches of GIST_BATCH nodes.
 
-    ``made``: gist [1, dim] and key [1, key_dim] of the one block that is missing, if known.
+    ``encoded``: gist [1, dim] and key [1, key_dim] of the one block that is missing, if known.
 
     Raises:
         ModelError: the gister returned a wrong shape or values that cannot be stored.
     """
     size = spec.block_size
-    total = lagging_nodes(levels, tokens.count, size) if progress else 0
+    total = missing_nodes(levels, tokens.count, size) if progress else 0
     done = 0
     below = tokens.count
 
@@ -134,8 +134,8 @@ def bring_up_to_date(
         have, complete = level.count, below // size
         for first in range(have, complete, GIST_BATCH):
             last = min(first + GIST_BATCH, complete)
-            if level.number == 1 and made is not None:
-                vectors, keys = made
+            if level.number == 1 and encoded is not None:
+                vectors, keys = encoded
                 if len(vectors) != last - first:
                     raise ValueError(f"{len(vectors)} gists made, {last - first} blocks closed")
             elif level.number == 1:

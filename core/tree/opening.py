@@ -12,7 +12,7 @@ from megacontext.core.tree.ctxfile import CtxFile
 from megacontext.core.tree.folder import TreeFolder
 from megacontext.core.tree.level import Level
 from megacontext.core.tree.manifest import Manifest
-from megacontext.core.tree.rebuild import rebuild_lagging
+from megacontext.core.tree.rebuild import rebuild_missing
 from megacontext.core.tree.recovery import Recovery, recover
 from megacontext.core.tree.spec import Gister, Progress, TreeSpec
 from megacontext.traces.files import FileLayer
@@ -34,7 +34,7 @@ class Stored:
 
 def create_stored(files: FileLayer, path: Path, manifest: Manifest) -> Stored:
     """A new tree in a folder without one; see ``Tree.create``."""
-    folder = TreeFolder.found(files, path, manifest)
+    folder = TreeFolder.create(files, path, manifest)
     with ExitStack() as on_error:
         on_error.callback(folder.release_lock)
         tokens = folder.new_tokens()
@@ -77,7 +77,7 @@ def open_stored(
             folder.adopt_new()
         recovery = recover(folder, tokens, levels, write)
         if write and gister is not None:
-            rebuilt = rebuild_lagging(tokens, levels, spec, gister, progress)
+            rebuilt = rebuild_missing(tokens, levels, spec, gister, progress)
             recovery = recovery.with_rebuilt(rebuilt)
         on_error.pop_all()
     for note in recovery.notes:

@@ -12,18 +12,18 @@ from megacontext.core.tree.buffer import Rows
 from megacontext.core.tree.checks import regist_spec
 from megacontext.core.tree.disk_errors import disk_errors
 from megacontext.core.tree.folder import TreeFolder
-from megacontext.core.tree.level import Level, bring_up_to_date, lagging_nodes
+from megacontext.core.tree.level import Level, bring_up_to_date, missing_nodes
 from megacontext.core.tree.recovery import recover
 from megacontext.core.tree.spec import Gister, Progress, TreeSpec
 from megacontext.traces.files import OS_FILES, FileLayer
 
-__all__ = ["new_generation", "rebuild_lagging", "regist"]
+__all__ = ["new_generation", "rebuild_missing", "regist"]
 
 _LOG = logging.getLogger(__name__)
 _COMMIT_EVERY = 4096
 
 
-def rebuild_lagging(
+def rebuild_missing(
     tokens: Rows,
     levels: Sequence[Level],
     spec: TreeSpec,
@@ -34,8 +34,8 @@ def rebuild_lagging(
 
     Commits every few thousand nodes, so that another crash does not start it all over.
     """
-    lagging = lagging_nodes(levels, tokens.count, spec.block_size)
-    if not lagging:
+    n_missing = missing_nodes(levels, tokens.count, spec.block_size)
+    if not n_missing:
         return 0
 
     def after_batch(level: Level) -> None:
@@ -45,7 +45,7 @@ def rebuild_lagging(
     bring_up_to_date(tokens, levels, spec, gister, progress, after_batch)
     for level in levels:
         level.commit()
-    return lagging
+    return n_missing
 
 
 def new_generation(

@@ -183,12 +183,12 @@ class Tree:
         return closed_block(self._tokens, tokens, self.spec.block_size, context)
 
     def append(
-        self, tokens: Sequence[int] | NDArray[Any], made: tuple[F32, F32] | None = None
+        self, tokens: Sequence[int] | NDArray[Any], encoded: tuple[F32, F32] | None = None
     ) -> None:
         """Add tokens to the history and make the gists that they complete; all or nothing.
 
         Args:
-            made: gist and key of what :meth:`closing` said of these tokens, by this tree's gister.
+            encoded: gist and key of the block that :meth:`closing` returns for these tokens.
 
         Raises:
             ModelError: an id is not below vocab_size, ``tokens`` is no one-dimensional array of
@@ -210,7 +210,7 @@ class Tree:
         try:
             rows.append(ids)
             if closes_block:
-                bring_up_to_date(rows, self._levels, self.spec, self._gister, made=made)
+                bring_up_to_date(rows, self._levels, self.spec, self._gister, encoded=encoded)
         except BaseException as error:
             rows.rollback(token_mark)
             for level, mark in zip(self._levels, level_marks, strict=False):
@@ -344,14 +344,14 @@ class Tree:
             gister: also make every gist again and compare.
             tolerance: largest difference of a value that is still the same gist.
         """
-        lagging = False
+        allow_missing = False
         if self._folder is not None and not self._write and not self._closed:
-            lagging = self._folder.is_locked()
+            allow_missing = self._folder.is_locked()
             self.refresh()
-            lagging = lagging or self._folder.is_locked()
+            allow_missing = allow_missing or self._folder.is_locked()
         with disk_errors(f"verify {self._where}"):
             return problems(
-                self._tokens, self._levels, self.spec, gister, tolerance, progress, lagging
+                self._tokens, self._levels, self.spec, gister, tolerance, progress, allow_missing
             )
 
     def close(self) -> None:
@@ -397,9 +397,9 @@ class Tree:
         return self._levels[level - 1]
 
     @staticmethod
-    def _check_span(what: str, start: int, stop: int, count: int) -> None:
+    def _check_span(label: str, start: int, stop: int, count: int) -> None:
         if not 0 <= start <= stop <= count:
-            raise IndexError(f"{what}: [{start}, {stop}) is outside [0, {count})")
+            raise IndexError(f"{label}: [{start}, {stop}) is outside [0, {count})")
 
     def _check_writable(self) -> None:
         if self._stopped:
@@ -411,10 +411,10 @@ class Tree:
         if not self._write:
             raise StorageError(f"{self._where} is open for reading; open it with write=True.")
 
-    def _stop(self, doing: str, error: OSError) -> StorageError:
+    def _stop(self, action: str, error: OSError) -> StorageError:
         self._stopped = reason(error)
         return StorageError(
-            f"cannot {doing} {self._where}: {self._stopped}; what was committed is safe, make "
+            f"cannot {action} {self._where}: {self._stopped}; what was committed is safe, make "
             f"room or repair the disk and open the tree again."
         )
 

@@ -38,13 +38,13 @@ def problems(
     gister: Gister | None,
     tolerance: float,
     progress: Progress | None,
-    lagging: bool = False,
+    allow_missing: bool = False,
 ) -> list[str]:
     """One sentence per finding; empty for a sound tree.
 
     Args:
         gister: recompute all gists.
-        lagging: levels may lag the tokens, since a writer is committing them.
+        allow_missing: levels may lag the tokens, since a writer is committing them.
     """
     problems: list[str] = []
     for rows in (tokens, *(rows for level in levels for rows in (level.gists, level.keys))):
@@ -60,7 +60,7 @@ def problems(
             break
     for level in levels:
         nodes = node_count(level.number, tokens.count, spec.block_size)
-        if level.count > nodes or (level.count < nodes and not lagging):
+        if level.count > nodes or (level.count < nodes and not allow_missing):
             problems.append(f"level {level.number} holds {level.count} nodes instead of {nodes}.")
     if gister is not None and not problems:
         problems += _recompute(tokens, levels, spec, gister, tolerance, progress)
@@ -78,10 +78,10 @@ def _recompute(
     fresh = ram_levels(spec)
     bring_up_to_date(tokens, fresh, spec, gister, progress)
     problems = []
-    for level, again in zip(levels, fresh, strict=True):
+    for level, fresh_level in zip(levels, fresh, strict=True):
         for what, have, expected in (
-            ("gist", level.vectors(0, level.count), again.vectors(0, level.count)),
-            ("key", level.index_keys(0, level.count), again.index_keys(0, level.count)),
+            ("gist", level.vectors(0, level.count), fresh_level.vectors(0, level.count)),
+            ("key", level.index_keys(0, level.count), fresh_level.index_keys(0, level.count)),
         ):
             wrong = np.flatnonzero((np.abs(have - expected) > tolerance).any(axis=1))
             if len(wrong):

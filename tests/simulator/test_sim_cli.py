@@ -52,7 +52,9 @@ def test_replay_of_a_failure_fails_in_the_same_way(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("megacontext.core.focus.hysteresis.Memory.cooling", lambda *_: None)
-    monkeypatch.setattr("megacontext.core.focus.hysteresis.Memory.armed_out", lambda *_: None)
+    monkeypatch.setattr(
+        "megacontext.core.focus.hysteresis.Memory.disarmed_or_none", lambda *_: None
+    )
     assert sim("fuzz", "--minutes", "1", "--save", str(tmp_path), "--json") == 1
     found = json.loads(capsys.readouterr().out)
     assert found["failures"] == 1
@@ -70,7 +72,9 @@ def test_a_failure_is_saved_before_it_is_shrunk(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("megacontext.core.focus.hysteresis.Memory.cooling", lambda *_: None)
-    monkeypatch.setattr("megacontext.core.focus.hysteresis.Memory.armed_out", lambda *_: None)
+    monkeypatch.setattr(
+        "megacontext.core.focus.hysteresis.Memory.disarmed_or_none", lambda *_: None
+    )
     monkeypatch.setattr("megacontext.simulator.cli.shrink_failure", killed)
     with pytest.raises(KeyboardInterrupt):
         fuzz_command(minutes=1, seed=0, worlds=None, save=tmp_path, as_json=True)

@@ -136,9 +136,9 @@ def _in_domain(
         row = metric("recovered gain", domain, column, name, gain, interval, count)
         target = _GAIN_TARGETS.get(domain)
         rows.append(row if target is None else _with_target(row, f"≥ {target}", gain >= target))
-    if (behind := metrics.behind_ours) is not None:
+    if (difference := metrics.behind_ours) is not None:
         interval = metrics.behind_ours_interval
-        rows.append(metric("NLL above ours", domain, column, name, behind, interval, count))
+        rows.append(metric("NLL above ours", domain, column, name, difference, interval, count))
     return rows
 
 

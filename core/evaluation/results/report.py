@@ -53,7 +53,7 @@ How it is measured:
 """
 
 
-def _share(value: float) -> str:
+def _percent(value: float) -> str:
     return f"{value:.0%}"
 
 
@@ -61,15 +61,15 @@ def _number(value: float) -> str:
     return f"{value:.2f}"
 
 
-def _nats(value: float) -> str:
+def _three_digits(value: float) -> str:
     return f"{value:.3f}"
 
 
 Format = Callable[[float], str]
 _FORMATS: dict[str, Format] = {
-    "recall": _share,
-    "gold expanded": _share,
-    "residency": _share,
+    "recall": _percent,
+    "gold expanded": _percent,
+    "residency": _percent,
     "refocuses until expanded": _number,
     "recovered gain": _number,
     "budget violations": lambda value: f"{value:.0f}",
@@ -79,9 +79,11 @@ _FORMATS: dict[str, Format] = {
 def _cell(row: Metric) -> str:
     if row.value is None:
         return "–"
-    form = _FORMATS.get(row.measure, _nats)
-    spread = "" if row.low is None or row.high is None else f" [{form(row.low)}, {form(row.high)}]"
-    return form(row.value) + spread
+    form = _FORMATS.get(row.measure, _three_digits)
+    interval = (
+        "" if row.low is None or row.high is None else f" [{form(row.low)}, {form(row.high)}]"
+    )
+    return form(row.value) + interval
 
 
 def targets_table(rows: Sequence[Metric]) -> Table:

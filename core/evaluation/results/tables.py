@@ -19,25 +19,25 @@ if TYPE_CHECKING:  # tables need no model
     from megacontext.core.evaluation.tasks.nll_metrics import NLLSummary
     from megacontext.core.evaluation.tasks.recall import RecallSummary
 
-__all__ = ["markdown", "nll_table", "recall_table", "share", "write_parquet", "write_results"]
+__all__ = ["markdown", "nll_table", "percent", "recall_table", "write_parquet", "write_results"]
 
 Table = list[dict[str, str]]
 """Rows of a table by column."""
 
 
-def share(value: float | None, interval: Sequence[float] | None = None) -> str:
+def percent(value: float | None, interval: Sequence[float] | None = None) -> str:
     """A fraction in percent with its interval."""
     if value is None:
         return "–"
-    spread = "" if interval is None else f" [{interval[0]:.0%}, {interval[1]:.0%}]"
-    return f"{value:.1%}{spread}"
+    interval_text = "" if interval is None else f" [{interval[0]:.0%}, {interval[1]:.0%}]"
+    return f"{value:.1%}{interval_text}"
 
 
-def _nats(value: float | None, interval: Sequence[float] | None = None) -> str:
+def three_digits(value: float | None, interval: Sequence[float] | None = None) -> str:
     if value is None:
         return "–"
-    spread = "" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]"
-    return f"{value:.3f}{spread}"
+    interval_text = "" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]"
+    return f"{value:.3f}{interval_text}"
 
 
 def recall_table(summaries: Mapping[str, RecallSummary]) -> Table:
@@ -45,11 +45,11 @@ def recall_table(summaries: Mapping[str, RecallSummary]) -> Table:
     rows: Table = []
     for name, summary in summaries.items():
         overall = summary.overall
-        row = {"contender": name, "accuracy": share(overall.accuracy, overall.interval)}
+        row = {"contender": name, "accuracy": percent(overall.accuracy, overall.interval)}
         if len(summary.by_times) > 1:
             for times, metrics in summary.by_times.items():
-                row[f"{times}×"] = share(metrics.accuracy, metrics.interval)
-        row["gold expanded"] = share(overall.gold_expanded, overall.gold_interval)
+                row[f"{times}×"] = percent(metrics.accuracy, metrics.interval)
+        row["gold expanded"] = percent(overall.gold_expanded, overall.gold_interval)
         row["refocuses"] = "–" if overall.refocuses is None else f"{overall.refocuses:.2f}"
         row["tasks"] = str(overall.count)
         rows.append(row)
@@ -69,9 +69,9 @@ def nll_table(summaries: Mapping[str, NLLSummary]) -> Table:
                 {
                     "W_max": str(w_max),
                     "contender": name,
-                    "ΔNLL": _nats(metrics.delta_nll, metrics.interval),
-                    "p95": _nats(metrics.delta_nll_p95),
-                    "recovered gain": _nats(gain, gain_interval),
+                    "ΔNLL": three_digits(metrics.delta_nll, metrics.interval),
+                    "p95": three_digits(metrics.delta_nll_p95),
+                    "recovered gain": three_digits(gain, gain_interval),
                     "windows": str(metrics.count),
                     "texts": str(metrics.documents),
                 }

@@ -164,7 +164,7 @@ def run_ablations(
             config = plan.config(settings)
             of_variant = by_config[dump_config(config)]
             for refused in (r for r in of_variant if isinstance(r, Refused)):
-                notes[f"{table}, {variant} was left out: {refused.why.rstrip('.')}"] = None
+                notes[f"{table}, {variant} was left out: {refused.reason.rstrip('.')}"] = None
             rows += _metrics(table, variant, of_variant, reference, sizes, config)
             records[f"{table}, {variant}"] = of_variant
     return Suite(rows, records), list(notes)

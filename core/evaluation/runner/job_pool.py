@@ -67,7 +67,7 @@ class Refused:
     """The only result of a job whose config this bundle cannot serve, where the job has a true
     ``optional``: an ablation goes on without a trained part that is not there."""
 
-    why: str
+    reason: str
 
 
 def plain_config(config: Config) -> str:

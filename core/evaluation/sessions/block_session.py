@@ -97,7 +97,7 @@ class BlockSession:
         self._blocks = np.empty(0, np.int64)
         self._question: str | None = None
         self._stream = tokenizer.stream()
-        self._ended = False
+        self._at_end = False
 
     def read(self, tokens: U32) -> None:
         """See :class:`~.base.ContenderSession`."""
@@ -108,21 +108,21 @@ class BlockSession:
         self.read(prompt)
         self._fill_window(max(limit, reserve), self._tokenizer.decode(prompt))
         self._stream = self._tokenizer.stream()
-        self._ended = False
+        self._at_end = False
         gold_raw = self._gold_raw() if len(self._gold) else None
         return AnswerResult(self.continue_answer(limit, stop), gold_raw, None)
 
     def continue_answer(self, limit: int, stop: str) -> str:
         """See :class:`~.base.ContenderSession`; within the entries that ``ask`` left free."""
         text = ""
-        for _ in range(0 if self._ended else limit):
+        for _ in range(0 if self._at_end else limit):
             assert self._window.last is not None
             token = int(self._window.last.logits[-1].argmax())
             self._window.append([token])
             finished, piece = token in self._tokenizer.end_ids, self._stream.push([token])[0]
             text += "" if finished else piece
-            self._ended = finished or bool(stop and stop in text)
-            if self._ended:
+            self._at_end = finished or bool(stop and stop in text)
+            if self._at_end:
                 break
         return text.partition(stop)[0] if stop else text
 

@@ -26,7 +26,9 @@ class OracleLens:
 
     def score(self, observation: Observation) -> F32:
         """See :class:`~megacontext.core.lenses.base.Lens`."""
-        return Oracle().score(replace(observation, wanted=self.spans if self.active else None))
+        return Oracle().score(
+            replace(observation, target_spans=self.spans if self.active else None)
+        )
 
 
 @dataclass(frozen=True)

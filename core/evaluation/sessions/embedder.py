@@ -89,9 +89,9 @@ class Embedder:
         for at in range(0, len(order), _BATCH):
             vectors.append(self._batch([texts[i] for i in order[at : at + _BATCH]]))
         vectors_sorted = np.concatenate(vectors)
-        placed = np.empty_like(vectors_sorted)
-        placed[order] = vectors_sorted
-        return placed
+        positions = np.empty_like(vectors_sorted)
+        positions[order] = vectors_sorted
+        return positions
 
     @torch.no_grad()
     def _batch(self, texts: list[str]) -> F32:

@@ -21,8 +21,8 @@ def wilson(right: int, count: int) -> Interval:
         return 0.0, 1.0
     fraction, z2 = right / count, _Z95**2
     center = fraction + z2 / (2 * count)
-    spread = _Z95 * sqrt(fraction * (1 - fraction) / count + z2 / (4 * count**2))
-    low, high = ((center + side * spread) / (1 + z2 / count) for side in (-1, 1))
+    half_width = _Z95 * sqrt(fraction * (1 - fraction) / count + z2 / (4 * count**2))
+    low, high = ((center + side * half_width) / (1 + z2 / count) for side in (-1, 1))
     return max(0.0, low), min(1.0, high)
 
 

@@ -46,14 +46,14 @@ class _Stopwatch:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._began = 0.0
+        self._started = 0.0
         self.seconds = 0.0
 
     def start(self) -> None:
-        self._began = _now(self._device)
+        self._started = _now(self._device)
 
     def stop(self) -> None:
-        self.seconds += _now(self._device) - self._began
+        self.seconds += _now(self._device) - self._started
 
 
 def overhead_of(config: Config, cycles: int) -> Overhead:

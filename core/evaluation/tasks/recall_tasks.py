@@ -155,8 +155,8 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     except UnicodeDecodeError as error:
         raise SourceError(f"{path} is not UTF-8 text; save it as UTF-8.") from error
     except (OSError, EOFError, lzma.LZMAError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise SourceError(f"{path} cannot be read ({why}); name a JSON-lines file.") from error
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SourceError(f"{path} cannot be read ({reason}); name a JSON-lines file.") from error
 
 
 def _object(line: str, where: str) -> dict[str, Any]:

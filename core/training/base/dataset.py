@@ -21,7 +21,7 @@ from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.data.tokenizer import BOS
 from megacontext.core.rng import generator
 from megacontext.core.training.common.copied_tokens import copied_in, repeated_in
-from megacontext.core.training.common.gist_inputs import place_entries
+from megacontext.core.training.common.gist_inputs import assign_gists
 from megacontext.traces.errors import ConfigError
 
 __all__ = [
@@ -116,7 +116,7 @@ class BaseDataset(Dataset[dict[str, Tensor]]):
     facts, ``COPIED`` from a block that is a gist.
 
     With ``phase.gists`` also ``places`` int32 [accumulation, rows, length] and ``blocks`` int32
-    [accumulation, N, 2K] of the gists (see :func:`..common.gist_inputs.place_entries`).
+    [accumulation, N, 2K] of the gists (see :func:`..common.gist_inputs.assign_gists`).
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class BaseDataset(Dataset[dict[str, Tensor]]):
             rng = generator(self._seed, "base.uppers", self._number, step)
             capacity = -(-self._phase.gists * micro // self._block) * self._block
             per_micro_batch = [
-                place_entries(
+                assign_gists(
                     rng,
                     [row.coarse for row in rows[start : start + micro]],
                     self._phase.length,

@@ -21,7 +21,7 @@ from megacontext.core.data.recall.writer import RecallOptions, RecallWriter
 from megacontext.core.data.shards import ShardSet
 from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.rng import generator
-from megacontext.core.training.common.gist_inputs import place_entries
+from megacontext.core.training.common.gist_inputs import assign_gists
 
 __all__ = ["BLOCK", "HeldoutConfig", "HeldoutSet", "Mixed", "RecallCell"]
 
@@ -181,7 +181,7 @@ class HeldoutSet:
             # Coarse windows are read with gists if there is a GistNet.
             if mixed is not None and any(row is not None for row in coarse):
                 count = sum(len(row.level1_positions) for row in coarse if row is not None)
-                positions, blocks = place_entries(
+                positions, blocks = assign_gists(
                     generator(self._seed, "heldout.uppers", start),
                     coarse,
                     part.shape[1],

@@ -21,12 +21,12 @@ from megacontext.core.data.recall.window_sampling import CoarseEntries
 from megacontext.core.gistnet.gister import load_gistnet
 from megacontext.traces.errors import ConfigError
 
-__all__ = ["GistInputs", "place_entries"]
+__all__ = ["GistInputs", "assign_gists"]
 
 _CHUNK = 2048  # blocks per pass: one shape, whatever a batch holds
 
 
-def place_entries(
+def assign_gists(
     rng: np.random.Generator,
     rows: Sequence[CoarseEntries | None],
     length: int,
@@ -112,6 +112,6 @@ class GistInputs:
         return torch.cat((torch.cat(lower)[:count], torch.cat(upper)[: count // self._size]))
 
     def mixed(self, x_BTD: Tensor, index_BT: Tensor, blocks_NC: Tensor) -> Tensor:
-        """``x`` with gists where ``places`` says so; see :func:`place_entries`."""
+        """``x`` with gists where ``places`` says so; see :func:`assign_gists`."""
         gists = functional.embedding(index_BT.long().clamp(min=0), self.gists(blocks_NC))
         return torch.where((index_BT >= 0)[..., None], gists.to(x_BTD.dtype), x_BTD)

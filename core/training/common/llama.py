@@ -231,9 +231,9 @@ def load_hf_state(model: Llama, state: Mapping[str, Tensor]) -> None:
         for name, parameter in model.named_parameters():
             value = state.get(_hf_name(name))
             if value is None or value.shape != parameter.shape:
-                found = "nothing" if value is None else str(tuple(value.shape))
+                unknown = "nothing" if value is None else str(tuple(value.shape))
                 raise ConfigError(
                     f"model: {_hf_name(name)} should be {tuple(parameter.shape)} and the weights "
-                    f"hold {found}; use the shape of the checkpoint ({asdict(model.shape)})."
+                    f"hold {unknown}; use the shape of the checkpoint ({asdict(model.shape)})."
                 )
             parameter.copy_(value)

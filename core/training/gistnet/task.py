@@ -298,8 +298,8 @@ class GistTask:
         choice = torch.arange(count, device=gists_ND.device) * len(gists_ND) // count
         gists, tokens = gists_ND[choice], tokens_NK[choice]
         prompt = torch.stack((gists, self.net.rec.expand_as(gists)), dim=1)
-        embedded = self.base.embed(tokens[:, :-1])
-        hidden = self.base.hidden(torch.cat((prompt.to(embedded.dtype), embedded), dim=1))[:, 1:]
+        inputs = self.base.embed(tokens[:, :-1])
+        hidden = self.base.hidden(torch.cat((prompt.to(inputs.dtype), inputs), dim=1))[:, 1:]
         logits = self.base.logits(hidden)
         return functional.cross_entropy(logits.flatten(0, 1), tokens.flatten())
 

@@ -185,7 +185,7 @@ class LensEvaluator:
         # Retrieval under a budget of expansions, compared with the keys alone.
         for scorer in _SCORERS:
             for budget in self._config.budgets:
-                matches = [self._gold_found(lens, i, budget, scorer) for i in range(far)]
+                matches = [self._finds_gold(lens, i, budget, scorer) for i in range(far)]
                 metrics[f"{scorer}_found_{budget}"] = float(np.mean(matches))
         metrics.update(self._near_metrics(lens))
 
@@ -233,7 +233,7 @@ class LensEvaluator:
         return self._memory[number]
 
     @torch.no_grad()
-    def _gold_found(self, lens: LensNet, number: int, budget: int, scorer: str) -> bool:
+    def _finds_gold(self, lens: LensNet, number: int, budget: int, scorer: str) -> bool:
         """Whether the gold blocks are raw after two rounds of expansions from a cold start."""
         size, case = self._gistnet.config.block_size, self._far[number]
         blocks = len(case["gold"])

@@ -115,11 +115,11 @@ def copied_from(tokens_RT: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
         bool [R, H], whether it is).
     """
     before, after = tokens_RT[:, :-1], tokens_RT[:, 1:]
-    coming = before[:, -horizon:, None], after[:, -horizon:, None]
-    same_RHT = (coming[0] == before[:, None]) & (coming[1] == after[:, None])
+    next_tokens = before[:, -horizon:, None], after[:, -horizon:, None]
+    same_RHT = (next_tokens[0] == before[:, None]) & (next_tokens[1] == after[:, None])
     position = torch.arange(1, tokens_RT.shape[1], device=tokens_RT.device)
-    own_position = position[-horizon:, None]
-    latest_RH = torch.where(same_RHT & (position < own_position), position, 0).amax(2)
+    target_position = position[-horizon:, None]
+    latest_RH = torch.where(same_RHT & (position < target_position), position, 0).amax(2)
     copied_RH = (latest_RH > 0) & (latest_RH < tokens_RT.shape[1] - horizon)
     return torch.where(copied_RH, latest_RH, 0), copied_RH
 

@@ -71,7 +71,7 @@ def session(allocator, lens_kind, steps=60):
                 seed=5,
                 query_tokens=history.tokens(max(0, newest - 5), newest),
                 attention=np.random.default_rng(step).uniform(size=count).astype(np.float32),
-                wanted=np.array([[step * 3, step * 3 + 6]]),
+                target_spans=np.array([[step * 3, step * 3 + 6]]),
             )
             scores = lens.score(observation)
             assert scores.shape == (count,)

@@ -115,8 +115,8 @@ def test_every_option_has_a_help_line():
             )
             if dataclasses.is_dataclass(default):
                 walk(type(default), f"{path}{field.name}.")
-            elif field.name != "kind" or "legal" in field.metadata:
-                assert field.metadata["legal"].help, path + field.name
+            elif field.name != "kind" or "spec" in field.metadata:
+                assert field.metadata["spec"].help, path + field.name
 
     walk(Config, "")
 

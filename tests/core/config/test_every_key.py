@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from megacontext.core.config import Config, parse_config, schema, sources
-from megacontext.core.config.fields import legal_of
+from megacontext.core.config.fields import value_spec
 from megacontext.core.config.kinds import KEYS_OF_KINDS
 from megacontext.core.runtime.run import run
 from megacontext.traces.errors import ConfigError
@@ -140,7 +140,7 @@ def test_every_key_of_a_source_is_read_by_its_run(reads):
 
 def other_value(field):
     """A legal value of a key that is not its default."""
-    legal = legal_of(field)
+    legal = value_spec(field)
     if legal.choices:
         return next(choice for choice in legal.choices if choice != field.default)
     if field.default is None and legal.high is not None:

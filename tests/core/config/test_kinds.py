@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 
 from megacontext.core.config import Config, allocator_options, dump_config, parse_config
-from megacontext.core.config.fields import legal_of
+from megacontext.core.config.fields import value_spec
 from megacontext.core.config.kinds import KEYS_OF_KINDS, unread_keys
 from megacontext.core.runtime.pretrained import resolve_kinds
 from megacontext.traces.errors import ConfigError
@@ -14,7 +14,9 @@ CASES = [
     (section, kind_key, key, kind)
     for (section, kind_key), keys in KEYS_OF_KINDS.items()
     for key in keys
-    for kind in legal_of({f.name: f for f in fields(getattr(Config(), section))}[kind_key]).choices
+    for kind in value_spec(
+        {f.name: f for f in fields(getattr(Config(), section))}[kind_key]
+    ).choices
 ]
 
 

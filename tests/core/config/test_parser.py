@@ -13,7 +13,7 @@ import yaml
 
 from megacontext.core.batch import plan as batch_plan
 from megacontext.core.config import Config, build, parse_config
-from megacontext.core.config.fields import legal_of
+from megacontext.core.config.fields import value_spec
 from megacontext.core.config.parser import Count, apply_overrides, read_mapping
 from megacontext.core.evaluation.runner.ablations import PlanFile
 from megacontext.core.training.base.task import BaseConfig
@@ -56,7 +56,7 @@ def choices() -> Iterator[tuple[type, str, str]]:
     for section in {s for root in ROOTS for s in sections(root)}:
         hints = typing.get_type_hints(section)
         for field in dataclasses.fields(section):
-            words: tuple[str, ...] = legal_of(field).choices or ()
+            words: tuple[str, ...] = value_spec(field).choices or ()
             members = typing.get_args(hints[field.name])
             for hint in (hints[field.name], *members):
                 if typing.get_origin(hint) is Literal:

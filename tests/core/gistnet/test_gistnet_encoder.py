@@ -109,7 +109,7 @@ def test_a_graph_that_gives_other_gists_is_not_used(monkeypatch, error, used):
     monkeypatch.setattr(_Graph, "error", error)
     tokens = generator(0, "graph").integers(0, 50, (3, 12)).astype(np.uint32)
     plain, graphed = _gister(False), _gister(False)
-    graphed._graph_fails = False
+    graphed._no_graph = False
     for block in tokens:
         expected = plain.encode_blocks(block[None, 4:], block[None, :4])
         for got, wanted in zip(
@@ -126,9 +126,9 @@ def test_a_machine_that_refuses_graphs_encodes_without(monkeypatch):
 
     monkeypatch.setattr(gister_module, "BlockGraph", refuse)
     gister = _gister(False)
-    gister._graph_fails = False
+    gister._no_graph = False
     tokens = generator(0, "graph").integers(0, 50, (1, 12)).astype(np.uint32)
     gists, keys = gister.encode_blocks(tokens[:, 4:], tokens[:, :4])
-    assert gister._graph_fails
+    assert gister._no_graph
     assert np.isfinite(gists).all()
     assert np.isfinite(keys).all()

@@ -97,11 +97,11 @@ def test_attention_compares_mass_with_a_fair_share():
 def test_oracle_lights_exactly_the_nodes_over_wanted_spans(seed):
     batch = sample_tilings(Span(0, 40 * SIZE, SIZE, 3, 120, 1), 1, seed)
     random = np.random.default_rng(seed)
-    wanted = np.sort(random.integers(0, 40 * SIZE + 9, (random.integers(4), 2)), axis=1)
-    window = seen(batch.levels[0, : batch.nodes[0]], tail=2, wanted=wanted)
+    target_spans = np.sort(random.integers(0, 40 * SIZE + 9, (random.integers(4), 2)), axis=1)
+    window = seen(batch.levels[0, : batch.nodes[0]], tail=2, target_spans=target_spans)
     scores = make_lens("oracle").score(window)
     for start, stop, score in zip(window.starts, window.stops, scores, strict=True):
-        lit = any(a < stop and start < b and a < b for a, b in wanted)
+        lit = any(a < stop and start < b and a < b for a, b in target_spans)
         assert (score == 1) == lit
         assert lit or -0.2 < score < 0.2
 

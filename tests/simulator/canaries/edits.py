@@ -17,7 +17,7 @@ from megacontext.core.tree.ctxfile import CtxFile
 from megacontext.core.tree.folder import TreeFolder
 from megacontext.core.tree.level import Level
 from megacontext.core.tree.tree import Tree
-from megacontext.traces import messages, reader, row, writer
+from megacontext.traces import ipc_index, reader, row, writer
 from megacontext.traces.ipc_writer import BatchFile
 from megacontext.traces.reader import TraceReader
 from megacontext.traces.writer import TraceWriter
@@ -41,9 +41,9 @@ CHOICES = {
     "collapses win ties": edit(
         grants,
         greedy,
-        name="by_strength",
-        old='order = (-strength).argsort(kind="stable")',
-        new="order = np.lexsort((-np.arange(len(strength)), -strength))",
+        name="by_abs_score",
+        old='order = (-abs_score).argsort(kind="stable")',
+        new="order = np.lexsort((-np.arange(len(abs_score)), -abs_score))",
     ),
     "dearest group pays": edit(
         greedy.Greedy,
@@ -100,7 +100,10 @@ CHOICES = {
     "re-armed at the threshold": edit(Memory, name="rearm", old="scores >= np", new="scores > np"),
     "never re-armed": edit(Memory, name="rearm", old="if self._any_disarmed", new="if False"),
     "disarmed at another score": edit(
-        Memory, name="follow", old="self._fired_at[at] = fired_at", new="self._fired_at[at] = 0"
+        Memory,
+        name="follow",
+        old="self._expanded_score[at] = expanded_score",
+        new="self._expanded_score[at] = 0",
     ),
     "a question re-arms by the plain threshold": edit(
         Focus,
@@ -223,13 +226,13 @@ RECOVERIES = {
         old="reverse=True",
         new="reverse=False",
     ),
-    "lagging gists stay lagging": edit(
-        rebuild, opening, name="rebuild_lagging", old="if not lagging:", new="if True:"
+    "missing gists stay missing": edit(
+        rebuild, opening, name="rebuild_missing", old="if not n_missing:", new="if True:"
     ),
     "rebuilt gists are not committed": edit(
         rebuild,
         opening,
-        name="rebuild_lagging",
+        name="rebuild_missing",
         old="for level in levels:\n        level.commit()",
         new="pass",
     ),
@@ -278,8 +281,8 @@ RECOVERIES = {
     "a reader takes lag for damage": edit(
         Tree,
         name="verify",
-        old="lagging = lagging or self._folder.is_locked()",
-        new="lagging = False",
+        old="allow_missing = allow_missing or self._folder.is_locked()",
+        new="allow_missing = False",
     ),
 }
 
@@ -297,7 +300,7 @@ TRACES = {
         TraceWriter, name="_accept", old=">= self._flush_rows", new="> self._flush_rows"
     ),
     "the last rows are not written": edit(
-        messages,
+        ipc_index,
         reader,
         name="scan",
         old="return Scan(blocks, damage",
@@ -320,7 +323,7 @@ TRACES = {
         TraceReader, name="_load", old="check_columns(self.schema, name)", new="pass"
     ),
     "the scan trusts lengths": edit(
-        messages,
+        ipc_index,
         reader,
         name="scan",
         old="if message is None:",

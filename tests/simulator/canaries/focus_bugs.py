@@ -205,7 +205,7 @@ def reopening_knows_arms(m: Patch) -> None:
     def force(original: Any) -> Any:
         def mutant(self: Focus, scores: Any) -> Any:
             forced, view = original(self, scores)
-            disarmed = self._memory.armed_out()
+            disarmed = self._memory.disarmed_or_none()
             if disarmed is not None and self._round_limits.reopen and not forced:
                 found = view.candidates
                 found.expand_reason[disarmed[found.expand_at] & (found.expand_reason == -1)] = 21
@@ -251,7 +251,7 @@ def force_knows_no_near_blocks(m: Patch) -> None:
 
 
 def never_disarmed(m: Patch) -> None:
-    m.setattr(Memory, "armed_out", no)
+    m.setattr(Memory, "disarmed_or_none", no)
 
 
 def resume_forgets(m: Patch) -> None:

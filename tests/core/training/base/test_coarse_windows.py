@@ -39,7 +39,7 @@ from megacontext.core.training.base.task import (
     judge_base,
     train_base,
 )
-from megacontext.core.training.common.gist_inputs import GistInputs, place_entries
+from megacontext.core.training.common.gist_inputs import GistInputs, assign_gists
 from megacontext.traces.errors import ConfigError
 
 K = 32
@@ -66,7 +66,7 @@ def test_entries_share_a_batch_and_overflow_falls_back_to_the_first() -> None:
         None,
         CoarseEntries(np.array([1, 2, 4]), blocks[2:], np.array([], np.int64)),
     ]
-    places, known = place_entries(np.random.default_rng(0), rows, 6, 4, 2)
+    places, known = assign_gists(np.random.default_rng(0), rows, 6, 4, 2)
     assert places.tolist() == [[0, -1, -1, 1, -1, places[0, 5]], [-1] * 6, [-1, 2, 3, -1, 0, -1]]
     assert places[0, 5] in (4, 5)  # one of the two groups of 2 blocks
     assert (known == blocks[:4]).all()
@@ -74,7 +74,7 @@ def test_entries_share_a_batch_and_overflow_falls_back_to_the_first() -> None:
 
 def test_without_a_whole_group_an_upper_entry_stays_a_token() -> None:
     row = CoarseEntries(np.array([1]), np.zeros((1, 2 * K), np.int32), np.array([0]))
-    places, _ = place_entries(np.random.default_rng(0), [row], 3, K, K)
+    places, _ = assign_gists(np.random.default_rng(0), [row], 3, K, K)
     assert places.tolist() == [[-1, 0, -1]]
 
 
