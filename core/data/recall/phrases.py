@@ -26,7 +26,7 @@ __all__ = [
     "draw_tail",
     "fill",
     "style",
-    "widened",
+    "with_training",
     "wrap",
 ]
 
@@ -77,8 +77,8 @@ def choose(rng: Rng, items: tuple[str, ...] | list[str]) -> str:
     return items[int(rng.integers(len(items)))]
 
 
-def widened(word_lists: WordLists, listed: list[str], more: list[str]) -> list[str]:
-    """What both sides have, and for training text what it alone has, of its side."""
+def with_training(word_lists: WordLists, listed: list[str], more: list[str]) -> list[str]:
+    """The templates of both splits; for the training split, its own ones as well."""
     return [*listed, *more] if word_lists.split == "train" else listed
 
 
@@ -102,12 +102,12 @@ def style(rng: Rng, text: str) -> str:
 
 
 def distinct(rng: Rng, draw: Callable[[Rng], str], count: int) -> list[str]:
-    found: dict[str, None] = {}
+    items: dict[str, None] = {}
     for _ in range(count * 6):
-        if len(found) == count:
+        if len(items) == count:
             break
-        found[draw(rng)] = None
-    return list(found)
+        items[draw(rng)] = None
+    return list(items)
 
 
 def wrap(rng: Rng, question: str, answer: str, gold: tuple[int, ...], canonical: bool) -> Ask:
@@ -117,7 +117,7 @@ def wrap(rng: Rng, question: str, answer: str, gold: tuple[int, ...], canonical:
 
 
 def as_question(word_lists: WordLists, rng: Rng, core: str) -> str:
-    leads = widened(word_lists, wording.QUESTION_LEADS, training_slots.QUESTION_LEADS)
+    leads = with_training(word_lists, wording.QUESTION_LEADS, training_slots.QUESTION_LEADS)
     lead = word_lists.pick(rng, leads) + " " if rng.random() < 0.25 else ""
     return cap(lead + core) if rng.random() < 0.85 else lead + core
 
@@ -125,7 +125,7 @@ def as_question(word_lists: WordLists, rng: Rng, core: str) -> str:
 def draw_statement(word_lists: WordLists, rng: Rng) -> str:
     """A written or a composed template, at times with a few stray words in it."""
     if rng.random() < 0.4:
-        listed = widened(word_lists, wording.STATEMENTS, training_wording.STATEMENTS)
+        listed = with_training(word_lists, wording.STATEMENTS, training_wording.STATEMENTS)
         template = word_lists.pick(rng, listed)
     else:
         template = compose_statement(rng, word_lists.split)
@@ -138,34 +138,38 @@ def draw_statement(word_lists: WordLists, rng: Rng) -> str:
         ):
             words[position:position] = stray
         template = " ".join(words)
-    return _roughened(word_lists, rng, template, 0.08)
+    return _perturbed(word_lists, rng, template, 0.08)
 
 
 def draw_lead(word_lists: WordLists, rng: Rng) -> str:
-    return word_lists.pick(rng, widened(word_lists, wording.STATEMENT_LEADS, training_slots.LEADS))
+    return word_lists.pick(
+        rng, with_training(word_lists, wording.STATEMENT_LEADS, training_slots.LEADS)
+    )
 
 
 def draw_tail(word_lists: WordLists, rng: Rng) -> str:
-    return word_lists.pick(rng, widened(word_lists, wording.STATEMENT_TAILS, training_slots.TAILS))
+    return word_lists.pick(
+        rng, with_training(word_lists, wording.STATEMENT_TAILS, training_slots.TAILS)
+    )
 
 
 def draw_question(word_lists: WordLists, rng: Rng, written: list[str] | None) -> str:
     if written is not None:
         return word_lists.pick(rng, written)
     if rng.random() < 0.5:
-        listed = widened(word_lists, wording.QUESTIONS, training_wording.QUESTIONS)
+        listed = with_training(word_lists, wording.QUESTIONS, training_wording.QUESTIONS)
         core = word_lists.pick(rng, listed)
     else:
         core = compose_question(rng, word_lists.split)
-    return _roughened(word_lists, rng, core, 0.15)
+    return _perturbed(word_lists, rng, core, 0.15)
 
 
-def _roughened(word_lists: WordLists, rng: Rng, template: str, chance: float) -> str:
-    """For training text, at times: words left out, replaced or slipped in, never beside the value.
+def _perturbed(word_lists: WordLists, rng: Rng, template: str, prob: float) -> str:
+    """In the training split, with probability ``prob``: words removed, replaced or inserted.
 
-    What stands around a key and its value may be anything; where a value ends must stay clear.
+    Words next to the value do not change, so that it stays clear where the value ends.
     """
-    if word_lists.split != "train" or rng.random() >= chance:
+    if word_lists.split != "train" or rng.random() >= prob:
         return template
 
     # One to three times: insert words, remove some, or replace some.
@@ -173,16 +177,16 @@ def _roughened(word_lists: WordLists, rng: Rng, template: str, chance: float) ->
         words = template.split(" ")
         fields = [i for i, word in enumerate(words) if "{" in word]
         value = [i for i in fields if "{v}" in words[i]]
-        glue = [i for i in range(len(words)) if i not in fields]
+        other_words = [i for i in range(len(words)) if i not in fields]
 
         form = rng.random()
-        if form < 0.4 or not glue:
+        if form < 0.4 or not other_words:
             positions = [i for i in range(len(words) + 1) if i not in value and i - 1 not in value]
             if positions:
                 at = positions[int(rng.integers(len(positions)))]
                 words[at:at] = word_lists.run(rng, int(rng.integers(1, 6)))
         else:
-            at = glue[int(rng.integers(len(glue)))]
+            at = other_words[int(rng.integers(len(other_words)))]
             if at - 1 in value or at + 1 in value:
                 continue
             words[at : at + 1] = [] if form < 0.6 else word_lists.run(rng, int(rng.integers(1, 3)))
@@ -195,7 +199,7 @@ def draw_attribute(word_lists: WordLists, rng: Rng) -> str:
     form = rng.random()
     if form < 0.6:
         return word_lists.pick(
-            rng, widened(word_lists, wording.ATTRIBUTES, training_wording.ATTRIBUTES)
+            rng, with_training(word_lists, wording.ATTRIBUTES, training_wording.ATTRIBUTES)
         )
     if form < 0.85:
         return word_lists.some_word(rng)

@@ -1,4 +1,4 @@
-"""What a sample of recall text is, and how it is composed; ``writer.py`` makes it."""
+"""Recall samples and the options of their composition; ``writer.py`` generates them."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class RecallSample:
 
     ``tokens`` [length] in the shards' type; ``answer`` uint8 [length]:
 
-    * 2 where the answer has to be looked up: up to its first token that is no space, every token
-      of a list of values, and tokens that no earlier pair of tokens foretells, as where a value
-      is cut into other tokens than in its statement;
+    * 2 on answer tokens that have to be looked up: up to the first one that is no space, every
+      token of a list of values, and tokens whose bigram does not occur earlier (a value may be
+      tokenized differently in its statement);
     * 1 on the answer's other tokens and on the token that ends it;
-    * 3 on what cannot be foretold: coarse entries, and answers whose fact did not fit;
+    * 3 on tokens that cannot be predicted: coarse entries, and answers whose fact did not fit;
     * 0 elsewhere.
 
-    ``facts`` token spans [start, stop) of planted statements (clipped to what is left; (-1, -1)
-    where nothing is left). ``coarse``: what the entries of a coarse window stand for.
+    ``facts``: token spans [start, stop) of inserted statements, clipped to the window; (-1, -1) for
+    those outside it. ``coarse``: the text that the entries of a coarse window replace.
     """
 
     tokens: np.ndarray
@@ -58,15 +58,15 @@ class RecallOptions:
         facts_max: most facts in one scene.
         scenes_max: most scenes in one sample.
         asked_max: most questions in one sample.
-        interleaved: chance that a question stands in the middle instead of at the end.
+        interleaved: probability that a question is in the middle instead of at the end.
         canonical: one question in the canonical format, at the end.
         gappy: keep only some blocks of a longer history.
         coarse: as ``gappy``, with the other blocks as one token each, or one for many.
         stretch_max: a gappy history is up to this many times the window.
         fill: share of the window that statements and questions may take.
-        narrow: chance that the words and wording of a sample come from a small pool, so that its
-            scenes have many in common.
-        recent: share of a gappy or coarse window that its newest text may take, at most.
+        narrow: probability that the words and wording of a sample come from a small pool, so that
+            its scenes have many in common.
+        recent: maximum fraction of a gappy or coarse window that is its newest text.
     """
 
     kind: str = "mixed"

@@ -1,8 +1,8 @@
-"""Scenes: a few facts in one wording, and the questions that can be asked about them.
+"""Scenes: a few facts in one wording, and questions about them.
 
-A scene is text only; :mod:`.writer` plants it into real text. All facts of
-a scene share their statement and kinds of key and value, most also their attribute, so each is a
-distractor of the others. ``KINDS`` names the scenes; ``mixed`` training draws them by weight.
+A scene is text only; :mod:`.writer` inserts it into real text. All facts of a scene share their
+statement and kinds of key and value, most also their attribute, so each is a distractor of the
+others. ``KINDS`` names the kinds of scenes; ``mixed`` draws one by weight.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from megacontext.core.data.recall.phrases import (
     draw_tail,
     fill,
     style,
-    widened,
+    with_training,
     wrap,
 )
 from megacontext.traces.errors import ConfigError
@@ -76,8 +76,8 @@ def _relation(word_lists: WordLists, rng: Rng, count: int, canonical: bool) -> S
         key_kind = choose(rng, [*KEY_KINDS, "person", "phrase", "open"])
         value_kind = choose(rng, [*VALUE_KINDS, "digits", "code5", "words", "open", "open"])
     else:
-        usable = [f for f in wording.FAMILIES.values() if _sided(word_lists, f[0], f[1])]
-        statements, asked, keys_of, values_of = usable[int(rng.integers(len(usable)))]
+        families = [f for f in wording.FAMILIES.values() if _sided(word_lists, f[0], f[1])]
+        statements, asked, keys_of, values_of = families[int(rng.integers(len(families)))]
         statement = word_lists.pick(rng, statements)
         questions, attribute = list(asked), ""
         key_kind = choose(rng, keys_of.split("|"))
@@ -106,15 +106,15 @@ def _relation(word_lists: WordLists, rng: Rng, count: int, canonical: bool) -> S
         shown = key.lower() if rng.random() < 0.05 else key
         question = as_question(word_lists, rng, fill(core, shown, "", attribute))
         if not canonical and rng.random() < 0.12 and statement.rstrip(".").endswith("{v}"):
-            again = cap(fill(statement[: statement.rindex("{v}")], key, "", attribute))
-            queries.append(Ask("\n" + again, value, ".\n", (i,)))
+            prompt = cap(fill(statement[: statement.rindex("{v}")], key, "", attribute))
+            queries.append(Ask("\n" + prompt, value, ".\n", (i,)))
         else:
             queries.append(wrap(rng, question, value, (i,), canonical))
     return Scene("relation", tuple(texts), tuple(queries))
 
 
 def _crossed(word_lists: WordLists, rng: Rng, count: int, canonical: bool) -> Scene:
-    """A few keys with a few attributes each: neither of the two alone tells the fact."""
+    """A few keys with a few attributes each: only both together identify a fact."""
     statement = _with_attribute(lambda: draw_statement(word_lists, rng))
     key_kind, value_kind = choose(rng, list(KEY_KINDS)), choose(rng, list(VALUE_KINDS))
     width = int(rng.integers(2, 4))
@@ -133,7 +133,7 @@ def _crossed(word_lists: WordLists, rng: Rng, count: int, canonical: bool) -> Sc
 
 
 def _with_attribute(draw: Callable[[], str]) -> str:
-    """A template that names the attribute: RULER's speaks of magic numbers whatever is told."""
+    """A template with the attribute in it; RULER's templates are about magic numbers only."""
     while "{a}" not in (template := draw()):
         pass
     return template
@@ -145,7 +145,7 @@ def _sided(word_lists: WordLists, *groups: tuple[str, ...]) -> bool:
 
 def _code(word_lists: WordLists, rng: Rng, count: int, canonical: bool) -> Scene:
     if rng.random() < 0.5:
-        facts = widened(word_lists, wording.CODE_FACTS, training_code.CODE_FACTS)
+        facts = with_training(word_lists, wording.CODE_FACTS, training_code.CODE_FACTS)
         template = word_lists.pick(rng, facts)
     else:
         template = compose_code(rng, word_lists.split)
@@ -164,7 +164,9 @@ def _code(word_lists: WordLists, rng: Rng, count: int, canonical: bool) -> Scene
     questions = []
     for i, (key, value) in enumerate(zip(keys, values, strict=True)):
         if canonical or rng.random() < 0.5:
-            core = choose(rng, widened(word_lists, _CODE_QUESTIONS, training_code.CODE_QUESTIONS))
+            core = choose(
+                rng, with_training(word_lists, _CODE_QUESTIONS, training_code.CODE_QUESTIONS)
+            )
             question = as_question(word_lists, rng, core.replace("{k}", key))
             questions.append(wrap(rng, question, value, (i,), canonical))
         else:
@@ -174,10 +176,10 @@ def _code(word_lists: WordLists, rng: Rng, count: int, canonical: bool) -> Scene
 
 
 def _chain(word_lists: WordLists, rng: Rng, count: int, canonical: bool) -> Scene:
-    """Variable tracking: a value is handed on from name to name; asked for the last name."""
+    """Variable tracking: a value is assigned from name to name; the question is for the last."""
     chains = max(1, min(3, count // 3))
     hops = int(rng.integers(1, 4))
-    form = choose(rng, widened(word_lists, _HANDS_ON, training_code.HANDS_ON))
+    form = choose(rng, with_training(word_lists, _HANDS_ON, training_code.HANDS_ON))
     statements: list[tuple[int, int, str]] = []
     questions: list[tuple[int, str, str]] = []
     used = distinct(rng, word_lists.identifier, chains * (hops + 1))
@@ -193,12 +195,12 @@ def _chain(word_lists: WordLists, rng: Rng, count: int, canonical: bool) -> Scen
         questions.append((c, names[-1], value))
     # Chains interleave, and within one chain the order of the hops stays.
     order = sorted(range(len(statements)), key=lambda i: (statements[i][0], rng.random()))
-    made = []
+    queries = []
     for chain, name, value in questions:
         gold = tuple(p for p, i in enumerate(order) if statements[i][1] == chain)
         core = choose(rng, ["what is the value of {k}?", "what is the final value of {k}?"])
-        made.append(wrap(rng, cap(core.replace("{k}", name)), value, gold, canonical))
-    return Scene("chain", tuple(statements[i][2] for i in order), tuple(made), lines=True)
+        queries.append(wrap(rng, cap(core.replace("{k}", name)), value, gold, canonical))
+    return Scene("chain", tuple(statements[i][2] for i in order), tuple(queries), lines=True)
 
 
 def _values(word_lists: WordLists, rng: Rng, count: int, canonical: bool) -> Scene:
@@ -210,27 +212,27 @@ def _values(word_lists: WordLists, rng: Rng, count: int, canonical: bool) -> Sce
     key_kind = choose(rng, list(KEY_KINDS))
     value_kind = choose(rng, ["digits", "word", "made_up", "person", "place", "code5"])
     key, *others = distinct(rng, lambda r: word_lists.key(r, key_kind), 1 + count // 3)
-    amount = int(rng.integers(2, 5))
+    n_values = int(rng.integers(2, 5))
 
     # The first key has several values, the others one, or in training several.
-    held = {key: distinct(rng, lambda r: word_lists.value(r, value_kind), amount)}
-    held |= {other: [word_lists.value(rng, value_kind)] for other in others}
+    values_of = {key: distinct(rng, lambda r: word_lists.value(r, value_kind), n_values)}
+    values_of |= {other: [word_lists.value(rng, value_kind)] for other in others}
     asked = [key]
     if word_lists.split == "train" and rng.random() < 0.6:
         asked = [key, *others]
         for other in others:
             more = int(rng.integers(0, 4))
-            found = distinct(rng, lambda r: word_lists.value(r, value_kind), more)
-            held[other] += [value for value in found if value not in held[other]]
+            extra_values = distinct(rng, lambda r: word_lists.value(r, value_kind), more)
+            values_of[other] += [value for value in extra_values if value not in values_of[other]]
 
     # Statements in any order; the answer lists the values in the order of the text.
-    pairs = [(owner, value) for owner, values in held.items() for value in values]
+    pairs = [(owner, value) for owner, values in values_of.items() for value in values]
     pairs = [pairs[int(i)] for i in rng.permutation(len(pairs))]
     texts = tuple(cap_around(fill(statement, *pair, attribute), pair[1]) + "." for pair in pairs)
     questions = []
     for owner in asked:
         gold = tuple(position for position, pair in enumerate(pairs) if pair[0] == owner)
-        core = choose(rng, widened(word_lists, _LISTS, training_wording.LISTS))
+        core = choose(rng, with_training(word_lists, _LISTS, training_wording.LISTS))
         question = as_question(word_lists, rng, fill(core, owner, "", attribute))
         answer = ", ".join(pairs[position][1] for position in gold)
         questions.append(wrap(rng, question, answer, gold, canonical))
@@ -256,7 +258,7 @@ def _pairs(word_lists: WordLists, rng: Rng, count: int, canonical: bool) -> Scen
 def _chat(word_lists: WordLists, rng: Rng, count: int, canonical: bool) -> Scene:
     """Facts in a conversation: "my ..." said by named speakers."""
     attribute = draw_attribute(word_lists, rng)
-    form = choose(rng, widened(word_lists, _CHAT, training_wording.CHAT))
+    form = choose(rng, with_training(word_lists, _CHAT, training_wording.CHAT))
     response = choose(rng, ["Noted.", "Okay.", "Got it.", "I see.", "Thanks!", "Alright, saved."])
     value_kind = choose(rng, list(VALUE_KINDS))
     names = distinct(rng, word_lists.person, count)
@@ -264,8 +266,8 @@ def _chat(word_lists: WordLists, rng: Rng, count: int, canonical: bool) -> Scene
     surname = word_lists.pick(rng, LAST)
     texts = []
     for name, value in zip(names, values, strict=True):
-        said = cap_around(fill(form, "", value, attribute), value) + "."
-        texts.append(f"{name}: {said}\n{surname}: {response}")
+        statement = cap_around(fill(form, "", value, attribute), value) + "."
+        texts.append(f"{name}: {statement}\n{surname}: {response}")
     questions = []
     for i, (name, value) in enumerate(zip(names, values, strict=True)):
         core = draw_question(word_lists, rng, None)
@@ -275,9 +277,9 @@ def _chat(word_lists: WordLists, rng: Rng, count: int, canonical: bool) -> Scene
 
 
 def _random(word_lists: WordLists, rng: Rng, count: int, canonical: bool) -> Scene:
-    """Random words as wording: only the shared words tie the question to the fact.
+    """Random words as wording: a question and its fact have only these words in common.
 
-    Trained on templates alone, a reader learns the templates; here the wording means nothing.
+    A model that is trained on templates alone learns the templates; here the wording has no sense.
     """
     value_kind, key_kind = choose(rng, list(VALUE_KINDS)), choose(rng, list(KEY_KINDS))
     shared = word_lists.run(rng, int(rng.integers(1, 9)))
@@ -294,13 +296,13 @@ def _random(word_lists: WordLists, rng: Rng, count: int, canonical: bool) -> Sce
         texts.append(cap_around(combined, value) + ".")
 
     # The question has some of the statement's words, around the key.
-    kept = [w for w in shared if rng.random() < 0.7]
+    question_words = [w for w in shared if rng.random() < 0.7]
     if rng.random() < 0.5:
-        rng.shuffle(kept)
+        rng.shuffle(question_words)
     questions = []
     for i, (key, value) in enumerate(zip(keys, values, strict=True)):
-        position = int(rng.integers(len(kept) + 1))
-        words = [*kept[:position], key, *kept[position:]]
+        position = int(rng.integers(len(question_words) + 1))
+        words = [*question_words[:position], key, *question_words[position:]]
         questions.append(wrap(rng, cap(" ".join(words)) + "?", value, (i,), canonical))
     return Scene("random", tuple(texts), tuple(questions))
 

@@ -4,10 +4,10 @@ A sample is a window of exactly ``length`` tokens: filler from real documents, p
 at line and sentence ends, questions directly followed by their short answers. Three layouts:
 
 * *full*: one contiguous window.
-* *gappy*: a long history of which only some K-aligned blocks are kept, the blocks of the asked
-  facts among them, plus the recent tail. That is what a base model sees under MegaContext when
-  far history is left out: seams every K tokens, contiguous packed positions.
-* *coarse*: the same with the other blocks as single tokens in their place
+* *gappy*: a long history of which only some K-aligned blocks are in the window, including those of
+  the asked facts, plus the recent tail. That is what a base model reads under MegaContext if
+  distant history is dropped: text is cut at multiples of K, positions are contiguous.
+* *coarse*: the same, with each other block replaced by a single token
   (:mod:`.window_sampling`), as in a window with token gists.
 
 The canonical question format, for evaluation by greedy decoding up to the line end, is
@@ -37,7 +37,7 @@ __all__ = ["AskedSpan", "RecallOptions", "RecallSample", "RecallWriter"]
 
 Rng = np.random.Generator
 
-# What may stand around a statement that has its own line; the plain form is the most frequent.
+# Text around a statement that has its own line; the plain form is the most frequent.
 _BEFORE = ("",) * 12 + (".", ".", ";", ")", "]", "}", ":", ",", '"', " #")
 _BREAKS = ("\n",) * 6 + ("\n\n",) * 5 + ("\n\n\n", "\n    ", "\n        ", "\n\t")
 _MARKERS = ("# ", "- ", "> ", "* ", "// ", '"', "    # ")
@@ -45,11 +45,11 @@ _AFTER = ("\n",) * 6 + ("\n\n",) * 3 + ("\n    ", "\n\n    ", " ")
 
 
 @dataclass
-class _Planted:
-    """A piece of text with a place in the filler: a statement, or an interleaved question."""
+class _Insertion:
+    """A text to insert into the filler: a statement, or an interleaved question."""
 
     ids: list[int]
-    place: int
+    position_millionths: int
     order: int
     fact: int = -1
     ask: Ask | None = None
@@ -61,8 +61,8 @@ class _Planted:
 @dataclass
 class _Plan:
     facts: int = 0
-    pieces: list[_Planted] = field(default_factory=list)
-    final: list[_Planted] = field(default_factory=list)
+    pieces: list[_Insertion] = field(default_factory=list)
+    final: list[_Insertion] = field(default_factory=list)
 
     def size(self) -> int:
         return sum(len(p.ids) for p in self.pieces) + sum(len(p.ids) for p in self.final)
@@ -88,7 +88,7 @@ class RecallWriter:
         self._blank = frozenset(i for i, p in enumerate(parts) if not p.strip())
 
     def scene(self, count: int, kind: str, *counts: int, canonical: bool = True) -> Scene:
-        """Texts alone, for callers that plant facts into a history of their own."""
+        """The texts without a sample, for callers that insert the facts themselves."""
         rng = generator(self._seed, f"recall.scene.{self._split}", *counts)
         return make_scene(self.word_lists, rng, count, kind, canonical)
 
@@ -98,8 +98,8 @@ class RecallWriter:
         """One sample of exactly ``length`` tokens.
 
         Args:
-            filler: real text, at least ``length`` tokens (a patchwork uses as much as there
-                is, up to ``stretch_max * length``).
+            filler: real text, at least ``length`` tokens (gappy and coarse samples use all of it,
+                up to ``stretch_max * length``).
         """
         rng = generator(self._seed, f"recall.sample.{self._split}", *counts)
         start = int(rng.integers(max(1, len(filler) - 96)))
@@ -109,13 +109,13 @@ class RecallWriter:
         pool = int(rng.integers(1, 1 << 31)) if narrow else 0
         plan = self._plan(rng, length, options, replace(self.word_lists, text=words, pool=pool))
         if options.gappy or options.coarse:
-            return self._patchwork(rng, plan, filler, length, options)
+            return self._sample_window(rng, plan, filler, length, options)
         body = filler[: length - plan.size()]
-        tokens, facts, asked = self._lay_out(rng, plan, body)
+        tokens, facts, asked = self._insert(rng, plan, body)
         return self._finish(tokens, facts, asked)
 
     def _plan(self, rng: Rng, length: int, options: RecallOptions, word_lists: WordLists) -> _Plan:
-        """Scenes until the options or half of the window are used up."""
+        """Draws scenes until the options' limits or their part of the window are used."""
         plan = _Plan()
         capacity = int(length * options.fill)
         asked_left = 1 if options.canonical else int(rng.integers(1, options.asked_max + 1))
@@ -133,7 +133,7 @@ class RecallWriter:
             if needed > capacity:
                 if plan.final:
                     break
-                return self._plan(rng, length, _smaller(options), word_lists)
+                return self._plan(rng, length, _with_fewer_facts(options), word_lists)
             capacity -= needed
             # Statements of code and chains keep their order; clustered with a small chance.
             positions = np.sort(rng.random(len(parts)))
@@ -141,14 +141,14 @@ class RecallWriter:
                 positions = positions[0] + (positions - positions[0]) * 0.02
             for i, ids in enumerate(parts):
                 order = len(plan.pieces)
-                plan.pieces.append(_Planted(ids, int(positions[i] * 1e6), order, plan.facts + i))
+                plan.pieces.append(_Insertion(ids, int(positions[i] * 1e6), order, plan.facts + i))
             for ask in questions:
                 at_end = options.canonical or options.gappy or options.coarse
                 if at_end or rng.random() >= options.interleaved:
                     plan.final.append(ask)
                     continue
                 latest = max(int(positions[g - plan.facts] * 1e6) for g in ask.gold)
-                ask.place = int(rng.integers(latest, 1_000_001))
+                ask.position_millionths = int(rng.integers(latest, 1_000_001))
                 ask.order = len(plan.pieces)
                 plan.pieces.append(ask)
             plan.facts += len(parts)
@@ -162,8 +162,8 @@ class RecallWriter:
     def _statement(self, text: str, line: bool, rng: Rng) -> list[int]:
         """A statement as its own line or as a sentence of the running text.
 
-        What stands before a line's first word merges with the line end into one of many tokens
-        (``";\\n\\n"``, ``"\\n    "``), so the surroundings vary as widely as in real text.
+        The tokenizer merges a line end with what follows into one of many tokens (``";\\n\\n"``,
+        ``"\\n    "``), so the text around a statement varies as much as in real text.
         """
         if not line and rng.random() < 0.4:
             return self._encode(" " + text)
@@ -172,9 +172,9 @@ class RecallWriter:
             lead += _sampled(rng, _MARKERS)
         return self._encode(lead + text + _sampled(rng, _AFTER))
 
-    def _ask(self, ask: Ask, kind: str, first_fact: int) -> _Planted:
-        # Encoded as one text, as a reader would encode it; the answer is found by its offsets,
-        # so a leading space belongs to the answer's first token.
+    def _ask(self, ask: Ask, kind: str, first_fact: int) -> _Insertion:
+        # Encoded as one text, as it would be in a document. The answer's tokens follow from the
+        # offsets, so a leading space belongs to the answer's first token.
         text = ask.prompt + ask.answer + ask.closing
         encoding = self._tokenizer.encode(text)
         start = len(ask.prompt.rstrip(" "))
@@ -182,27 +182,27 @@ class RecallWriter:
         within = [i for i, (a, b) in enumerate(encoding.offsets) if b > start and a < stop]
         gold = tuple(first_fact + g for g in ask.gold)
         span = (within[0], within[-1] + 1)
-        return _Planted(encoding.ids, 1_000_000, 0, ask=ask, kind=kind, gold=gold, answer=span)
+        return _Insertion(encoding.ids, 1_000_000, 0, ask=ask, kind=kind, gold=gold, answer=span)
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text).ids
         return ids
 
-    def _lay_out(
+    def _insert(
         self, rng: Rng, plan: _Plan, body: np.ndarray
     ) -> tuple[np.ndarray, list[tuple[int, int]], list[AskedSpan]]:
-        """Filler with the pieces planted at boundaries, then the final questions."""
+        """Filler with all insertions at line and sentence ends, then the final questions."""
         boundaries = np.flatnonzero(self._boundary[body]) + 1
         if len(boundaries) < 4:
             boundaries = np.arange(8, max(9, len(body)), 16)
 
-        # Pieces go to the next boundary of the text, in the order of their places.
+        # Each text is inserted at the next boundary after its drawn position.
         parts: list[np.ndarray] = []
         facts = [(-1, -1)] * plan.facts
         asked: list[AskedSpan] = []
         position = cursor = 0
-        for piece in sorted(plan.pieces, key=lambda p: (p.place, p.order)):
-            target = int(piece.place / 1e6 * len(body))
+        for piece in sorted(plan.pieces, key=lambda p: (p.position_millionths, p.order)):
+            target = int(piece.position_millionths / 1e6 * len(body))
             index = min(int(np.searchsorted(boundaries, target)), len(boundaries) - 1)
             cut = max(cursor, min(int(boundaries[index]), len(body)))
             parts.append(body[cursor:cut])
@@ -223,53 +223,53 @@ class RecallWriter:
             position += len(piece.ids)
         return np.concatenate(parts), facts, asked
 
-    def _patchwork(
+    def _sample_window(
         self, rng: Rng, plan: _Plan, filler: np.ndarray, length: int, options: RecallOptions
     ) -> RecallSample:
-        """Blocks of a longer history, the asked facts' among them, and the tail with questions."""
+        """Some blocks of a longer history, including the gold ones, and the tail with questions."""
         block = self._block_size
         final = sum(len(p.ids) for p in plan.final)
-        most = min(len(filler), length * int(rng.integers(2, options.stretch_max + 1)))
-        tokens, facts, asked = self._lay_out(rng, plan, filler[:most])
+        max_filler = min(len(filler), length * int(rng.integers(2, options.stretch_max + 1)))
+        tokens, facts, asked = self._insert(rng, plan, filler[:max_filler])
 
         # The newest text stays whole; of the rest, the asked blocks and distractors.
         recent = int(rng.integers(1, max(2, int(length * options.recent) // block))) * block
         tail_start = (len(tokens) - final - recent) // block * block
         blocks = tail_start // block
         capacity = length - (len(tokens) - tail_start)
-        spread = [(a // block, (b - 1) // block + 1) for a, b in facts]
+        fact_blocks = [(a // block, (b - 1) // block + 1) for a, b in facts]
         asked_for = {g for span in asked for g in span.gold}
-        golden = {b for g in asked_for for b in range(*spread[g]) if b < blocks}
-        most_open = (capacity - (blocks if options.coarse else 0)) // block
-        golden |= distractor_blocks(rng, spread, golden, blocks, most_open)
+        gold_blocks = {b for g in asked_for for b in range(*fact_blocks[g]) if b < blocks}
+        max_raw_blocks = (capacity - (blocks if options.coarse else 0)) // block
+        gold_blocks |= distractor_blocks(rng, fact_blocks, gold_blocks, blocks, max_raw_blocks)
 
-        # What stays of the older blocks: coarse entries in their place, or gaps.
+        # Other blocks become coarse entries, or are left out.
         entries = None
         if options.coarse:
-            window = coarse_window(rng, tokens, blocks * block, golden, length, block, filler)
+            window = coarse_window(rng, tokens, blocks * block, gold_blocks, length, block, filler)
             index, previous, entries = window.index, window.older, window.entries
             ignored = window.silent
         else:
-            kept = gappy_mask(rng, blocks, golden, capacity // block)
+            keep_mask = gappy_mask(rng, blocks, gold_blocks, capacity // block)
             mask = np.ones(len(tokens), bool)
-            mask[: blocks * block] = np.repeat(kept, block)
-            index = _filled(mask, length)
+            mask[: blocks * block] = np.repeat(keep_mask, block)
+            index = _with_exact_length(mask, length)
             previous, ignored = tokens[:0], np.zeros(len(index), bool)
 
-        # Positions in the window of what was planted; a fact may be cut off.
-        moved = np.full(len(tokens) + 1, -1, np.int64)
-        moved[index] = np.arange(len(index)) + len(previous)
-        answerable = []
+        # Map the spans of facts and questions to the window; a fact may be cut off.
+        new_index = np.full(len(tokens) + 1, -1, np.int64)
+        new_index[index] = np.arange(len(index)) + len(previous)
+        answered = []
         for ask in asked:
-            moved_ask = _moved_ask(moved, ask)
-            if all((moved[slice(*facts[g])] >= 0).all() for g in ask.gold):
-                answerable.append(moved_ask)
-            else:  # more facts were asked for than fit: their answers teach nothing
-                ignored[moved_ask.answer_start : moved_ask.answer_stop + 1] = True
+            new_span = _map_ask(new_index, ask)
+            if all((new_index[slice(*facts[g])] >= 0).all() for g in ask.gold):
+                answered.append(new_span)
+            else:  # not all gold facts fit the window: the answer cannot be learned
+                ignored[new_span.answer_start : new_span.answer_stop + 1] = True
         return self._finish(
             np.concatenate([previous, tokens[index]]),
-            [_moved_span(moved, *fact) for fact in facts],
-            answerable,
+            [_map_span(new_index, *fact) for fact in facts],
+            answered,
             ignored,
             entries,
         )
@@ -283,40 +283,40 @@ class RecallWriter:
         coarse: CoarseEntries | None = None,
     ) -> RecallSample:
         answer = np.zeros(len(tokens), np.uint8)
-        wide = tokens.astype(np.int64)
-        pairs = (wide[:-1] << 32) + wide[1:]  # pairs[i] ends at token i + 1
+        tokens_i64 = tokens.astype(np.int64)
+        pairs = (tokens_i64[:-1] << 32) + tokens_i64[1:]  # pairs[i] ends at token i + 1
         for span in asked:
-            # The token behind the answer tells the model where to stop.
+            # The token after the answer teaches the model where to stop.
             answer[span.answer_start : span.answer_stop + 1] = 1
-            found = span.answer_start
-            while found < span.answer_stop - 1 and int(tokens[found]) in self._blank:
-                found += 1
-            answer[span.answer_start : found + 1] = 2
-            first = span.answer_stop if span.kind == "values" else found + 1
+            first_word = span.answer_start
+            while first_word < span.answer_stop - 1 and int(tokens[first_word]) in self._blank:
+                first_word += 1
+            answer[span.answer_start : first_word + 1] = 2
+            first = span.answer_stop if span.kind == "values" else first_word + 1
             answer[span.answer_start : first] = 2
             for at in range(first, span.answer_stop):
                 if pairs[at - 1] not in pairs[: max(0, span.start - 1)]:
                     answer[at] = 2
         if ignored is not None:
             answer[ignored] = 3
-        kept = tokens.astype(self._dtype)
-        return RecallSample(kept, answer, tuple(facts), tuple(asked), coarse)
+        typed_tokens = tokens.astype(self._dtype)
+        return RecallSample(typed_tokens, answer, tuple(facts), tuple(asked), coarse)
 
 
-def _filled(mask: np.ndarray, length: int) -> np.ndarray:
-    """Positions that stay, exactly ``length``: the oldest go first, the newest others come back."""
+def _with_exact_length(mask: np.ndarray, length: int) -> np.ndarray:
+    """Exactly ``length`` positions: drops the oldest, or adds the newest of those left out."""
     index = np.flatnonzero(mask)
     index = index[max(0, len(index) - length) :]
-    more = np.flatnonzero(~mask)
-    return np.sort(np.concatenate([index, more[len(more) - (length - len(index)) :]]))
+    removed = np.flatnonzero(~mask)
+    return np.sort(np.concatenate([index, removed[len(removed) - (length - len(index)) :]]))
 
 
 def _sampled(rng: Rng, items: tuple[str, ...]) -> str:
     return items[int(rng.integers(len(items)))]
 
 
-def _smaller(options: RecallOptions) -> RecallOptions:
-    """Fewer facts and questions, for a window that cannot hold what was drawn."""
+def _with_fewer_facts(options: RecallOptions) -> RecallOptions:
+    """Options with fewer facts and questions, for a window that is too small for the draw."""
     return replace(
         options,
         facts_max=max(1, options.facts_max // 2),
@@ -325,22 +325,22 @@ def _smaller(options: RecallOptions) -> RecallOptions:
     )
 
 
-def _span(piece: _Planted, position: int) -> AskedSpan:
+def _span(piece: _Insertion, position: int) -> AskedSpan:
     assert piece.ask is not None
     start, stop = (position + offset for offset in piece.answer)
     ask = piece.ask
     return AskedSpan(piece.kind, position, start, stop, piece.gold, ask.question, ask.answer)
 
 
-def _moved_span(moved: np.ndarray, start: int, stop: int) -> tuple[int, int]:
+def _map_span(new_index: np.ndarray, start: int, stop: int) -> tuple[int, int]:
     if start < 0:
         return (-1, -1)
-    within = moved[start:stop]
+    within = new_index[start:stop]
     within = within[within >= 0]
     return (int(within[0]), int(within[-1]) + 1) if len(within) else (-1, -1)
 
 
-def _moved_ask(moved: np.ndarray, span: AskedSpan) -> AskedSpan:
-    a, b = int(moved[span.answer_start]), int(moved[span.answer_stop - 1]) + 1
-    start = int(moved[span.start])
+def _map_ask(new_index: np.ndarray, span: AskedSpan) -> AskedSpan:
+    a, b = int(new_index[span.answer_start]), int(new_index[span.answer_stop - 1]) + 1
+    start = int(new_index[span.start])
     return AskedSpan(span.kind, start, a, b, span.gold, span.question, span.answer)

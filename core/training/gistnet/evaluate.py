@@ -148,8 +148,10 @@ class GistEvaluator:
             count = blocks // 8 if setting == "few" else blocks * 5 // 8
             row = tile(length, size, np.sort(rng.choice(blocks - 2, count, replace=False)), none)
 
-        few = len(row.target) < self._config.scored  # copies may be; all rows score as many tokens
-        choice = np.sort(rng.choice(len(row.target), self._config.scored, replace=few))
+        replace = (
+            len(row.target) < self._config.scored
+        )  # copies may be; all rows score as many tokens
+        choice = np.sort(rng.choice(len(row.target), self._config.scored, replace=replace))
         return RowTiling(
             row.blocks,
             row.entries,
