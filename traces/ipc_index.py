@@ -16,7 +16,7 @@ from megacontext.traces.errors import TraceError
 from megacontext.traces.files import FileHandle
 from megacontext.traces.ipc_writer import DATA_START, MAGIC
 
-__all__ = ["Block", "Scan", "data_end", "read_schema", "scan"]
+__all__ = ["Block", "Scan", "data_end", "flatbuffer_field", "read_schema", "scan"]
 
 _CONTINUATION = b"\xff\xff\xff\xff"
 _MAX_METADATA = 16 << 20
@@ -55,7 +55,7 @@ _LITTLE_ENDIAN = 0
 _END_OF_STREAM = _Message(0, 8, 0)
 
 
-def _field(metadata: bytes, table: int, number: int) -> int:
+def flatbuffer_field(metadata: bytes, table: int, number: int) -> int:
     """Position of a flatbuffer table's field, 0 where it has its default."""
     vtable = table - struct.unpack_from("<i", metadata, table)[0]
     if vtable < 0:
@@ -84,15 +84,15 @@ def _message_at(handle: FileHandle, offset: int, size: int) -> _Message | None:
     # Kind, body length and row count are in a flatbuffer; damage shows as a bad offset.
     try:
         message = struct.unpack_from("<I", metadata, 0)[0]
-        kind_at = _field(metadata, message, 1)
+        kind_at = flatbuffer_field(metadata, message, 1)
         kind = metadata[kind_at] if kind_at else 0
-        body_at = _field(metadata, message, 3)
+        body_at = flatbuffer_field(metadata, message, 3)
         body = struct.unpack_from("<q", metadata, body_at)[0] if body_at else 0
         rows = 0
         if kind == _RECORD_BATCH:
-            header = _field(metadata, message, 2)
+            header = flatbuffer_field(metadata, message, 2)
             header += struct.unpack_from("<I", metadata, header)[0]
-            rows_at = _field(metadata, header, 0)
+            rows_at = flatbuffer_field(metadata, header, 0)
             rows = struct.unpack_from("<q", metadata, rows_at)[0] if rows_at else 0
     except (struct.error, IndexError):
         return None
@@ -189,9 +189,9 @@ def _byte_order(metadata: bytes) -> int:
     """What a schema message says of its numbers; -1 where it cannot be told."""
     try:
         message = struct.unpack_from("<I", metadata, 0)[0]
-        header = _field(metadata, message, 2)
+        header = flatbuffer_field(metadata, message, 2)
         header += struct.unpack_from("<I", metadata, header)[0]
-        at = _field(metadata, header, 0)
+        at = flatbuffer_field(metadata, header, 0)
         return int(struct.unpack_from("<h", metadata, at)[0]) if at else _LITTLE_ENDIAN
     except struct.error:
         return -1

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from megacontext.traces.column_decoder import decode_columns
 from megacontext.traces.files import FileHandle
 from megacontext.traces.ipc_index import Block
 from megacontext.traces.ipc_writer import DATA_START
@@ -35,11 +36,11 @@ class Projection:
     def batches(self, first: int, stop: int) -> Iterator[tuple[int, pa.RecordBatch | None]]:
         """Batches [first, stop) with their first row's number; None where one is damaged."""
         for low, high in self._chunks(first, stop):
-            source = self._map(high)
-            if source is None:  # the file was cut under us
+            mapped = self._map(high)
+            if mapped is None:  # the file was cut under us
                 yield from ((int(self.starts[number]), None) for number in range(low, stop))
                 return
-            yield from self._one_by_one(source, low, high)
+            yield from self._one_by_one(pa.BufferReader(pa.py_buffer(mapped)), low, high)
 
     def tables(self, first: int, stop: int) -> Iterator[tuple[int, pa.Table | None]]:
         """Batches [first, stop) as tables of neighbours; a damaged one comes alone, as None.
@@ -47,8 +48,8 @@ class Projection:
         A table is decoded in one call, during which other Python threads run.
         """
         for low, high in self._chunks(first, stop):
-            source = self._map(high)
-            table = None if source is None else self._table(source, low, high)
+            mapped = self._map(high)
+            table = None if mapped is None else self._table(mapped, low, high)
             if table is not None:
                 yield int(self.starts[low]), table
                 continue
@@ -68,16 +69,15 @@ class Projection:
     def _end(self, block: int) -> int:
         return self.blocks[block].offset + self.blocks[block].length
 
-    def _map(self, high: int) -> pa.BufferReader | None:
+    def _map(self, high: int) -> np.ndarray | None:
         """The file up to the end of block ``high`` - 1; None where it is shorter by now.
 
         A fresh map for each chunk: the one before, and what it made resident, goes away.
         """
         try:
-            mapped = self.handle.view(0, (self._end(high - 1),), np.uint8)
+            return self.handle.view(0, (self._end(high - 1),), np.uint8)
         except (OSError, ValueError):
             return None
-        return pa.BufferReader(pa.py_buffer(mapped))
 
     def _stream(self, source: pa.BufferReader) -> pa.RecordBatchStreamReader:
         names = set(self.names)
@@ -86,12 +86,18 @@ class Projection:
         source.seek(DATA_START)
         return pa.ipc.open_stream(source, options=options)
 
-    def _table(self, source: pa.BufferReader, low: int, high: int) -> pa.Table | None:
+    def _table(self, mapped: np.ndarray, low: int, high: int) -> pa.Table | None:
         """Blocks [low, high) as one table; None where they are not a sound chain of batches."""
         blocks = self.blocks[low:high]
+        table = decode_columns(mapped, blocks, self.schema, self.names)
+        if table is not None:
+            return table
+
+        # Not as this project writes them: Arrow reads them, more slowly.
         bounds = [block.offset for block in blocks[1:]]
         if bounds != [block.offset + block.length for block in blocks[:-1]]:
             return None  # bytes between them that are no batch
+        source = pa.BufferReader(pa.py_buffer(mapped))
         try:
             stream = self._stream(source)
             source.seek(blocks[0].offset)

@@ -50,14 +50,24 @@ def test_small_chunks_give_the_same_rows(trace: Path, monkeypatch) -> None:
         assert pa.concat_tables([part for _, part in parts]).equals(whole)
 
 
-def test_one_damaged_batch_is_none_and_its_neighbours_are_there(trace: Path) -> None:
-    with TraceReader.open(damaged_copy(trace, 5)) as reader:
-        batches = dict(reader.project(NAMES))
-        tables = dict(reader.tables(NAMES))
-        assert tables.keys() == batches.keys()
-        for first, batch in batches.items():
-            expected = None if batch is None else pa.Table.from_batches([batch])
-            assert tables[first] == expected
+@pytest.mark.parametrize("where", ["head", "body"])
+def test_a_damaged_batch_costs_itself_alone(trace: Path, where: str) -> None:
+    with TraceReader.open(trace) as reader:
+        block, rows = reader._blocks[5], reader.num_rows
+    copy = damaged_copy(trace, 5)
+    if where == "body":
+        data = bytearray(trace.read_bytes())
+        stop = block.offset + block.length
+        data[stop - block.length // 2 : stop] = b"\xff" * (block.length // 2)
+        copy.write_bytes(data)
+    with TraceReader.open(copy) as reader:
+        lost = {n for n, batch in reader.project(NAMES) if batch is None}
+        assert {n for n, table in reader.tables(NAMES) if table is None} == lost
+        assert bool(lost) == (where == "body"), "a batch without its head is not even counted"
+        batches = [batch for _, batch in reader.project(NAMES) if batch is not None]
+        tables = [table for _, table in reader.tables(NAMES) if table is not None]
+        assert pa.concat_tables(tables).equals(pa.Table.from_batches(batches))
+        assert sum(table.num_rows for table in tables) == rows - block.rows
 
 
 def test_an_overview_of_some_columns_reads_those_alone(trace: Path) -> None:
