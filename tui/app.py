@@ -14,7 +14,6 @@ from textual.containers import Horizontal, Vertical
 from textual.events import DeliveryComplete, DeliveryFailed
 from textual.screen import ModalScreen, Screen
 from textual.widget import Widget
-from textual.widgets import Footer
 
 from megacontext.tui.commands import BY_ID, COMMANDS, FOOTER, Command, key_label
 from megacontext.tui.engine_app import EngineApp
@@ -31,6 +30,7 @@ from megacontext.tui.widgets import (
     ConversationPane,
     HeatPane,
     InspectorPane,
+    KeyBar,
     MapPane,
     OverviewPane,
     Pane,
@@ -145,12 +145,12 @@ class InspectorApp(EngineApp):
         yield StoryLine()
         yield OverviewPane()
         yield Scrubber()
-        yield Footer(compact=True)
+        yield KeyBar(compact=True)
 
     def on_mount(self) -> None:
         self.redraw()
         if self._hint:
-            self.push_screen(HintScreen())
+            self.push_screen(HintScreen(live=self.source.status().mode == "LIVE"))
         if self._ticking:
             self.set_interval(1 / TICKS_PER_S, self._timer)
             if not self.source.status().growing and not self.COMPARES:
@@ -244,6 +244,7 @@ class InspectorApp(EngineApp):
         if before is not None and before.view.maximized != chosen:
             shown = [p for p in base.query(Pane) if p.number and p.number == chosen and p.can_focus]
             base.set_focus(shown[0] if shown else None)
+        _display(base.query_one("#body"), chosen != OverviewPane.number)
         for name, numbers in self.BOXES.items():
             box = base.query_one(f"#{name}")
             _display(box, not chosen or chosen in numbers)

@@ -9,7 +9,6 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
-from textual.widgets import Footer
 
 from megacontext.tui.app import InspectorApp
 from megacontext.tui.palette import Role
@@ -29,6 +28,7 @@ from megacontext.tui.widgets import (
     BudgetPane,
     HeatPane,
     InspectorPane,
+    KeyBar,
     MapPane,
     Pane,
     Scrubber,
@@ -136,7 +136,7 @@ class DiffApp(InspectorApp):
         yield StoryLine()
         yield TwoRunsPane()
         yield Scrubber()
-        yield Footer(compact=True)
+        yield KeyBar(compact=True)
 
     @property
     def leader(self) -> str:

@@ -16,11 +16,25 @@ from megacontext.tui.share import open_at
 from megacontext.tui.sources.source import Source
 from megacontext.tui.themes import PALETTES, add_theme
 
-__all__ = ["TerminalError", "is_first_run", "pick_theme", "require_terminal", "show", "show_diff"]
+__all__ = [
+    "InspectorError",
+    "TerminalError",
+    "is_first_run",
+    "pick_theme",
+    "require_terminal",
+    "show",
+    "show_diff",
+]
 
 
 class TerminalError(MegaContextError):
     """There is no terminal to draw on, or an unknown theme was asked for."""
+
+
+class InspectorError(MegaContextError):
+    """The inspector itself failed; its traceback is on the terminal already."""
+
+    exit_code = 1
 
 
 def require_terminal() -> None:
@@ -111,6 +125,7 @@ def show(source: Source, *, theme: str = "", notice: str = "", at: str = "") -> 
 
     Raises:
         ConfigError: ``at`` is no place in this run.
+        InspectorError: the app failed.
     """
     require_terminal()
     forget_old_size()
@@ -121,9 +136,20 @@ def show(source: Source, *, theme: str = "", notice: str = "", at: str = "") -> 
         inspector.set_keymap(keys)
         if at:
             open_at(inspector.session, at)
-        return inspector.run() or ""
+        result = inspector.run() or ""
+        _check_exit(inspector)
+        return result
     finally:
         source.close()
+
+
+def _check_exit(app: InspectorApp) -> None:
+    """Raise :class:`InspectorError` where the app ended by an exception, which it has printed."""
+    if app.return_code:
+        raise InspectorError(
+            "the inspector failed, please report the traceback above; nothing was written to the"
+            " trace."
+        )
 
 
 def show_diff(first: Source, second: Source, *, theme: str = "") -> None:
@@ -134,6 +160,7 @@ def show_diff(first: Source, second: Source, *, theme: str = "") -> None:
         app = DiffApp(first, second, theme=pick_theme(theme))
         app.set_keymap(user_keymap())
         app.run()
+        _check_exit(app)
     finally:
         first.close()
         second.close()

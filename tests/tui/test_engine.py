@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
 import sys
 import threading
 import time
@@ -18,6 +19,7 @@ from megacontext.traces.meta import TraceMeta
 from megacontext.traces.synthetic import SyntheticRun
 from megacontext.traces.target import claim
 from megacontext.traces.writer import TraceWriter
+from megacontext.tui.launch import InspectorError
 from megacontext.tui.live import connect as live
 from megacontext.tui.live.connect import Start, connector, trace_of
 from megacontext.tui.live.engine_control import EngineControl
@@ -248,6 +250,40 @@ def test_attach_takes_a_trace_or_its_socket(tmp_path: Path) -> None:
     assert trace_of(tmp_path / "run.arrow.sock") == trace
     with pytest.raises(ConfigError, match="does not exist"):
         trace_of(tmp_path / "other.arrow")
+
+
+def test_a_full_disk_is_named_where_the_log_has_no_room_for_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = EngineProcess([sys.executable, "-c", "raise SystemExit(1)"], tmp_path / "t.arrow")
+    assert engine.wait(30)
+    assert engine.problem().endswith(f"see {engine.log}.")
+    assert str(live.dead_engine(engine)).count(str(engine.log)) == 1
+    full = shutil.disk_usage(tmp_path)._replace(free=4096)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    assert f"the disk of {tmp_path} is full; free some space" in engine.problem()
+    assert "--resume" in str(live.dead_engine(engine))
+
+
+def test_a_viewer_that_fails_leaves_the_engine_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("seed: 0\n")
+    engines = []
+
+    def fail(source: LiveSource, **_: object) -> str:
+        engines.append(source.engine)
+        raise InspectorError("the inspector failed.")
+
+    monkeypatch.setattr(live, "require_terminal", lambda: None)
+    monkeypatch.setattr(live, "show", fail)
+    monkeypatch.setattr(live, "engine_command", lambda *_: [sys.executable, "-c", "input()"])
+    monkeypatch.setattr(live.EngineProcess, "running", True)
+    with pytest.raises(InspectorError, match=r"engine runs on \(process \d+\).*--attach") as failed:
+        live.start_and_watch(Start(config, tmp_path / "t.arrow"), theme="")
+    assert failed.value.exit_code == 1
+    assert str(engines[0].pid) in str(failed.value)
 
 
 def test_the_last_line_skips_empty_ones_and_bad_bytes(tmp_path: Path) -> None:

@@ -126,3 +126,22 @@ def test_pairs_are_read_from_a_trace(small_trace: Path, tmp_path: Path) -> None:
         assert score_pairs(reader, 1, Node(0, 4), 8) == (Pair(90, 35, 0.5, "head 17.5"),)
         assert score_pairs(reader, 1, Node(2, 5), 8) == (Pair(91, 330, 0.25, "head 18.6"),)
         assert score_pairs(reader, 1, Node(1, 5), 8) == ()
+
+
+@pytest.mark.parametrize(("width", "height"), [(40, 15), (58, 15)])
+def test_a_low_pane_names_the_strongest_pairs_in_two_lines(
+    story, clock, width: int, height: int
+) -> None:
+    source = story()
+    source.pairs[36, Node(1, 5)] = (Pair(290, 45, 0.7, "3.11"), Pair(291, 46, 0.2, "3.11"))
+    session = ViewerState(source, clock, unhurried=True)
+    session.look(lambda view: view.drill(session.history, 8).drill(session.history, 8))
+    session.tick()
+    lines = draw_inspector(session.frame(), width, height).lines()
+    text = " ".join(" ".join(lines).split())
+    told = session.frame().explanation
+    assert told is not None
+    pair = told.pairs[0]
+    assert f"The query met ␣{told.text(pair.query_token).strip()} → " in text
+    assert "0.70" in text
+    assert any("36 + +.90" in line for line in lines), "what happened to it has room, too"

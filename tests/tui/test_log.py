@@ -10,10 +10,13 @@ import pytest
 
 from megacontext.traces.row import ACTION_DTYPE
 from megacontext.traces.schema import Reason
+from megacontext.traces.vitals import VitalsScan
 from megacontext.tui.app import InspectorApp
 from megacontext.tui.render.inspector import why
 from megacontext.tui.render.side import CHIPS, draw_actions
-from megacontext.tui.state.action_lines import LogFilter
+from megacontext.tui.sources.file_source import FileSource
+from megacontext.tui.state.action_lines import LogFilter, line_ids
+from megacontext.tui.state.action_log import ActionLog
 from megacontext.tui.state.view import Node
 from megacontext.tui.state.viewer import ViewerState
 from megacontext.tui.widgets import ActionsPane
@@ -147,3 +150,50 @@ async def test_a_filter_is_typed_and_an_empty_one_shows_all(make) -> None:
         assert app.session.view.log_filter == "headroom"
         await pilot.press("F", *["backspace"] * 8, "enter")
         assert app.session.view.log_filter == ""
+
+
+async def test_the_cursor_stays_on_its_line_while_the_run_is_read(small_trace, clock) -> None:
+    """The lines that are known come in from the end first, so their numbers must not move."""
+    source = FileSource(small_trace)
+    app = InspectorApp(source, clock=clock, ticking=False)
+    async with app.run_test(size=(120, 40)) as pilot:
+        app.session.seek(source.num_rows - 1)
+        app.session.source._vitals = VitalsScan(source._reader)  # as if nothing were read yet
+        app.session.log = ActionLog(source)
+        app.redraw()
+        app.query_one(ActionsPane).focus()
+        await pilot.press("down", "down", "down")
+        log = app.shown.log
+        chosen = next(line for line in log.lines if line.id == log.cursor)
+        assert log.rank == 2
+        source.read_vitals(lambda: False)
+        app.redraw()
+        log = app.shown.log
+        again = next(line for line in log.lines if line.id == log.cursor)
+        assert again[:9] == chosen[:9]
+        assert log.rank == 2
+        await pilot.press("enter")
+        assert app.session.playback.position == chosen.row
+
+
+def test_line_ids_do_not_depend_on_what_else_is_known(session: ViewerState) -> None:
+    changes = session.source.vitals().changes
+    ids = line_ids(changes)
+    assert (np.diff(ids) > 0).all()
+    tail = changes[changes["row"] >= 40]
+    assert np.array_equal(line_ids(tail), ids[-len(tail) :])
+
+
+async def test_the_last_page_of_the_list_is_full(make) -> None:
+    app = make()
+    async with app.run_test(size=(120, 40)) as pilot:
+        app.session.play(lambda play: play.seek(play.last))
+        app.redraw()
+        await pilot.pause()
+        pane = app.query_one(ActionsPane)
+        for _ in range(40):
+            pane.action_page(1)
+        await pilot.pause()
+        log = app.shown.log
+        assert log.rank == log.total - 1
+        assert len(log.lines) == pane._page

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from megacontext.tui.app import InspectorApp
-from megacontext.tui.render.bars import draw_title, story
+from megacontext.tui.render.bars import draw_title
+from megacontext.tui.render.bars import story as story_of
 from megacontext.tui.state.frame import Status
 from megacontext.tui.state.frame_builder import NOTICE_S
 from megacontext.tui.state.viewer import ViewerState
@@ -53,10 +54,10 @@ def test_a_notice_expires_and_the_story_goes_on(fake, clock) -> None:
     session.notice = "The engine runs again."
     clock.now += NOTICE_S - 1
     session.tick()
-    assert story(session.frame())[0] == "The engine runs again."
+    assert story_of(session.frame())[0] == "The engine runs again."
     clock.now += 2
     assert session.tick(), "the screen changes without a key"
-    assert story(session.frame())[0] != "The engine runs again."
+    assert story_of(session.frame())[0] != "The engine runs again."
 
 
 def test_what_is_waited_for_does_not_expire_before_it_comes(fake, clock) -> None:
@@ -68,7 +69,7 @@ def test_what_is_waited_for_does_not_expire_before_it_comes(fake, clock) -> None
     assert session.notice == "The engine is starting."
     source.control.waits = True
     session.tick()
-    assert "waits for you" in story(session.frame())[0]
+    assert "waits for you" in story_of(session.frame())[0]
     source.control.waits = False
     source.visible = 1
     session.tick()
@@ -94,3 +95,12 @@ async def test_the_second_viewers_first_p_resumes_what_another_paused(fake, cloc
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("p")
         assert source.control.sent == [("resume",)]
+
+
+def test_a_score_just_above_its_threshold_does_not_look_equal_to_it(story, clock) -> None:
+    session = ViewerState(story(), clock, unhurried=True)
+    frame = session.frame()
+    assert frame.row is not None
+    best = frame.row.latest_action()._replace(score=0.2004)
+    frame = replace(frame, row=replace(frame.row, actions=(best,)))
+    assert "+.2004 (expands above +.20)" in story_of(frame)[0]

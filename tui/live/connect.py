@@ -12,7 +12,7 @@ from megacontext.traces.files import is_locked
 from megacontext.traces.packaged import config_hint, find_config
 from megacontext.traces.paths import lock_path
 from megacontext.traces.target import check_target, claim, dated
-from megacontext.tui.launch import require_terminal, show
+from megacontext.tui.launch import InspectorError, require_terminal, show
 from megacontext.tui.live.engine_control import EngineControl
 from megacontext.tui.live.engine_process import EngineError, EngineProcess, engine_command
 from megacontext.tui.sources.live_source import LiveSource, identity
@@ -95,7 +95,15 @@ def start_and_watch(start: Start, *, theme: str) -> str:
     stale = identity(start.out) if start.out is not None and not start.resume else None
     engine, trace = start_engine(start)
     source = LiveSource(trace, engine=engine, connect=connector(trace), stale=stale)
-    left = show(source, theme=theme, notice=STARTING)
+    try:
+        left = show(source, theme=theme, notice=STARTING)
+    except InspectorError:
+        if not engine.running:
+            raise
+        raise InspectorError(
+            f"the inspector failed, please report the traceback above; the engine runs on (process"
+            f" {engine.pid}), mc-tui live --attach {trace} returns to it."
+        ) from None
     if left == "detach" and engine.running:
         again = f"mc-tui live --attach {trace}"
         return f"The engine runs on (process {engine.pid}); {again} returns to it."
@@ -112,7 +120,8 @@ def dead_engine(engine: EngineProcess) -> EngineError:
     """The error of an engine that died: its last words, and where all of them are."""
     died = engine.problem()
     end = "" if died.endswith((".", "?")) else "."
-    error = EngineError(f"{died}{end} The whole log is {engine.log}.")
+    log = "" if str(engine.log) in died else f" The whole log is {engine.log}."
+    error = EngineError(f"{died}{end}{log}")
     error.exit_code = 2 if engine.exit_code == 2 else 1
     return error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from megacontext.traces.errors import MegaContextError
 __all__ = ["EngineError", "EngineProcess", "engine_command", "last_line"]
 
 STOP_WAIT_S = 20.0
+FULL_BYTES = 16 << 10
+"""Less free space than this has no room for a batch of a trace."""
 
 
 class EngineError(MegaContextError):
@@ -60,6 +63,14 @@ def _log_names(trace: Path) -> Iterator[Path]:
     yield trace.with_name(f"{trace.name}.log")
     for number in count(2):
         yield trace.with_name(f"{trace.name}.{number}.log")
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether nothing more can be written to ``folder``'s disk."""
+    try:
+        return shutil.disk_usage(folder).free < FULL_BYTES
+    except OSError:
+        return False
 
 
 class EngineProcess:
@@ -108,6 +119,9 @@ class EngineProcess:
             return ""
         how = f"exit code {code}" if code > 0 else f"signal {-code}"
         last_words = last_line(self.log)
+        if not last_words and _is_full(self.log.parent):  # its last words found no room either
+            folder = self.log.parent
+            last_words = f"the disk of {folder} is full; free some space and go on with --resume."
         return f"The engine died ({how})" + (
             f": {last_words}" if last_words else f"; see {self.log}."
         )

@@ -72,6 +72,9 @@ def draw_story(frame: Frame, width: int, height: int) -> Canvas:
     y, x = 0, 1
     for word in text.split(" "):
         if x > 1 and x + len(word) > width - 1:
+            if y + 1 >= height:  # there is more to say than there is room
+                canvas.text(min(x, width - 1) - 1, y, "…", role)
+                break
             y, x = y + 1, 1
         x = canvas.text(x, y, word + " ", role)
     return canvas
@@ -137,8 +140,11 @@ def _what(frame: Frame, row: RowModel, act: Act) -> str:
     if act.kind == 0:
         detail = "raw tokens" if act.node.level == 1 else f"L{act.node.level - 1} gists"
         bar = frame.info.at(row.trigger).tau_expand
+        score = signed(act.score)
+        if score == signed(bar):  # equal but for what rounding hides
+            score = signed(act.score, 4)
         text = (
-            f"The lens gave {what} {act.node} {signed(act.score)} (expands above {signed(bar)}):"
+            f"The lens gave {what} {act.node} {score} (expands above {signed(bar)}):"
             f" its gist became {row.block_size} {detail}."
         )
     elif act.reason in (Reason.HEADROOM, Reason.BUDGET_CUT, Reason.FORCED_OVERRIDE):

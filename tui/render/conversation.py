@@ -22,13 +22,16 @@ class TalkLine(NamedTuple):
     row: int
 
 
-def turn_facts(turn: Turn, *, growing: bool) -> str:
+def turn_facts(turn: Turn, *, growing: bool, brief: bool = False) -> str:
     """Where a turn lies and how sure its answer was; ``growing``: more of it may come."""
     if turn.row < 0 and not turn.answer:
         return "being read" if growing else "the run ended before it was answered"
     parts = []
     if math.isfinite(turn.nll):
-        parts.append(f"NLL {turn.nll:.2f} · confidence {turn.confidence:.0%}")
+        parts += [
+            f"NLL {turn.nll:.2f}",
+            f"{'conf.' if brief else 'confidence'} {turn.confidence:.0%}",
+        ]
     if turn.row >= 0:
         parts.append(f"step {turn.step:,}")
     return " · ".join(parts)
@@ -48,6 +51,8 @@ def talk_lines(frame: Frame, width: int, height: int) -> list[TalkLine]:
             answer += "▌" if growing else "… (the run ended here)"
         block += [TalkLine(text, Role.TEXT, here, turn.row) for text in _wrap("→ ", answer, width)]
         facts = turn_facts(turn, growing=growing)
+        if len(facts) > width - 2:
+            facts = turn_facts(turn, growing=growing, brief=True)
         if facts:
             block += [TalkLine(text, Role.DIM, 0, turn.row) for text in _wrap("  ", facts, width)]
         lines[:0] = block

@@ -15,6 +15,7 @@ from megacontext.tui.render.marks import REASON_WORDS, signed
 from megacontext.tui.sources.node_history import STATES, Event, NodeLife
 from megacontext.tui.sources.row_model import RowModel
 from megacontext.tui.state.frame import Frame, RunInfo
+from megacontext.tui.state.score_explanation import Pair, ScoreExplanation
 from megacontext.tui.state.view import Node
 
 __all__ = ["draw_inspector", "grouped", "seen_in", "why"]
@@ -181,23 +182,25 @@ def _summary(canvas: Canvas, y: int, life: NodeLife) -> int:
     return _paragraph(canvas, y, ("" if life.complete else "reading … ") + sentence, int(Role.DIM))
 
 
-PAIRS_FROM = 6
-"""Lines left in the pane from which on they are shared with where the score comes from."""
+PAIRS_FROM = 8
+"""Lines left in the pane from which on each pair of tokens has a line of its own."""
+BRIEF_LINES = 2
 
 
 def _explanation(canvas: Canvas, y: int, frame: Frame) -> int:
     """Which tokens of the query met which tokens of the block, strongest first."""
     explanation, left = frame.explanation, canvas.height - y
-    if explanation is None or left < PAIRS_FROM:
+    if explanation is None or left < 1:
         return y
     if not explanation.pairs:
         return _paragraph(canvas, y, "No token of the query stands in it.", int(Role.DIM))
+    if left < PAIRS_FROM:
+        return _paragraph(canvas, y, _brief(explanation, canvas.width), int(Role.TEXT))
     about = "" if explanation.block == explanation.node else f" (in {explanation.block})"
     y = _paragraph(canvas, y, f"What the query met{about}: {explanation.method}", int(Role.DIM))
     high = max(pair.weight for pair in explanation.pairs)
     for pair in explanation.pairs[: max((canvas.height - y) // 2, 1)]:
-        query, block = (_shown(explanation.text(t)) for t in (pair.query_token, pair.block_token))
-        words = query if query == block else f"{query} → {block}"
+        words = _met(explanation, pair)
         label = "" if pair.label == "bm25" else f" {pair.label}"
         bar = "▇" * max(round(BAR * pair.weight / max(high, 1e-9)), 1)
         x = canvas.text(0, y, f"{bar:<{BAR}} ", Role.MARKER)
@@ -208,6 +211,20 @@ def _explanation(canvas: Canvas, y: int, frame: Frame) -> int:
 
 
 BAR = 8
+
+
+def _brief(explanation: ScoreExplanation, width: int) -> str:
+    """The strongest pairs in as many words as two lines hold."""
+    start = "The query met "
+    pairs = [f"{_met(explanation, pair)} {pair.weight:.2f}" for pair in explanation.pairs]
+    while len(pairs) > 1 and len(start + ", ".join(pairs)) > BRIEF_LINES * width - width // 4:
+        pairs.pop()
+    return start + ", ".join(pairs)
+
+
+def _met(explanation: ScoreExplanation, pair: Pair) -> str:
+    query, block = (_shown(explanation.text(t)) for t in (pair.query_token, pair.block_token))
+    return query if query == block else f"{query} → {block}"
 
 
 def _shown(text: str) -> str:

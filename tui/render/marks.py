@@ -84,14 +84,14 @@ def compact(number: float) -> str:
     return f"{number:.0f}"
 
 
-def signed(score: float) -> str:
+def signed(score: float, digits: int = 2) -> str:
     """A score in [-1, 1] as ``+.82`` / ``−.41``; NaN says so."""
     if math.isnan(score):
         return " nan"
-    body = f"{abs(score):.2f}"
-    if body == "0.00":
+    body = f"{abs(score):.{digits}f}"
+    if not float(body):
         return body
-    return ("−" if score < 0 else "+") + (body[1:] if body.startswith("0") else body[:3])
+    return ("−" if score < 0 else "+") + (body[1:] if body.startswith("0") else body[:-1])
 
 
 def micros(us: float) -> str:

@@ -18,17 +18,31 @@ LINES: tuple[tuple[str, str], ...] = (
     ("Time", "runs down in the waterfall. Bright: the lens wants a closer look there."),
     ("Why", "the sentence at the bottom says what this step expanded (+) or collapsed (−), and"
      " why."),
-    ("Try", "enter: closer to what the first question expanded, and why. ] next marker, e worst"
-     " moments. space plays, esc goes back, ? explains everything."),
 )  # fmt: skip
+TRY = (
+    "enter: closer to what the first question expanded, and why. ] next marker, e worst"
+    " moments. space plays, esc goes back, ? explains everything."
+)
+TRY_LIVE = (
+    "i: ask the running session, and see what the question expands. f and enter: closer to the"
+    " latest action, and why. space holds the view, end follows again, ? explains everything."
+)
 
 
 class HintScreen(ModalScreen[None]):
-    """Shown once; any key or click closes it."""
+    """Shown once; any key or click closes it.
+
+    Args:
+        live: an engine listens.
+    """
+
+    def __init__(self, *, live: bool = False) -> None:
+        super().__init__()
+        self._lines = (*LINES, ("Try", TRY_LIVE if live else TRY))
 
     def compose(self) -> ComposeResult:
         text = Text()
-        for title, body in LINES:
+        for title, body in self._lines:
             text.append(f"{title}: ", "bold")
             text.append(f"{body}\n")
         text.append("\nAny key starts.", "italic")

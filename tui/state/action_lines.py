@@ -14,7 +14,7 @@ from megacontext.tui.render.marks import REASON_WORDS
 from megacontext.tui.sources.row_model import I64, RowModel
 from megacontext.tui.state.view import Node
 
-__all__ = ["FILTER_HELP", "LogFilter", "LogLine", "LogView", "changes_in"]
+__all__ = ["FILTER_HELP", "LogFilter", "LogLine", "LogView", "changes_in", "line_ids"]
 
 FILTER_HELP = (
     '+ − ✗ · forced · a reason (swap, budget, …) · L1@47 · else text of the block, "quoted"'
@@ -80,7 +80,7 @@ class LogFilter:
 
 
 class LogLine(NamedTuple):
-    """One line of the list. ``id`` is its place among all changes of the run."""
+    """One line of the list. ``id`` is that of :func:`line_ids`."""
 
     id: int
     row: int
@@ -105,6 +105,7 @@ class LogView:
         top: how many of them are newer than the first one here.
         cursor: id of the chosen line, None where the list follows the present row.
         complete: every block's words were read.
+        rank: how many lines are newer than the chosen one, or than the first one here.
     """
 
     lines: tuple[LogLine, ...] = ()
@@ -113,6 +114,21 @@ class LogView:
     cursor: int | None = None
     filter: str = ""
     complete: bool = True
+    rank: int = 0
+
+
+_IDS_PER_ROW = 1 << 24
+
+
+def line_ids(changes: np.ndarray) -> I64:
+    """I64[changes]: a number for each, ascending, that does not depend on which others are known.
+
+    A run's changes are read piece by piece, so their places among those known move.
+    """
+    rows = changes["row"].astype(np.int64)
+    within_row = np.arange(len(rows)) - np.searchsorted(rows, rows, "left")
+    ids: I64 = rows * _IDS_PER_ROW + within_row
+    return ids
 
 
 def changes_in(rows: Sequence[RowModel]) -> np.ndarray:

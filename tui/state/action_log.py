@@ -11,7 +11,7 @@ import numpy as np
 from megacontext.traces.schema import Reason
 from megacontext.tui.sources.row_model import I64, RowModel, partners
 from megacontext.tui.sources.source import Source
-from megacontext.tui.state.action_lines import LogFilter, LogLine, LogView, changes_in
+from megacontext.tui.state.action_lines import LogFilter, LogLine, LogView, changes_in, line_ids
 from megacontext.tui.state.view import Node, ViewState
 
 __all__ = ["ActionLog"]
@@ -29,6 +29,7 @@ class ActionLog:
     source: Source
     _key: tuple[object, ...] = ()
     _matches: I64 = field(default_factory=lambda: np.empty(0, np.int64))
+    _ids: I64 = field(default_factory=lambda: np.empty(0, np.int64))
     _words: OrderedDict[Node, str] = field(default_factory=OrderedDict)
 
     def _changes(self, rows: Sequence[RowModel | None]) -> np.ndarray:
@@ -52,6 +53,7 @@ class ActionLog:
             if log_filter.text:
                 hits = self.source.find_all(log_filter.text, MAX_HITS)[:, 0]
             self._matches = log_filter.matches(changes, hits, self.source.info.block_size)
+            self._ids = line_ids(changes)[self._matches]
             self._key = key
         return self._matches
 
@@ -66,37 +68,44 @@ class ActionLog:
         changes = self._changes(rows)
         matches = self._matching(changes, view.log_filter)
         newest = int(np.searchsorted(changes["row"][matches], position, "right"))
-        top = len(matches) - newest if view.log_at is None else self._rank(matches, view.log_top)
+        top = len(matches) - newest if view.log_at is None else self._rank(view.log_top)
         shown = matches[: len(matches) - top][::-1][:LINES]
         complete, lines = True, []
-        for index in shown.tolist():
-            line = self._line(changes, index, position)
+        ids = self._ids[: len(matches) - top][::-1][:LINES]
+        for index, line_id in zip(shown.tolist(), ids.tolist(), strict=True):
+            line = self._line(changes, index, position)._replace(id=line_id)
             words = self._words_of(line.node, read=not enough())
             complete &= words is not None
             lines.append(line._replace(words=words or ""))
-        return LogView(tuple(lines), len(matches), top, view.log_at, view.log_filter, complete)
+        return LogView(
+            tuple(lines),
+            len(matches),
+            top,
+            view.log_at,
+            view.log_filter,
+            complete,
+            top if view.log_at is None else self._rank(view.log_at),
+        )
 
-    @staticmethod
-    def _rank(matches: I64, index: int | None) -> int:
-        """How many of ``places`` are newer than ``place``."""
-        if index is None or not len(matches):
+    def _rank(self, line_id: int | None) -> int:
+        """How many of the lines that match are newer than ``line_id``."""
+        if line_id is None:
             return 0
-        return max(len(matches) - int(np.searchsorted(matches, index, "right")), 0)
+        return len(self._ids) - int(np.searchsorted(self._ids, line_id, "right"))
 
     def moved(self, shown: LogView, view: ViewState, by: int, page: int) -> ViewState:
         """``view`` with the cursor ``by`` lines further down on a page of ``page`` lines."""
-        matches = self._matches
-        if not len(matches):
+        ids = self._ids
+        if not len(ids):
             return view
-        top = shown.top
-        last = len(matches) - 1
-        here = (
-            min(top, last) - (by > 0) if view.log_at is None else self._rank(matches, view.log_at)
-        )
+        top, last = shown.top, len(ids) - 1
+        here = min(top, last) - (by > 0) if view.log_at is None else self._rank(view.log_at)
         rank = min(max(here + by, 0), last)
-        top = min(max(top, rank - max(page, 1) + 1), rank)
-        at, first = int(matches[last - rank]), int(matches[last - min(top, last)])
-        return view.at_line(at, first)
+
+        # The cursor stays on the page, and the page is full where there are that many lines.
+        page = max(page, 1)
+        top = min(max(top, rank - page + 1), rank, max(last + 1 - page, 0))
+        return view.at_line(int(ids[last - rank]), int(ids[last - top]))
 
     def _line(self, changes: np.ndarray, index: int, position: int) -> LogLine:
         c = changes[index]

@@ -99,7 +99,7 @@ class ViewState:
         needle: the text last searched for; its hits are marked in the text pane and on the map.
         as_written: the text pane keeps line breaks and indentation, else it runs lines together.
         log_at, log_top: the chosen line of the action list and the one on top of it, by their
-            places among all changes; None where the list follows the present row.
+            ids; None where the list follows the present row.
         log_filter: words that the list's lines must match.
     """
 

@@ -5,6 +5,7 @@ from megacontext.tui.widgets.budget import BudgetPane
 from megacontext.tui.widgets.conversation import ConversationPane
 from megacontext.tui.widgets.heat import HeatPane
 from megacontext.tui.widgets.inspector import InspectorPane
+from megacontext.tui.widgets.key_bar import KeyBar
 from megacontext.tui.widgets.lines import StoryLine, TitleLine
 from megacontext.tui.widgets.map import MapPane
 from megacontext.tui.widgets.overview import OverviewPane, TwoRunsPane
@@ -19,6 +20,7 @@ __all__ = [
     "ConversationPane",
     "HeatPane",
     "InspectorPane",
+    "KeyBar",
     "MapPane",
     "OverviewPane",
     "Pane",

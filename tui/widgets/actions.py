@@ -64,7 +64,7 @@ class ActionsPane(Pane, can_focus=True):
             return ("Actions",)
         if log.filter or log.cursor is not None:
             words = log.filter.replace("[", "(") or "all"
-            position = f"line {log.top + 1:,} of {log.total:,}" if log.total else "no line"
+            position = f"line {log.rank + 1:,} of {log.total:,}" if log.total else "no line"
             return (f"Actions: {words} · {position} · esc all", f"Actions: {words} · {log.total:,}")
         return (
             f"Actions: {len(row.actions)} done, {len(row.refused)} refused · F filters",
