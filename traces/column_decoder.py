@@ -57,13 +57,13 @@ def decode_columns(
     """
     try:
         columns, num_nodes, num_buffers = _columns_of(schema)
-        wanted = [i for i, name in enumerate(schema.names) if name in set(names)]
+        requested = [i for i, name in enumerate(schema.names) if name in set(names)]
         batches = _Batches.read(mapped, blocks, num_nodes, num_buffers)
-        chosen = [columns[i] for i in wanted]
+        chosen = [columns[i] for i in requested]
         decoded = batches.decode(mapped, [b for column in chosen for b in _buffers_of(column)])
         rows = np.array([block.rows for block in blocks], np.int64)
         arrays = [_array(column, rows, batches, decoded) for column in chosen]
-        table = pa.Table.from_arrays(arrays, schema=pa.schema([schema.field(i) for i in wanted]))
+        table = pa.Table.from_arrays(arrays, schema=pa.schema([schema.field(i) for i in requested]))
         table.validate(full=True)
     except (_NotPlainError, pa.ArrowException, OSError, ValueError, IndexError, struct.error):
         return None
@@ -83,20 +83,20 @@ def _columns_of(schema: pa.Schema) -> tuple[list[_Column], int, int]:
 
 
 def _column_of(kind: pa.DataType, node: int, buffer: int) -> tuple[_Column, int, int]:
-    """The column that begins at these places, and where the next one begins."""
+    """The column that begins at these indices, and where the next one begins."""
     if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
-        inner, own_buffers = [kind.value_type], 1 if pa.types.is_fixed_size_list(kind) else 2
+        inner, num_direct = [kind.value_type], 1 if pa.types.is_fixed_size_list(kind) else 2
     elif pa.types.is_struct(kind):
-        inner, own_buffers = [field.type for field in kind], 1
+        inner, num_direct = [field.type for field in kind], 1
     elif pa.types.is_string(kind):
-        inner, own_buffers = [], 3
+        inner, num_direct = [], 3
     elif pa.types.is_primitive(kind):
-        inner, own_buffers = [], 2
+        inner, num_direct = [], 2
     else:
         raise _NotPlainError(f"a column of type {kind}")
 
     children = []
-    next_node, next_buffer = node + 1, buffer + own_buffers
+    next_node, next_buffer = node + 1, buffer + num_direct
     for child in inner:
         column, next_node, next_buffer = _column_of(child, next_node, next_buffer)
         children.append(column)
@@ -105,13 +105,13 @@ def _column_of(kind: pa.DataType, node: int, buffer: int) -> tuple[_Column, int,
 
 def _buffers_of(column: _Column) -> Iterator[int]:
     """The buffers of a column and of its children."""
-    last = column.children[0].buffer if column.children else column.buffer + _own_buffers(column)
+    last = column.children[0].buffer if column.children else column.buffer + _num_buffers_of(column)
     yield from range(column.buffer, last)
     for child in column.children:
         yield from _buffers_of(child)
 
 
-def _own_buffers(column: _Column) -> int:
+def _num_buffers_of(column: _Column) -> int:
     return 3 if pa.types.is_string(column.kind) else 2
 
 
@@ -171,9 +171,9 @@ class _Batches:
             raise _NotPlainError("a buffer outside its batch")
         return cls(nodes[:, :, 0], nodes[:, :, 1], starts, sizes)
 
-    def decode(self, mapped: U8, wanted: Sequence[int]) -> _Decoded:
-        """Decode buffers ``wanted`` of all batches."""
-        starts, sizes = self.starts[:, wanted].T, self.sizes[:, wanted].T
+    def decode(self, mapped: U8, requested: Sequence[int]) -> _Decoded:
+        """Decode buffers ``requested`` of all batches."""
+        starts, sizes = self.starts[:, requested].T, self.sizes[:, requested].T
         filled = sizes > 0
         decoded = np.zeros(sizes.shape, np.int64)
         decoded[filled] = _decoded_sizes(mapped, starts[filled], sizes[filled])
@@ -194,8 +194,8 @@ class _Batches:
                     raise _NotPlainError("another size than its head says")
 
         stops = np.cumsum(decoded.sum(axis=1)).tolist()
-        spans = dict(zip(wanted, zip([0, *stops], stops, strict=False), strict=True))
-        return _Decoded(data, spans, dict(zip(wanted, decoded, strict=True)))
+        spans = dict(zip(requested, zip([0, *stops], stops, strict=False), strict=True))
+        return _Decoded(data, spans, dict(zip(requested, decoded, strict=True)))
 
 
 def _directory(metadata: bytes, num_nodes: int, num_buffers: int) -> tuple[int, int]:
@@ -211,14 +211,14 @@ def _directory(metadata: bytes, num_nodes: int, num_buffers: int) -> tuple[int, 
     if not codec or metadata[codec] != _ZSTD:
         raise _NotPlainError("another compression")
 
-    places = []
+    offsets = []
     for number, count in ((1, num_nodes), (2, num_buffers)):
         at = flatbuffer_field(metadata, header, number)
         at += struct.unpack_from("<I", metadata, at)[0]
         if not at or struct.unpack_from("<I", metadata, at)[0] != count:
             raise _NotPlainError("another number of nodes or buffers than its schema has")
-        places.append(at + 4)
-    return places[0], places[1]
+        offsets.append(at + 4)
+    return offsets[0], offsets[1]
 
 
 def _decoded_sizes(mapped: U8, starts: I64, sizes: I64) -> I64:
@@ -232,7 +232,7 @@ def _decoded_sizes(mapped: U8, starts: I64, sizes: I64) -> I64:
         raise _NotPlainError("a buffer without a frame")
     head = np.arange(_PREFIX_BYTES + _FRAME_HEAD_BYTES)
     bytes_ = mapped[np.minimum(starts[:, None] + head, len(mapped) - 1)]
-    said: I64 = np.ascontiguousarray(bytes_[:, :_PREFIX_BYTES]).view("<i8").reshape(-1)
+    declared: I64 = np.ascontiguousarray(bytes_[:, :_PREFIX_BYTES]).view("<i8").reshape(-1)
     frame = bytes_[:, _PREFIX_BYTES:]
     if (np.ascontiguousarray(frame[:, :4]).view("<u4") != _ZSTD_MAGIC).any():
         raise _NotPlainError("no zstd frame")
@@ -243,13 +243,13 @@ def _decoded_sizes(mapped: U8, starts: I64, sizes: I64) -> I64:
         raise _NotPlainError("a frame without its size")
     at = np.where(single == 1, 5, 6)[:, None]
     width = np.where(flag == 0, 1, 1 << flag.astype(np.int64))[:, None]
-    place = np.arange(8)
-    digits = np.take_along_axis(frame, np.minimum(at + place, frame.shape[1] - 1), axis=1)
-    digits = np.where(place < width, digits, 0).astype(np.uint8)
+    digit = np.arange(8)
+    digits = np.take_along_axis(frame, np.minimum(at + digit, frame.shape[1] - 1), axis=1)
+    digits = np.where(digit < width, digits, 0).astype(np.uint8)
     size = digits.view("<i8").reshape(-1) + np.where(flag == 1, 256, 0)
-    if (size != said).any():
+    if (size != declared).any():
         raise _NotPlainError("two sizes of one buffer")
-    return said
+    return declared
 
 
 # -- arrays ---------------------------------------------------------------------------------------

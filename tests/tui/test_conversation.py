@@ -12,11 +12,12 @@ from textual.widgets import Input, OptionList
 
 from megacontext.tui.app import InspectorApp
 from megacontext.tui.render.bars import draw_title, story
-from megacontext.tui.render.conversation import draw_conversation, talk_lines
+from megacontext.tui.render.conversation import draw_conversation, talk_lines, turn_facts
 from megacontext.tui.screens import ConversationScreen
 from megacontext.tui.sources.file_source import FileSource
 from megacontext.tui.state.turns import (
     Exchange,
+    Turn,
     marker_label,
     marker_labels,
     spoken,
@@ -231,3 +232,11 @@ async def test_an_engine_that_is_killed_while_it_answers_streams_no_more(asked, 
         assert "▌" not in text.partition("Conversation")[2], "no cursor where nothing comes"
         assert "the run ended" in text
         assert not app.session.talk.streaming
+
+
+@pytest.mark.parametrize("width", [28, 38, 60])
+def test_no_figure_of_a_turn_is_broken_over_two_lines(width: int) -> None:
+    turn = Turn("Where?", "Lisbon", nll=0.12, row=2_500, step=2_043, complete=True)
+    lines = turn_facts(turn, growing=False, width=width)
+    assert " · ".join(lines) == "NLL 0.12 · confidence 89% · step 2,043"
+    assert all(len(line) <= width for line in lines)

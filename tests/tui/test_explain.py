@@ -16,7 +16,7 @@ from megacontext.traces.writer import TraceWriter
 from megacontext.tui.render.inspector import draw_inspector
 from megacontext.tui.sources.file_source import FileSource
 from megacontext.tui.sources.row_reader import row_model, score_pairs
-from megacontext.tui.state.score_explanation import Pair, bm25, strongest
+from megacontext.tui.state.score_explanation import Pair, bm25, recorded, strongest
 from megacontext.tui.state.view import Node
 from megacontext.tui.state.viewer import ViewerState
 
@@ -145,3 +145,18 @@ def test_a_low_pane_names_the_strongest_pairs_in_two_lines(
     assert f"The query met ␣{told.text(pair.query_token).strip()} → " in text
     assert "0.70" in text
     assert any("36 + +.90" in line for line in lines), "what happened to it has room, too"
+
+
+def test_heads_that_matched_the_same_tokens_share_a_line() -> None:
+    pairs = [
+        Pair(90, 35, 0.05, "head 18.7"),
+        Pair(91, 36, 0.04, "head 18.7"),
+        Pair(91, 36, 0.03, "head 17.3"),
+    ]
+    told = recorded(Node(1, 4), pairs, 8)
+    assert [(p.query_token, p.block_token, p.label) for p in told.pairs] == [
+        (91, 36, "heads 18.7, 17.3"),
+        (90, 35, "head 18.7"),
+    ]
+    assert told.pairs[0].weight == pytest.approx(0.07)
+    assert told.total == pytest.approx(0.12)

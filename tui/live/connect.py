@@ -95,6 +95,8 @@ def start_and_watch(start: Start, *, theme: str) -> str:
     stale = identity(start.out) if start.out is not None and not start.resume else None
     engine, trace = start_engine(start)
     source = LiveSource(trace, engine=engine, connect=connector(trace), stale=stale)
+
+    # The engine outlives a viewer that fails.
     try:
         left = show(source, theme=theme, notice=STARTING)
     except InspectorError:
@@ -104,6 +106,8 @@ def start_and_watch(start: Start, *, theme: str) -> str:
             f"the inspector failed, please report the traceback above; the engine runs on (process"
             f" {engine.pid}), mc-tui live --attach {trace} returns to it."
         ) from None
+
+    # It outlives one that detaches, too; any other way of leaving ends it.
     if left == "detach" and engine.running:
         again = f"mc-tui live --attach {trace}"
         return f"The engine runs on (process {engine.pid}); {again} returns to it."

@@ -22,19 +22,27 @@ class TalkLine(NamedTuple):
     row: int
 
 
-def turn_facts(turn: Turn, *, growing: bool, brief: bool = False) -> str:
-    """Where a turn lies and how sure its answer was; ``growing``: more of it may come."""
+def turn_facts(turn: Turn, *, growing: bool, width: int = 80) -> list[str]:
+    """Where a turn lies and how sure its answer was, in lines of ``width`` cells.
+
+    ``growing``: more of the run may come.
+    """
     if turn.row < 0 and not turn.answer:
-        return "being read" if growing else "the run ended before it was answered"
+        return ["being read" if growing else "the run ended before it was answered"]
     parts = []
     if math.isfinite(turn.nll):
-        parts += [
-            f"NLL {turn.nll:.2f}",
-            f"{'conf.' if brief else 'confidence'} {turn.confidence:.0%}",
-        ]
+        parts += [f"NLL {turn.nll:.2f}", f"confidence {turn.confidence:.0%}"]
     if turn.row >= 0:
         parts.append(f"step {turn.step:,}")
-    return " · ".join(parts)
+
+    # No figure is broken over two lines.
+    lines: list[str] = []
+    for part in parts:
+        if lines and len(lines[-1]) + len(part) + 3 <= width:
+            lines[-1] += f" · {part}"
+        else:
+            lines.append(part)
+    return lines
 
 
 def talk_lines(frame: Frame, width: int, height: int) -> list[TalkLine]:
@@ -50,10 +58,7 @@ def talk_lines(frame: Frame, width: int, height: int) -> list[TalkLine]:
         if not turn.complete:
             answer += "▌" if growing else "… (the run ended here)"
         block += [TalkLine(text, Role.TEXT, here, turn.row) for text in _wrap("→ ", answer, width)]
-        facts = turn_facts(turn, growing=growing)
-        if len(facts) > width - 2:
-            facts = turn_facts(turn, growing=growing, brief=True)
-        if facts:
+        for facts in turn_facts(turn, growing=growing, width=width - 2):
             block += [TalkLine(text, Role.DIM, 0, turn.row) for text in _wrap("  ", facts, width)]
         lines[:0] = block
     return lines[-height:] if height > 0 else []

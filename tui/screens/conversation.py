@@ -40,7 +40,7 @@ class ConversationScreen(ModalScreen["str | int | None"]):
                 *(
                     Option(
                         f"? {clean(turn.question)}\n→ {clean(turn.answer.strip())}\n"
-                        f"  {turn_facts(turn, growing=self._asking)}",
+                        f"  {' · '.join(turn_facts(turn, growing=self._asking))}",
                         id=str(turn.row),
                         disabled=turn.row < 0,
                     )

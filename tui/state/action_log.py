@@ -69,6 +69,8 @@ class ActionLog:
         matches = self._matching(changes, view.log_filter)
         newest = int(np.searchsorted(changes["row"][matches], position, "right"))
         top = len(matches) - newest if view.log_at is None else self._rank(view.log_top)
+
+        # As many lines as a pane may show, with the words of their blocks.
         shown = matches[: len(matches) - top][::-1][:LINES]
         complete, lines = True, []
         ids = self._ids[: len(matches) - top][::-1][:LINES]

@@ -73,6 +73,23 @@ def strongest(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
     return tuple(best.values())[:MAX_PAIRS]
 
 
+def _over_heads(pairs: Sequence[Pair]) -> list[Pair]:
+    """Each pair of tokens once, with the sum of its weights and the names of all its heads."""
+    groups: dict[tuple[int, int], list[Pair]] = {}
+    for pair in sorted(pairs, key=lambda p: -p.weight):
+        groups.setdefault((pair.query_token, pair.block_token), []).append(pair)
+
+    # Strongest pair first, and in each the strongest head.
+    combined = []
+    for (query, block), group in groups.items():
+        labels = list(dict.fromkeys(pair.label for pair in group))
+        label = labels[0]
+        if len(labels) > 1:
+            label = "heads " + ", ".join(name.removeprefix("head ") for name in labels)
+        combined.append(Pair(query, block, sum(pair.weight for pair in group), label))
+    return sorted(combined, key=lambda p: -p.weight)
+
+
 def bm25(index: TokenIndex, row: RowModel, node: Node, query_tokens: int) -> ScoreExplanation:
     """Okapi BM25 of the newest ``query_tokens`` tokens in ``node``'s best block.
 
@@ -114,11 +131,12 @@ def bm25(index: TokenIndex, row: RowModel, node: Node, query_tokens: int) -> Sco
 
 def recorded(node: Node, pairs: Sequence[Pair], block_size: int) -> ScoreExplanation:
     """What a lens recorded about ``node`` with the scores."""
-    ranked = strongest(pairs)
+    ranked = tuple(_over_heads(pairs))[:MAX_PAIRS]
     token = ranked[0].block_token if ranked else node.span(block_size)[0]
     total = sum(pair.weight for pair in pairs)
     block = Node(1, token // block_size)
-    return ScoreExplanation(node, block, ranked, method="recorded by the lens", total=total)
+    method = "attention by heads of the model, recorded by the lens"
+    return ScoreExplanation(node, block, ranked, method=method, total=total)
 
 
 def _gains(blocks: I64, words: I64, rarity: np.ndarray) -> F64:

@@ -20,14 +20,14 @@ class KeyBar(Footer):
     def compose(self) -> ComposeResult:
         keys = [key for key in super().compose() if isinstance(key, FooterKey)]
         palette = [key for key in keys if key.has_class(PALETTE)]
-        room = self.app.size.width - sum(_cells(key) + PALETTE_EDGES for key in palette)
+        free = self.app.size.width - sum(_cells(key) + PALETTE_EDGES for key in palette)
         for key in keys:
             if key not in palette:
-                room -= _cells(key)
-                if room < 0:
+                free -= _cells(key)
+                if free < 0:
                     break
                 yield key
-                room -= 1  # between two keys
+                free -= 1  # between two keys
         yield from palette
 
     def on_resize(self) -> None:
