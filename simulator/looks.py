@@ -125,7 +125,7 @@ class Looks(ABC):
         """Turn one bit over under a closed tree, look, and turn it back."""
         assert self.disk is not None
         self.close()
-        sizes = {p: size for p, size in sorted(self.disk.files().items()) if p.parent == TREE}
+        sizes = {path: file.size for path, file in sorted(self.disk.inside(TREE))}
         paths = [path for path, size in sizes.items() if size]
         path = paths[salt % len(paths)]
         bit = salt * 2654435761 % (sizes[path] * 8)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from megacontext.core.focus import RoundResult
 from megacontext.traces.row import TraceRow
+from megacontext.traces.schema import Trigger
 
-__all__ = ["make_row", "word"]
+__all__ = ["ReplayedRound", "make_row", "word"]
 
 _LETTERS = ("b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z", "ch", "sh")
 _VOWELS = ("a", "e", "i", "o", "u", "ai", "ou", "y")
@@ -18,6 +20,33 @@ _NS_PER_STEP = 1_000_000
 
 class _Tokens(Protocol):
     def tokens(self, start: int, stop: int) -> np.ndarray: ...
+
+
+@dataclass(slots=True)
+class ReplayedRound:
+    """What a resume reads of a round: a trace row without what only people read."""
+
+    step: int
+    round: int
+    history_tokens: int
+    levels: np.ndarray
+    scores: np.ndarray | None
+    actions: np.ndarray
+    w_max: int
+    trigger: Trigger
+
+    @classmethod
+    def of(cls, result: RoundResult) -> ReplayedRound:
+        return cls(
+            result.step,
+            result.round,
+            result.n_tokens,
+            result.levels,
+            result.scores,
+            result.actions,
+            result.w_max,
+            result.trigger,
+        )
 
 
 def word(token: int) -> str:

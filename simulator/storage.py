@@ -79,7 +79,7 @@ class TreeSide(Looks):
 
     def _by_the_rules(self, call: Call) -> bool:
         assert self._rules is not None
-        if not self.lying:
+        if call.changing and not self.lying:
             self._rules.at_call(call)
         return False
 
@@ -325,9 +325,8 @@ class TreeSide(Looks):
     def _start_over(self) -> tuple[FailingGister, Tree]:
         """The damage was noticed and cannot be repaired: the owner restores from nothing."""
         assert self.disk is not None
-        for path in self.disk.files():
-            if path.parent == TREE:
-                self.disk.unlink(path)
+        for path, _ in self.disk.inside(TREE):
+            self.disk.unlink(path)
         self.acknowledged = 0
         gister = FailingGister(self.spec.gist_checkpoint)
         self.gister, self._gisters = gister, {1: gister}

@@ -21,7 +21,8 @@ from megacontext.core.focus import Focus, Limits, RoundResult, WorkingContext
 from megacontext.core.tree import TreeSpec
 from megacontext.simulator.checks.frontier import Shadow, check_arrays
 from megacontext.simulator.checks.invariant import InvariantError
-from megacontext.simulator.checks.refocus import Action, RefocusChecker, RoundSeen, Rules
+from megacontext.simulator.checks.refocus import Action, RefocusChecker
+from megacontext.simulator.checks.rules import RoundSeen, Rules
 from megacontext.simulator.config import WorldConfig
 from megacontext.simulator.faults import FAULTS, Fate, Killed, SimDisk
 from megacontext.simulator.gister import DIM, KEY_DIM
@@ -29,13 +30,12 @@ from megacontext.simulator.lenses import LensView, make_lens
 from megacontext.simulator.mortal import Mortal
 from megacontext.simulator.operations import METHODS, Operation
 from megacontext.simulator.recording import Recorder
-from megacontext.simulator.rows import make_row
+from megacontext.simulator.rows import ReplayedRound, make_row
 from megacontext.simulator.settle import Settling
 from megacontext.simulator.storage import TreeSide
 from megacontext.simulator.streams import Lives, StreamSpec, Truth, make_stream
 from megacontext.traces.errors import StorageError, TraceError
 from megacontext.traces.files import OS_FILES
-from megacontext.traces.row import TraceRow
 from megacontext.traces.schema import Trigger
 
 __all__ = ["World"]
@@ -295,7 +295,7 @@ class World(Mortal):
         check_arrays(self.shadow, context.levels, context.index, context.starts)
         if n_tokens:
             self.checker.end()  # a cold start leaves headroom, too
-        self._rows: list[TraceRow] = []
+        self._rows: list[ReplayedRound] = []
         self._row_tokens = n_tokens
         self._appended: list[int] = []
 
@@ -369,7 +369,7 @@ class World(Mortal):
                 scores,
                 result.scores,
                 actions,
-                result.rejected.tolist(),
+                result.rejected,
                 context.levels,
                 context.index,
                 context.starts,
@@ -393,8 +393,8 @@ class World(Mortal):
             self._record(result)
 
     def _record(self, result: RoundResult) -> None:
-        row = make_row(result, self.stream, self._row_tokens, self._appended, self._marker)
-        self._rows.append(row)
+        known, appended, marker = self._row_tokens, self._appended, self._marker
+        self._rows.append(ReplayedRound.of(result))
         self._row_tokens, self._appended, self._marker = result.n_tokens, [], None
         if self._recorder is not None:
-            self._recorder.put(row)
+            self._recorder.put(make_row(result, self.stream, known, appended, marker))

@@ -57,33 +57,28 @@ def rejections(view: AllocatorView, excluded: RuledOut) -> Actions:
     broken = _broken_groups(view, low)
 
     # One array: expands first, then complete groups, then incomplete ones.
-    at = candidates.expand_at[expand_rows]
-    rejected = np.empty(len(expand_rows) + len(groups) + len(broken), REJECTED_DTYPE)
     first, second = len(expand_rows), len(expand_rows) + len(groups)
-    rejected["kind"][:first] = EXPAND
-    rejected["kind"][first:] = COLLAPSE
-    for name, column in (
-        ("level", (view.levels[at], candidates.group_level[groups], view.levels[broken] + 1)),
-        (
-            "index",
-            (view.index[at], candidates.group_index[groups], view.index[broken] // view.block_size),
-        ),
-        (
-            "score",
-            (
-                candidates.expand_score[expand_rows],
-                candidates.group_score[groups],
-                view.scores[broken],
-            ),
-        ),
-        ("reason", (reason_expand, reason_group, Reason.ILLEGAL)),
-    ):
-        field_ = rejected[name]
-        field_[:first], field_[first:second], field_[second:] = column
+    rejected = np.empty(second + len(broken), REJECTED_DTYPE)
+    kind, level, index = rejected["kind"], rejected["level"], rejected["index"]
+    score, reason = rejected["score"], rejected["reason"]
+    kind[:first], kind[first:] = EXPAND, COLLAPSE
+    if first:
+        at = candidates.expand_at[expand_rows]
+        level[:first], index[:first] = view.levels[at], view.index[at]
+        score[:first], reason[:first] = candidates.expand_score[expand_rows], reason_expand
+    if second > first:
+        part = slice(first, second)
+        level[part], index[part] = candidates.group_level[groups], candidates.group_index[groups]
+        score[part], reason[part] = candidates.group_score[groups], reason_group
+    if len(broken):
+        level[second:] = view.levels[broken] + 1
+        index[second:] = view.index[broken] // view.block_size
+        score[second:], reason[second:] = view.scores[broken], Reason.ILLEGAL
 
     # The strongest scores.
-    abs_score = np.abs(rejected["score"])
-    best: Actions = rejected[(-abs_score).argsort(kind="stable")[:MAX_REJECTED]]
+    if len(rejected) < 2:
+        return rejected
+    best: Actions = rejected[(-np.abs(score)).argsort(kind="stable")[:MAX_REJECTED]]
     return best
 
 
@@ -93,6 +88,8 @@ def _merge(excluded: RuledOut, kind: int, blocked: I64, scores: F32, reasons: I8
         abs_score = np.abs(scores[blocked])
         blocked = blocked[(-abs_score).argsort(kind="stable")[:MAX_REJECTED]]
     policy_rows = excluded.rows[kind]
+    if not policy_rows:
+        return blocked, reasons[blocked]
     rows = np.empty(len(policy_rows) + len(blocked), np.int64)
     merged_reasons = np.empty(len(rows), np.int8)
     rows[: len(policy_rows)], rows[len(policy_rows) :] = policy_rows, blocked

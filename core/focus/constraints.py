@@ -104,7 +104,8 @@ def find_candidates(
     ``PROTECTED``. Groups whose parent would exceed ``max_levels`` do not exist.
     """
     expand_at = ((scores > np.float32(tau_expand)) & (levels > 0)).nonzero()[0]
-    expand_reason = np.full(len(expand_at), OPEN, np.int8)
+    expand_reason = np.empty(len(expand_at), np.int8)
+    expand_reason.fill(OPEN)  # np.full takes three times as long
     if disarmed is not None and len(expand_at):
         expand_reason[disarmed[expand_at]] = Reason.NOT_REARMED
 
@@ -124,7 +125,8 @@ def find_candidates(
         group_index[raw_nodes:] //= block_size
 
     # What the constraints forbid.
-    group_reason = np.full(len(group_at), OPEN, np.int8)
+    group_reason = np.empty(len(group_at), np.int8)
+    group_reason.fill(OPEN)
     candidates = Candidates(
         expand_at=expand_at,
         expand_score=scores[expand_at],
@@ -188,11 +190,11 @@ def _cool(
     at = starts.searchsorted(begin)
     at[at == len(starts)] = 0  # beyond the frontier: no start matches
     # A collapsed node is in the frontier itself, an expanded one as children one level finer.
-    present_level = cooling.levels - (cooling.kinds == EXPAND)
+    expanded = cooling.kinds == EXPAND
+    present_level = cooling.levels - expanded
     present = (starts[at] == begin) & (levels[at] == present_level)
 
     # Neither may change back.
-    expanded = cooling.kinds == EXPAND
     mask = np.zeros(len(levels), np.bool_)
     mask[at[present & ~expanded]] = True
     candidates.expand_reason[mask[candidates.expand_at]] = Reason.COOLDOWN

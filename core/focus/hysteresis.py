@@ -66,7 +66,9 @@ class Memory:
             self._expanded_score = np.concatenate(
                 [self._expanded_score, np.zeros(entries, np.float32)]
             )
-            self.created_at = np.concatenate([self.created_at, np.full(entries, step, np.int64)])
+            created_at = np.empty(entries, np.int64)
+            created_at.fill(step)
+            self.created_at = np.concatenate([self.created_at, created_at])
 
     def disarmed_or_none(self) -> Bools | None:
         """The disarmed flags, or None where there are none."""

@@ -45,8 +45,8 @@ class Splice:
 
     def carry(self, values: npt.NDArray[np.generic], fill: object) -> npt.NDArray[np.generic]:
         """``values[n]`` after the edits; inserted entries get ``fill``."""
-        most = max(self.inserted)
-        new = np.full(most, fill, values.dtype)
+        new = np.empty(max(self.inserted), values.dtype)
+        new.fill(fill)
         return self.replace(values, [new[:count] for count in self.inserted])
 
     def replace(
@@ -167,7 +167,9 @@ class _Batch:
             count = size if kind == EXPAND and level > 1 else 1
             first = index * count
             fresh = np.arange(first, first + count, dtype=np.int64)
-            new_levels.append(np.full(count, child, np.int8))
+            levels = np.empty(count, np.int8)
+            levels.fill(child)
+            new_levels.append(levels)
             new_index.append(fresh)
             new_starts.append(fresh * size ** max(child, 1))
 

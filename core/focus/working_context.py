@@ -183,11 +183,13 @@ class WorkingContext:
             raise PlanError(
                 f"tiling: history cannot shrink from {self.n_tokens} to {n_tokens} tokens."
             )
-        new = _frontier_of(recorded, self.block_size, self.max_levels, self.closed_blocks)
-        end = n_tokens - n_tokens % self.block_size
-        begin = self.closed_blocks * self.block_size
-        self._check_tiling(new, begin, end, min(self.protected_blocks, blocks))
-        cost = self._frontier.cost + new.cost + n_tokens % self.block_size
+        cost = self._frontier.cost + n_tokens % self.block_size
+        if blocks or len(recorded):  # else the tail alone grows
+            new = _frontier_of(recorded, self.block_size, self.max_levels, self.closed_blocks)
+            end = n_tokens - n_tokens % self.block_size
+            begin = self.closed_blocks * self.block_size
+            self._check_tiling(new, begin, end, min(self.protected_blocks, blocks))
+            cost += new.cost
         if cost > self._w_max and cost > self.cost:
             raise PlanError(f"budget: the append costs {cost}, over w_max {self._w_max}.")
         self._extend(recorded, n_tokens)
@@ -257,8 +259,9 @@ class WorkingContext:
         Raises:
             BudgetError: the budget can never hold this history.
         """
-        self._check_w_max(w_max)
-        self._w_max = w_max
+        if w_max != self._w_max or self.n_tokens > self._capacity:
+            self._check_w_max(w_max)
+            self._w_max = w_max
 
     # -- internals -----------------------------------------------------------------------------
 
@@ -331,6 +334,11 @@ class WorkingContext:
 
 def _frontier_of(levels: I8, block_size: int, max_levels: int, first_block: int = 0) -> Frontier:
     """The frontier with these levels from block ``first_block`` on; checks alignment."""
+    if (
+        levels.ndim == 1 and len(levels) and not levels.any()
+    ):  # raw blocks alone, as most appends are
+        blocks = np.arange(first_block, first_block + len(levels), dtype=np.int64)
+        return Frontier(levels, blocks, blocks * block_size, len(levels) * block_size)
     if levels.ndim != 1 or (len(levels) and not 0 <= levels.min() <= levels.max() <= max_levels):
         raise PlanError(f"existence: a frontier's levels lie in 0..{max_levels}.")
     widths = np.int64(block_size) ** np.maximum(levels, 1).astype(np.int64)

@@ -38,6 +38,9 @@ class Kind(IntEnum):
     HEADS = 3
 
 
+_KINDS = frozenset(map(int, Kind))
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """The content of one slot.
@@ -120,7 +123,7 @@ def decode(slot: bytes, where: str) -> Header | None:
             f"{where} has format version {version} but this program reads up to {VERSION}; "
             f"use a newer megacontext."
         )
-    if kind not in Kind.__members__.values():
+    if kind not in _KINDS:
         return None
 
     model, checkpoint = _name(slot, _MODEL_AT), _name(slot, _CHECKPOINT_AT)

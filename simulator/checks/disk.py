@@ -10,11 +10,12 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from megacontext.simulator.checks.invariant import InvariantError
 from megacontext.simulator.faults import Call, SimDisk
-from megacontext.simulator.faults.inode import Inode
+from megacontext.simulator.faults.inode import HEAD_BYTES, Inode
 
 __all__ = [
     "DATA_START",
@@ -28,6 +29,7 @@ __all__ = [
 
 SLOT_BYTES = 4096
 DATA_START = 2 * SLOT_BYTES
+assert DATA_START <= HEAD_BYTES
 """Two header slots come first in every ``.ctx`` file; a slot ends in the CRC-32 of the rest."""
 
 _FIELDS = struct.Struct("<4sHBBHHIIIQQQII16s")
@@ -55,6 +57,7 @@ class Slot:
         )
 
 
+@lru_cache(maxsize=64)  # a header is looked at when it is written, and when its neighbour is
 def _slot(number: int, raw: bytes) -> Slot | None:
     """The slot in ``raw``; None where it is damaged."""
     if len(raw) < SLOT_BYTES or raw[-4:] != zlib.crc32(raw[:-4]).to_bytes(4, "little"):
@@ -84,13 +87,15 @@ class DiskRules:
 
     def __init__(self, disk: SimDisk, folder: Path) -> None:
         self.disk, self.folder = disk, folder
+        self._slots: dict[Inode, tuple[int, Slot | None]] = {}  # serving ones, by head_changes
 
     # -- at a call -----------------------------------------------------------------------------
 
     def at_call(self, call: Call) -> None:
         """What a writer may not do, seen before it is done."""
-        if call.kind == "pwrite" and not call.same and call.offset < DATA_START:
-            if call.path.suffix == ".ctx" or call.path.name.endswith(".ctx.new"):
+        if call.kind == "pwrite":
+            in_header = call.offset < DATA_START and call.path.name.endswith((".ctx", ".ctx.new"))
+            if in_header and not call.same:
                 self._slot_write(call)
         elif call.kind == "rename" and call.path.name == "manifest.json":
             self._publication()
@@ -107,7 +112,7 @@ class DiskRules:
             raise InvariantError(
                 "commit_order", f"a header of {call.path} before {len(late)} sectors of data"
             )
-        serving = serving_slot(call.file)
+        serving = self._serving(call.file)
         if serving is not None and serving.number == call.offset // SLOT_BYTES:
             raise InvariantError(
                 "commit_order", f"the serving header of {call.path} is overwritten in its place"
@@ -115,10 +120,8 @@ class DiskRules:
 
     def _publication(self) -> None:
         """The manifest names files that are complete: their rows and their names are stable."""
-        for path in self.disk.files():
-            if path.parent != self.folder or not path.name.endswith(".ctx.new"):
-                continue
-            if self.disk.file(path).dirty:
+        for path, file in self.disk.inside(self.folder):
+            if path.name.endswith(".ctx.new") and file.dirty:
                 raise InvariantError("commit_order", f"a manifest before the rows of {path}")
         for name in self.disk.unsynced_names():
             if name.endswith(".ctx.new"):
@@ -128,7 +131,7 @@ class DiskRules:
 
     def check_rows(self, n_tokens: int, block_size: int, when: str) -> None:
         """The serving header of every file says that it holds the rows of ``n_tokens`` tokens."""
-        for path, slot in self._tree_files(when):
+        for path, _, slot in self._tree_files(when):
             rows = n_tokens // block_size**slot.level
             if path.name != "HEADS.ctx" and slot.count != rows:  # that one is a cache, and may lag
                 raise InvariantError(
@@ -140,8 +143,8 @@ class DiskRules:
 
         The bytes are compared: after a failed sync a sector counts as clean and is on no disk.
         """
-        for path, slot in self._tree_files(when):
-            if not self.disk.file(path).is_stable(DATA_START + slot.count * slot.stride):
+        for path, file, slot in self._tree_files(when):
+            if not file.is_stable(DATA_START + slot.count * slot.stride):
                 raise InvariantError("durability", f"{path} is not stable {when}")
 
     def check_names(self, when: str) -> None:
@@ -152,21 +155,21 @@ class DiskRules:
 
     def check_leftovers(self, when: str) -> None:
         """No file of an unfinished attempt is left."""
-        for path in self.disk.files():
-            if path.parent == self.folder and path.suffix == ".new":
+        for path, _ in self.disk.inside(self.folder):
+            if path.name.endswith(".new"):
                 raise InvariantError("recovery", f"{path} is left {when}")
 
     def gist_rows(self) -> dict[int, int] | None:
         """Rows of each level by the headers; None where files of an unfinished attempt lie there,
         or a header is damaged."""
         rows: dict[int, int] = {}
-        for path in self.disk.files():
-            if path.parent != self.folder or path.name == "HEADS.ctx":
+        for path, file in self.disk.inside(self.folder):
+            if path.name == "HEADS.ctx":
                 continue
-            if path.suffix == ".new":
+            if path.name.endswith(".new"):
                 return None
-            if path.suffix == ".ctx":
-                slot = serving_slot(self.disk.file(path))
+            if path.name.endswith(".ctx"):
+                slot = self._serving(file)
                 if slot is None:
                     return None
                 rows[slot.level] = min(slot.count, rows.get(slot.level, slot.count))
@@ -177,11 +180,19 @@ class DiskRules:
         """Gists of ``n_tokens`` tokens that a tree with so many ``rows`` lacks."""
         return sum(max(0, n_tokens // block_size**level - count) for level, count in rows.items())
 
-    def _tree_files(self, when: str) -> Iterator[tuple[Path, Slot]]:
+    def _tree_files(self, when: str) -> Iterator[tuple[Path, Inode, Slot]]:
         """The tree's files, each with the header that serves."""
-        for path in self.disk.files():
-            if path.parent == self.folder and path.suffix == ".ctx":
-                slot = serving_slot(self.disk.file(path))
+        for path, file in self.disk.inside(self.folder):
+            if path.name.endswith(".ctx"):
+                slot = self._serving(file)
                 if slot is None:
                     raise InvariantError("durability", f"{path} has no sound header {when}")
-                yield path, slot
+                yield path, file, slot
+
+    def _serving(self, file: Inode) -> Slot | None:
+        """As :func:`serving_slot`, read again when the head of the file changed."""
+        changes, slot = self._slots.get(file, (-1, None))
+        if changes != file.head_changes:
+            slot = serving_slot(file)
+            self._slots[file] = file.head_changes, slot
+        return slot

@@ -7,8 +7,11 @@ checker's own memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice, takewhile
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,15 +39,23 @@ class Memory:
     disarmed: Callable[[int, int], bool]
 
 
-@dataclass(frozen=True)
-class _Group:
-    """What one collapse replaces: entries [at, at + count) by the gist (level, index)."""
+class _Group(NamedTuple):
+    """What one collapse replaces: entries [at, at + members) by the gist (level, number).
+
+    Sorted, the lowest score comes first, and the oldest among equals.
+    """
 
     score: float
     at: int
-    count: int
+    members: int
     level: int
-    index: int
+    number: int
+
+
+@lru_cache(maxsize=256)
+def _single(threshold: float) -> float:
+    """The threshold in single precision, as the policy compares with it."""
+    return float(np.float32(threshold))
 
 
 class Situation:
@@ -54,7 +65,7 @@ class Situation:
         self.size, self.max_levels, self.width = shadow.block_size, shadow.max_levels, shadow.width
         self.levels = list(shadow.levels)
         self.starts = list(shadow.starts)
-        self.scores: list[float] = scores.astype(np.float32).tolist()
+        self.scores: list[float] = scores.tolist()
         self.memory = memory
         self.forced: set[tuple[int, int]] = set()  # gists that this round made by force
         self.taken: list[_Group] = []  # groups of this frontier that are gone by force
@@ -62,28 +73,32 @@ class Situation:
     def groups(self) -> list[_Group]:
         """All groups, lowest score first, oldest first among equals."""
         groups, at, size = [], 0, self.size
-        while at < len(self.levels):
-            level, start = self.levels[at], self.starts[at]
-            width = self.width[level + 1] if level < self.max_levels else 0
-            count = 1 if level == 0 else size
-            whole = width and start % width == 0 and self.levels[at : at + count] == [level] * count
+        levels, starts, scores, widths = self.levels, self.starts, self.scores, self.width
+        while at < len(levels):
+            level = levels[at]
+            if level == 0:  # a raw block is a group of its own
+                groups.append(_Group(scores[at], at, 1, 1, starts[at] // widths[1]))
+                at += 1
+                continue
+            width = widths[level + 1] if level < self.max_levels else 0
+            whole = width and starts[at] % width == 0 and levels[at : at + size] == [level] * size
             if not whole:
                 at += 1
                 continue
-            score = max(self.scores[at : at + count])
-            groups.append(_Group(score, at, count, level + 1, start // width))
-            at += count
-        return sorted(groups, key=lambda group: (group.score, group.at))
+            score = max(scores[at : at + size])
+            groups.append(_Group(score, at, size, level + 1, starts[at] // width))
+            at += size
+        return sorted(groups)
 
     def is_taken(self, at: int) -> bool:
-        return any(group.at <= at < group.at + group.count for group in self.taken)
+        return any(group.at <= at < group.at + group.members for group in self.taken)
 
     def collapse(self, groups: list[_Group]) -> None:
         """Put the gists of ``groups`` in their places, each with its group's score."""
         for group in sorted(groups, key=lambda group: -group.at):
-            part = slice(group.at, group.at + group.count)
+            part = slice(group.at, group.at + group.members)
             self.levels[part] = [group.level]
-            self.starts[part] = [group.index * self.width[group.level]]
+            self.starts[part] = [group.number * self.width[group.level]]
             self.scores[part] = [group.score]
 
 
@@ -99,10 +114,13 @@ def decide_forced(now: Situation, free: int) -> tuple[list[Choice], int]:
         need = -((free - size) // (size - 1))
 
         # Prefer open groups away from the newest blocks; cooling ones are the last resort.
-        present = [g for g in now.groups() if not memory.protected(g.level, g.index)]
-        cooling = [g for g in present if memory.cooling(_COLLAPSE, g.level, g.index)]
-        is_open = [g for g in present if g not in cooling]
-        far = [g for g in is_open if not memory.newest(g.level, g.index)]
+        cooling: list[_Group] = []
+        is_open: list[_Group] = []
+        for group in now.groups():
+            if not memory.protected(group.level, group.number):
+                shut = memory.cooling(_COLLAPSE, group.level, group.number)
+                (cooling if shut else is_open).append(group)
+        far = [g for g in is_open if not memory.newest(g.level, g.number)]
         rows = (far or is_open or cooling)[:need]
         if not rows:
             return chosen, free
@@ -112,8 +130,8 @@ def decide_forced(now: Situation, free: int) -> tuple[list[Choice], int]:
         for number, group in enumerate(rows):
             reason = _CUT if number * (size - 1) < over else _HEADROOM
             reason = reason if is_open else _OVERRIDE
-            chosen.append((_COLLAPSE, group.level, group.index, reason))
-            now.forced.add((group.level, group.index))
+            chosen.append((_COLLAPSE, group.level, group.number, reason))
+            now.forced.add((group.level, group.number))
 
         # Too few groups: collapse them, as their gists may complete groups of the next level.
         free += len(rows) * (size - 1)
@@ -124,23 +142,37 @@ def decide_forced(now: Situation, free: int) -> tuple[list[Choice], int]:
     return chosen, free
 
 
+class _Lazy:
+    """Groups that are found out one by one as they are wanted."""
+
+    def __init__(self, groups: Iterator[_Group]) -> None:
+        self._groups = groups
+        self._known: list[_Group] = []
+
+    def __iter__(self) -> Iterator[_Group]:
+        yield from self._known
+        for group in self._groups:
+            self._known.append(group)
+            yield group
+
+
 class _Greedy:
     """The state of one walk along the wishes."""
 
-    def __init__(self, collapsible: list[_Group], free_slots: int, margin: float) -> None:
+    def __init__(self, collapsible: Iterable[_Group], free_slots: int, margin: float) -> None:
         self.collapsible, self.free_slots, self.margin = collapsible, free_slots, margin
         self.gone: list[_Group] = []
         self.expanded: list[int] = []
         self.chosen: list[Choice] = []
 
     def intact(self, group: _Group) -> bool:
-        inside = range(group.at, group.at + group.count)
+        inside = range(group.at, group.at + group.members)
         return group not in self.gone and not any(at in inside for at in self.expanded)
 
     def collapse(self, group: _Group, reason: int) -> None:
         self.gone.append(group)
         self.free_slots += 1
-        self.chosen.append((_COLLAPSE, group.level, group.index, reason))
+        self.chosen.append((_COLLAPSE, group.level, group.number, reason))
 
     def expand(self, node: tuple[int, int], at: int, reason: int) -> None:
         self.expanded.append(at)
@@ -149,7 +181,7 @@ class _Greedy:
 
     def swap(self, node: tuple[int, int], at: int, score: float, left: int) -> None:
         for group in self.collapsible:
-            if self.intact(group) and not group.at <= at < group.at + group.count:
+            if self.intact(group) and not group.at <= at < group.at + group.members:
                 if score - group.score > self.margin and left >= 2:
                     self.collapse(group, _PAIR)
                     self.expand(node, at, _PAIR)
@@ -164,13 +196,13 @@ def decide_greedy(
     Strongest score first, expansions before collapses of equal strength, newest expansion and
     oldest collapse first among equals; an expansion without room takes the cheapest group along.
     """
-    high, low = float(np.float32(tau_expand)), float(np.float32(-tau_collapse))
+    high, low = _single(tau_expand), _single(-tau_collapse)
     memory = now.memory
 
     # Wishes: as many candidates as the policy may look at.
     expands = []
     for at, (level, score) in enumerate(zip(now.levels, now.scores, strict=True)):
-        if level == 0 or not score > high or now.is_taken(at):
+        if not score > high or level == 0 or now.is_taken(at):
             continue
         node = level, now.starts[at] // now.width[level]
         shut = memory.disarmed(*node) or memory.cooling(_EXPAND, *node) or node in now.forced
@@ -178,18 +210,20 @@ def decide_greedy(
             expands.append((score, at, node))
     expands.sort(key=lambda request: (-request[0], -request[1]))
     expands = expands[: n_diff + MAX_REJECTED]
-    collapsible = [
+    is_open = (
         group
         for group in now.groups()
         if group not in now.taken
-        and not memory.protected(group.level, group.index)
-        and not memory.newest(group.level, group.index)
-        and not memory.cooling(_COLLAPSE, group.level, group.index)
-    ][: 2 * n_diff + MAX_REJECTED]
+        and not memory.protected(group.level, group.number)
+        and not memory.newest(group.level, group.number)
+        and not memory.cooling(_COLLAPSE, group.level, group.number)
+    )
+    collapsible = _Lazy(islice(is_open, 2 * n_diff + MAX_REJECTED))
     requests: list[tuple[float, int, tuple[int, int], _Group | None]] = [
         (score, at, node, None) for score, at, node in expands
     ]
-    requests += [(-g.score, g.at, (g.level, g.index), g) for g in collapsible if g.score < low]
+    dull = takewhile(lambda group: group.score < low, collapsible)
+    requests += [(-g.score, g.at, (g.level, g.number), g) for g in dull]
     requests.sort(key=lambda request: -request[0])  # stable: expansions win ties
 
     # The walk.
@@ -202,7 +236,7 @@ def decide_greedy(
         if group is not None:
             if greedy.intact(group):
                 greedy.collapse(group, _SCORE)
-        elif any(g.at <= at < g.at + g.count for g in greedy.gone):
+        elif any(g.at <= at < g.at + g.members for g in greedy.gone):
             continue
         elif greedy.free_slots > 0:
             greedy.expand(node, at, _SCORE)

@@ -7,7 +7,6 @@ its own frontier, its own cooldown clock and its own re-arming memory, and compa
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,10 +19,11 @@ from megacontext.simulator.checks.policy import (
     decide_forced,
     decide_greedy,
 )
+from megacontext.simulator.checks.rules import Rejected, RoundSeen, Rules
 from megacontext.simulator.checks.words import REASONS, Action, in_words, words
 from megacontext.traces.schema import MAX_REJECTED, ActionKind, Reason
 
-__all__ = ["Action", "RefocusChecker", "RoundSeen", "Rules", "clean_scores", "words"]
+__all__ = ["Action", "RefocusChecker", "clean_scores", "words"]
 
 _EXPAND = int(ActionKind.EXPAND)
 _COLLAPSE = int(ActionKind.COLLAPSE)
@@ -36,54 +36,17 @@ _NOT_REARMED, _COOLDOWN, _PROTECTED = (
     int(Reason.COOLDOWN),
     int(Reason.PROTECTED),
 )
+_EXPLAINED = frozenset({_NOT_REARMED, _COOLDOWN, _PROTECTED})
+"""Reasons that can be compared with the checker's own memory."""
 _FORCED = frozenset({int(Reason.HEADROOM), int(Reason.BUDGET_CUT), int(Reason.FORCED_OVERRIDE)})
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """The limits in force; units as in the config."""
-
-    n_diff: int
-    tau_expand: float
-    tau_collapse: float
-    cooldown_steps: int
-    rounds: int
-    protected_blocks: int
-    reopen: bool = False
-    keep_newest: int = 0
-    greedy: bool = False  # the allocator is the one that the reference policy knows whole
-
-
-@dataclass(slots=True)
-class RoundSeen:
-    """What one round showed to the world.
-
-    Args:
-        scored_levels: I8[n], the frontier that was scored.
-        lens_scores: what the lens said, whatever that was.
-        scores: F16[n], what the allocator is said to have got.
-        actions: (kind, level, index, score, cost, forced, reason) in order.
-        rejected: (kind, level, index, score, reason).
-        levels, index, starts: the working context after the round.
-        budget_used, w_max: entries, as reported.
-    """
-
-    scored_levels: np.ndarray
-    lens_scores: np.ndarray
-    scores: np.ndarray
-    actions: list[Action]
-    rejected: list[tuple[int, int, int, float, int]]
-    levels: np.ndarray
-    index: np.ndarray
-    starts: np.ndarray
-    budget_used: int
-    w_max: int
 
 
 def clean_scores(lens_scores: np.ndarray, length: int) -> np.ndarray:
     """F16[length]: what an allocator must see of ``given``; NaN, inf and wrong lengths count 0."""
     if lens_scores.shape != (length,):
         return np.zeros(length, np.float16)
+    if length and np.abs(lens_scores).max() <= 1:  # NaN is not
+        return lens_scores.astype(np.float16)
     with np.errstate(over="ignore"):
         clean = np.where(np.isfinite(lens_scores), lens_scores, 0).astype(np.float16)
     return np.where(np.isfinite(clean), clean, np.float16(0))
@@ -127,12 +90,19 @@ class RefocusChecker:
         clean = clean_scores(seen.lens_scores, seen.scored_levels.size)
         if seen.scores.tobytes() != clean.tobytes():
             raise InvariantError("scores", f"the allocator got {seen.scores.tolist()}")
+
+        # What follows from the scores, before anything is done.
         self._rearm(seen.scores)
         self._scored_asin_words(seen)
         self._decided_again(seen)
-        doubtful = self._unexplained(seen.rejected)
+        reasons: list[int] = seen.rejected["reason"].tolist()
+        doubtful: list[Rejected] = []
+        if not _EXPLAINED.isdisjoint(reasons):
+            doubtful = self._unexplained(seen.rejected.tolist())
+
+        # What was done, and the state after it.
         self._actions(seen)
-        self._turned_down(seen)
+        self._turned_down(reasons)
         if doubtful and (still := self._unexplained(doubtful)):
             raise InvariantError(
                 "record", f"rejected {words(still[0])} for a reason that is not there"
@@ -147,7 +117,7 @@ class RefocusChecker:
 
     def check_disarmed(self, disarmed: np.ndarray) -> None:
         """Bool[n]: the product keeps shut exactly the gists that wait for new evidence."""
-        have = np.flatnonzero(disarmed).tolist()
+        have = disarmed.nonzero()[0].tolist()
         expected = sorted(self.shadow.at(*node) for node in self.waiting)
         if have != expected:
             raise InvariantError("rearming", f"entries {have} are disarmed, not {expected}")
@@ -166,7 +136,10 @@ class RefocusChecker:
 
     def _scored_asin_words(self, seen: RoundSeen) -> None:
         """Scores of actions are those of their nodes; single choices are beyond their threshold."""
+        if not seen.actions:
+            return
         size, limits = self.shadow.block_size, self.limits
+        scores: list[float] = seen.scores.tolist()
         for action in seen.actions:
             kind, level, index, score, _, _, reason = action
             if kind == _EXPAND:
@@ -177,7 +150,7 @@ class RefocusChecker:
                 if at >= 0 and self.shadow.levels[at : at + count] != bytes((level - 1,)) * count:
                     continue  # its members come into being in this very round
 
-            if at >= 0 and score != seen.scores[at : at + count].max():
+            if at >= 0 and score != max(scores[at : at + count]):
                 raise InvariantError("record", f"{words(action)}, but its node has another score")
             if reason == _BY_SCORE:
                 beyond = (
@@ -350,17 +323,15 @@ class RefocusChecker:
         if self.protected(action[1], action[2]):
             raise InvariantError("protected", f"{words(action)} makes a protected block coarser")
 
-    def _turned_down(self, seen: RoundSeen) -> None:
-        if len(seen.rejected) > MAX_REJECTED:
-            raise InvariantError("record", f"{len(seen.rejected)} rejected candidates in one row")
-        for reason in {candidate[4] for candidate in seen.rejected}:
+    def _turned_down(self, reasons: list[int]) -> None:
+        if len(reasons) > MAX_REJECTED:
+            raise InvariantError("record", f"{len(reasons)} rejected candidates in one row")
+        for reason in set(reasons):
             if reason < int(Reason.BUDGET) and reason != int(Reason.COMPETITION):
                 raise InvariantError("record", f"a rejected candidate has reason {REASONS[reason]}")
             self.sometimes["reject_" + REASONS[reason]] += 1
 
-    def _unexplained(
-        self, rejected: list[tuple[int, int, int, float, int]]
-    ) -> list[tuple[int, int, int, float, int]]:
+    def _unexplained(self, rejected: list[Rejected]) -> list[Rejected]:
         """The candidates whose reason does not hold now.
 
         Asked before and after the actions of the round: forced ones may come before a candidate

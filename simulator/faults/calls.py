@@ -32,8 +32,7 @@ class Call:
     """One call of the file layer, as hooks see it before it happens.
 
     ``path`` is the name under which the file was opened, ``file`` the file itself, None for calls
-    on names; ``block``, U8[length], is what is written; ``same``: the page cache holds that there
-    already.
+    on names; ``block``, U8[length], is what is written.
     """
 
     kind: str
@@ -43,7 +42,12 @@ class Call:
     offset: int = 0
     file: Inode | None = None
     block: np.ndarray | None = None
-    same: bool = False
+
+    @property
+    def same(self) -> bool:
+        """Whether the page cache holds there already what is written."""
+        file, block = self.file, self.block
+        return file is not None and block is not None and file.holds(self.offset, block)
 
     @property
     def dirty(self) -> set[int]:

@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -113,11 +114,11 @@ class _Handle:
 
 class _SimLock:
     def __init__(self, disk: SimDisk, path: Path) -> None:
-        self._disk, self._path, self._epoch = disk, path, disk.epoch
+        self._disk, self._name, self._epoch = disk, str(path), disk.epoch
 
     def release(self) -> None:
-        if self._disk.locks.get(self._path) == self._epoch:
-            del self._disk.locks[self._path]
+        if self._disk.locks.get(self._name) == self._epoch:
+            del self._disk.locks[self._name]
 
 
 class SimDisk:
@@ -139,13 +140,14 @@ class SimDisk:
         self.epoch = 0
         self.calls = 0
         self.hooks: list[Hook] = []
-        self.locks: dict[Path, int] = {}
+        self.locks: dict[str, int] = {}
         # Files of which a sync said what was not so; True: beyond repair by a later sync.
         self.lies: dict[Inode, bool] = {}
         # By the text of a path, which is cheaper to look up; None: a folder.
         self._names: dict[str, Inode | None] = {str(root): None}
         self._durable: dict[str, Inode | None] = {str(root): None}
         self._pending: list[_NameOp] = []
+        self._outside = frozenset(map(str, root.parents))
 
     # -- the file layer -------------------------------------------------------------------
 
@@ -165,8 +167,7 @@ class SimDisk:
         self.calls += 1
         if not self.hooks:
             return False
-        same = file is not None and block is not None and file.holds(offset, block)
-        seen = Call(kind, path, self.calls, length, offset, file, block, same)
+        seen = Call(kind, path, self.calls, length, offset, file, block)
         swallowed = False
         for hook in tuple(self.hooks):
             swallowed |= hook(seen)
@@ -189,7 +190,7 @@ class SimDisk:
             if not create:
                 self.call("open", path, self.epoch)
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-            self._need_folder(path.parent)
+            self._need_folder(_folder(name))
             self.call("create", path, self.epoch)
             inode = Inode(self.file_bytes)
             self._change(_NameOp(_folder(name), "link", name, inode))
@@ -202,14 +203,13 @@ class SimDisk:
         return str(path) in self._names
 
     def mkdir(self, path: Path) -> None:
-        for folder in [*self._above(path), path]:
-            name = str(folder)
+        for name in [*self._above(str(path)), str(path)]:
             if name not in self._names:
-                self.call("mkdir", folder, self.epoch)
+                self.call("mkdir", _path(name), self.epoch)
                 self._change(_NameOp(_folder(name), "link", name, None))
 
     def listdir(self, path: Path) -> list[str]:
-        self._need_folder(path)
+        self._need_folder(str(path))
         self.call("listdir", path, self.epoch)
         start = f"{path}/"
         inside = [name[len(start) :] for name in self._names if name.startswith(start)]
@@ -231,31 +231,31 @@ class SimDisk:
             self._change(_NameOp(_folder(name), "unlink", name))
 
     def sync_folder(self, path: Path) -> None:
-        if path in self.root.parents:  # outside the simulated disk, durable from the start
+        folder = str(path)
+        if folder in self._outside:  # durable from the start
             return
-        self._need_folder(path)
+        self._need_folder(folder)
         if self.call("sync_folder", path, self.epoch):
             return
-        folder = str(path)
         for op in self._pending:
             if op.folder == folder:
                 _apply(self._durable, op)
         self._pending = [op for op in self._pending if op.folder != folder]
 
     def lock(self, path: Path) -> _SimLock:
-        self._need_folder(path.parent)
-        self.call("lock", path, self.epoch)
-        if path in self.locks:
-            raise LockedError(f"{path.parent} is being written by another process; wait for it.")
         name = str(path)
+        self._need_folder(_folder(name))
+        self.call("lock", path, self.epoch)
+        if name in self.locks:
+            raise LockedError(f"{path.parent} is being written by another process; wait for it.")
         if name not in self._names:
             self._change(_NameOp(_folder(name), "link", name, Inode(self.file_bytes)))
-        self.locks[path] = self.epoch
+        self.locks[name] = self.epoch
         return _SimLock(self, path)
 
     def is_locked(self, path: Path) -> bool:
         self.call("exists", path, self.epoch)
-        return path in self.locks
+        return str(path) in self.locks
 
     # -- the power switch ------------------------------------------------------------------
 
@@ -285,7 +285,16 @@ class SimDisk:
 
     def files(self) -> dict[Path, int]:
         """Sizes in bytes of all files."""
-        return {Path(name): node.size for name, node in self._names.items() if node is not None}
+        return {_path(name): node.size for name, node in self._names.items() if node is not None}
+
+    def inside(self, folder: Path) -> list[tuple[Path, Inode]]:
+        """Path and content of the files of ``folder``."""
+        start = f"{folder}/"
+        return [
+            (_path(name), node)
+            for name, node in self._names.items()
+            if node is not None and name.startswith(start) and "/" not in name[len(start) :]
+        ]
 
     @contextmanager
     def undisturbed(self) -> Iterator[None]:
@@ -311,9 +320,9 @@ class SimDisk:
         assert node is not None
         return node
 
-    def _need_folder(self, path: Path) -> None:
-        if self._names.get(str(path), self) is not None:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    def _need_folder(self, name: str) -> None:
+        if self._names.get(name, self) is not None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
 
     def _change(self, op: _NameOp) -> None:
         _apply(self._names, op)
@@ -328,20 +337,26 @@ class SimDisk:
                 _apply(self._durable, op)
         self._pending.clear()
         self._names = {
-            name: node for name, node in self._durable.items() if self._reachable(Path(name))
+            name: node
+            for name, node in self._durable.items()
+            if all(folder in self._durable for folder in self._above(name))
         }
         self._durable = dict(self._names)
 
-    def _reachable(self, path: Path) -> bool:
-        return all(str(folder) in self._durable for folder in self._above(path))
-
-    def _above(self, path: Path) -> list[Path]:
-        """The folders between the root (left out) and ``path`` (left out), outermost first."""
-        return [folder for folder in reversed(path.parents) if self.root in folder.parents]
+    def _above(self, name: str) -> list[str]:
+        """The folders between the root (left out) and ``name`` (left out), outermost first."""
+        root = f"{self.root}/"
+        if not name.startswith(root):
+            return []
+        ends = [at for at, letter in enumerate(name) if letter == "/" and at >= len(root)]
+        return [name[:end] for end in ends]
 
 
 def _folder(name: str) -> str:
     return name.rpartition("/")[0]
+
+
+_path = lru_cache(maxsize=1 << 12)(Path)  # making one costs more than most calls of a disk
 
 
 def _apply(names: dict[str, Inode | None], op: _NameOp) -> None:

@@ -8,7 +8,12 @@ import numpy as np
 
 from megacontext.simulator.faults.calls import SECTOR, Fate
 
-__all__ = ["Inode"]
+__all__ = ["HEAD_BYTES", "Inode"]
+
+HEAD_BYTES = 8192
+"""The beginning of a file, where formats keep their headers."""
+
+_ZEROS = bytes(SECTOR)
 
 
 def _pages(size: int) -> np.ndarray:
@@ -24,15 +29,19 @@ class Inode:
         stable: sectors of stable storage by number; an absent one is zeros.
         size, stable_size: bytes.
         dirty: numbers of the sectors that were written and not synced since.
+        head_changes: how often something in the first ``HEAD_BYTES`` of the cache changed.
     """
 
-    __slots__ = ("cache", "dirty", "size", "stable", "stable_size")
+    __slots__ = ("_doubtful", "cache", "dirty", "head_changes", "size", "stable", "stable_size")
 
     def __init__(self, file_bytes: int) -> None:
         self.cache = _pages(file_bytes)
         self.stable: dict[int, bytes] = {}
         self.size = self.stable_size = 0
         self.dirty: set[int] = set()
+        self.head_changes = 0
+        # All sectors that may differ between the cache and stable storage, dirty or not.
+        self._doubtful: set[int] = set()
 
     def holds(self, offset: int, block: np.ndarray) -> bool:
         """Whether ``block`` is in the page cache at ``offset`` already."""
@@ -45,22 +54,31 @@ class Inode:
             return
         end = offset + block.size
         self.cache[offset:end] = block
-        self.dirty.update(range(min(offset, self.size) // SECTOR, (end - 1) // SECTOR + 1))
+        self._touched(min(offset, self.size), end)
         self.size = max(self.size, end)
 
     def truncate(self, size: int) -> None:
         """Cut off, or grow with zeros, which needs no data."""
         if size < self.size:
             self.cache[size : self.size] = 0
-            self.dirty.update(range(size // SECTOR, (self.size - 1) // SECTOR + 1))
+            self._touched(size, self.size)
         self.size = size
+
+    def _touched(self, start: int, end: int) -> None:
+        """Bytes [start, end) are other ones now, in the cache alone."""
+        sectors = range(start // SECTOR, (end - 1) // SECTOR + 1)
+        self.dirty.update(sectors)
+        self._doubtful.update(sectors)
+        self.head_changes += start < HEAD_BYTES
 
     def sync(self) -> None:
         """Everything dirty, and the size, is stable."""
         if self.dirty:
-            cached = self.cache[: (max(self.dirty) + 1) * SECTOR].tobytes()
+            start = min(self.dirty) * SECTOR
+            cached = self.cache[start : (max(self.dirty) + 1) * SECTOR].tobytes()
             for sector in self.dirty:
-                self.stable[sector] = cached[sector * SECTOR : (sector + 1) * SECTOR]
+                at = sector * SECTOR - start
+                self.stable[sector] = cached[at : at + SECTOR]
             self.dirty.clear()
         self.stable_size = self.size
 
@@ -68,13 +86,22 @@ class Inode:
         """Whether a power cut now would leave the first ``end`` bytes as they are read.
 
         The bytes themselves are compared: after a failed sync a sector may count as clean and be
-        on no disk.
+        on no disk. Those that were found equal are looked at again when they were touched again.
         """
         if self.stable_size < end:
             return False
-        sectors = range(-(-end // SECTOR))
-        stored = b"".join(self.stable.get(sector) or bytes(SECTOR) for sector in sectors)
-        return stored[:end] == self.cache[:end].tobytes()
+        equal = []
+        for sector in self._doubtful:
+            first = sector * SECTOR
+            if first < end:
+                length = min(SECTOR, end - first)
+                stored = self.stable.get(sector, _ZEROS)
+                if stored[:length] != self.cache[first : first + length].tobytes():
+                    return False
+                if length == SECTOR:
+                    equal.append(sector)
+        self._doubtful.difference_update(equal)
+        return True
 
     def unstable(self, start: int, end: int) -> list[int]:
         """The dirty sectors from byte ``start`` that a power cut would leave other than they are
@@ -84,7 +111,7 @@ class Inode:
             first = sector * SECTOR
             if start <= first < end:
                 cached = self.cache[first : min(first + SECTOR, end)].tobytes()
-                if cached != self.stable.get(sector, bytes(SECTOR))[: len(cached)]:
+                if cached != self.stable.get(sector, _ZEROS)[: len(cached)]:
                     sectors.append(sector)
         return sectors
 
@@ -93,9 +120,11 @@ class Inode:
         mask = 1 << (bit % 8)
         self.cache[bit // 8] ^= np.uint8(mask)
         sector, at = divmod(bit // 8, SECTOR)
-        stored = bytearray(self.stable.get(sector, bytes(SECTOR)))
+        stored = bytearray(self.stable.get(sector, _ZEROS))
         stored[at] ^= mask
         self.stable[sector] = bytes(stored)
+        self._doubtful.add(sector)
+        self.head_changes += bit // 8 < HEAD_BYTES
 
     def survive(self, fate: Fate, rng: np.random.Generator) -> None:
         """Power fails: of what is dirty, ``fate`` says what reached the disk."""
@@ -120,7 +149,9 @@ class Inode:
         fresh = _pages(self.cache.size)
         if self.stable:
             sectors = range(max(self.stable) + 1)
-            stored = b"".join(self.stable.get(sector) or bytes(SECTOR) for sector in sectors)
+            stored = b"".join([self.stable.get(sector) or _ZEROS for sector in sectors])
             fresh[: len(stored)] = np.frombuffer(stored, np.uint8)
         self.cache, self.size = fresh, end
         self.dirty.clear()
+        self._doubtful.clear()
+        self.head_changes += 1

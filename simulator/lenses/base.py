@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import ClassVar
 
 import numpy as np
@@ -67,8 +67,7 @@ class SimLens:
 
     @cached_property
     def _table(self) -> np.ndarray:
-        rng = generator(self.seed, f"lens.{self.name}")
-        return rng.standard_normal(_NOISE).astype(np.float32)
+        return _normal(self.seed, self.name)
 
     def noise(self, view: LensView, length: int) -> np.ndarray:
         """F32[length] of standard normal numbers, fixed by seed, step and round."""
@@ -77,3 +76,11 @@ class SimLens:
             return np.resize(self._table, length)
         row: np.ndarray = self._table[at : at + length]
         return row
+
+
+@lru_cache(maxsize=16)
+def _normal(seed: int, name: str) -> np.ndarray:
+    """F32[_NOISE]; many short worlds have one seed, and drawing it costs more than such a world."""
+    table = generator(seed, f"lens.{name}").standard_normal(_NOISE).astype(np.float32)
+    table.flags.writeable = False
+    return table

@@ -8,7 +8,7 @@ exception, ``anti_policy``, reacts to what the allocator did and says so.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import ClassVar
 
 import numpy as np
@@ -83,8 +83,7 @@ class Stream:
 
     def _page(self, number: int) -> np.ndarray:
         if number not in self._pages:
-            rng = generator(self.spec.seed, "stream.tokens", number)
-            self._pages[number] = rng.integers(0, self.spec.vocab_size, _PAGE, np.uint32)
+            self._pages[number] = _tokens(self.spec.seed, number, self.spec.vocab_size)
         return self._pages[number]
 
     def targets(self, n_blocks: int) -> Truth:
@@ -100,7 +99,7 @@ class Stream:
 
     @cached_property
     def _table(self) -> np.ndarray:
-        return generator(self.spec.seed, f"stream.{self.name}").random((_ROWS, 16))
+        return _draws(self.spec.seed, self.name)
 
     def draw(self, epoch: int) -> np.ndarray:
         """F64[16] in [0, 1): the random numbers of one epoch of the schedule."""
@@ -111,3 +110,18 @@ class Stream:
     def raw_blocks(self) -> int:
         """Raw blocks that the budget can hold at most."""
         return max(1, self.spec.w_max // self.spec.block_size)
+
+
+# Many short worlds have one seed, and drawing these costs more than such a world.
+@lru_cache(maxsize=16)
+def _tokens(seed: int, page: int, vocab_size: int) -> np.ndarray:
+    tokens = generator(seed, "stream.tokens", page).integers(0, vocab_size, _PAGE, np.uint32)
+    tokens.flags.writeable = False
+    return tokens
+
+
+@lru_cache(maxsize=16)
+def _draws(seed: int, name: str) -> np.ndarray:
+    table = generator(seed, f"stream.{name}").random((_ROWS, 16))
+    table.flags.writeable = False
+    return table

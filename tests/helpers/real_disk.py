@@ -31,7 +31,7 @@ from megacontext.traces.writer import TraceWriter
 
 HISTORY = generator(0, "real.disk").integers(0, 4096, 200_000, dtype=np.uint32)
 SPEC = TreeSpec(8, 3, 16, 4, "fp16", "m", "hash", 4096)
-WORLD = WorldConfig(block_size=8, w_max=128)
+WORLD = WorldConfig(block_size=8, w_max=128, record=True)
 KINDS = {"sync": 1, "readonly": 2, "full": 3}
 
 
@@ -45,7 +45,7 @@ def rows() -> list[TraceRow]:
     for _ in range(40):
         world.do(["append", 8])
         world.do(["refocus"])
-    return world._rows
+    return world.recorder.rows
 
 
 def open_tree(path: Path) -> Tree:

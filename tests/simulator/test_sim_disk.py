@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from megacontext.core.rng import generator
 from megacontext.simulator.faults import SECTOR, At, Fate, Killed, SimDisk
+from megacontext.simulator.faults.inode import Inode
 from megacontext.simulator.faults.kill import die
 from megacontext.traces.errors import LockedError
 
@@ -158,3 +160,33 @@ def test_a_flipped_bit_is_on_the_disk_and_in_the_cache() -> None:
     assert content(disk, path)[513] == 4
     disk.crash(NOTHING)
     assert content(disk, path)[513] == 4
+
+
+def is_stable_at_length(file: Inode, end: int) -> bool:
+    """Whether a power cut would leave the first ``end`` bytes, all of them compared."""
+    sectors = [file.stable.get(number, bytes(SECTOR)) for number in range(-(-end // SECTOR))]
+    return file.stable_size >= end and b"".join(sectors)[:end] == file.cache[:end].tobytes()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_stable_is_known_whatever_happened_before(seed: int) -> None:
+    rng = generator(seed, "stable")
+    file, seen = Inode(1 << 16), set()
+    for _ in range(300):
+        kind, at = int(rng.integers(8)), int(rng.integers(0, 12 * SECTOR))
+        if kind < 3:
+            file.write(at, rng.integers(0, 2, int(rng.integers(1, 3 * SECTOR)), np.uint8))
+        elif kind == 3:
+            file.truncate(at)
+        elif kind == 4:
+            file.sync()
+        elif kind == 5:
+            file.dirty.clear()  # a sync that failed
+        elif kind == 6:
+            file.flip(8 * at)
+        elif rng.random() < 0.1:
+            file.survive(Fate(seed), rng)
+        end = int(rng.integers(0, file.size + 1))
+        assert file.is_stable(end) == is_stable_at_length(file, end)
+        seen.add(file.is_stable(end))
+    assert seen == {True, False}
