@@ -38,7 +38,7 @@ STORAGE_FAULTS = (
 )
 
 _STRIKES_A_LIFE = 16
-_A_TRACE_EVERY = 4
+_A_TRACE_EVERY = 8  # one costs four lives of a tree
 _TRACE_FAULTS = (
     "kill",
     "torn_tail",
@@ -93,7 +93,7 @@ class CrashReport:
 
 
 def draw_life(seed: int, number: int) -> tuple[WorldConfig, list[Operation]]:
-    """A small tree and what happens to it, or, every fourth time, a short trace."""
+    """A small tree and what happens to it, or, every eighth time, a short trace."""
     draw = _draw_trace_life if number % _A_TRACE_EVERY == 0 else _draw_tree_life
     return draw(seed, number)
 

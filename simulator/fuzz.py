@@ -22,7 +22,7 @@ __all__ = ["EXPECTED", "FuzzReport", "fuzz", "run_world", "seeds_from"]
 _REPEAT = 16
 """Every so many worlds one is run again and must give the same hash."""
 
-_OPERATIONS_A_LIFE = 48
+_OPERATIONS_A_LIFE = 96
 """After so many operations of worlds comes one broken life of a tree: about a third of the time.
 Storage has its own budget, as few worlds lie on a disk and most of their time is not storage's."""
 

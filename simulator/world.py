@@ -22,7 +22,7 @@ from megacontext.core.tree import TreeSpec
 from megacontext.simulator.checks.frontier import Shadow, check_arrays
 from megacontext.simulator.checks.invariant import InvariantError
 from megacontext.simulator.checks.refocus import Action, RefocusChecker
-from megacontext.simulator.checks.rules import RoundSeen, Rules
+from megacontext.simulator.checks.rules import RoundSeen, Rules, rules_of
 from megacontext.simulator.config import WorldConfig
 from megacontext.simulator.faults import FAULTS, Fate, Killed, SimDisk
 from megacontext.simulator.gister import DIM, KEY_DIM
@@ -303,17 +303,8 @@ class World(Mortal):
 
     def rules(self, limits: Limits) -> Rules:
         """``limits`` as the checkers' own type."""
-        return Rules(
-            limits.n_diff,
-            limits.tau_expand,
-            limits.tau_collapse,
-            limits.cooldown_steps,
-            limits.rounds,
-            self.config.protected_blocks,
-            limits.reopen,
-            limits.keep_newest,
-            self.config.allocator == "greedy",
-        )
+        config = self.config
+        return rules_of(limits, config.protected_blocks, config.allocator == "greedy")
 
     def refocus(
         self,

@@ -48,6 +48,7 @@ class Slot:
     stride: int
     level: int
     commit_start: int
+    commit_crc: int
 
     @property
     def last_commit(self) -> range:
@@ -56,14 +57,19 @@ class Slot:
             DATA_START + self.commit_start * self.stride, DATA_START + self.count * self.stride
         )
 
+    def is_intact(self, file: Inode) -> bool:
+        """Whether the rows of its last commit have their checksum."""
+        rows = self.last_commit
+        return zlib.crc32(file.cache[rows.start : rows.stop].tobytes()) == self.commit_crc
+
 
 @lru_cache(maxsize=64)  # a header is looked at when it is written, and when its neighbour is
 def _slot(number: int, raw: bytes) -> Slot | None:
     """The slot in ``raw``; None where it is damaged."""
     if len(raw) < SLOT_BYTES or raw[-4:] != zlib.crc32(raw[:-4]).to_bytes(4, "little"):
         return None
-    _, _, _, dtype, level, _, _, dim, _, sequence, count, start, *_ = _FIELDS.unpack_from(raw)
-    return Slot(number, sequence, count, dim * _ITEM_BYTES[dtype], level, start)
+    _, _, _, dtype, level, _, _, dim, _, sequence, count, start, crc, *_ = _FIELDS.unpack_from(raw)
+    return Slot(number, sequence, count, dim * _ITEM_BYTES[dtype], level, start, crc)
 
 
 def sound_slots(file: Inode) -> list[Slot]:
@@ -112,8 +118,10 @@ class DiskRules:
             raise InvariantError(
                 "commit_order", f"a header of {call.path} before {len(late)} sectors of data"
             )
-        serving = self._serving(call.file)
-        if serving is not None and serving.number == call.offset // SLOT_BYTES:
+        # One whose rows are damaged does not serve, and the older one is written over it.
+        newest = self._serving(call.file)
+        same_slot = newest is not None and newest.number == call.offset // SLOT_BYTES
+        if newest is not None and same_slot and newest.is_intact(call.file):
             raise InvariantError(
                 "commit_order", f"the serving header of {call.path} is overwritten in its place"
             )

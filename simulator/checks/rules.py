@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
+from megacontext.core.focus import Limits
 from megacontext.simulator.checks.words import Action
 
-__all__ = ["Rejected", "RoundSeen", "Rules"]
+__all__ = ["Rejected", "RoundSeen", "Rules", "rules_of"]
 
 Rejected = tuple[int, int, int, float, int]
 """(kind, level, index, score, reason)."""
@@ -27,6 +29,22 @@ class Rules:
     reopen: bool = False
     keep_newest: int = 0
     greedy: bool = False  # the allocator is the one that the reference policy knows whole
+
+
+@lru_cache(maxsize=64)
+def rules_of(limits: Limits, protected_blocks: int, greedy: bool) -> Rules:
+    """``limits`` in force over ``protected_blocks``, with the allocator greedy or another."""
+    return Rules(
+        limits.n_diff,
+        limits.tau_expand,
+        limits.tau_collapse,
+        limits.cooldown_steps,
+        limits.rounds,
+        protected_blocks,
+        limits.reopen,
+        limits.keep_newest,
+        greedy,
+    )
 
 
 @dataclass(slots=True)

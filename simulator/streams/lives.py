@@ -23,6 +23,7 @@ class Lives:
         self.inner = inner
         self._begun: list[tuple[int, int]] = []  # (first token, shift), ascending
         self._count = 0
+        self._truth: tuple[int, Truth] | None = None  # of so many blocks, until something collapses
 
     @property
     def spec(self) -> StreamSpec:
@@ -49,7 +50,9 @@ class Lives:
 
     def targets(self, n_blocks: int) -> Truth:
         """See :meth:`Stream.targets`."""
-        return self.inner.targets(n_blocks)
+        if self._truth is None or self._truth[0] != n_blocks:
+            self._truth = n_blocks, self.inner.targets(n_blocks)
+        return self._truth[1]
 
     def markers(self, n_blocks: int) -> tuple[str, ...]:
         """See :meth:`Stream.markers`."""
@@ -57,4 +60,5 @@ class Lives:
 
     def observe(self, collapsed: list[tuple[int, int]]) -> None:
         """See :meth:`Stream.observe`."""
+        self._truth = None
         self.inner.observe(collapsed)
