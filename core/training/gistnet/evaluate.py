@@ -148,10 +148,10 @@ class GistEvaluator:
             count = blocks // 8 if setting == "few" else blocks * 5 // 8
             row = tile(length, size, np.sort(rng.choice(blocks - 2, count, replace=False)), none)
 
-        replace = (
-            len(row.target) < self._config.scored
-        )  # copies may be; all rows score as many tokens
-        choice = np.sort(rng.choice(len(row.target), self._config.scored, replace=replace))
+        # All rows score as many tokens; a row may have fewer copies than that.
+        scored = self._config.scored
+        replace = len(row.target) < scored
+        choice = np.sort(rng.choice(len(row.target), scored, replace=replace))
         return RowTiling(
             row.blocks,
             row.entries,
