@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from megacontext.core.tree.spec import U32, Gister, TreeSpec
 from megacontext.traces.errors import ModelError, StorageError
 
-__all__ = ["check_gister", "check_spec", "regist_spec", "token_ids"]
+__all__ = ["check_gister", "check_span", "check_spec", "regist_spec", "token_ids"]
 
 
 _FIXES = {
@@ -89,3 +89,9 @@ def token_ids(tokens: Sequence[int] | NDArray[Any], vocab_size: int) -> U32:
             f"tokenizer of the tree's model."
         )
     return np.ascontiguousarray(ids, np.uint32)
+
+
+def check_span(label: str, start: int, stop: int, count: int) -> None:
+    """Refuse rows [start, stop) that are not within [0, count)."""
+    if not 0 <= start <= stop <= count:
+        raise IndexError(f"{label}: [{start}, {stop}) is outside [0, {count})")

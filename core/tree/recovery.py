@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from megacontext.core.geometry import node_count, span
+from megacontext.core.tree.buffer import Rows
 from megacontext.core.tree.ctxfile import CtxFile
 from megacontext.core.tree.folder import TreeFolder
 from megacontext.core.tree.level import Level
 
-__all__ = ["Recovery", "ctx_files", "recover"]
+__all__ = ["Recovery", "ctx_files", "recover", "shrink_files"]
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,17 @@ def recover(folder: TreeFolder, tokens: CtxFile, levels: Sequence[Level], write:
         damaged_slots=tuple(damaged),
         notes=tuple(notes),
     )
+
+
+def shrink_files(tokens: Rows, levels: Sequence[Level]) -> None:
+    """Cut off the space that a tree's files were extended by in advance, if it is on disk.
+
+    Everything is committed by then, so a file that cannot be cut does no harm.
+    """
+    if isinstance(tokens, CtxFile):
+        with suppress(OSError):
+            for file in ctx_files(tokens, levels):
+                file.shrink()
 
 
 def _dropped_tokens(tokens: CtxFile, levels: Sequence[Level], block_size: int) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,17 +13,17 @@ from numpy.typing import NDArray
 
 from megacontext.core.geometry import node_count
 from megacontext.core.tree.buffer import RamRows, Rows
-from megacontext.core.tree.checks import check_gister, regist_spec, token_ids
+from megacontext.core.tree.checks import check_gister, check_span, regist_spec, token_ids
 from megacontext.core.tree.codec import STORED, decode_vectors
 from megacontext.core.tree.ctxfile import CtxFile
-from megacontext.core.tree.disk_errors import disk_errors, reason
+from megacontext.core.tree.disk_errors import WriteState, disk_errors
 from megacontext.core.tree.folder import TreeFolder
 from megacontext.core.tree.identity import make_tree_id, utc
 from megacontext.core.tree.level import Level, bring_up_to_date, closed_block, whole_tokens
 from megacontext.core.tree.manifest import Manifest
 from megacontext.core.tree.opening import Stored, create_stored, open_stored
 from megacontext.core.tree.rebuild import new_generation
-from megacontext.core.tree.recovery import Recovery, ctx_files
+from megacontext.core.tree.recovery import Recovery, ctx_files, shrink_files
 from megacontext.core.tree.spec import F32, U32, Gister, Progress, TreeSpec
 from megacontext.core.tree.verify import problems, ram_levels
 from megacontext.traces.errors import StorageError
@@ -68,9 +67,8 @@ class Tree:
         self._tokens = tokens
         self._levels = levels
         self._folder = folder
-        self._write = write
-        self._stopped = ""  # why writes are refused from now on
-        self._closed = False
+        where = "the tree in memory" if folder is None else str(folder.path)
+        self._writes = WriteState(where, write)
         self._n_tokens = whole_tokens(levels, tokens.count, spec.block_size)
         self._committed = self._n_tokens
 
@@ -196,9 +194,11 @@ class Tree:
             StorageError: the disk failed (the tree then refuses further writes), or this tree
                 was opened for reading or without a gister.
         """
-        self._check_writable()
+        self._writes.check()
         if self._gister is None:
-            raise StorageError(f"{self._where} was opened without a gister; open it with one.")
+            raise StorageError(
+                f"{self._writes.where} was opened without a gister; open it with one."
+            )
 
         ids = token_ids(tokens, self.spec.vocab_size)
         rows, size = self._tokens, self.spec.block_size
@@ -216,14 +216,14 @@ class Tree:
             for level, mark in zip(self._levels, level_marks, strict=False):
                 level.rollback(mark)
             if isinstance(error, OSError):
-                raise self._stop("append to", error) from error
+                raise self._writes.stop("append to", error) from error
             raise
         self._n_tokens = rows.count
 
     def forget(self, n_tokens: int) -> None:
         """Go back to the first ``n_tokens`` of the history. A tree on disk cannot."""
         if self._folder is not None:
-            raise StorageError(f"{self._where} lies on disk, where nothing is forgotten.")
+            raise StorageError(f"{self._writes.where} lies on disk, where nothing is forgotten.")
         self._tokens.rollback((n_tokens, 0, 0))
         for level in self._levels:
             nodes = node_count(level.number, n_tokens, self.spec.block_size)
@@ -232,12 +232,12 @@ class Tree:
 
     def tokens(self, start: int, stop: int) -> U32:
         """Token ids [start, stop): uint32 [stop - start], read-only, not copied."""
-        self._check_span("tokens", start, stop, self._n_tokens)
+        check_span("tokens", start, stop, self._n_tokens)
         return self._tokens.view(start, stop)
 
     def gists(self, level: int, start: int, stop: int) -> F32:
         """Gist vectors of nodes [start, stop) of ``level``: float32 [stop - start, dim], a copy."""
-        self._check_span(f"level {level}", start, stop, self.n_nodes(level))
+        check_span(f"level {level}", start, stop, self.n_nodes(level))
         return self._level(level).vectors(start, stop)
 
     def gist_rows(self, level: int, indices: NDArray[np.integer[Any]]) -> F32:
@@ -251,7 +251,7 @@ class Tree:
 
     def keys(self, level: int, start: int, stop: int) -> F32:
         """Index keys of nodes [start, stop) of ``level``: float32 [stop - start, key_dim]."""
-        self._check_span(f"level {level}", start, stop, self.n_nodes(level))
+        check_span(f"level {level}", start, stop, self.n_nodes(level))
         return self._level(level).index_keys(start, stop)
 
     def commit(self) -> None:
@@ -261,13 +261,13 @@ class Tree:
             StorageError: the disk failed; what was committed before stays, this tree refuses
                 further writes, and opening it again recovers.
         """
-        self._check_writable()
+        self._writes.check()
         try:
             self._tokens.commit()
             for level in self._levels:
                 level.commit()
         except OSError as error:
-            raise self._stop("commit to", error) from error
+            raise self._writes.stop("commit to", error) from error
         self._committed = self._n_tokens
 
     def refresh(self) -> bool:
@@ -276,10 +276,10 @@ class Tree:
         Raises:
             StorageError: the tree became unreadable.
         """
-        if self._write or self._closed or self._folder is None:
-            raise StorageError(f"{self._where} is no open reader; open it with write=False.")
+        if self._writes.allowed or self._writes.closed or self._folder is None:
+            raise StorageError(f"{self._writes.where} is no open reader; open it with write=False.")
         before = self._n_tokens, self._folder.manifest.generation
-        with disk_errors(f"refresh {self._where}"):
+        with disk_errors(f"refresh {self._writes.where}"):
             self._folder.reload()
             if self._folder.manifest.generation != before[1]:
                 old, self._levels = self._levels, self._folder.open_levels(write=False)
@@ -304,7 +304,7 @@ class Tree:
             StorageError: the disk failed; opening the tree again recovers.
         """
         self.commit()
-        spec = regist_spec(self.spec, gister, self._where)
+        spec = regist_spec(self.spec, gister, self._writes.where)
 
         # In memory the new levels replace the old ones; on disk a new generation of files does.
         if self._folder is None:
@@ -316,11 +316,11 @@ class Tree:
             try:
                 levels = new_generation(self._folder, self._tokens, spec, gister, progress)
             except OSError as error:
-                raise self._stop("regist", error) from error
+                raise self._writes.stop("regist", error) from error
             except Exception:
                 raise  # the gister failed; the old gists go on
             except BaseException:
-                self._stopped = "regist was interrupted"  # the manifest may name new files
+                self._writes.stopped = "regist was interrupted"  # the manifest may name new files
                 raise
 
         for level in self._levels:
@@ -345,11 +345,11 @@ class Tree:
             tolerance: largest difference of a value that is still the same gist.
         """
         allow_missing = False
-        if self._folder is not None and not self._write and not self._closed:
+        if self._folder is not None and not self._writes.allowed and not self._writes.closed:
             allow_missing = self._folder.is_locked()
             self.refresh()
             allow_missing = allow_missing or self._folder.is_locked()
-        with disk_errors(f"verify {self._where}"):
+        with disk_errors(f"verify {self._writes.where}"):
             return problems(
                 self._tokens, self._levels, self.spec, gister, tolerance, progress, allow_missing
             )
@@ -362,14 +362,14 @@ class Tree:
         Raises:
             StorageError: that last commit failed; files and lock are released all the same.
         """
-        if self._closed:
+        if self._writes.closed:
             return
         try:
-            if self._write and not self._stopped:
+            if self._writes.allowed and not self._writes.stopped:
                 self.commit()
-                self._shrink()
+                shrink_files(self._tokens, self._levels)
         finally:
-            self._closed = True
+            self._writes.closed = True
             self._tokens.close()
             for level in self._levels:
                 level.close()
@@ -387,40 +387,7 @@ class Tree:
     ) -> None:
         self.close()
 
-    @property
-    def _where(self) -> str:
-        return "the tree in memory" if self._folder is None else str(self._folder.path)
-
     def _level(self, level: int) -> Level:
         if not 1 <= level <= len(self._levels):
             raise IndexError(f"level {level} is outside 1 to {len(self._levels)}")
         return self._levels[level - 1]
-
-    @staticmethod
-    def _check_span(label: str, start: int, stop: int, count: int) -> None:
-        if not 0 <= start <= stop <= count:
-            raise IndexError(f"{label}: [{start}, {stop}) is outside [0, {count})")
-
-    def _check_writable(self) -> None:
-        if self._stopped:
-            raise StorageError(
-                f"{self._where} takes no more writes ({self._stopped}); open it again."
-            )
-        if self._closed:
-            raise StorageError(f"{self._where} is closed; open it again.")
-        if not self._write:
-            raise StorageError(f"{self._where} is open for reading; open it with write=True.")
-
-    def _stop(self, action: str, error: OSError) -> StorageError:
-        self._stopped = reason(error)
-        return StorageError(
-            f"cannot {action} {self._where}: {self._stopped}; what was committed is safe, make "
-            f"room or repair the disk and open the tree again."
-        )
-
-    def _shrink(self) -> None:
-        if isinstance(self._tokens, CtxFile):
-            # Everything is committed; space grown ahead that cannot be cut off does no harm.
-            with suppress(OSError):
-                for file in ctx_files(self._tokens, self._levels):
-                    file.shrink()

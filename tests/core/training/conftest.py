@@ -15,10 +15,14 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from megacontext.core.data.prepare import DataConfig, prepare
 from megacontext.core.data.readers import Source
+from megacontext.core.data.tokenizer import load_tokenizer
+from megacontext.core.model.base import BaseModel
+from megacontext.core.training.common.frozen_base import FrozenBase
 
 ROOT = Path(__file__).parents[3]
 TOKENIZER = ROOT / "core/pretrained/demo/base"
@@ -107,6 +111,16 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(TOKENIZER / name, folder / name)
     return folder
+
+
+@pytest.fixture(scope="session")
+def base(tiny_base: Path) -> FrozenBase:
+    return FrozenBase(BaseModel.load(str(tiny_base), device="cpu"))
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    return load_tokenizer(TOKENIZER)
 
 
 @pytest.fixture(scope="session")

@@ -138,7 +138,7 @@ def test_a_failing_call_is_one_sentence_and_loses_nothing(new_disk, spec, gister
         with suppress_storage_error() as caught:
             script.run()
         failures += bool(caught)
-        if script.tree is not None and script.tree._stopped:
+        if script.tree is not None and script.tree._writes.stopped:
             for write in (lambda t: t.append([1]), lambda t: t.commit()):
                 with pytest.raises(StorageError, match="takes no more writes"):
                     write(script.tree)

@@ -143,7 +143,7 @@ def test_a_sync_that_fails_again_while_opening_costs_nothing():
             end = tree.n_tokens
             assert end >= acknowledged + 3
             disk.crash(Fate(first, 0.0))
-            tree._closed = True
+            tree._writes.closed = True
         with reopened(disk) as tree:
             assert tree.n_tokens == end
             np.testing.assert_array_equal(tree.tokens(0, end), tokens(0, end))

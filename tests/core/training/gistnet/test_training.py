@@ -15,17 +15,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tokenizers import Tokenizer
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from megacontext.core.config.parser import build
 from megacontext.core.data.shards import open_shards
 from megacontext.core.data.token_streams import TokenStreams
-from megacontext.core.data.tokenizer import load_tokenizer
-from megacontext.core.model.base import BaseModel
 from megacontext.core.rng import generator
 from megacontext.core.training.common.frozen_base import FrozenBase, kl_divergence
-from megacontext.core.training.common.idf import inverse_document_frequency
 from megacontext.core.training.common.tilings import stack_tilings, tile
 from megacontext.core.training.gistnet.evaluate import GistEvalConfig, GistEvaluator
 from megacontext.core.training.gistnet.task import (
@@ -35,24 +30,14 @@ from megacontext.core.training.gistnet.task import (
     train_gistnet,
 )
 from megacontext.core.training.gistnet.vector_upper_bound import one_vector_ceiling
-from megacontext.core.training.index_keys.dataset import KeyDataset, KeyMix, gold_share
 from megacontext.core.training.index_keys.task import KeyTraining, train_keys
 from megacontext.core.training.lensnet import teacher as lensnet_teacher
-from megacontext.core.training.lensnet.dataset import window_entries
 from megacontext.core.training.lensnet.task import LensNetTraining, train_lensnet
-from megacontext.core.training.lensnet.teacher import (
-    AttentionDemand,
-    CopyDemand,
-    GradientDemand,
-    copied_from,
-    window_nll,
-)
 from megacontext.core.training.loop.distributed import join_world
 from megacontext.core.training.loop.optimizers import OptimizerConfig
 from megacontext.traces.errors import ConfigError, ModelError
 
 K = 32
-TOKENIZER = Path(__file__).parents[4] / "core/pretrained/demo/base"
 KEYS = {"width": 16, "layers": 1, "heads": 2, "ffn": 16, "context_dim": 8, "lexical_dim": 8}
 SETTINGS: dict[str, Any] = {
     "loop": {
@@ -65,43 +50,11 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
-def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            vocab_size=8192,
-            max_position_embeddings=4096,
-            tie_word_embeddings=True,
-        )
-    )
-    model.save_pretrained(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copyfile(TOKENIZER / name, folder / name)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def base(base_folder: Path) -> FrozenBase:
-    return FrozenBase(BaseModel.load(str(base_folder), device="cpu"))
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return load_tokenizer(TOKENIZER)
-
-
-def gist_settings(base_folder: Path, shards: Path, **change: Any) -> GistNetTraining:
+def gist_settings(tiny_base: Path, shards: Path, **change: Any) -> GistNetTraining:
     tilings = {"length": 256, "rows": 2, "scored": 32, "gists": [1, 3], "tail": 2}
     fields = {
         **SETTINGS,
-        "base": str(base_folder),
+        "base": str(tiny_base),
         "shards": str(shards),
         "heldout": str(shards),
         "net": {"layers": 1, "left_context": 8, "keys": KEYS},
@@ -123,10 +76,10 @@ def gist_settings(base_folder: Path, shards: Path, **change: Any) -> GistNetTrai
     return build(GistNetTraining, {**fields, **change})
 
 
-def key_settings(base_folder: Path, gistnet: Path, shards: Path) -> KeyTraining:
+def key_settings(tiny_base: Path, gistnet: Path, shards: Path) -> KeyTraining:
     fields = {
         **SETTINGS,
-        "base": str(base_folder),
+        "base": str(tiny_base),
         "gistnet": str(gistnet),
         "shards": str(shards),
         "heldout": str(shards),
@@ -136,7 +89,7 @@ def key_settings(base_folder: Path, gistnet: Path, shards: Path) -> KeyTraining:
     return build(KeyTraining, fields)
 
 
-def lens_settings(base_folder: Path, gistnet: Path, shards: Path) -> LensNetTraining:
+def lens_settings(tiny_base: Path, gistnet: Path, shards: Path) -> LensNetTraining:
     states = {
         "far_rows": 2,
         "far_blocks": 64,
@@ -150,7 +103,7 @@ def lens_settings(base_folder: Path, gistnet: Path, shards: Path) -> LensNetTrai
     }
     fields = {
         **SETTINGS,
-        "base": str(base_folder),
+        "base": str(tiny_base),
         "gistnet": str(gistnet),
         "shards": str(shards),
         "heldout": str(shards),
@@ -187,11 +140,11 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 def test_raw_window_costs_nothing_and_controls_stand_beside_the_gists(
-    base: FrozenBase, base_folder: Path, shards: Path
+    base: FrozenBase, tiny_base: Path, shards: Path
 ) -> None:
     streams = TokenStreams(open_shards(shards))
     evaluator = GistEvaluator(GistEvalConfig(rows=1, scored=16), base, streams, K)
-    settings = gist_settings(base_folder, shards)
+    settings = gist_settings(tiny_base, shards)
     net = make_gistnet(settings.net, shards, 1, base)
     window = streams.window(generator(0, "test"), "code", 8 * K).astype(np.int64)
     tokens = torch.from_numpy(window)[None]
@@ -211,9 +164,9 @@ def test_divergence_is_zero_for_equal_and_positive_for_other_logits() -> None:
 
 
 def test_steps_on_one_batch_reduce_every_objective(
-    base: FrozenBase, base_folder: Path, shards: Path
+    base: FrozenBase, tiny_base: Path, shards: Path
 ) -> None:
-    config = gist_settings(base_folder, shards)
+    config = gist_settings(tiny_base, shards)
     net = make_gistnet(config.net, shards, 1, base)
     task = GistTask(config, base, net, join_world("cpu"))
     for phase in (0, 1):
@@ -235,23 +188,23 @@ def test_steps_on_one_batch_reduce_every_objective(
 
 
 def test_interrupted_runs_end_with_the_same_weights(
-    base_folder: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_base: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gist = gist_settings(base_folder, shards)
+    gist = gist_settings(tiny_base, shards)
     made = tmp_path / "export"
     train_gistnet(gist, tmp_path / "g", device="cpu", export=made)
     again = interrupted(tmp_path / "g", "step-00000002", tmp_path / "g2")
     train_gistnet(gist, again, device="cpu", resume=True)
     assert same(newest_weights(tmp_path / "g"), newest_weights(again))
 
-    keys = key_settings(base_folder, made, shards)
+    keys = key_settings(tiny_base, made, shards)
     complete = tmp_path / "complete"
     train_keys(keys, tmp_path / "k", device="cpu", export=complete)
     again = interrupted(tmp_path / "k", "step-00000002", tmp_path / "k2")
     train_keys(keys, again, device="cpu", resume=True)
     assert same(newest_weights(tmp_path / "k"), newest_weights(again))
 
-    lens = lens_settings(base_folder, complete, shards)
+    lens = lens_settings(tiny_base, complete, shards)
     figures = train_lensnet(lens, tmp_path / "l", device="cpu", export=tmp_path / "lens")
     again = interrupted(tmp_path / "l", "step-00000002", tmp_path / "l2")
     train_lensnet(lens, again, device="cpu", resume=True)
@@ -278,140 +231,6 @@ def test_interrupted_runs_end_with_the_same_weights(
     assert all(torch.equal(kept[name], value.float()) for name, value in exported.items())
 
 
-def test_key_batches_repeat_and_point_at_the_asked_blocks(
-    shards: Path, tokenizer: Tokenizer
-) -> None:
-    opened = open_shards(shards)
-    idf = inverse_document_frequency(opened.streams, 8192, K)
-    common, unseen = (tokenizer.encode(text).ids[0] for text in (" the", " Ottoman"))
-    assert idf[common] < idf[unseen]
-
-    def rows(source: str) -> KeyDataset:
-        mix = KeyMix(samples=6, blocks=16, asks=2, sources={source: 1.0}, facts_max=3)
-        return KeyDataset(
-            mix,
-            TokenStreams(opened),
-            tokenizer,
-            idf,
-            block_size=K,
-            query_tokens=K,
-            seed=0,
-            phase=0,
-            rank=0,
-            accumulation=1,
-        )
-
-    for source in ("recall", "random", "cloze", "lexical"):
-        batch = rows(source)[3]
-        again = rows(source)[3]
-        assert all(torch.equal(batch[name], again[name]) for name in batch)
-        share = batch["goal"].sum(-1)
-        assert bool(((share - 1).abs() < 1e-3).any())
-        late = torch.arange(16) >= batch["before"][..., None]
-        assert float((batch["goal"] * late).sum()) == 0
-    cloze = rows("cloze")[0]
-    gold = int(cloze["goal"][0, 0, 0].argmax())
-    block = cloze["tokens"][0, 0].view(-1, K)[gold].tolist()
-    assert (
-        cloze["questions"][0, 0, 0, -4:].tolist()
-        == block[(at := _find(block, cloze["questions"][0, 0, 0, -4:].tolist())) : at + 4]
-    )
-
-
-def _find(block: list[int], span: list[int]) -> int:
-    return next(i for i in range(len(block)) if block[i : i + len(span)] == span)
-
-
-def test_gold_share_follows_the_fact_over_a_block_border() -> None:
-    share = gold_share([(K - 8, K + 24)], 4, K)
-    np.testing.assert_allclose(share, [0.25, 0.75, 0, 0])
-    assert gold_share([(-1, -1)], 4, K).sum() == 0
-
-
-def test_measured_nll_is_that_of_the_plain_window(base: FrozenBase) -> None:
-    tokens = torch.from_numpy(generator(0, "test-nll").integers(0, 8192, (2, 3 * K + 16)))
-    level = np.zeros(3, np.int64)
-    window = torch.from_numpy(window_entries(level, K, 16))
-    pad_rows = torch.zeros((2, 1, 200), dtype=torch.int64)
-    pad_rows[:, 0, : len(window)] = window
-    lengths = torch.full((2, 1), len(window))
-    found = window_nll(base, base.embed(tokens), pad_rows, lengths, tokens[:, -16:])
-    with torch.no_grad():
-        logits = base.module(tokens).logits[:, -17:-1]
-    expected = torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1), tokens[:, -16:].flatten(), reduction="none"
-    )
-    torch.testing.assert_close(found[:, 0], expected.view(2, 16).mean(1), atol=1e-4, rtol=1e-4)
-
-
-def test_attention_demand_is_the_models_own_attention(base: FrozenBase, base_folder: Path) -> None:
-    tokens = torch.from_numpy(generator(0, "test-demand").integers(0, 8192, (1, 5 * K)))
-    demand, _ = AttentionDemand(base).demand(tokens, K, K)
-    eager = LlamaForCausalLM.from_pretrained(base_folder, attn_implementation="eager")
-    with torch.no_grad():
-        attention = torch.stack(eager(tokens, output_attentions=True).attentions)
-    mass = attention[:, :, :, -K:].mean((0, 2, 3))[:, : 4 * K]
-    mass[:, :4] = 0
-    expected = mass.view(1, 4, K).sum(-1)
-    torch.testing.assert_close(demand, expected / expected.sum(), atol=1e-4, rtol=1e-3)
-
-
-def test_gradient_demand_is_what_scaling_a_blocks_values_changes(base: FrozenBase) -> None:
-    tokens = torch.from_numpy(generator(1, "test-demand").integers(0, 8192, (1, 5 * K)))
-    demand, hidden = GradientDemand(base).demand(tokens, K, K)
-    assert not hidden.requires_grad
-
-    def nll(block: int, factor: float) -> float:
-        def scaled(module: Any, args: Any, out: torch.Tensor) -> torch.Tensor:
-            scale = torch.ones(out.shape[1], 1)
-            scale[max(block * K, 4) : (block + 1) * K] = factor  # less the sink tokens
-            return out * scale
-
-        layers = base.module.base_model.layers
-        handles = [layer.self_attn.v_proj.register_forward_hook(scaled) for layer in layers]
-        with torch.no_grad():
-            logits = base.logits_at(base.embed(tokens), torch.arange(4 * K - 1, 5 * K - 1)[None])
-        for handle in handles:
-            handle.remove()
-        costs = torch.nn.functional.cross_entropy(logits[0], tokens[0, -K:], reduction="sum")
-        return float(costs)
-
-    step = 0.02
-    slopes = torch.tensor([nll(b, 1 - step) - nll(b, 1 + step) for b in range(4)]).clamp(min=0)
-    assert int((slopes > 0).sum()) > 0
-    torch.testing.assert_close(demand[0], slopes / slopes.sum(), atol=0.02, rtol=0.05)
-
-
-def test_copied_tokens_are_charged_to_the_newest_block_that_holds_their_pair(
-    base: FrozenBase, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lensnet_teacher, "_MIN_SAVED_NATS", 0.0)  # an untrained base loses little
-    tokens = torch.from_numpy(generator(2, "test-copies").permutation(8192)[: 7 * K][None])
-    coming = 6 * K
-    tokens[0, 5:7] = tokens[0, K + 3 : K + 5]  # the pair stands in blocks 0 and 1 ...
-    tokens[0, coming + 7 : coming + 9] = tokens[0, K + 3 : K + 5]
-    tokens[0, coming + 20 : coming + 22] = tokens[0, K + 3 : K + 5]  # ... and comes twice
-    tokens[0, coming + 12 : coming + 14] = tokens[0, 4 * K : 4 * K + 2]  # from the near text
-    source, copied = copied_from(tokens, K)
-    assert copied.nonzero()[:, 1].tolist() == [8, 13]
-    assert source[copied].tolist() == [K + 4, 4 * K + 1]
-
-    place = torch.arange(coming - 1, 7 * K - 1)[None]
-    short = tokens[:, 4 * K :]
-    full = base.logits_at(base.embed(tokens), place)
-    near = base.logits_at(base.embed(short), place - 4 * K)
-    answer = tokens[0, coming:]
-    losses = [
-        torch.nn.functional.cross_entropy(logits[0], answer, reduction="none").detach()
-        for logits in (near, full)
-    ]
-    expected = (losses[0] - losses[1])[[8, 13]].clamp(min=0)
-    assert expected.max() > 0
-    demand, _ = CopyDemand(base).demand(tokens, K, K)
-    assert demand[0, [0, 2, 3, 5]].tolist() == [0, 0, 0, 0]
-    torch.testing.assert_close(demand[0, [1, 4]], expected / expected.sum(), atol=1e-4, rtol=1e-3)
-
-
 def test_optimized_vector_beats_its_start(base: FrozenBase, shards: Path) -> None:
     streams = TokenStreams(open_shards(shards))
     figures = one_vector_ceiling(base, streams, rows=2, before=64, steps=10)
@@ -423,24 +242,24 @@ def test_optimized_vector_beats_its_start(base: FrozenBase, shards: Path) -> Non
 
 
 def test_impossible_settings_and_foreign_gistnets_are_refused(
-    base_folder: Path, shards: Path, tmp_path: Path
+    tiny_base: Path, shards: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=r"add up to 0\.5"):
-        gist_settings(base_folder, shards, phases=[{"share": 0.5}])
+        gist_settings(tiny_base, shards, phases=[{"share": 0.5}])
     with pytest.raises(ConfigError, match="'magic' is unknown"):
-        gist_settings(base_folder, shards, phases=[{"share": 1.0, "objectives": {"magic": 1.0}}])
+        gist_settings(tiny_base, shards, phases=[{"share": 1.0, "objectives": {"magic": 1.0}}])
     tilings = {"length": 64, "rows": 2, "gists": [1, 3], "tail": 1}
     with pytest.raises(ConfigError, match=r"phases.tilings.length: 64 leaves no block .* use 96"):
-        gist_settings(base_folder, shards, phases=[{"share": 1.0, "tilings": tilings}])
+        gist_settings(tiny_base, shards, phases=[{"share": 1.0, "tilings": tilings}])
     with pytest.raises(ModelError, match="no readable gistnet checkpoint"):
-        train_keys(key_settings(base_folder, tmp_path / "none", shards), tmp_path, device="cpu")
+        train_keys(key_settings(tiny_base, tmp_path / "none", shards), tmp_path, device="cpu")
 
 
 @pytest.mark.slow
-def test_two_processes_train_one_gistnet(base_folder: Path, shards: Path, tmp_path: Path) -> None:
+def test_two_processes_train_one_gistnet(tiny_base: Path, shards: Path, tmp_path: Path) -> None:
     fields: dict[str, Any] = {
         "loop": {"seed": 1, "budget": {"steps": 2}},
-        "base": str(base_folder),
+        "base": str(tiny_base),
         "shards": str(shards),
         "heldout": str(shards),
         "net": {"layers": 1, "left_context": 8, "keys": KEYS},
