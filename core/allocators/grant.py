@@ -156,9 +156,9 @@ def grant(
 
     Args:
         requests: open candidates only.
-        groups: rows of open groups, cheapest first; as many as could be needed.
-        reason: of granted single actions.
-        excluded: candidates that the policy itself ruled out; more are added here.
+        groups: rows of open groups, lowest score first; as many as could be needed.
+        reason: reason of granted single actions.
+        excluded: candidates that the policy itself rejects; more are added here.
     """
     excluded = excluded or RuledOut()
     candidates, n_diff = view.candidates, view.limits.n_diff

@@ -1,13 +1,13 @@
-"""The vectorized masks that all allocators share: who may expand, which groups may collapse.
+"""The vectorized masks that all allocators share: which gists may expand, which groups collapse.
 
-A *group* is what one collapse replaces: a raw block alone, or K complete sibling gists. Every
-frontier entry belongs to at most one group, so all open groups of a frontier could collapse in
-the same plan, and each frees exactly K - 1 entries.
+A *group* is the set of entries that one collapse replaces: one raw block, or K complete sibling
+gists. Every frontier entry belongs to at most one group, so all open groups of a frontier could
+collapse in the same plan, and each frees exactly K - 1 entries.
 
-The score of a group is the maximum over its members: a group may go only when none of its
-members is wanted, and a mean would hide one needle behind K - 1 dull siblings. It also makes the
-gain of detail concave (collapsing a group loses at least what its best member could gain), which
-is what lets the optimal allocator be exact by sorting.
+The score of a group is the maximum over its members: it may collapse only if all of them score low.
+A mean would be low if one member is needed and its K - 1 siblings are not. The maximum also makes
+the gain of detail concave (collapsing a group loses at least as much as its best member could
+gain), so the optimal allocator is exact by sorting.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ OPEN = -1
 """Reason of a candidate that nothing forbids."""
 _NONE = np.empty(0, np.int64)
 TAKEN = -2
-"""Reason of a group that a forced collapse uses already."""
+"""Reason of a group that a forced collapse of the same round uses."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cooldowns:
-    """Nodes that flipped recently: ``kinds`` I8[c], ``levels`` I64[c], ``index`` I64[c]."""
+    """Nodes that changed recently: ``kinds`` I8[c], ``levels`` I64[c], ``index`` I64[c]."""
 
     kinds: I8
     levels: I64
@@ -52,7 +52,8 @@ class Cooldowns:
 
 @dataclass(slots=True)
 class Candidates:
-    """Gists that want detail, and all groups, each with the reason that forbids it or ``OPEN``.
+    """Gists with scores above the threshold and all groups, each with ``OPEN`` or the reason that
+    forbids its action.
 
     Attributes:
         expand_at: I64[e], frontier positions of gists that score above ``tau_expand``.
@@ -184,7 +185,7 @@ def _gist_groups(levels: I8, index: I64, block_size: int, max_levels: int) -> I6
 def _cool(
     candidates: Candidates, levels: I8, starts: I64, block_size: int, cooling: Cooldowns
 ) -> None:
-    """Mark candidates that would change a node in cooldown back."""
+    """Forbid candidates that would reverse the last change of a node in cooldown."""
     bits = block_size.bit_length() - 1
     begin = cooling.index << (bits * cooling.levels)
     at = starts.searchsorted(begin)

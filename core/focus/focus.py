@@ -58,8 +58,8 @@ class RoundResult:
         rejected: REJECTED_DTYPE, best first, at most 32.
         budget_used: entries after the actions.
         bad_scores: entries whose score was unusable and counted as 0.
-        settled: nothing voluntary was done; another round would find the same.
-        last: the refocus is over: settled, or its rounds are used up.
+        settled: there was no voluntary action; another round would have none either.
+        last: the refocus is over: it has settled or used its rounds.
     """
 
     step: int
@@ -96,7 +96,7 @@ def clean_scores(scores: npt.ArrayLike | None, entries: int) -> tuple[F16, int]:
 
 
 class Focus:
-    """What a session drives: append, begin a refocus, give scores round by round.
+    """The focus of a session: append tokens, begin a refocus, then pass scores round by round.
 
     Args:
         working_context: it is edited in place; the focus is its only editor.
@@ -144,9 +144,10 @@ class Focus:
         self._memory.grow(len(self.working_context) - known, self.step + 1)
 
     def ingest(self, n_tokens: int) -> Iterator[tuple[I8, RoundResult]]:
-        """Append any amount: as much as fits, a refocus of forced collapses alone, and again.
+        """Append any number of tokens: as many as fit, then a refocus with forced collapses only,
+        until all are appended.
 
-        Yields what each append and its refocus recorded; nothing is scored.
+        Yields the result of each append and refocus; nothing is scored.
         """
         forced_only = Limits(n_diff=0, rounds=1)
         while n_tokens > 0:
@@ -356,7 +357,7 @@ class Focus:
                     disarmed = splices[0].carry(disarmed, False)  # type: ignore[assignment]
                 candidates = self._candidates(frontier, scores, disarmed, forced)
 
-        # What the allocator sees: newest blocks stay, if the limits say so.
+        # For the allocator, the newest blocks are protected as well, if the limits say so.
         if keep_newest:
             candidates.group_reason[
                 raw_since(candidates, near) & (candidates.group_reason != TAKEN)

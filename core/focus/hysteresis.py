@@ -47,8 +47,8 @@ class Memory:
     """Cooldowns, arms and ages along a frontier that grows and is edited.
 
     Attributes:
-        disarmed: bool[n], gists that may not expand before their score was another one once.
-        created_at: I64[n], refocus at which an entry came into the frontier.
+        disarmed: bool[n], gists that may not expand until their score shows new evidence.
+        created_at: I64[n], refocus at which an entry entered the frontier.
     """
 
     def __init__(self, entries: int = 0, step: int = 0) -> None:
@@ -82,9 +82,9 @@ class Memory:
             self._any_disarmed = bool(self.disarmed.any())
 
     def cooling(self, step: int, cooldown_steps: int, reopen: bool = False) -> Cooldowns | None:
-        """Nodes that may not flip back at refocus ``step``.
+        """Nodes that may not change back at refocus ``step``.
 
-        With ``reopen`` those that an earlier refocus collapsed may.
+        With ``reopen``, nodes that an earlier refocus collapsed may.
         """
         recent = [
             changes.expanded() if reopen and at < step else changes
@@ -124,7 +124,7 @@ class Memory:
                 expanded_score = self._expanded.pop((level, index))
                 start = index * size**level
                 at = int(starts.searchsorted(start))
-                # A later action of the plan may have swallowed it: then it is forgotten.
+                # A later action of the plan may have collapsed its parent: then it is forgotten.
                 if at < len(levels) and starts[at] == start and levels[at] == level:
                     self.disarmed[at] = True
                     self._expanded_score[at] = expanded_score
@@ -132,7 +132,7 @@ class Memory:
 
 
 def changed_nodes(actions: Actions) -> Cooldowns:
-    """The nodes of ``actions`` as they are remembered for the cooldown."""
+    """The nodes that ``actions`` change, for their cooldown."""
     return Cooldowns(
         actions["kind"].astype(np.int8),
         actions["level"].astype(np.int64),

@@ -1,4 +1,4 @@
-"""What an allocator sees and returns. Focus and allocators meet here and nowhere else."""
+"""The interface between focus and allocators: an allocator's input and its result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from megacontext.traces.errors import ConfigError
 __all__ = ["MAX_COOLDOWN", "Allocator", "AllocatorView", "Decision", "Limits"]
 
 MAX_COOLDOWN = 64
-"""Longest ``cooldown_steps``; bounds the memory of recent flips."""
+"""Largest ``cooldown_steps``; bounds the memory of recent changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +23,14 @@ class Limits:
         n_diff: voluntary actions a round.
         tau_expand: only gists that score above it may expand.
         tau_collapse: groups that score below its negative may collapse.
-        cooldown_steps: refocuses that must pass between before a node flips back, 0..64.
+        cooldown_steps: refocuses before a node may change back, 0..64.
         rounds: rounds a refocus, at least 1.
-        reopen: whatever was collapsed before this refocus may be expanded in it: neither its
-            cooldown nor a missing re-arming holds it back. Collapses keep their cooldown, and
-            nothing flips twice within the refocus.
-        keep_newest: raw blocks among so many newest ones are left alone by voluntary actions;
-            forced collapses take them only when no other group is open.
-        headroom: entries beyond a block's that forced collapses leave free, where open groups
+        reopen: nodes that were collapsed before this refocus may be expanded in it, in spite of
+            cooldown and re-arming. Collapses keep their cooldown, and no node changes twice within
+            the refocus.
+        keep_newest: voluntary actions do not collapse raw blocks among so many newest ones; forced
+            collapses do only if no other group is open.
+        headroom: entries, beyond those of one block, that forced collapses free if open groups
             allow it.
     """
 
@@ -59,8 +59,8 @@ class Limits:
 
     @property
     def margin(self) -> float:
-        """Least gain of a swap. A swap costs two actions, so it must beat the larger threshold:
-        noise that a single action ignores cannot then exchange two nodes of equal worth."""
+        """Minimum gain of a swap: the larger threshold. So noise that is too small for a single
+        action cannot exchange two nodes of equal score."""
         return max(self.tau_expand, self.tau_collapse)
 
 

@@ -1,4 +1,4 @@
-"""A contender's session without a tree: a selection of raw blocks stands in the window."""
+"""A contender's session without a tree: the window holds a selection of raw blocks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def best_blocks(search: Callable[[str], np.ndarray], recent: int) -> Selection:
         keep_mask = np.zeros(blocks, bool)
         scores = search(query)[:blocks]
 
-        # The search knows the history alone; blocks after it, as the question, are kept too.
+        # The search covers the history only; later blocks, such as the question, are always kept.
         latest = max(min(recent, fit), min(blocks - len(scores), fit))
         keep_mask[blocks - latest :] = True
 
@@ -58,20 +58,20 @@ def best_blocks(search: Callable[[str], np.ndarray], recent: int) -> Selection:
 
 
 class _Tokens:
-    """No gists; a window of raw tokens asks for none."""
+    """A vector source without gists, for a window of raw tokens."""
 
     def __call__(self, level: int, index: I64) -> F32:
         raise AssertionError(f"a window of raw blocks asked for gists of level {level}")
 
 
 class BlockSession:
-    """A :class:`~.base.ContenderSession` whose window is filled anew by ``select``.
+    """A :class:`~.base.ContenderSession` that fills its window with the blocks of ``select``.
 
     Args:
         window: an exact window, empty or with rows of the same history; its ``w_max`` is the
             budget.
         tokens: uint32 [t], the history read so far.
-        select: which complete blocks stand in the window.
+        select: chooses the complete blocks of the window.
         query_tokens: newest tokens whose text is the query.
         gold: token spans I64[m, 2] of the answer, may be empty.
     """
@@ -145,7 +145,7 @@ class BlockSession:
         return np.concatenate(nll), greedy
 
     def score_tokens(self, tokens: U32) -> F32:
-        """See :class:`~.base.ContenderSession`; the window is filled anew at every block."""
+        """See :class:`~.base.ContenderSession`; blocks are selected again at every block."""
         nll: list[F32] = []
         for start in range(0, len(tokens), self._size):
             part = tokens[start : start + self._size]
@@ -166,7 +166,7 @@ class BlockSession:
         fit = max(0, (self._window.w_max - reserve - tail) // self._size)
         self._blocks = self._select(blocks, min(fit, blocks), query)
 
-        # Rows of the history are reused at the next question; those of what follows it are not.
+        # KV rows of the history are reused at the next question, later rows are not.
         shared = self._known // self._size
         if (self._blocks >= shared).sum() < blocks - shared:
             shared, stop = blocks, total

@@ -1,4 +1,4 @@
-"""Gists made once per history: several contenders build the same tree over it."""
+"""A cache of gists: several contenders build the same tree over one history."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["CachedEncoder"]
 
 
 class CachedEncoder:
-    """A gister that remembers what it has encoded, by the bytes that went in.
+    """A gister with a cache, keyed by the bytes of its inputs.
 
     Args:
-        inner: the gister that does the work.
+        inner: the gister that encodes what is not in the cache.
     """
 
     def __init__(self, inner: Gister) -> None:

@@ -57,7 +57,7 @@ class MetricsSink(NullSink):
         self.reached: int | None = None
 
     def watch(self) -> None:
-        """A question begins; ``rounds`` are those of its refocuses."""
+        """Start of a question: from here on, ``rounds`` and ``refocuses`` are counted."""
         self.refocuses = 0
         self.rounds = []
         self.reached = 0 if len(self._gold) and is_raw(self._context, self._gold) else None
@@ -116,7 +116,7 @@ class EngineSession:
         self._session.append(tokens)
 
     def ask(self, prompt: U32, limit: int, stop: str, reserve: int = 0) -> AnswerResult:
-        """See :class:`~.base.ContenderSession`; the budget frees entries by itself."""
+        """See :class:`~.base.ContenderSession`; refocuses free the entries for the answer."""
         lens = self._session.parts.lens
         if isinstance(lens, OracleLens):
             lens.active = True

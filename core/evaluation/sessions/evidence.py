@@ -1,4 +1,4 @@
-"""Why an answer was wrong: what the rounds of its question say about the blocks it needed."""
+"""Why an answer was wrong: scores and actions of its question's rounds on the gold blocks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MISREAD = "expanded and misread"
 
 @runtime_checkable
 class ScoresBlocks(Protocol):
-    """A lens that can say what it thinks of every block, whatever the frontier is."""
+    """A lens that also scores every block of the history, independently of the frontier."""
 
     def block_scores(self) -> F32 | None:
         """F32[blocks] of the last question, or None before the first."""
@@ -30,14 +30,14 @@ class ScoresBlocks(Protocol):
 
 @dataclass(frozen=True)
 class Evidence:
-    """What became of the gold, told by the part of it that fared worst.
+    """The outcome for the worst gold span: of those that are not raw, the one scored lowest.
 
     Attributes:
-        cause: ``NOT_SCORED``, ``NOT_EXPANDED``, or, where all of it was raw, ``MISREAD``.
+        cause: ``NOT_SCORED``, ``NOT_EXPANDED``, or ``MISREAD`` if all gold was raw.
         reason: why it was not expanded, in words; else empty.
-        rank: of its best node among the gists that were scored, 1 is the best; of its block among
-            all blocks for a lens that scores blocks. None where nothing was scored.
-        score: the highest score of a node over it.
+        rank: rank of its best node among the scored gists, from 1; for a lens that scores blocks,
+            rank of its best block among all blocks. None if nothing was scored.
+        score: the highest score of a node that covers it.
     """
 
     cause: str
@@ -62,14 +62,14 @@ def evidence_of(
     block_size: int,
     blocks: F32 | None = None,
 ) -> Evidence:
-    """What the refocuses of a question say about its gold.
+    """The outcome for a question's gold, from the rounds of its refocuses.
 
     Args:
         refocuses: rounds of every refocus since the question's first token.
         gold: token spans I64[m, 2], at least one.
         raw: for each span, whether all of it was raw when the answer began.
-        tau_expand: what a score had to exceed.
-        blocks: F32[blocks], what the lens thinks of every block, if it says so.
+        tau_expand: the threshold for expansions.
+        blocks: F32[blocks], the lens's score of every block, for a :class:`ScoresBlocks`.
     """
     spans = [_Span(bool(flag)) for flag in raw]
     for rounds in refocuses:
@@ -92,7 +92,7 @@ def evidence_of(
 
 
 def _starts(result: RoundResult, block_size: int) -> I64:
-    """I64[n + 1]: first tokens of the scored nodes, and where the last one ends."""
+    """I64[n + 1]: first tokens of the scored nodes, and the end of the last one."""
     lengths = np.int64(block_size) ** np.maximum(result.levels, 1).astype(np.int64)
     return np.concatenate([[0], np.cumsum(lengths)])
 
@@ -117,7 +117,7 @@ def _read_round(result: RoundResult, gold: I64, spans: list[_Span], block_size: 
 
 
 def _read_refusals(result: RoundResult, gold: I64, spans: list[_Span], block_size: int) -> None:
-    """Why the last round left gists over a span."""
+    """Sets the reason why the last round did not expand the gists over each span."""
     refused = [row for row in result.rejected if row["kind"] == EXPAND]
     for span, (start, stop) in zip(spans, gold, strict=True):
         if span.raw:

@@ -1,4 +1,4 @@
-"""A KV window that can wait: nothing is computed until somebody reads it."""
+"""A KV window whose computation is deferred until its logits are needed."""
 
 from __future__ import annotations
 
@@ -34,16 +34,15 @@ class GistOverride:
 
 
 class LazyKVWindow:
-    """A :class:`~megacontext.core.model.token_window.TokenWindow` over one that it may let wait.
+    """A :class:`~megacontext.core.model.token_window.TokenWindow` that defers its computation.
 
-    While ``waits``, it only takes note that the history grew: ``append`` answers without logits
-    and ``last`` stays None. Once ``waits`` is False, the next ``sync`` builds the whole window in
-    one go. One window serves all budgets up to its slots: on a GPU each new one captures its
-    graphs.
+    While ``waits`` is True, it only counts the tokens of the history: ``append`` returns no logits
+    and ``last`` is None. Once ``waits`` is False, the next ``sync`` computes the whole window. One
+    window serves all budgets up to its slots, since on a GPU each new one captures CUDA graphs.
 
     Attributes:
         waits: see above.
-        gists: vectors to show instead of the session's own, or None.
+        gists: vectors that replace the session's own gists, or None.
     """
 
     def __init__(self, window: KVWindow) -> None:
@@ -101,9 +100,9 @@ class LazyKVWindow:
         self.gists = None
 
     def rewind(self, n_tokens: int) -> None:
-        """Let the next ``sync`` go back to a history of ``n_tokens``, the start of this one.
+        """Allow the next ``sync`` to be that of a shorter history of ``n_tokens``, a prefix.
 
-        That layout must keep no row of what came after: the text may go on otherwise.
+        Its layout must not reuse rows of later tokens, since other text may follow.
         """
         self._window.n_tokens = min(self._window.n_tokens, n_tokens)
 
