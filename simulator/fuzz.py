@@ -30,9 +30,11 @@ _WORLD_OPERATIONS = {
     "ram": (80, 160, 320, 1280),
     "disk": (40, 80, 120, 160),
     "resumes": (40, 80, 120, 160),
+    "records": (40, 80, 120, 160),
 }
 """Lengths of worlds in turn: short ones reach many configurations, long ones reach depth. An
-operation on disk costs five times one in memory, and a resume as much as all before it."""
+operation on disk costs five times one in memory, and a resume as much as all before it, as does a
+fault that makes the whole trace be read."""
 _MANY_RESUMES = 10  # the weight that makes it such a world
 
 EXPECTED: tuple[str, ...] = (
@@ -50,6 +52,7 @@ EXPECTED: tuple[str, ...] = (
     "settled",
     "resumed",
     "question",
+    "compared_after_question",
     "reopened_cooling",
     "reopened_unarmed",
     "regist",
@@ -147,6 +150,13 @@ def seeds_from(seed: int) -> Iterator[int]:
     return itertools.count(seed * 1_000_003)
 
 
+def _kind(config: WorldConfig) -> str:
+    """What says how long a world may be."""
+    if config.features.get("resume", 0) >= _MANY_RESUMES:
+        return "resumes"
+    return "records" if config.record else config.storage
+
+
 def run_world(
     config: WorldConfig, operations: Iterator[Operation], report: FuzzReport
 ) -> Failure | None:
@@ -218,8 +228,7 @@ def fuzz(
             config = draw_config(world_seed)
             if only is not None and not only(config):
                 continue
-            resumes = config.features.get("resume", 0) >= _MANY_RESUMES
-            lengths = _WORLD_OPERATIONS["resumes" if resumes else config.storage]
+            lengths = _WORLD_OPERATIONS[_kind(config)]
             length = lengths[report.worlds % len(lengths)]
             begun, before = clock(), report.operations
             run_world(config, draw_operations(config, length), report)

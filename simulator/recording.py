@@ -69,6 +69,7 @@ class Recorder:
     def _open(self) -> None:
         self._number += 1
         self.rows = []
+        self._flushed = 0  # rows that were written before their batch was full
         self.path = self._path or _FOLDER / f"run-{self._number}.arrow"
         self.writer = None
         self.writer = TraceWriter(
@@ -104,7 +105,7 @@ class Recorder:
             return
         least = len(self.rows) if finished else 0
         if killed and self.writer.error is None:
-            least = len(self.rows) // _BATCH * _BATCH
+            least = len(self.rows) - (len(self.rows) - self._flushed) % _BATCH
         if isinstance(self.files, SimDisk):
             with self.files.undisturbed():  # faults are for the product's work, not for this check
                 self._check(finished, least)
@@ -166,6 +167,7 @@ class Recorder:
 
         # Draw the bit from the schema in every third case: it is short and would rarely be hit.
         self.writer.flush()
+        self._flushed = len(self.rows)
         size = self.files.files()[self.path]
         if salt % 3 == 0:  # schema and metadata
             size = min(size, _SCHEMA_BYTES)

@@ -7,11 +7,11 @@ from typing import Protocol
 
 import numpy as np
 
-from megacontext.core.focus import RoundResult
+from megacontext.core.focus import Focus, Limits, RoundResult
 from megacontext.traces.row import TraceRow
 from megacontext.traces.schema import Trigger
 
-__all__ = ["ReplayedRound", "make_row", "word"]
+__all__ = ["ReplayedRound", "make_row", "replay", "word"]
 
 _LETTERS = ("b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z", "ch", "sh")
 _VOWELS = ("a", "e", "i", "o", "u", "ai", "ou", "y")
@@ -47,6 +47,15 @@ class ReplayedRound:
             result.w_max,
             result.trigger,
         )
+
+
+def replay(rounds: list[ReplayedRound], focus: Focus, asked: Limits) -> None:
+    """Make ``focus`` what it was after ``rounds``; those of a question had the limits ``asked``.
+
+    A question's own threshold re-arms by that threshold.
+    """
+    questions = {row.step for row in rounds if row.trigger == Trigger.QUESTION}
+    focus.rebuild(rounds, lambda row: asked if row.step in questions else focus.limits)
 
 
 def word(token: int) -> str:

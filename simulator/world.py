@@ -30,7 +30,7 @@ from megacontext.simulator.lenses import LensView, make_lens
 from megacontext.simulator.mortal import Mortal
 from megacontext.simulator.operations import METHODS, Operation
 from megacontext.simulator.recording import Recorder
-from megacontext.simulator.rows import ReplayedRound, make_row
+from megacontext.simulator.rows import ReplayedRound, make_row, replay
 from megacontext.simulator.settle import Settling
 from megacontext.simulator.storage import TreeSide
 from megacontext.simulator.streams import Lives, StreamSpec, Truth, make_stream
@@ -41,6 +41,7 @@ from megacontext.traces.schema import Trigger
 __all__ = ["World"]
 
 _VOCAB = 4096
+_QUESTION_REPLAYS = 300  # rows that are replayed at once after a question that re-armed by itself
 _FREE_REPLAYS = 100  # rows that resumes may replay besides as many as there were rounds
 
 Watch = Callable[["World", RoundResult, Truth], None]
@@ -64,7 +65,7 @@ class World(Mortal):
     ) -> None:
         self.config, self.watch = config, watch
         self.sometimes: Counter[str] = Counter()
-        self.steps = self.rounds = self._replayed = 0
+        self.steps = self.rounds = self._replayed = self._compared = 0
         self.disk = SimDisk()
         self.disk.mkdir(Path("/sim/traces"))
         self.disk.sync_folder(Path("/sim"))
@@ -103,10 +104,6 @@ class World(Mortal):
         self._hash = hashlib.blake2b(digest_size=16)
         self._armed: dict[str, Fate | None] = {}
         self._marker: str | None = None
-        self.context: WorkingContext
-        self.focus: Focus
-        self.shadow: Shadow
-        self.checker: RefocusChecker
 
         self._limits = config.limits
         self._do: dict[str, Callable[..., None]] = {
@@ -236,17 +233,19 @@ class World(Mortal):
         if self._replayed + len(self._rows) > _FREE_REPLAYS + self.rounds:
             return
         self._replayed += len(self._rows)
+        self.focus = self._rebuilt()
+        self.context = self.focus.working_context
+        self.sometimes["resumed"] += 1
+
+    def _rebuilt(self) -> Focus:
+        """A focus made from the rows alone, which must remember what this one does."""
         context = self._new_context(self.checker.w_max)
         focus = Focus(context, self.focus.allocator, self._limits, self.config.seed)
-        # A question's own threshold re-arms by that threshold.
-        asked = self._asked()
-        questions = {row.step for row in self._rows if row.trigger == Trigger.QUESTION}
-        focus.rebuild(self._rows, lambda row: asked if row.step in questions else self._limits)
+        replay(self._rows, focus, self._asked())
         focus.set_w_max(self.checker.w_max)  # it may have changed since the last row
-        self.focus, self.context = focus, focus.working_context
         check_arrays(self.shadow, context.levels, context.index, context.starts)
         self.checker.check_disarmed(focus.disarmed)
-        self.sometimes["resumed"] += 1
+        return focus
 
     def _commit(self) -> None:
         self.side.commit()
@@ -350,6 +349,13 @@ class World(Mortal):
 
         self.checker.end()
         self.steps += 1
+
+        # What a question alone re-armed, the next refocus may hide: rebuild and compare at once.
+        if self.checker.threshold_mattered and self._keeps_rows:
+            self._compared += len(self._rows)
+            if self._compared <= _QUESTION_REPLAYS:
+                self._rebuilt()
+                self.sometimes["compared_after_question"] += 1
 
     def _check_round(self, result: RoundResult, scores: np.ndarray, actions: list[Action]) -> None:
         context, checker = self.context, self.checker

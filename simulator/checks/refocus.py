@@ -70,6 +70,8 @@ class RefocusChecker:
         # Expanded by choice and not re-armed yet, with the score that was the reason.
         self.spent: dict[tuple[int, int], float] = {}
         self.waiting: set[tuple[int, int]] = set()  # those of them that are gists again
+        # In this refocus its own threshold re-armed what the usual one would not, or the other way.
+        self.threshold_mattered = False
         self._memory = Memory(self.cooling, self.protected, self.newest, self._disarmed)
 
     # -- one refocus -------------------------------------------------------------------------
@@ -79,6 +81,7 @@ class RefocusChecker:
         if step != self.step + 1:
             raise InvariantError("order", f"refocus {step} follows refocus {self.step}")
         self.step, self.round, self.limits = step, -1, limits
+        self.threshold_mattered = False
 
     def seen(self, seen: RoundSeen) -> None:
         """Check one round; raises :class:`InvariantError`."""
@@ -128,9 +131,13 @@ class RefocusChecker:
         if not self.waiting:
             return
         tau = np.float32(self.limits.tau_expand)  # a float16 threshold would be another number
+        usual = np.float32(self.rules.tau_expand)
         for node in list(self.waiting):
             score = np.float32(scores[self.shadow.at(*node)])
-            if score < tau or abs(score - np.float32(self.spent[node])) >= _NEW_EVIDENCE:
+            changed = abs(score - np.float32(self.spent[node])) >= _NEW_EVIDENCE
+            if not changed and (score < tau) != (score < usual):
+                self.threshold_mattered = True
+            if score < tau or changed:
                 self.waiting.discard(node)
                 del self.spent[node]
 
