@@ -20,8 +20,9 @@ from megacontext.traces.errors import ConfigError, SourceError
 __all__ = ["Ask", "Haystack", "Scene", "make_set"]
 
 Rng = np.random.Generator
-_SAMPLE = 20_000  # characters that tell how many make a token
-_TRIES = 6
+_CHARS_PER_TOKEN = 5  # more text is taken where it has more
+_FILLED = 0.98
+"""Fraction of a text's length that may be cut off to end with a line."""
 
 
 @dataclass(frozen=True)
@@ -56,26 +57,46 @@ class Haystack:
         self._documents = _documents(tuple(str(path) for path in paths))
         self.chars = sum(len(text) for text in self._documents)
 
-    def piece(self, chars: int, rng: Rng) -> str:
-        """Whole documents and the beginning of one, ``chars`` characters up to a line end.
+    def text(self, n_tokens: int, tokenizer: Tokenizer, rng: Rng) -> str:
+        """Whole documents and the beginning of one: ``n_tokens`` tokens at most, and hardly less.
+
+        It ends with a line, or inside one that is so long that leaving it out would be felt.
 
         Raises:
             SourceError: all documents together are shorter.
         """
-        if chars > self.chars:
-            raise SourceError(
-                f"--haystack holds {self.chars:,} characters but {chars:,} are needed; name more "
-                "text or ask for a smaller --lengths."
-            )
+        order = rng.permutation(len(self._documents))
+        chars = n_tokens * _CHARS_PER_TOKEN
+        while True:
+            text = self._beginning(order, chars)
+            spans = tokenizer.encode(text, add_special_tokens=False).offsets
+            if len(spans) >= n_tokens:
+                break
+            if len(text) >= self.chars:
+                raise SourceError(
+                    f"--haystack holds {len(spans):,} tokens but {n_tokens:,} are needed; name more "
+                    "text or ask for a smaller --lengths."
+                )
+            chars *= 2
+
+        # Cut at a line end, else between words.
+        text = text[: spans[n_tokens - 1][1]] if n_tokens else ""
+        for end in ("\n", " "):
+            at = text.rfind(end) + 1
+            if at >= _FILLED * len(text):
+                return text[:at] if end == "\n" else text[: at - 1] + "\n"
+        return text[:-1] + "\n"
+
+    def _beginning(self, order: np.ndarray, chars: int) -> str:
+        """``chars`` characters of the documents in this order, or all there are."""
         taken: list[str] = []
         size = 0
-        for at in rng.permutation(len(self._documents)):
+        for at in order:
             taken.append(self._documents[at][: chars - size])
             size += len(taken[-1])
             if size >= chars:
                 break
-        text = "".join(taken)
-        return text[: text.rfind("\n") + 1] if chars else ""
+        return "".join(taken)
 
 
 @lru_cache(maxsize=2)
@@ -169,30 +190,23 @@ def _plant(
     rng: Rng,
 ) -> tuple[str, Spans]:
     """A history of about ``length`` tokens, never more, and where each sentence stands in it."""
-    max_length = max((scene.ask.question for scene in scenes), key=len)
+    longest = max((scene.ask.question for scene in scenes), key=len)
     order = _interleaved(scenes, rng)
     lines = [scenes[scene].sentences[number] + "\n" for scene, number in order]
-    alone = _count(tokenizer, "".join(lines) + max_length) + max_tokens
-    if length and alone > length:
+    min_length = _count(tokenizer, "".join(lines) + longest) + max_tokens
+    if length and min_length > length:
         raise ConfigError(
-            f"--lengths: {length} is too short, the sentences and the question alone take {alone} "
+            f"--lengths: {length} is too short, the sentences and the question alone take {min_length} "
             "tokens; use longer texts or a smaller --shared-haystack."
         )
 
-    # Text to hide them in: its length in characters is corrected until its tokens fit.
+    # Text to hide them in; planted sentences split a token here and there.
     texts, positions = "", np.zeros(len(lines), np.int64)
-    seed = int(rng.integers(2**62))
-    sample = haystack.piece(min(_SAMPLE, haystack.chars), generator(seed, "bench.haystack"))
-    density = len(sample) / _count(tokenizer, sample)
-    for attempt in range(_TRIES if length else 0):
-        chars = int((length - alone) * density * (1 - 0.01 * attempt))
-        texts = haystack.piece(chars, generator(seed, "bench.haystack"))
-        count = _count(tokenizer, texts) if texts else 0
-        if length * 0.98 - alone <= count <= length - alone - len(lines):
-            break
-        density = len(texts) / count * 0.995 if count else density
-    else:
-        texts = texts if not length or _count(tokenizer, texts) + alone <= length else ""
+    n_tokens = length - min_length - len(lines)
+    if length and n_tokens > 0:
+        texts = haystack.text(
+            n_tokens, tokenizer, generator(int(rng.integers(2**62)), "bench.haystack")
+        )
 
     # Each sentence stands behind a line end.
     ends = np.flatnonzero(np.frombuffer(texts.encode("utf-32-le"), np.uint32) == ord("\n")) + 1

@@ -35,6 +35,7 @@ KEYS_OF_KINDS: dict[tuple[str, str], tuple[KindKey, ...]] = {
     ("lens", "kind"): (
         KindKey("query_tokens", ("auto", "similarity", "bm25", "attention")),
         KindKey("margin", ("auto", "heads")),
+        KindKey("newest", ("auto", "heads")),
         KindKey("hops", ("auto", "heads")),
     ),
     ("allocator", "kind"): (

@@ -121,6 +121,9 @@ class LensConfig:
         low=0,
         high=8,
     )
+    newest: int = option(
+        10, "heads: newest blocks that a question leaves raw, whatever it asks", low=0, high=4096
+    )
     query_tokens: int = option(
         32,
         "newest tokens that form the query of similarity, bm25 and attention; LensNet reads as "

@@ -34,9 +34,8 @@ class HeadsCalibration:
         margin: blocks with at least this fraction of the best one's strength are expanded.
         min_mass: a best block with less attention than this stands out from nothing.
         max_blocks: most blocks that one question expands, neighbours and hops not counted.
-        after: blocks behind a selected one that are expanded with it, and the one before: a fact
-            may straddle blocks, and a value of 36 digits reaches into the second one behind its
-            name. A small model reads better with fewer.
+        after: blocks behind a selected one that are read with it, see
+            :func:`~megacontext.core.heads.neighbours.neighbour_runs`.
         hops: times that what a selected block says becomes a query of its own.
         metrics: recall on the calibration's own held-out tasks, by name.
     """
@@ -51,7 +50,7 @@ class HeadsCalibration:
     margin: float = 0.3
     min_mass: float = 0.0
     max_blocks: int = 8
-    after: int = 2
+    after: int = 1
     hops: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
 
@@ -63,11 +62,6 @@ class HeadsCalibration:
     def bytes_per_token(self) -> int:
         """Size of a token's stored keys."""
         return int(self.offset.size)
-
-    @property
-    def neighbours(self) -> tuple[int, ...]:
-        """Blocks that are expanded with a selected one, by distance."""
-        return (-1, *range(1, self.after + 1))
 
     @property
     def id(self) -> str:

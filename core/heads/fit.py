@@ -124,9 +124,8 @@ def expanded_blocks(
         lookup = choose(keys.encoder, calibration, lambda a, b: text[a:b], asked, _BLOCK)
         count = len(lookup.selected)
         raw = np.zeros(count, bool)
-        for distance in (0, *calibration.neighbours):
-            near = np.flatnonzero(lookup.selected) + distance
-            raw[near[(near >= 0) & (near < count)]] = True
+        for run in lookup.runs.values():
+            raw[run.start : run.stop] = True
         raw[lookup.example] = raw[:1] = raw[max(0, count - _NEWEST) :] = True
         blocks_of.append(tuple(np.flatnonzero(raw).tolist()))
     return blocks_of

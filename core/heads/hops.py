@@ -4,7 +4,8 @@ A chain such as ``B = A … C = B`` shares no word with its question beyond the 
 of a found block that the question attended to is read where it stands; its own tokens are the
 queries of the next look-up, in which the block itself takes no part. The same heads serve: a token
 attends to where the same thing stands elsewhere. One token, the name that both blocks say, is
-enough, so a block counts by the token that attends to it most.
+enough, so a block counts by the token that attends to it most. Tokens of the question do not ask
+again: the question has found what they lead to, and all its lookalikes share them.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ __all__ = ["Source", "follow_blocks"]
 
 _REACH = 8
 """Tokens to either side of an attended token that belong to what it says."""
-_MIN_ATTENTION = 0.15
+_MIN_ATTENTION = 0.3
 """What one of a block's tokens has to give another block for it to stand out, however long the
 history: text that has nothing to do with a token shares what is left of its attention."""
 _OF_BEST = 0.5
@@ -76,11 +77,15 @@ def follow_blocks(
     pieces: list[Tensor],
     sources: Sequence[Source],
     selected: Bools,
+    question: U32,
     block_size: int,
 ) -> list[Source]:
     """Blocks that ``sources`` lead to and that are not yet ``selected``, most attended first.
 
     All of them are read in one pass.
+
+    Args:
+        question: U32[q], ids of the question, which do not ask again.
     """
     sources = sources[:_SOURCES]
     if not sources:
@@ -103,7 +108,11 @@ def follow_blocks(
         rows = slice(number * block_size, (number + 1) * block_size)
         logits = logits_hqb[:, rows]
         logits[..., max(0, source.block - 1) : source.block + 2] = -torch.inf
-        asking = weights[number] > 0
+        ids = np.asarray(tokens(starts[number], starts[number] + block_size))
+        is_new = torch.from_numpy(~np.isin(ids, question)).to(known.device)
+        asking = is_new & (weights[number] > 0)
+        if not asking.any() or not logits.isfinite().any():  # or a history of three blocks
+            continue
         attention_b = logits[:, asking].softmax(-1).amax(1).mean(0)
         log_total_hq = logits.logsumexp(-1)
         top = attention_b.where(~known, 0).topk(min(_BRANCHES, len(attention_b)))

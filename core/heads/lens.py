@@ -18,10 +18,8 @@ _SINK_SCORE = 0.15
 _SINK_HIDDEN = 0.6
 """Of the gist over the first block: without its sink a model attends to whatever comes first."""
 _GIVE_WAY = -0.5
-"""Of raw blocks far back that an earlier question expanded, and of the question's near misses."""
+"""Of raw blocks that the question does not need, which a model may take for the answer."""
 _NEIGHBOUR = 0.9
-_NEAR_MISS = 0.15
-"""A raw block with this fraction of the best block's strength resembles the answer."""
 
 
 class HeadsLens:
@@ -29,19 +27,22 @@ class HeadsLens:
 
     At a question a block's strength is its attention over the best block's, averaged over the
     heads. Blocks at or above ``margin`` are expanded, at most ``max_blocks``, each with its
-    neighbours, since a fact may straddle blocks. An example of such a question is read whole. Raw
-    blocks that resemble the answer without reaching the margin, and what earlier questions
-    expanded far back, give way. Between questions nothing is asked, and scores are a recency prior.
+    neighbours, since a fact may straddle blocks. An example of such a question is read whole. All
+    other raw blocks but the newest give way: a model reads an answer best where little else is
+    in its window. A question that finds nothing changes nothing. Between questions nothing is
+    asked, and scores are a recency prior.
 
     Args:
         keys: the history's keys, and what reads them.
+        newest: blocks before the question that stay raw, whatever it asks.
     """
 
     name = "heads"
     requires = LensNeeds()
 
-    def __init__(self, keys: HistoryKeys) -> None:
+    def __init__(self, keys: HistoryKeys, newest: int = 10) -> None:
         self.keys = keys
+        self._newest = newest
         self.encoder = keys.encoder
         self._lookup: Lookup | None = None
 
@@ -86,28 +87,24 @@ class HeadsLens:
 
         # Selected blocks lie above any threshold in their own order, neighbours just below.
         blocks[selected] = 0.5 + 0.5 * lookup.strength[selected]
-        for distance in self.encoder.calibration.neighbours:
-            near = selected + distance
-            inside = (near >= 0) & (near < closed)
-            shared = _NEIGHBOUR * blocks[selected[inside]]
-            blocks[near[inside]] = np.maximum(blocks[near[inside]], shared)
+        for block, score in zip(selected.tolist(), blocks[selected], strict=True):
+            run = lookup.runs[block]
+            near = blocks[run.start : run.stop]
+            np.maximum(near, _NEIGHBOUR * score, out=near)
         example = np.flatnonzero(lookup.example[:known])
         blocks[example] = np.maximum(blocks[example], 0.5)
         if len(selected):
             blocks[0] = max(blocks[0], 0.5)  # the sink is read along with what is expanded
         scores = np.maximum(prior, pool_blocks(blocks, observation))
+        if not len(selected):
+            return scores
 
-        # What is raw without being selected: near misses and what lies far back give way.
+        # What is raw without being selected gives way, but for the newest blocks.
         raw = observation.levels == 0
         number = observation.starts // observation.block_size
-        chosen = blocks[number] > 0
-        strength = np.zeros(closed, np.float32)
-        strength[:known] = lookup.strength[:known]
-        near_miss = raw & ~chosen & (strength[number] >= _NEAR_MISS)
-        newest_run = np.flatnonzero(~raw)
-        first_newest = int(newest_run[-1]) + 1 if len(newest_run) else 0
-        far = raw & ~chosen & (np.arange(len(raw)) < first_newest)
-        scores[near_miss | far] = _GIVE_WAY
+        before = observation.n_tokens - observation.question_tokens
+        first_newest = before // observation.block_size - self._newest
+        scores[raw & (blocks[number] == 0) & (number < first_newest)] = _GIVE_WAY
         return scores
 
     def _look_up(self, observation: Observation, tree: TreeView) -> Lookup:

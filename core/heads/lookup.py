@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from megacontext.core.heads.encoder import HeadEncoder
 from megacontext.core.heads.example import find_example
 from megacontext.core.heads.history_keys import HistoryKeys
 from megacontext.core.heads.hops import Source, follow_blocks
+from megacontext.core.heads.neighbours import cuts_word, neighbour_runs
 from megacontext.core.heads.search import block_logits
 from megacontext.core.tree.spec import U32
 
@@ -62,9 +63,10 @@ class Lookup:
     Attributes:
         n_tokens, question_tokens: of the history that ends with the question, and of the question.
         strength: F32[blocks] in [0, 1], of the blocks before the question.
-        selected: bool[blocks], what should be read raw.
+        selected: bool[blocks], what the question and its hops found.
         matches: why, best first; those of later hops behind those of the question.
         example: bool[blocks], of an example, which is read whole (:mod:`.example`).
+        runs: for each selected block, the blocks that are read with it (:mod:`.neighbours`).
     """
 
     n_tokens: int
@@ -73,6 +75,7 @@ class Lookup:
     selected: Bools
     matches: tuple[Match, ...]
     example: Bools
+    runs: dict[int, range] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -204,13 +207,15 @@ def choose(
     matches = [_explain(encoder, source, asked.pieces, block_size) for source in sources]
 
     # Further hops: what the newest blocks say becomes the query.
+    question = np.asarray(tokens(asked.first, asked.n_tokens))
     for _ in range(calibration.hops):
         known = selected | asked.example
-        sources = follow_blocks(encoder, tokens, asked.pieces, sources, known, block_size)
+        sources = follow_blocks(encoder, tokens, asked.pieces, sources, known, question, block_size)
         for source in sources:
             selected[source.block] = True
             strength[source.block] = max(strength[source.block], source.strength)
             matches.append(_explain(encoder, source, asked.pieces, block_size))
+    cuts = cuts_word(encoder.reader.base, tokens)
     return Lookup(
         asked.n_tokens,
         asked.question_tokens,
@@ -218,6 +223,7 @@ def choose(
         selected,
         tuple(matches),
         asked.example,
+        neighbour_runs(selected, calibration.after, block_size, cuts),
     )
 
 

@@ -147,6 +147,11 @@ class BaseModel:
         return cls(module, tokenizer, name)
 
     @property
+    def has_tokenizer(self) -> bool:
+        """False for a model that was wrapped without one."""
+        return self._tokenizer is not None
+
+    @property
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer.
 

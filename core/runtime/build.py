@@ -114,7 +114,7 @@ def build_parts(
     tree = _tree(config, base, gist_encoder, progress)
     try:
         if encoder is not None:
-            lens = HeadsLens(keys_of_tree(encoder, tree))
+            lens = HeadsLens(keys_of_tree(encoder, tree), config.lens.newest)
         lens = lens or _lens(config, gist_encoder)
         window = _kv_window(config, base)
         notes += window.notes

@@ -156,7 +156,7 @@ class EvalWorkspace:
             assert isinstance(self.gister, NetGister)
             return NetLens(self.lens.net, self.gister)
         if isinstance(self.lens, HeadsLens):
-            return HeadsLens(self.history_keys(history))
+            return HeadsLens(self.history_keys(history), self.config.lens.newest)
         return make_lens(self.config.lens.kind, lens_options(self.config, self.gister))
 
     def tree_over(self, history: History, read: int) -> Tree:

@@ -151,3 +151,21 @@ def test_too_much_in_too_little_is_refused(tokenizer, haystack, tmp_path):
     empty.write_text(" \n")
     with pytest.raises(SourceError, match="no text"):
         Haystack([empty])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x y " * 40_000,  # one line, far longer than what is asked for
+        "".join(f"{n} 1 2 3 4 5 6 7 8 9\n" for n in range(9000)),  # few characters a token
+        "short\n" * 50 + "z" * 400_000,  # neither a line nor a word ends
+    ],
+    ids=["one-line", "dense", "one-word"],
+)
+def test_any_text_fills_a_history_to_its_length(tokenizer, tmp_path, text):
+    path = tmp_path / "hay.txt"
+    path.write_text(text)
+    tasks = make_set("facts", FACT_TASKS, tokenizer, Haystack([path]), [4000], 4, shared=4, seed=3)
+    for task in tasks:
+        count = len(tokenizer.encode(task.history + task.question).ids) + task.max_tokens
+        assert 0.95 * task.length < count <= task.length

@@ -67,6 +67,7 @@ NOT_RUN = {
     "lens.path": "a LensNet or a calibration of heads",
     "lens.margin": "a model whose heads look things up",
     "lens.hops": "a model whose heads look things up",
+    "lens.newest": "a model whose heads look things up",
 }
 """Keys that only a trained part reads, and which."""
 

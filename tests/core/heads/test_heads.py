@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -226,6 +227,36 @@ def test_what_an_earlier_question_expanded_gives_way(encoder: HeadEncoder) -> No
     tree.append([1])
     context.append(1)
     assert lens.score(observe(context, tree, question=1))[block] < -0.2, "asked for another"
+
+
+def test_a_question_leaves_what_it_found_and_the_newest_blocks(encoder: HeadEncoder) -> None:
+    tokens = history(400)
+    tokens[83] = 2  # in block 10
+    context, tree = context_over(np.concatenate([tokens, [2]]).astype(np.uint32))
+    levels = np.ones(50, np.int8)
+    levels[[20, 30, *range(40, 50)]] = 0
+    context.set_w_max(400)
+    context.load(levels, 401)
+    lens = HeadsLens(HistoryKeys(encoder, KeyStore(encoder)), newest=4)
+    scores = lens.score(observe(context, tree, question=1))
+    blocks = context.starts // BLOCK
+    raw = context.levels == 0
+    gives_way = set(blocks[raw & (scores < -0.2)].tolist())
+    assert gives_way == {20, 30, *range(40, 46)}
+    assert scores[np.flatnonzero(blocks == 10)[0]] > 0.5
+
+
+def test_a_question_that_finds_nothing_changes_nothing(base: BaseModel) -> None:
+    blind = HeadEncoder(HeadReader(base), replace(calibration(), min_mass=1.0))
+    context, tree = context_over(np.append(history(400), 2).astype(np.uint32))
+    levels = np.ones(50, np.int8)
+    levels[[20, 49]] = 0
+    context.set_w_max(400)
+    context.load(levels, 401)
+    scores = HeadsLens(HistoryKeys(blind, KeyStore(blind)), newest=1).score(
+        observe(context, tree, question=1)
+    )
+    assert (scores[context.levels == 0] > -0.2).all()
 
 
 def test_a_model_with_learned_positions_is_refused() -> None:

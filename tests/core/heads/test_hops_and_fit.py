@@ -96,6 +96,23 @@ def test_a_hop_never_returns_what_is_already_selected(base, chain) -> None:
     assert len(blocks) == len(set(blocks))
 
 
+def test_a_token_of_the_question_leads_nowhere_further(base, chain) -> None:
+    keys = keys_with(base, margin=1.0, hops=1)
+    assert found(keys, chain).selected[13]
+    both = np.append(chain[:-1], [LINK, KEY]).astype(np.uint32)
+    lookup = look_up(keys, lambda a, b: both[a:b], len(both), 2, BLOCK)
+    assert lookup.selected[6]
+    assert not lookup.selected[13]
+
+
+@pytest.mark.parametrize("blocks", [2, 3, 4])
+def test_hops_in_a_history_of_few_blocks_end_there(base, blocks) -> None:
+    tokens = np.random.default_rng(1).integers(3, 40, BLOCK * blocks + 1).astype(np.uint32)
+    lookup = found(keys_with(base, margin=0.5, hops=3), tokens)
+    assert np.isfinite(lookup.strength).all()
+    assert all(np.isfinite(match.score) for match in lookup.matches)
+
+
 def test_expanded_blocks_are_the_first_the_newest_and_what_is_found(
     base, chain, monkeypatch
 ) -> None:
@@ -103,8 +120,8 @@ def test_expanded_blocks_are_the_first_the_newest_and_what_is_found(
     keys = keys_with(base)
     narrow, hop = expanded_blocks(keys, chain[:-1], chain[-1:], [(0.5, 0), (0.5, 1)])
     newest = range(BLOCKS - 4, BLOCKS)
-    assert narrow == (0, 5, 6, 7, 8, *newest)
-    assert hop == (0, 5, 6, 7, 8, 12, 13, 14, 15, *newest)
+    assert narrow == (0, 5, 6, 7, *newest)
+    assert hop == (0, 5, 6, 7, 12, 13, 14, *newest)
 
 
 def test_the_answers_prob_is_that_of_the_whole_text_when_all_is_raw(base, chain) -> None:
