@@ -228,15 +228,12 @@ class SessionWorld:
         if self.disk.exists(_TRACE):
             parts = self._parts()
             try:
-                restored = restore(parts, _TRACE, self.disk)
-                if restored.rows or not parts.tree.n_tokens:
-                    return parts, restored
-                self.sometimes["no_row_yet"] += 1
-                parts.close()
-            except TraceError:
-                if not self._power_failed:
+                return parts, restore(parts, _TRACE, self.disk)
+            except TraceError as error:
+                no_row = "no whole refocus" in str(error)
+                if not no_row and not self._power_failed:
                     raise
-                self.sometimes["trace_lost"] += 1
+                self.sometimes["no_row_yet" if no_row else "trace_lost"] += 1
                 parts.close()
         for path in self.disk.files():
             self.disk.unlink(path)

@@ -62,7 +62,8 @@ def restore(parts: EngineParts, trace: Path, files: FileLayer = OS_FILES) -> Res
         files: the file layer that ``trace`` lies on.
 
     Raises:
-        TraceError: no trace, or one of a run with another config or tree.
+        TraceError: no trace, one of a run with another config or tree, or one without a row
+            beside a tree with tokens.
     """
     with TraceReader.open(trace, files) as reader:
         _check(parts, reader)
@@ -70,6 +71,13 @@ def restore(parts: EngineParts, trace: Path, files: FileLayer = OS_FILES) -> Res
         limits, focus = _recorded_limits(parts.config, rows)
         rows = _whole_refocuses(rows, limits)
         if not rows:
+            # Its first row would say where the run began; without it nobody can tell.
+            if parts.tree.n_tokens:
+                raise TraceError(
+                    f"trace {trace} has no whole refocus yet, and the tree holds "
+                    f"{parts.tree.n_tokens} tokens that may be this run's; start it again with an "
+                    "empty --tree, or without --resume to go on behind them."
+                )
             return Resumed()
         last = rows[-1]
         tokens = np.concatenate([row.new_tokens for row in rows]).astype(np.uint32)

@@ -98,6 +98,16 @@ def test_a_new_run_over_a_tree_with_a_history_says_that_it_goes_on_behind_it(con
         assert reader.row(reader.num_rows - 1).history_tokens == 208
 
 
+def test_a_trace_without_a_row_does_not_go_on_over_a_tree_with_tokens(config_text, tmp_path):
+    settings = [f"tree.path={tmp_path / 'tree'}", "tree.storage=disk", "source.max_tokens=80"]
+    config, empty = parse_config(config_text, settings), tmp_path / "empty.arrow"
+    whole = run(config, tmp_path / "whole.arrow", control=False).trace
+    with TraceReader.open(whole) as reader, pa.ipc.new_file(empty, reader.schema):
+        pass
+    with pytest.raises(TraceError, match="no whole refocus yet, and the tree holds 104 tokens"):
+        run(config, empty, resume=True, control=False)
+
+
 def test_weights_of_another_version_of_the_bundle_end_a_resume(begun, monkeypatch):
     text, trace = begun
     here = "megacontext.core.runtime."
