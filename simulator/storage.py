@@ -199,6 +199,7 @@ class TreeSide(Looks):
             self._recover_in_trouble(*self.trouble)
 
         assert self._rules is not None
+        self._rules.recovering()
         rows = self._rules.gist_rows()
         gister, tree = self._reopen()
         self.gister, self.tree, self.keys = gister, tree, None
