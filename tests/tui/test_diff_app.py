@@ -81,6 +81,25 @@ async def test_runs_of_other_texts_and_configs_are_told_apart(story, clock) -> N
         assert "B ended at token 240" in strip(app)
 
 
+@pytest.mark.parametrize(
+    ("w_max", "expected"),
+    [(96, "Texts differ from token 50 on. lens.kind A bm25 B lensnet"), (64, "+2 config keys")],
+)
+async def test_a_narrow_terminal_names_the_config_key_or_counts_them(
+    story, clock, w_max: int, expected: str
+) -> None:
+    a, b = story(), story()
+    b.pieces_by_token[50] = " otherwise"
+    a.info = replace(a.info, config="lens: {kind: bm25, query_tokens: 32}\nw_max: 96\n")
+    b.info = replace(b.info, config=f"lens: {{kind: lensnet, query_tokens: 32}}\nw_max: {w_max}\n")
+    if w_max != 96:
+        a.info = replace(a.info, config=a.info.config.replace("bm25", "a-lens-with-a-long-name"))
+    app = DiffApp(a, b, clock=clock, ticking=False, unhurried=True)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        assert expected in strip(app)
+
+
 async def test_equal_runs_say_so(story, clock) -> None:
     app = DiffApp(story(), story(), clock=clock, ticking=False, unhurried=True)
     async with app.run_test(size=(160, 45)) as pilot:

@@ -7,7 +7,7 @@ from screen import pane_lines, screen_lines
 from textual.widgets._footer import FooterKey
 
 from megacontext.tui.app import InspectorApp
-from megacontext.tui.render.bars import draw_story
+from megacontext.tui.render.bars import draw_story, draw_title
 from megacontext.tui.state.viewer import ViewerState
 from megacontext.tui.widgets import KeyBar, OverviewPane
 
@@ -67,3 +67,14 @@ def test_a_story_that_is_too_long_says_that_it_goes_on(story, clock) -> None:
     short = " ".join(" ".join(draw_story(frame, 44, 2).lines()).split())
     assert short.endswith("…")
     assert whole.startswith(short[:-1].rstrip())
+
+
+@pytest.mark.parametrize("width", range(34, 72, 3))
+def test_the_title_has_whole_facts_only(story, clock, width: int) -> None:
+    session = ViewerState(story(), clock, unhurried=True)
+    frame = session.frame()
+    assert frame.row is not None
+    (line,) = draw_title(frame, width, 1).lines()
+    facts = line[line.index("step") :].split("  ")
+    assert facts[0] == f"step {frame.row.step}/{frame.last_step}"
+    assert {fact.strip() for fact in facts[1:]} <= {f"tok {frame.row.history}", "decode", ""}

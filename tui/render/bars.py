@@ -31,17 +31,25 @@ def draw_title(frame: Frame, width: int, height: int) -> Canvas:
     x = canvas.text(1, 0, f"{status.mode} ", role, BOLD, bg=Role.SURFACE)
     for word, colour in _state(frame):
         x = canvas.text(x, 0, f"{word} ", colour, BOLD, bg=Role.SURFACE)
-    facts = ""
-    if row is not None:
-        within = f" round {row.round + 1}" if row.round else ""
-        facts = f"step {row.step:,}/{frame.last_step:,}{within}  tok {row.history:,}"
-        facts += f"  {PHASE_WORDS.get(row.phase, '?')}"
+
+    # Whole facts only; the place in the run comes before the run's name.
+    facts_shown = _facts(frame, row) if row is not None else []
+    while len(facts_shown) > 1 and x + len("  ".join(facts_shown)) > width:
+        facts_shown.pop()
+    facts = "  ".join(facts_shown)
     name = f" {frame.info.name}"
-    free = width - x - 1 - len(facts)  # the place in the run comes before the run's name
+    free = width - x - 1 - len(facts)
     shown = name if len(name) + 2 <= free else f"{name[: free - 3]}…" if free >= 12 else ""
     x = canvas.text(x, 0, f"{shown}  " if shown else "", Role.TITLE, BOLD, bg=Role.SURFACE)
     canvas.text(x, 0, facts, Role.TEXT, bg=Role.SURFACE)
     return canvas
+
+
+def _facts(frame: Frame, row: RowModel) -> list[str]:
+    """Where in the run a row is, the most wanted fact first."""
+    within = f" round {row.round + 1}" if row.round else ""
+    step = f"step {row.step:,}/{frame.last_step:,}{within}"
+    return [step, f"tok {row.history:,}", PHASE_WORDS.get(row.phase, "?")]
 
 
 def _state(frame: Frame) -> list[tuple[str, int]]:

@@ -106,13 +106,16 @@ def draw_difference(
     return canvas
 
 
+WIDE = 120
+"""Cells from which on there is space to say what a difference means."""
+
+
 def _draw_differences(canvas: Canvas, differences: RunDifferences) -> None:
     """What makes the strip above misleading, then which settings differ, on one line."""
     x = 0
     if differences.text_at is not None:
-        text = (
-            f"Texts differ from token {differences.text_at:,} on: equal places are not equal text. "
-        )
+        means = ": equal places are not equal text" if canvas.width >= WIDE else ""
+        text = f"Texts differ from token {differences.text_at:,} on{means}. "
         x = canvas.text(x, 1, text, Role.ERROR, BOLD)
     for letter, tokens in differences.ended.items():
         x = canvas.text(x, 1, f"{letter} ended at token {tokens:,}. ", Role.WARN, BOLD)
@@ -121,8 +124,9 @@ def _draw_differences(canvas: Canvas, differences: RunDifferences) -> None:
     for number, (key, a, b) in enumerate(differences.configs):
         text = f"{key} A {a:.16} B {b:.16}"
         left = len(differences.configs) - number
-        if x + len(text) + 12 > canvas.width:
-            canvas.text(x, 1, f"+{left} more keys", Role.DIM)
+        rest = f"+{left} config key{'s' if left > 1 else ''}"
+        if x + len(text) + (len(rest) + 3 if left > 1 else 0) > canvas.width:
+            canvas.text(x, 1, rest, Role.DIM)
             break
         x = canvas.text(x, 1, f"{text}{' · ' if left > 1 else ''}", Role.TEXT)
 
