@@ -14,7 +14,7 @@ from megacontext.traces.errors import MegaContextError
 from megacontext.tui.screens import ChoiceScreen, PromptScreen
 from megacontext.tui.share import COPIES, copy_text, free_path, system_clipboard, write
 from megacontext.tui.state.action_lines import FILTER_HELP
-from megacontext.tui.state.find import EVENTS, EXTREMES, find, find_again
+from megacontext.tui.state.find import EVENTS, EXTREMES, find, find_again, preview
 from megacontext.tui.state.viewer import ViewerState
 from megacontext.tui.widgets import ActionsPane, Pane
 
@@ -57,11 +57,9 @@ class ToolsApp(App[str]):
     # -- finding ------------------------------------------------------------------------------
     def ask_find(self) -> None:
         """Offer the run's extremes and its next events."""
-        choices = [
-            (key, key, f"{'lowest' if what.lowest else 'highest'} {what.name}")
-            for key, what in EXTREMES.items()
-        ]
-        choices += [(key, key, f"next {name}") for key, name in EVENTS.items()]
+        names = {k: f"{'lowest' if e.lowest else 'highest'} {e.name}" for k, e in EXTREMES.items()}
+        names |= {k: f"next {name}" for k, name in EVENTS.items()}
+        choices = [(k, k, f"{name:<25} {preview(self.session, k)}") for k, name in names.items()]
         self._choose(
             "Go to · then ; next : previous", choices, lambda target: find(self.session, target)
         )

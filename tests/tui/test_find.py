@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from megacontext.tui.state.find import EXTREMES, find, find_again
+from megacontext.tui.state.find import EVENTS, EXTREMES, find, find_again, preview
 from megacontext.tui.state.viewer import ViewerState
 
 
@@ -71,3 +73,29 @@ def test_a_run_without_a_figure_says_so(fake, clock) -> None:
 def test_again_without_a_first_time_is_no_error(session: ViewerState) -> None:
     find_again(session, 1)
     assert "e lists" in session.notice
+
+
+@pytest.mark.parametrize("key", EXTREMES)
+def test_the_menu_says_where_an_extreme_is_before_one_goes_there(
+    session: ViewerState, key: str
+) -> None:
+    words = preview(session, key)
+    find(session, key)
+    assert words.split(" at step ")[0] in session.notice
+    assert words.endswith(f"at step {session.step_of(session.playback.position):,}")
+
+
+@pytest.mark.parametrize("key", EVENTS)
+def test_the_menu_counts_events(session: ViewerState, key: str) -> None:
+    count = int(preview(session, key).split()[0])
+    session.play(lambda play: play.home())
+    find(session, key)
+    assert f"of {count:,}" in session.notice
+
+
+def test_the_menu_says_nothing_of_a_run_that_is_still_read(fake, clock) -> None:
+    source = fake()
+    session = ViewerState(source, clock, unhurried=True)
+    known = source.vitals()
+    source.vitals = lambda: replace(known, nll=known.nll[:5])
+    assert preview(session, "n") == ""

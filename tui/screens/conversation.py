@@ -8,18 +8,18 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Input, Label, OptionList
 from textual.widgets.option_list import Option
 
 from megacontext.tui.render.canvas import clean
 from megacontext.tui.render.conversation import turn_facts
+from megacontext.tui.screens.dialog import Dialog
 from megacontext.tui.state.turns import Turn
 
 __all__ = ["ConversationScreen"]
 
 
-class ConversationScreen(ModalScreen["str | int | None"]):
+class ConversationScreen(Dialog["str | int | None"]):
     """The turns so far; dismisses with a question to ask, or the row of one to go to.
 
     Args:

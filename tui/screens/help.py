@@ -8,10 +8,10 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import VerticalScroll
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from megacontext.tui.commands import COMMANDS, key_label
+from megacontext.tui.screens.dialog import Dialog
 from megacontext.tui.screens.legend import coloured
 
 __all__ = ["HelpScreen", "help_text"]
@@ -98,7 +98,7 @@ def help_text() -> Text:
     return text
 
 
-class HelpScreen(ModalScreen[None]):
+class HelpScreen(Dialog[None]):
     """Scrollable help; any of its keys closes it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -5,9 +5,9 @@ from __future__ import annotations
 from rich.text import Text
 from textual import events
 from textual.app import ComposeResult
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from megacontext.tui.screens.dialog import Dialog
 from megacontext.tui.screens.legend import coloured
 
 __all__ = ["HintScreen"]
@@ -29,7 +29,7 @@ TRY_LIVE = (
 )
 
 
-class HintScreen(ModalScreen[None]):
+class HintScreen(Dialog[None]):
     """Shown once; any key or click closes it.
 
     Args:

@@ -9,9 +9,9 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Input, Label
 
+from megacontext.tui.screens.dialog import Dialog
 from megacontext.tui.screens.prompt import BUTTONS
 
 __all__ = ["KNOBS", "KnobsScreen"]
@@ -27,7 +27,7 @@ STEP: dict[str, float] = {"tau_expand": 0.05, "tau_collapse": 0.05, "n_diff": 1.
 """By how much a click on − or + turns a knob."""
 
 
-class KnobsScreen(ModalScreen[dict[str, float] | None]):
+class KnobsScreen(Dialog[dict[str, float] | None]):
     """Shows the knobs with their present values; dismisses with those that changed."""
 
     BINDINGS: ClassVar[list[BindingType]] = [("escape", "dismiss(None)", "cancel")]

@@ -7,8 +7,9 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Input, Label
+
+from megacontext.tui.screens.dialog import Dialog
 
 __all__ = ["BUTTONS", "PromptScreen"]
 
@@ -16,7 +17,7 @@ BUTTONS = "[@click=screen.accept]✓ ok[/]  [@click=screen.dismiss(None)]✗ can
 """Enter and escape for those who have only a mouse."""
 
 
-class PromptScreen(ModalScreen[str | None]):
+class PromptScreen(Dialog[str | None]):
     """Asks for one line; dismisses with it, or with None on escape."""
 
     BINDINGS: ClassVar[list[BindingType]] = [("escape", "dismiss(None)", "cancel")]
@@ -37,4 +38,6 @@ class PromptScreen(ModalScreen[str | None]):
         self.dismiss(self.query_one(Input).value)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
+        if self.closed:  # a second enter, typed ahead, is meant for what the first one leads to
+            self.app.simulate_key("enter")
         self.dismiss(event.value)

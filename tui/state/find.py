@@ -14,7 +14,7 @@ from megacontext.tui.sources.row_model import F64, I64
 from megacontext.tui.state.view import Node
 from megacontext.tui.state.viewer import ViewerState
 
-__all__ = ["EVENTS", "EXTREMES", "Extreme", "find", "find_again", "most_movement"]
+__all__ = ["EVENTS", "EXTREMES", "Extreme", "find", "find_again", "most_movement", "preview"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,20 @@ def find(session: ViewerState, target: str, direction: int = 1) -> None:
     else:
         _event(session, target, direction)
     session.last_find = target
+
+
+def preview(session: ViewerState, target: str) -> str:
+    """Where :func:`find` would lead, in a few words; "" while the run is still being read."""
+    if session.source.vitals().num_rows < session.source.num_rows:
+        return ""
+    if target in EVENTS:
+        return f"{len(_rows_of(session, target)):,} in this run"
+    what = EXTREMES[target]
+    values = session.run().lane(what.lane)
+    if not np.isfinite(values).any():
+        return "none recorded"
+    row = int(np.nanargmin(values) if what.lowest else np.nanargmax(values))
+    return f"{what.describe(float(values[row]))} at step {session.step_of(row):,}"
 
 
 def find_again(session: ViewerState, direction: int) -> None:
