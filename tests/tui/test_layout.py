@@ -8,6 +8,7 @@ from textual.widgets._footer import FooterKey
 
 from megacontext.tui.app import InspectorApp
 from megacontext.tui.render.bars import draw_story, draw_title
+from megacontext.tui.screens.dialog import Dialog
 from megacontext.tui.state.viewer import ViewerState
 from megacontext.tui.widgets import KeyBar, OverviewPane
 
@@ -78,3 +79,14 @@ def test_the_title_has_whole_facts_only(story, clock, width: int) -> None:
     facts = line[line.index("step") :].split("  ")
     assert facts[0] == f"step {frame.row.step}/{frame.last_step}"
     assert {fact.strip() for fact in facts[1:]} <= {f"tok {frame.row.history}", "decode", ""}
+
+
+@pytest.mark.parametrize("key", ["e", "c", "x", "m", "k", "i", "slash", "question_mark"])
+async def test_a_dialog_survives_the_smallest_terminals(make, story, key: str) -> None:
+    app = make(story(mode="LIVE"))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press(key)
+        for size in ((7, 46), (20, 5), (10, 3), (120, 40)):
+            await pilot.resize_terminal(*size)
+            await pilot.pause()
+        assert isinstance(app.screen, Dialog)

@@ -293,7 +293,9 @@ def test_the_documentations_pictures_can_be_made_again(small_trace: Path, tmp_pa
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert {path.stem for path in tmp_path.glob("*.svg")} == {shot.name for shot in SHOTS}
+    assert {path.stem for path in tmp_path.glob("*.svg")} == {
+        shot.name for shot in SHOTS if not shot.heads
+    }
 
 
 async def test_replay_without_a_trace_offers_the_newest_runs_first(

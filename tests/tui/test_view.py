@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import hypothesis.strategies as st
+import numpy as np
 from hypothesis import given
 
+from megacontext.tui.state.frame import carried
 from megacontext.tui.state.view import MIN_SPAN, Node, ViewState, Window
 
 HISTORY = st.integers(0, 2_000_000)
@@ -71,3 +75,13 @@ def test_backing_out_of_a_maximized_pane_shows_all_panes_first() -> None:
 def test_a_node_spans_a_power_of_the_block_size() -> None:
     assert Node(2, 3).span(32) == (3072, 4096)
     assert Node(1, 7).parent(4) == Node(2, 1)
+
+
+def test_a_steps_later_rounds_have_the_nll_of_its_first_one() -> None:
+    gap = math.nan
+    steps = np.array([0, 1, 1, 1, 2, 3, 3])
+    values = np.array([gap, 2.0, gap, gap, gap, 1.0, gap])
+    assert np.array_equal(
+        carried(values, steps), [gap, 2.0, 2.0, 2.0, gap, 1.0, 1.0], equal_nan=True
+    )
+    assert len(carried(np.empty(0), np.empty(0, np.int64))) == 0

@@ -22,12 +22,18 @@ __all__ = ["SHOTS", "Shot", "capture"]
 QUESTION = ("left_square_bracket",)
 """From the answer, where a run opens, back to the question."""
 CLOSER = ("enter",)
+FIRST_LEADS = ("backslash", "left_square_bracket", "left_square_bracket", "f")
+"""Two runs open on what the longer one's question led to; then the same of the other one."""
 SWAPS = ("5", "F", "s", "w", "a", "p", "enter", "down", "down", "down")
 
 
 @dataclass(frozen=True)
 class Shot:
-    """One picture: where the walk stands, and on what terminal."""
+    """One picture: where the walk stands, and on what terminal.
+
+    Attributes:
+        heads: it shows the run whose lens recorded what its heads matched.
+    """
 
     name: str
     keys: tuple[str, ...]
@@ -35,6 +41,7 @@ class Shot:
     theme: str = "mc-dark"
     diff: bool = False
     no_color: bool = False
+    heads: bool = False
 
 
 SHOTS: tuple[Shot, ...] = (
@@ -50,8 +57,9 @@ SHOTS: tuple[Shot, ...] = (
     Shot("tui-no-color", (), theme="mc-ansi", no_color=True),
     Shot("tui-80x24", CLOSER, (80, 24)),
     Shot("tui-200x60", CLOSER, (200, 60)),
-    Shot("tui-diff", (), (160, 48), diff=True),
+    Shot("tui-diff", FIRST_LEADS, (160, 48), diff=True),
     Shot("tui-conversation", ("j", "enter"), (120, 40)),
+    Shot("tui-why-smollm2", ("enter", "6"), (100, 30), heads=True),
 )
 
 
@@ -80,6 +88,7 @@ def capture(
     trace: Annotated[Path, typer.Argument(help="The trace to walk through.")],
     folder: Annotated[Path, typer.Argument(help="Where the SVG files go.")],
     other: Annotated[Path | None, typer.Option(help="Second trace for the diff view.")] = None,
+    heads: Annotated[Path | None, typer.Option(help="Trace of a lens that records pairs.")] = None,
 ) -> None:
     """Write the documentation's pictures.
 
@@ -87,8 +96,12 @@ def capture(
     """
     folder.mkdir(parents=True, exist_ok=True)
     for shot in SHOTS:
+        shown = heads if shot.heads else trace
+        if shown is None:
+            typer.echo(f"{shot.name} is left as it is: it needs --heads.")
+            continue
         target = folder / f"{shot.name}.svg"
-        target.write_text(asyncio.run(_shoot(shot, trace, other)), encoding="utf-8")
+        target.write_text(asyncio.run(_shoot(shot, shown, other)), encoding="utf-8")
         typer.echo(str(target))
 
 

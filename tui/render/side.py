@@ -19,7 +19,7 @@ from megacontext.tui.render.marks import (
 )
 from megacontext.tui.sources.row_model import F64, STAGES, RowModel
 from megacontext.tui.state.action_lines import LogLine
-from megacontext.tui.state.frame import Frame
+from megacontext.tui.state.frame import Frame, carried
 
 __all__ = ["CHIPS", "chip_at", "chips_shown", "draw_actions", "draw_budget"]
 
@@ -109,8 +109,9 @@ class _Line(NamedTuple):
 def _spark_lines(frame: Frame, row: RowModel) -> list[_Line]:
     series = frame.series
     drift = series.drift[np.isfinite(series.drift)]
+    nll = carried(series.nll, frame.run.steps[frame.trail.numbers])
     return [
-        _Line("NLL", "NLL", series.nll, _last(series.nll, "{:.2f}")),
+        _Line("NLL", "NLL", nll, _last(series.nll, "{:.2f}")),
         _Line("swap rate", "swap", series.swap, _last(series.swap * 100, "{:.0f}%")),
         _Line(
             "residency", "resid", series.residency, _last(series.residency * 100, "{:.0f}%"), 1.0

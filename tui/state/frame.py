@@ -17,7 +17,17 @@ from megacontext.tui.state.score_explanation import ScoreExplanation
 from megacontext.tui.state.turns import Turn
 from megacontext.tui.state.view import ViewState, Window
 
-__all__ = ["Frame", "Marker", "Run", "RunInfo", "Series", "Status", "TextSpan", "Trail"]
+__all__ = [
+    "Frame",
+    "Marker",
+    "Run",
+    "RunInfo",
+    "Series",
+    "Status",
+    "TextSpan",
+    "Trail",
+    "carried",
+]
 
 U8: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -104,6 +114,17 @@ class Series:
     drift: F64 = field(default_factory=lambda: np.empty(0))
 
 
+def carried(values: F64, steps: I64) -> F64:
+    """``values``, one per row, where a round without one has that of the round before.
+
+    Only the first round of a step brings tokens, and so an NLL.
+    """
+    known = np.isfinite(values)
+    last = np.maximum.accumulate(np.where(known, np.arange(len(values)), 0))
+    filled: F64 = np.where(~known & (steps[last] == steps), values[last], values)
+    return filled
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """All rows known so far, one value per row.
@@ -132,6 +153,10 @@ class Run:
         known = getattr(self.vitals, name)[: self.num_rows].astype(np.float64)
         gap = self.num_rows - len(known)
         return np.concatenate([known, np.full(gap, np.nan)]) if gap else known
+
+    def curve(self, name: str) -> F64:
+        """:meth:`lane` as it is drawn: without gaps in a step's later rounds."""
+        return carried(self.lane(name), self.steps)
 
 
 @dataclass(frozen=True)

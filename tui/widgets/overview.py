@@ -41,7 +41,7 @@ class OverviewPane(TimePane):
 
     def curves(self, frame: Frame, height: int) -> list[Curve]:
         """The lanes in a pane of ``height`` lines, with the values of all rows."""
-        return [Curve(lane, frame.run.lane(lane.id)) for lane in lanes_at(height)]
+        return [Curve(lane, frame.run.curve(lane.id)) for lane in lanes_at(height)]
 
     def known(self, frame: Frame) -> tuple[int, ...]:
         """Rows that the lanes are drawn from: more of them are another picture."""
@@ -144,9 +144,9 @@ class TwoRunsPane(OverviewPane):
         rows = np.searchsorted(other.history, frame.run.history, "right") - 1
         curves = []
         for lane in lanes_at(height)[: max(len(lanes_at(height)) // 2, 1)]:
-            other_values = np.where(rows >= 0, other.lane(lane.id)[np.maximum(rows, 0)], np.nan)
+            other_values = np.where(rows >= 0, other.curve(lane.id)[np.maximum(rows, 0)], np.nan)
             for letter, values in zip(
-                self.letters, (frame.run.lane(lane.id), other_values), strict=True
+                self.letters, (frame.run.curve(lane.id), other_values), strict=True
             ):
                 curves.append(Curve(lane, values, f"{lane.name:<4.4}{letter}"))
         return curves[: len(lanes_at(height))]
