@@ -142,7 +142,7 @@ def from_traces(
         bundle_folder() / "base" if tokenizer == DEMO else Path(tokenizer),
         out,
         options,
-        progress=lambda text: print(f"reading {text}", file=sys.stderr, flush=True),
+        progress=lambda line: print(line, file=sys.stderr, flush=True),
     )
     if json_:
         print(json.dumps(counts, sort_keys=True))

@@ -73,7 +73,7 @@ def collect_states(
 
     Args:
         tokenizer: folder of the base model.
-        progress: told the name of each file that is read.
+        progress: called with a line for each file, and for each one that gives no state.
 
     Returns:
         Numbers of states (``from_traces``, ``from_logs``) and of tokens in the shard.
@@ -90,14 +90,18 @@ def collect_states(
     states: list[RecordedState] = []
 
     for path in traces:
-        progress(str(path))
+        progress(f"reading {path}")
         tokens, recorded = _from_trace(path, loaded, options)
+        if not recorded:
+            progress(_too_short(path, len(tokens), options))
         documents.append((path.name, "session", tokens))
         states += recorded
     of_traces = len(states)
     for path in logs:
-        progress(str(path))
+        progress(f"reading {path}")
         tokens, recorded = _from_log(path, loaded, options)
+        if not recorded:
+            progress(_too_short(path, len(tokens), options))
         documents.append((path.name, "conversation", tokens))
         states += recorded
     if not states:
@@ -113,6 +117,14 @@ def collect_states(
     write_states(out, states, StateLayout(mark, size, options.blocks, options.horizon))
     counts = {"from_traces": of_traces, "from_logs": len(states) - of_traces}
     return counts | {"tokens": int(str(entry["tokens"]))}
+
+
+def _too_short(path: Path, count: int, options: StateOptions) -> str:
+    needed = options.blocks * options.block_size + options.horizon
+    return (
+        f"{path} gives no state: it has {count:,} tokens, and a state needs {needed:,} around a "
+        "refocus or reply; lower --blocks to use it"
+    )
 
 
 def _from_trace(

@@ -160,6 +160,17 @@ def test_states_of_a_log_stand_before_each_reply(model_folder, tmp_path):
         assert "assist" in tokenizer.decode(state.tokens[-24:].tolist())
 
 
+def test_a_log_too_short_for_a_state_is_named(trace, model_folder, tmp_path):
+    log = tmp_path / "short.jsonl"
+    log.write_text(json.dumps({"messages": [{"role": "assistant", "content": "yes"}]}) + "\n")
+    lines: list[str] = []
+    counts = collect_states([trace], [log], model_folder, tmp_path / "out", OPTIONS, lines.append)
+    assert counts["from_logs"] == 0
+    assert [line for line in lines if "gives no state" in line] == [lines[-1]]
+    assert "short.jsonl" in lines[-1]
+    assert "needs 176" in lines[-1]
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
