@@ -96,8 +96,8 @@ def check(path: Path, confirmed: int) -> int:
         n = tree.n_tokens
         assert n >= confirmed, f"{n} tokens, {confirmed} were committed"
         np.testing.assert_array_equal(tree.tokens(0, n), HISTORY[:n])
-        found = tree.verify(gister(tree.spec.gist_checkpoint))
-        assert found == [], found
+        result = tree.verify(gister(tree.spec.gist_checkpoint))
+        assert result == [], result
         keys = KeyStore.beside(HashEncoder(), tree)
         served = np.array(keys.view(0, keys.count))
         np.testing.assert_array_equal(served, HashEncoder().encode(HISTORY[:n], 0)[: keys.count])
@@ -163,7 +163,7 @@ def kill(times: int, folder: Path) -> dict[str, int]:
 
 def fail_every_call(kind: str, folder: Path) -> dict[str, int]:
     """The n-th call fails, n = 1, 2, ... until a life meets none; then the process starts anew."""
-    shim, wanted = ctypes.CDLL(None), rows()
+    shim, expected = ctypes.CDLL(None), rows()
     path, trace = folder / "tree", folder / "run.arrow"
     below, struck, sentences = str(folder).encode(), 0, 0
     for nth in range(1, 10_000):
@@ -173,13 +173,13 @@ def fail_every_call(kind: str, folder: Path) -> dict[str, int]:
         shim.mc_arm(below, KINDS[kind], nth)
         try:
             live(path, nth, 3)
-            write_trace(trace, wanted, recorded)
+            write_trace(trace, expected, recorded)
         except MegaContextError as error:
             sentences += is_sentence(error)
         hit = shim.mc_struck()
         shim.mc_arm(below, 0, 0)
         check(path, max(before, CONFIRMED[0]))
-        check_trace(trace, wanted, recorded[0])
+        check_trace(trace, expected, recorded[0])
         live(path, nth + 1, 1)  # and it goes on
         if not hit:
             break
@@ -212,12 +212,12 @@ def main() -> None:
     folder = Path(rest[-1])
     folder.mkdir(parents=True, exist_ok=True)
     if kind == "kill":
-        found = kill(int(rest[0]), folder)
+        result = kill(int(rest[0]), folder)
     elif kind == "small":
-        found = fill(folder)
+        result = fill(folder)
     else:
-        found = fail_every_call(kind, folder)
-    print(json.dumps(found))
+        result = fail_every_call(kind, folder)
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -213,7 +213,7 @@ def flip_bits(
     """
     whole, path, out = trace.read_bytes(), folder / "flip.arrow", folder / "out.arrow"
     rows, sound = regions_of(trace)["rows"], _content(trace)
-    found: dict[str, Counter[str]] = {name: Counter() for name in ("open", *READERS, *COMMANDS)}
+    result: dict[str, Counter[str]] = {name: Counter() for name in ("open", *READERS, *COMMANDS)}
 
     for number, bit in enumerate(bits):
         damaged = bytearray(whole)
@@ -223,23 +223,23 @@ def flip_bits(
         try:
             same = _content(path) == sound
         except MegaContextError as error:
-            found["open"]["sentence" if "\n" not in str(error) else "lines"] += 1
+            result["open"]["sentence" if "\n" not in str(error) else "lines"] += 1
         else:
             harmless = same and not rows[0] <= bit // 8 < rows[1]
-            found["open"]["harmless" if harmless else "opened"] += 1
+            result["open"]["harmless" if harmless else "opened"] += 1
             readers |= {} if harmless else READERS
         if number % commands_every == 0:
             readers |= COMMANDS
 
         for name, read in readers.items():
             try:
-                found[name][read(path, trace, out)] += 1
+                result[name][read(path, trace, out)] += 1
             except MegaContextError as error:
-                found[name]["sentence" if "\n" not in str(error) else "lines"] += 1
+                result[name]["sentence" if "\n" not in str(error) else "lines"] += 1
             except Exception:
-                found[name]["traceback"] += 1
+                result[name]["traceback"] += 1
                 report(f"{name} of bit {bit}:\n{traceback.format_exc()}")
-    return found
+    return result
 
 
 def _content(path: Path) -> tuple[object, ...]:
@@ -272,8 +272,8 @@ def main() -> None:
         figures: dict[str, object] = {}
         for region, all_bits in bits.items():
             own = all_bits[part - 1 :: parts]
-            found = flip_bits(trace, own, folder, arguments.commands)
-            figures[region] = {"bits": len(own)} | {n: dict(c) for n, c in found.items() if c}
+            result = flip_bits(trace, own, folder, arguments.commands)
+            figures[region] = {"bits": len(own)} | {n: dict(c) for n, c in result.items() if c}
     print(json.dumps(figures, indent=1))
 
 

@@ -191,8 +191,8 @@ def main(arguments: list[str]) -> None:
         return
 
     for name in arguments or sorted(walls):
-        for kind, found in (("wall", walls[name]), ("word", denied[name])):
-            for where, what in found:
+        for kind, result in (("wall", walls[name]), ("word", denied[name])):
+            for where, what in result:
                 print(f"{where}: {kind}: {what}")
     n_walls = sum(map(len, walls.values()))
     print(f"all packages: {n_walls} of {n_long} long functions are walls ({n_walls / n_long:.1%})")

@@ -129,9 +129,9 @@ def compare_runs(old: Version, new: Version) -> list[str]:
             "trace", "verify", new.out / f"{name}.arrow", "--against", old.out / f"{name}.arrow",
             "--json", ok=(0, 1),
         )  # fmt: skip
-        found = json.loads(verdict)
-        print(f"  {name}: {found['rows']} rows, {'the same' if found['ok'] else verdict}")
-        if not found["ok"]:
+        result = json.loads(verdict)
+        print(f"  {name}: {result['rows']} rows, {'the same' if result['ok'] else verdict}")
+        if not result["ok"]:
             differences.append(f"run {name}")
     return differences
 

@@ -19,12 +19,12 @@ TOP = ("core", "simulator", "traces", "tui")
 
 
 def packages_on_disk():
-    found = set()
+    result = set()
     for top in TOP:
         for path in (ROOT / top).rglob("*.py"):
             parts = path.parent.relative_to(ROOT).parts
-            found.add("megacontext." + ".".join(parts))
-    return found
+            result.add("megacontext." + ".".join(parts))
+    return result
 
 
 def setuptools_config():

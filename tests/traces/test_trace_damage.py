@@ -101,9 +101,9 @@ def test_a_damaged_body_names_its_steps_and_the_others_stay_readable(write):
     with TraceReader.open(path) as reader:
         with pytest.raises(TraceError, match=r"rows 16 to 23.*are damaged"):
             reader.row(17)
-        found = reader.check()
-        assert [(d.start, d.stop) for d in found] == [(16, 24)]
-        assert "steps 16 to 23" in found[0].message
+        result = reader.check()
+        assert [(d.start, d.stop) for d in result] == [(16, 24)]
+        assert "steps 16 to 23" in result[0].message
         for i in (0, 15, 24, 39):
             assert reader.row(i).step == i
         overview = reader.overview()

@@ -74,10 +74,10 @@ def run(tmp_path, meta):
 
 
 def test_swap_rate_counts_voluntary_actions_per_raw_block(run):
-    made = run([1, 1, 0, 0])
-    made.row([(EXPAND, 1, 0), (COLLAPSE, 1, 2)])  # 2 of 2 raw blocks
-    made.row([(COLLAPSE, 1, 0, "forced")])  # 0 of 3
-    made.row([(EXPAND, 1, 1)], [(EXPAND, 1, 2)])  # 2 in two rounds, of 3
+    built = run([1, 1, 0, 0])
+    built.row([(EXPAND, 1, 0), (COLLAPSE, 1, 2)])  # 2 of 2 raw blocks
+    built.row([(COLLAPSE, 1, 0, "forced")])  # 0 of 3
+    built.row([(EXPAND, 1, 1)], [(EXPAND, 1, 2)])  # 2 in two rounds, of 3
     with run.read() as reader:
         series = series_of(reader)
         assert series.raw_blocks.tolist() == [2, 3, 3]
@@ -90,10 +90,10 @@ def test_swap_rate_counts_voluntary_actions_per_raw_block(run):
 
 
 def test_residency_is_the_share_of_nodes_that_survive(run):
-    made = run([2, 1, 1, 0])
-    made.row([(EXPAND, 2, 0)], [(EXPAND, 1, 0)])  # the new gist that goes again is no old node
-    made.row([(COLLAPSE, 1, 0)])
-    made.row([(COLLAPSE, 2, 0)])  # four nodes for one
+    built = run([2, 1, 1, 0])
+    built.row([(EXPAND, 2, 0)], [(EXPAND, 1, 0)])  # the new gist that goes again is no old node
+    built.row([(COLLAPSE, 1, 0)])
+    built.row([(COLLAPSE, 2, 0)])  # four nodes for one
     with run.read() as reader:
         series = series_of(reader)
         assert series.nodes.tolist() == [4, 8, 9]
@@ -105,21 +105,21 @@ def test_residency_is_the_share_of_nodes_that_survive(run):
 
 
 def test_thrash_counts_actions_that_undo_recent_ones(run):
-    made = run([1, 1, 0, 0])
-    made.row([(EXPAND, 1, 0)])
-    made.row([(COLLAPSE, 1, 0)])  # undone at once
+    built = run([1, 1, 0, 0])
+    built.row([(EXPAND, 1, 0)])
+    built.row([(COLLAPSE, 1, 0)])  # undone at once
     for _ in range(11):
-        made.row()
-    made.row([(EXPAND, 1, 0)])  # long ago: a new look, not a reversal
+        built.row()
+    built.row([(EXPAND, 1, 0)])  # long ago: a new look, not a reversal
     with run.read() as reader:
         assert series_of(reader).reversals.sum() == 1
         assert metrics_of(reader)["thrash"] == pytest.approx(1 / 3)
 
 
 def test_nll_is_per_token_and_ignores_what_was_not_evaluated(run):
-    made = run([0])
-    made.row(nll=[1.0, np.nan, 2.0])
-    made.row(nll=[6.0], phase=1)
+    built = run([0])
+    built.row(nll=[1.0, np.nan, 2.0])
+    built.row(nll=[6.0], phase=1)
     with run.read() as reader:
         figures = metrics_of(reader)
         assert figures["nll"] == pytest.approx(3.0)
@@ -129,8 +129,8 @@ def test_nll_is_per_token_and_ignores_what_was_not_evaluated(run):
 
 
 def test_lod_mix_and_utilization(run):
-    made = run([2, 1, 0, 0])
-    made.row()
+    built = run([2, 1, 0, 0])
+    built.row()
     with run.read() as reader:
         figures = metrics_of(reader)
         assert figures["lod0_share"] == 0.5
@@ -139,13 +139,13 @@ def test_lod_mix_and_utilization(run):
 
 
 def test_time_to_focus_counts_refocuses_until_the_needle_is_raw(run):
-    made = run([2, 1, 0])
-    made.row(marker="needle planted @4-8")
-    made.row(marker="question")
-    made.row([(EXPAND, 2, 0)])
-    made.row([(EXPAND, 1, 1)])  # two refocuses and 8 tokens after the question
-    made.row(marker="question")  # it is still raw
-    made.row(marker="question @0-4")  # never
+    built = run([2, 1, 0])
+    built.row(marker="needle planted @4-8")
+    built.row(marker="question")
+    built.row([(EXPAND, 2, 0)])
+    built.row([(EXPAND, 1, 1)])  # two refocuses and 8 tokens after the question
+    built.row(marker="question")  # it is still raw
+    built.row(marker="question @0-4")  # never
     with run.read() as reader:
         first, second, third = time_to_focus(reader)
         assert (first["refocuses"], first["tokens"], first["already"]) == (2, 2 * K, False)
@@ -157,12 +157,12 @@ def test_time_to_focus_counts_refocuses_until_the_needle_is_raw(run):
 
 
 def test_a_question_finds_its_needle_by_name(run):
-    made = run([1, 1, 0, 1])
-    made.row(marker="needle planted @8-12 key")
-    made.row(marker="typed @1-2; needle planted @0-4 door")
-    made.row(marker="question about key")
-    made.row(marker="question about door")
-    made.row(marker="a question of taste")
+    built = run([1, 1, 0, 1])
+    built.row(marker="needle planted @8-12 key")
+    built.row(marker="typed @1-2; needle planted @0-4 door")
+    built.row(marker="question about key")
+    built.row(marker="question about door")
+    built.row(marker="a question of taste")
     with run.read() as reader:
         key, door = time_to_focus(reader)
         assert (key["start"], key["refocuses"], key["already"]) == (8, 0, True)
@@ -170,8 +170,8 @@ def test_a_question_finds_its_needle_by_name(run):
 
 
 def test_a_question_before_any_needle_is_left_out(run):
-    made = run([1, 1, 0, 1])
-    made.row(marker="question")
+    built = run([1, 1, 0, 1])
+    built.row(marker="question")
     with run.read() as reader:
         assert time_to_focus(reader) == []
 
@@ -245,9 +245,9 @@ def test_a_damaged_batch_is_counted_and_measures_nothing(tmp_path, share):
 
 
 def test_a_row_with_two_phases_counts_each_token_in_its_own(run):
-    made = run([0])  # 4 tokens of history, K of them new with each row
-    made.row(nll=[1.0, 1.0, 8.0, 8.0], phase=1, marker="a fact; decode @2")
-    made.row(nll=[8.0, 3.0, 3.0, 9.0], phase=1, marker="ingest @5; decode @7")
+    built = run([0])  # 4 tokens of history, K of them new with each row
+    built.row(nll=[1.0, 1.0, 8.0, 8.0], phase=1, marker="a fact; decode @2")
+    built.row(nll=[8.0, 3.0, 3.0, 9.0], phase=1, marker="ingest @5; decode @7")
     with run.read() as reader:
         figures = metrics_of(reader)
         assert figures["nll_ingest"] == pytest.approx((1 + 1 + 3 + 3) / 4)

@@ -24,7 +24,7 @@ def view_of(levels, scores, free_slots=0, size=4, max_levels=3, step=0, **limits
     starts = stops - width
     given = Limits(**limits)
     values = np.array(scores, np.float16).astype(np.float32)
-    found = find_candidates(
+    result = find_candidates(
         levels,
         starts // width,
         starts,
@@ -41,7 +41,7 @@ def view_of(levels, scores, free_slots=0, size=4, max_levels=3, step=0, **limits
         index=starts // width,
         starts=starts,
         scores=values,
-        candidates=found,
+        candidates=result,
         limits=given,
         free_slots=free_slots,
         n_tokens=int(stops[-1]),
@@ -133,9 +133,9 @@ def test_optimum_is_the_best_of_all_choices(seed, free_slots, tau, size):
     random = np.random.default_rng(seed)
     scores = random.choice([-0.9, -0.5, -0.25, -0.1, 0.1, 0.3, 0.5, 0.9], len(levels))
     view = view_of(levels, scores, free_slots, size, tau_expand=tau, tau_collapse=tau)
-    found = view.candidates
-    opens = np.flatnonzero(found.expand_reason == OPEN)
-    groups = np.flatnonzero(found.group_reason == OPEN)
+    result = view.candidates
+    opens = np.flatnonzero(result.expand_reason == OPEN)
+    groups = np.flatnonzero(result.group_reason == OPEN)
     if len(opens) + len(groups) > 12:
         return
     margin, best = view.limits.margin, 0.0
@@ -143,16 +143,16 @@ def test_optimum_is_the_best_of_all_choices(seed, free_slots, tau, size):
         taken = opens[np.array(choice[: len(opens)], bool)] if len(opens) else opens
         gone = groups[np.array(choice[len(opens) :], bool)] if len(groups) else groups
         clash = any(
-            found.group_at[g] <= found.expand_at[e] < found.group_at[g] + found.group_count[g]
+            result.group_at[g] <= result.expand_at[e] < result.group_at[g] + result.group_count[g]
             for e in taken
             for g in gone
         )
         if clash or len(taken) - len(gone) > free_slots:
             continue
-        best = max(best, worth(found, taken, gone, tau, margin))
+        best = max(best, worth(result, taken, gone, tau, margin))
     taken, gone = optimum(view)
     assert len(taken) - len(gone) <= free_slots
-    assert worth(found, taken, gone, tau, margin) == pytest.approx(best, abs=1e-6)
+    assert worth(result, taken, gone, tau, margin) == pytest.approx(best, abs=1e-6)
 
 
 def worth(found, taken, gone, tau, margin):
@@ -277,8 +277,8 @@ def test_detail_follows_a_need_that_moves(kind):
             focus.begin(Trigger.MANUAL)
             while True:
                 stops = np.append(context.starts[1:], context.n_tokens)
-                wanted = (context.starts <= token) & (token < stops)
-                result = focus.round(np.where(wanted, 0.95, -0.1))
+                expected = (context.starts <= token) & (token < stops)
+                result = focus.round(np.where(expected, 0.95, -0.1))
                 if result.last:
                     break
         at = int(np.searchsorted(context.starts, token, side="right")) - 1

@@ -195,9 +195,9 @@ def test_worker_processes_do_what_one_process_does(batch_file, tmp_path, here):
     expected = run_batch(load_plan(batch_file, tmp_path / "x")).rows
     plan = load_plan(batch_file, tmp_path / "y")
     assert {r.error for r in run_local(plan.jobs, 2)} == {""}
-    found = run_batch(plan)
-    assert found.resumed == 4
-    for one, other in zip(expected, found.rows, strict=True):
+    result = run_batch(plan)
+    assert result.resumed == 4
+    for one, other in zip(expected, result.rows, strict=True):
         assert one["nll"] == other["nll"]
 
 

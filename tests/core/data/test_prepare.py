@@ -201,9 +201,9 @@ def test_the_command_writes_recall_text_when_asked(config: DataConfig, tmp_path:
     value = {"tokenizer": str(TOKENIZER_FOLDER), "sources": sources, "slice_tokens": 256}
     file.write_text(json.dumps({**value, "stride": 256}), encoding="utf8")
     arguments = ["prepare", "--config", str(file), "--out", str(tmp_path / "out"), "--json"]
-    made = CliRunner().invoke(app, [*arguments, "--recall", "--set", "recall.share=0.9"])
-    assert made.exit_code == 0, made.output
-    assert json.loads(made.stdout)["recall"]["share"] == 0.9
+    built = CliRunner().invoke(app, [*arguments, "--recall", "--set", "recall.share=0.9"])
+    assert built.exit_code == 0, built.output
+    assert json.loads(built.stdout)["recall"]["share"] == 0.9
     assert "recall" in open_shards(tmp_path / "out").streams
     plain = CliRunner().invoke(app, arguments)
     assert json.loads(plain.stdout)["recall"] is None

@@ -88,16 +88,16 @@ def test_errors_are_one_sentence(capsys, config_file, tasks_file, texts_file, ar
 def test_tasks_are_made_from_a_text_and_read_back(capsys, config_file, tmp_path):
     texts = tmp_path / "hay.jsonl"
     texts.write_text(json.dumps({"text": "A line of plain hay, over and over.\n" * 200}))
-    made = tmp_path / "made.jsonl"
+    built = tmp_path / "made.jsonl"
     code, said = call(
         capsys,
-        *("tasks", "--out", made, "--config", config_file, "--text", texts, "--times", "8"),
+        *("tasks", "--out", built, "--config", config_file, "--text", texts, "--times", "8"),
         *("--samples", 2, "--kinds", "passkey", "--facts", 1),
     )
     assert (code, "2 tasks" in said.out) == (0, True)
     code, said = call(
         capsys,
-        *("recall", "--tasks", made, "--config", config_file, "--contenders", "oracle", "--json"),
+        *("recall", "--tasks", built, "--config", config_file, "--contenders", "oracle", "--json"),
     )
     assert json.loads(said.out)["oracle"]["gold_expanded"] == 1
 

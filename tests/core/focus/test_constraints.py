@@ -47,7 +47,7 @@ def test_candidates_are_those_of_a_search_by_the_book(size, max_levels, blocks, 
     flipped += [(1, *node) for node in nodes if node[0] and random.uniform() < 0.2]
     flipped += [(0, 2, 0), (1, 1, 10**9), (0, 1, 0)]
     kinds, of_level, of_index = zip(*flipped, strict=True)
-    found = find_candidates(
+    result = find_candidates(
         levels,
         index,
         starts,
@@ -60,23 +60,23 @@ def test_candidates_are_those_of_a_search_by_the_book(size, max_levels, blocks, 
         cooling=Cooldowns(np.array(kinds, np.int8), np.array(of_level), np.array(of_index)),
     )
     wants = [at for at in range(count) if levels[at] and scores[at] > np.float32(0.2)]
-    assert found.expand_at.tolist() == wants
-    assert np.array_equal(found.expand_score, scores[wants])
-    for at, reason in zip(found.expand_at.tolist(), found.expand_reason.tolist(), strict=True):
+    assert result.expand_at.tolist() == wants
+    assert np.array_equal(result.expand_score, scores[wants])
+    for at, reason in zip(result.expand_at.tolist(), result.expand_reason.tolist(), strict=True):
         cooling = (1, *nodes[at]) in flipped
         expected = Reason.NOT_REARMED if disarmed[at] else OPEN
         assert reason == (Reason.COOLDOWN if cooling else expected)
-    made = list(zip(found.group_level.tolist(), found.group_index.tolist(), strict=True))
-    assert sorted(made) == sorted(groups)
-    for row, node in enumerate(made):
+    built = list(zip(result.group_level.tolist(), result.group_index.tolist(), strict=True))
+    assert sorted(built) == sorted(groups)
+    for row, node in enumerate(built):
         members = groups[node]
-        assert found.group_at[row] == members[0]
-        assert found.group_count[row] == len(members)
-        assert found.group_score[row] == scores[members].max()
+        assert result.group_at[row] == members[0]
+        assert result.group_count[row] == len(members)
+        assert result.group_score[row] == scores[members].max()
         expected = Reason.COOLDOWN if (0, *node) in flipped else OPEN
         if protected and members == [count - 1]:
             expected = Reason.PROTECTED
-        assert found.group_reason[row] == expected
+        assert result.group_reason[row] == expected
 
 
 def test_order_keys_sort_by_score_then_age_exactly():

@@ -173,8 +173,8 @@ def test_nothing_flips_back_within_the_cooldown(cooldown):
     ],
 )
 def test_unusable_scores_count_and_are_zero(given, bad):
-    scores, found = clean_scores(given, 3)
-    assert found == bad
+    scores, result = clean_scores(given, 3)
+    assert result == bad
     assert scores.dtype == np.float16
     assert np.isfinite(scores).all()
     assert np.count_nonzero(scores == 0) == bad

@@ -15,12 +15,12 @@ def fewest_by_search(first, last, size, max_levels):
     def best(at):
         if at == last:
             return 0
-        found = []
+        result = []
         for level in range(1, max_levels + 1):
             width = size ** (level - 1)
             if at % width == 0 and at + width <= last:
-                found.append(1 + best(at + width))
-        return min(found)
+                result.append(1 + best(at + width))
+        return min(result)
 
     return best(first)
 

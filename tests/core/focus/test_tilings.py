@@ -14,12 +14,12 @@ def by_search(span):
     """All sequences of levels that tile the span, by trying every level at every place."""
     size = span.block_size
     protected = span.stop - min(span.protected_blocks, (span.stop - span.start) // size) * size
-    found = set()
+    result = set()
 
     def rest(at, done):
         if at == span.stop:
             if sum(1 if level else size for level in done) <= span.budget:
-                found.add(tuple(done))
+                result.add(tuple(done))
             return
         for level in range(span.max_levels + 1):
             width = size ** max(level, 1)
@@ -27,7 +27,7 @@ def by_search(span):
                 rest(at + width, [*done, level])
 
     rest(span.start, [])
-    return found
+    return result
 
 
 @pytest.mark.parametrize(

@@ -112,10 +112,10 @@ def test_a_graph_that_gives_other_gists_is_not_used(monkeypatch, error, used):
     graphed._no_graph = False
     for block in tokens:
         expected = plain.encode_blocks(block[None, 4:], block[None, :4])
-        for got, wanted in zip(
+        for got, target in zip(
             graphed.encode_blocks(block[None, 4:], block[None, :4]), expected, strict=True
         ):
-            np.testing.assert_allclose(got, wanted, atol=1e-6)
+            np.testing.assert_allclose(got, target, atol=1e-6)
     assert _Graph.made == 1
     assert (graphed._one_block is not None) is used
 

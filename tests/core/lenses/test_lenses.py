@@ -272,14 +272,14 @@ def test_postings_hold_what_was_added_whatever_the_batches(batches, seed):
         postings.add(tokens[done : done + batch])
         done += batch
     words = np.array([0, 3, 8, 100])
-    found = zip(*(column.tolist() for column in postings.find(words)), strict=True)
+    result = zip(*(column.tolist() for column in postings.find(words)), strict=True)
     expected = [
         (place, block, int(np.count_nonzero(tokens[block] == word)))
         for place, word in enumerate(words)
         for block in range(len(tokens))
         if (tokens[block] == word).any()
     ]
-    assert sorted(found) == expected
+    assert sorted(result) == expected
 
 
 @pytest.mark.parametrize(

@@ -133,8 +133,8 @@ def test_attention_in_parts_is_attention() -> None:
         expected = torch.nn.functional.scaled_dot_product_attention(
             asks, nodes[0], nodes[1], attn_mask=mask
         )
-        found = attend_in_parts(asks, nodes[0], nodes[1], mask)
-        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+        result = attend_in_parts(asks, nodes[0], nodes[1], mask)
+        torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-4)
 
 
 def column(made: torch.Tensor, name: str) -> list[float]:
@@ -146,21 +146,21 @@ def test_blocks_that_hold_the_question_do_not_match_it() -> None:
     known = known_blocks(torch.tensor([6]), torch.tensor([50]), torch.tensor([12]), K)
     assert known.tolist() == [4]
     blocks = torch.tensor([0.1, 0.4, 0.2, 0.1, 0.9, 0.9])
-    made, own = features(blocks, 4, [0] * 6, list(range(6)))
+    built, own = features(blocks, 4, [0] * 6, list(range(6)))
     assert own[0].tolist() == pytest.approx([0.1, 0.4, 0.2, 0.1, 0, 0])
-    assert np.argmin(column(made, "log_rank")) == 1
-    assert column(made, "behind_best")[1] == 0
+    assert np.argmin(column(built, "log_rank")) == 1
+    assert column(built, "behind_best")[1] == 0
 
 
 def test_level_three_node_over_a_match_is_scored_like_a_level_two_node() -> None:
     blocks = torch.zeros(2 * K**2 + K**2 * 8)
     blocks[K + 3] = 1
-    made, own = features(blocks, len(blocks), [3, 2, 1], [0, K, K * K + K])
+    built, own = features(blocks, len(blocks), [3, 2, 1], [0, K, K * K + K])
     assert own[0].tolist() == [1, 0, 0]
-    width = column(made, "log_width")
+    width = column(built, "log_width")
     assert width[0] == width[1] > width[2]
     assert len(lensnet().level_embedding) == 3
-    assert column(made, "log_rank")[0] == 0
+    assert column(built, "log_rank")[0] == 0
 
 
 def test_the_place_among_all_blocks_does_not_depend_on_the_frontier() -> None:
@@ -224,9 +224,9 @@ def test_similarity_is_pooled_over_descendants_and_neighbours_stand_beside_it() 
     assert node_max(blocks, levels, index, 4, 2).tolist() == [[7, 2, 9, 15]]
     one = torch.zeros(3 * K)
     one[K] = 0.5
-    made, _ = features(one, 3 * K, [0, 0, 2, 2], [K + 1, K - 1, 0, 2])
-    assert column(made, "before") == [2, 0, 0, 0]
-    assert column(made, "after") == [0, 2, 2, 0]
+    built, _ = features(one, 3 * K, [0, 0, 2, 2], [K + 1, K - 1, 0, 2])
+    assert column(built, "before") == [2, 0, 0, 0]
+    assert column(built, "after") == [0, 2, 2, 0]
 
 
 def test_checkpoint_round_trip_and_another_gistnet_is_refused(tmp_path: Path) -> None:
@@ -345,13 +345,13 @@ def test_replayed_pass_on_a_gpu_agrees_with_the_cpu() -> None:
 
 def test_a_match_stands_out_as_much_in_a_short_history_with_lookalikes() -> None:
     usual = torch.randn(800, generator=torch.Generator().manual_seed(1)) * 0.1
-    found = []
+    result = []
     for count in (100, 800):
         blocks = usual[:count].clone()
         blocks[:12] = 0.6
-        made, _ = features(blocks, count, [1], [0])
-        found.append(float(column(made, "outlier")[0]))
-    assert found[0] > 0.85 * found[1]
+        built, _ = features(blocks, count, [1], [0])
+        result.append(float(column(built, "outlier")[0]))
+    assert result[0] > 0.85 * result[1]
     # Blocks that may not match are not usual either.
     fewer, _ = features(torch.cat((usual[:100], torch.full((K,), 0.9))), 100, [1], [20])
     same, _ = features(usual[:100], 100, [1], [20])

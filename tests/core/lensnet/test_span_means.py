@@ -23,9 +23,9 @@ def test_means_follow_a_growing_history_past_every_buffer() -> None:
     for known in (0, 1, 90, 1023, 1024, 1025, 5999, 6000):
         starts = np.array([0, 64, 1000, 5000])
         widths = np.array([32, 32, 1024, 1024])
-        found = sums.means(owner, values[:known], starts, widths)
+        result = sums.means(owner, values[:known], starts, widths)
         np.testing.assert_allclose(
-            found, direct(values[:known], starts, widths), rtol=1e-5, atol=1e-6
+            result, direct(values[:known], starts, widths), rtol=1e-5, atol=1e-6
         )
 
 
@@ -36,5 +36,5 @@ def test_another_history_is_summed_anew(change: str) -> None:
     span = np.array([0]), np.array([40])
     sums.means(owner, first, *span)
     second = np.full(50 if change == "shorter" else 120, 5.0, np.float32)
-    found = sums.means(object() if change == "owner" else owner, second, *span)
-    assert found.tolist() == [5.0]
+    result = sums.means(object() if change == "owner" else owner, second, *span)
+    assert result.tolist() == [5.0]

@@ -22,8 +22,8 @@ def test_a_truncated_xz_is_named(tmp_path, kept):
 def test_a_file_name_that_is_not_utf8_is_announced_with_a_replacement(tmp_path):
     with open(os.path.join(os.fsencode(tmp_path), b"caf\xe9.txt"), "w") as file:  # noqa: PTH118, PTH123
         file.write("abc")
-    found = events(f"{{kind: folder, path: {tmp_path}, pattern: '*.txt'}}")
-    tokens = np.concatenate([e.tokens for e in found if isinstance(e, Ingest)])
+    result = events(f"{{kind: folder, path: {tmp_path}, pattern: '*.txt'}}")
+    tokens = np.concatenate([e.tokens for e in result if isinstance(e, Ingest)])
     assert bytes(tokens.astype(np.uint8)).decode() == "# ==== caf\ufffd.txt ====\nabc\n\n"
 
 
@@ -46,9 +46,9 @@ def text_of(found) -> str:
 def test_text_file_is_read_whole_and_decoding_follows(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("héllo\r\nworld\n" * 20_000)
-    found = events(f"{{kind: text, path: '{path}', decode_tokens: 7}}")
-    assert text_of(found[:-1]) == "héllo\r\nworld\n" * 20_000
-    assert found[-1] == Decode(7)
+    result = events(f"{{kind: text, path: '{path}', decode_tokens: 7}}")
+    assert text_of(result[:-1]) == "héllo\r\nworld\n" * 20_000
+    assert result[-1] == Decode(7)
 
 
 def test_max_tokens_cuts_the_text(tmp_path):
@@ -82,16 +82,16 @@ def test_python_sources_alternate_and_are_the_same_twice():
 def test_script_draws_ingest_segments_from_one_running_text(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("0123456789")
-    found = events(
+    result = events(
         f"{{kind: script, text: {{kind: text, path: '{path}'}}, segments: ["
         "{kind: ingest, tokens: 3}, {kind: plant, name: n, text: fact}, {kind: ingest, tokens: 4},"
         "{kind: marker, text: m}, {kind: question, about: n, text: q, answer: a}]}"
     )
-    assert text_of([found[0], found[2]]) == "0123456"
-    assert isinstance(found[1], Plant)
-    assert found[3] == Mark("m")
-    assert isinstance(found[4], Question)
-    assert found[4].about == "n"
+    assert text_of([result[0], result[2]]) == "0123456"
+    assert isinstance(result[1], Plant)
+    assert result[3] == Mark("m")
+    assert isinstance(result[4], Question)
+    assert result[4].about == "n"
 
 
 @pytest.mark.parametrize(

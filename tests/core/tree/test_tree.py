@@ -120,8 +120,8 @@ def test_tokens_are_a_view_that_cannot_be_written(place, spec, gister):
 def test_rows_by_index_and_by_range_agree(place, spec, gister):
     with Tree.create(spec, gister, place) as tree:
         tree.append(random_tokens(400))
-        wanted = np.array([7, 0, 99, 7])
-        np.testing.assert_array_equal(tree.gist_rows(1, wanted), tree.gists(1, 0, 100)[wanted])
+        target = np.array([7, 0, 99, 7])
+        np.testing.assert_array_equal(tree.gist_rows(1, target), tree.gists(1, 0, 100)[target])
         assert tree.gist_rows(2, np.array([], np.int64)).shape == (0, spec.dim)
 
 
@@ -223,15 +223,15 @@ def test_gists_survive_every_dtype_within_its_precision(tmp_path, spec, dtype):
     class Noise(NullGister):
         def encode_blocks(self, tokens, left):
             n = len(tokens)
-            made.append(rng.normal(size=(n, 8)).astype(np.float32))
-            return made[-1], np.zeros((n, 4), np.float32)
+            built.append(rng.normal(size=(n, 8)).astype(np.float32))
+            return built[-1], np.zeros((n, 4), np.float32)
 
-    made = []
+    built = []
     gister = Noise(8, 4, "hash")
     with Tree.create(replace(spec, dtype=dtype), gister, tmp_path / "tree") as tree:
         tree.append(random_tokens(400))
         bits = {"fp16": 11, "bf16": 8, "fp32": 24}[dtype]
-        np.testing.assert_allclose(tree.gists(1, 0, 100), made[0], rtol=2.0**-bits, atol=1e-7)
+        np.testing.assert_allclose(tree.gists(1, 0, 100), built[0], rtol=2.0**-bits, atol=1e-7)
 
 
 @pytest.mark.parametrize("place_kind", ["ram", "disk"])
@@ -361,9 +361,9 @@ def test_a_gist_made_beforehand_is_the_one_the_tree_would_make(place, spec, left
 
 def test_a_gist_for_one_block_does_not_pass_for_two(place, spec, gister):
     with Tree.create(spec, gister, place) as tree:
-        made = gister.encode_blocks(*tree.closing(random_tokens(4)))
+        built = gister.encode_blocks(*tree.closing(random_tokens(4)))
         with pytest.raises(ValueError, match="1 gists made, 2 blocks closed"):
-            tree.append(random_tokens(8), made)
+            tree.append(random_tokens(8), built)
         assert tree.n_tokens == 0
 
 

@@ -61,17 +61,17 @@ def check_recovered(files, script):
         Tree.create(script.spec, script.gister, FOLDER, files).close()
         return
     with reopen(files, script.gister) as tree:
-        found = tree.n_tokens
-        assert script.acknowledged <= found <= script.attempted
-        assert tree.committed_tokens == found
-        np.testing.assert_array_equal(tree.tokens(0, found), tokens(0, found))
+        result = tree.n_tokens
+        assert script.acknowledged <= result <= script.attempted
+        assert tree.committed_tokens == result
+        np.testing.assert_array_equal(tree.tokens(0, result), tokens(0, result))
         assert tree.verify(tree._gister) == []
         assert not [name for name in files.names if name.name.endswith(".new")]
-        tree.append(tokens(found, found + 21))
+        tree.append(tokens(result, result + 21))
         tree.commit()
         assert tree.verify(tree._gister) == []
     with Tree.open(FOLDER, files=files, write=False) as reader:
-        assert reader.n_tokens == found + 21
+        assert reader.n_tokens == result + 21
 
 
 def count_calls(files, spec, gister):

@@ -110,10 +110,10 @@ def test_a_file_of_another_level(folder, gister):
 
 def test_gists_of_another_checkpoint_in_one_file(folder, tmp_path, spec, gister):
     foreign = HashGister(checkpoint_id="foreign", left_context=3)
-    wanted = replace(spec, gist_checkpoint="foreign")
+    expected = replace(spec, gist_checkpoint="foreign")
     with Tree.open(folder) as tree:
         tree_id = tree.tree_id
-    with Tree.create(wanted, foreign, tmp_path / "b", tree_id=tree_id) as tree:
+    with Tree.create(expected, foreign, tmp_path / "b", tree_id=tree_id) as tree:
         tree.append(HISTORY)
     (folder / "LOD1.ctx").write_bytes((tmp_path / "b" / "LOD1.ctx").read_bytes())
     refused(folder, gister, "comes from gist checkpoint 'foreign', not from 'hash'; rebuild")
@@ -284,9 +284,9 @@ def test_verify_finds_a_flip_that_opening_is_too_quick_for(folder, gister, name)
     flip(folder / name, 8192)
     with Tree.open(folder, gister) as tree:
         assert tree.recovery.notes == ()
-        found = tree.verify()
-    assert len(found) == 1
-    assert name in found[0]
+        result = tree.verify()
+    assert len(result) == 1
+    assert name in result[0]
 
 
 def test_verify_finds_gists_of_other_children(folder, gister):

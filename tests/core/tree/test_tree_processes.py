@@ -99,8 +99,8 @@ def test_a_second_writer_is_refused_and_readers_are_not(tmp_path, spec, gister):
                 assert n >= committed
                 np.testing.assert_array_equal(reader.tokens(0, n), HISTORY[:n])
                 assert reader.n_nodes(2) == n // 16
-                wanted = gister.encode_gists(2, reader.gists(1, 0, n // 16 * 4).reshape(-1, 4, 8))
-                np.testing.assert_array_equal(reader.gists(2, 0, n // 16), wanted[0])
+                expected = gister.encode_gists(2, reader.gists(1, 0, n // 16 * 4).reshape(-1, 4, 8))
+                np.testing.assert_array_equal(reader.gists(2, 0, n // 16), expected[0])
     Tree.open(path, gister).close()
 
 

@@ -43,8 +43,8 @@ def test_variants_stand_in_their_tables_and_missing_parts_are_noted(capsys, plan
     assert code == 0
     assert "note: Lenses, lensnet was left out" in said.err
     rows = pq.read_table(out / "ablations.parquet").to_pylist()
-    found = {(row["group"], row["contender"]) for row in rows}
-    assert found == {("Positions", "packed"), ("Positions", "gap"), ("Lenses", "similarity")}
+    result = {(row["group"], row["contender"]) for row in rows}
+    assert result == {("Positions", "packed"), ("Positions", "gap"), ("Lenses", "similarity")}
     measures = {row["measure"] for row in rows}
     assert {"recall", "gold expanded", "ΔNLL@64"} <= measures
     above = [row for row in rows if row["measure"] == "NLL above the first row"]

@@ -58,10 +58,10 @@ def store(tmp_path, resume=False, weights="w"):
 
 def test_long_jobs_begin_first_and_results_keep_their_order(tmp_path):
     told = []
-    found = run_jobs(
+    result = run_jobs(
         [Job(1), Job(5, weight=9)], 1, store(tmp_path), lambda *news: told.append(news)
     )
-    assert found == [[Echo(1), Echo(2)], [Echo(5), Echo(6)]]
+    assert result == [[Echo(1), Echo(2)], [Echo(5), Echo(6)]]
     assert RAN == [5, 1]
     assert told == [(0, 2, ""), (1, 2, "echo"), (2, 2, "echo")]
 
@@ -73,8 +73,8 @@ def test_an_interrupted_run_does_the_rest(tmp_path):
     with path.open("a") as file:
         file.write('{"job": "cut by a ki')
     RAN.clear()
-    found = run_jobs([Job(3, weight=2), Job(4)], 1, store(tmp_path, resume=True))
-    assert (RAN, found[0]) == ([4], [Echo(3), Echo(4)])
+    result = run_jobs([Job(3, weight=2), Job(4)], 1, store(tmp_path, resume=True))
+    assert (RAN, result[0]) == ([4], [Echo(3), Echo(4)])
     for kept in ({"resume": False}, {"resume": True, "weights": "others"}):
         RAN.clear()
         run_jobs([Job(3, weight=2)], 1, store(tmp_path, **kept))
@@ -146,4 +146,4 @@ def test_results_do_not_depend_on_the_number_of_processes(config_text, tmp_path)
         for workers in (1, 2)
     )
     assert one == two
-    assert all(isinstance(result, Result) for found in one for result in found)
+    assert all(isinstance(result, Result) for matches in one for result in matches)

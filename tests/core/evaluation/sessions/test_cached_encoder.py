@@ -22,9 +22,9 @@ def test_a_memo_gives_what_its_gister_gives_and_asks_once():
     left = np.zeros((3, 2), np.uint32)
     memo = CachedEncoder(inner)
     for part in (slice(0, 3), slice(1, 3), slice(0, 2)):
-        made = memo.encode_blocks(tokens[part], left[part])
+        built = memo.encode_blocks(tokens[part], left[part])
         for one, other in zip(
-            made, HashGister().encode_blocks(tokens[part], left[part]), strict=True
+            built, HashGister().encode_blocks(tokens[part], left[part]), strict=True
         ):
             np.testing.assert_array_equal(one, other)
     assert Counting.encoded == 2  # the third block repeats the first

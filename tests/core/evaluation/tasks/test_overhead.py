@@ -22,8 +22,8 @@ def test_every_closed_block_pays_for_its_gist_even_where_the_text_repeats(config
     monkeypatch.setattr(MeanGister, "encode_blocks", counting)
     # The context of a block is none here and one token is decoded over and over.
     monkeypatch.setattr(Session, "_sample_token", lambda session, left: 65)
-    found = overhead_of(parse_config(config_text), cycles=3)
-    assert found.cycles == 3
+    result = overhead_of(parse_config(config_text), cycles=3)
+    assert result.cycles == 3
     assert encoded.count(1) == 2 + 3
 
 
@@ -41,7 +41,7 @@ def test_what_the_closing_token_takes_longer_counts_as_refocusing(config_text, m
     monkeypatch.setattr(overhead, "_now", lambda device: clock[0])
     monkeypatch.setattr(Session, "_sample_token", lambda session, left: 65)
     config = parse_config(config_text)
-    found = overhead_of(config, cycles=3)
+    result = overhead_of(config, cycles=3)
     # What the stages say of their own time is not on this clock.
-    assert found.ratio == pytest.approx((config.block_size + 1) / config.block_size, rel=0.01)
-    assert found.token_ms == pytest.approx(1000, rel=0.01)
+    assert result.ratio == pytest.approx((config.block_size + 1) / config.block_size, rel=0.01)
+    assert result.token_ms == pytest.approx(1000, rel=0.01)

@@ -100,16 +100,16 @@ def test_gists_are_those_of_a_session(tiny_base: Path, gistnet: Path) -> None:
     rng = np.random.default_rng(0)
     blocks = rng.integers(0, 8192, (2 * K, 2 * K)).astype(np.int32)
     inputs = GistInputs(gistnet, base.embedding_matrix, K)
-    found = inputs.gists(torch.from_numpy(blocks)).numpy()
+    result = inputs.gists(torch.from_numpy(blocks)).numpy()
     tokens, left = blocks[:, K:].astype(np.uint32), blocks[:, :K].astype(np.uint32)
     lower, _ = gister.encode_blocks(tokens, left)
     upper, _ = gister.encode_gists(2, lower.reshape(2, K, -1))
-    np.testing.assert_allclose(found[: 2 * K], lower, atol=1e-5)
-    np.testing.assert_allclose(found[2 * K :], upper, atol=1e-5)
+    np.testing.assert_allclose(result[: 2 * K], lower, atol=1e-5)
+    np.testing.assert_allclose(result[2 * K :], upper, atol=1e-5)
     places = torch.tensor([[-1, 5, 2 * K]])
     x = torch.ones(1, 3, 32)
     mixed = inputs.mixed(x, places, torch.from_numpy(blocks))
-    np.testing.assert_allclose(mixed[0].numpy(), [x[0, 0].numpy(), found[5], found[2 * K]])
+    np.testing.assert_allclose(mixed[0].numpy(), [x[0, 0].numpy(), result[5], result[2 * K]])
 
 
 def _item(shards: Path, base: Path, phase: Phase, step: int = 0, **more: Any) -> dict[str, Any]:
@@ -224,8 +224,8 @@ def test_a_mark_weighs_what_the_config_says() -> None:
     weights = torch.tensor([1.0, 3.0, 12.0, 0.0, 0.1, 4.0])
     each = functional.cross_entropy((hidden @ head.T)[0], targets[0], reduction="none")
     loss, text, answer, copied = _weighted_nll(hidden, head, targets, marks, weights)
-    wanted = each[0] + 3 * each[1] + 12 * each[2] + 4 * each[4]
-    torch.testing.assert_close(loss, wanted / 20)
+    expected = each[0] + 3 * each[1] + 12 * each[2] + 4 * each[4]
+    torch.testing.assert_close(loss, expected / 20)
     torch.testing.assert_close((text, answer, copied), (each[0], each[1:3].mean(), each[4]))
 
 
@@ -249,11 +249,11 @@ def test_a_base_is_judged_with_the_gists_it_was_trained_on(
 ) -> None:
     config = HeldoutConfig(1, 64, 4, (256,), facts=1)
     read: list[int] = []
-    made = GistInputs.gists
+    built = GistInputs.gists
 
     def watched(self: GistInputs, blocks: torch.Tensor) -> torch.Tensor:
         read.append(len(blocks))
-        return made(self, blocks)
+        return built(self, blocks)
 
     monkeypatch.setattr(GistInputs, "gists", watched)
     plain = judge_base(tiny_base, shards, config, "cpu")

@@ -33,9 +33,9 @@ def test_an_average_lies_between_its_models(
 ) -> None:
     other = _scaled(tiny_base, 3.0, tmp_path / "other")
     average_bases([tiny_base, other], weights, tmp_path / "out")
-    plain, found = _weights(tiny_base), _weights(tmp_path / "out")
-    assert set(found) == {name for name in plain if name != "lm_head.weight"}
-    for name, value in found.items():
+    plain, result = _weights(tiny_base), _weights(tmp_path / "out")
+    assert set(result) == {name for name in plain if name != "lm_head.weight"}
+    for name, value in result.items():
         torch.testing.assert_close(value, plain[name] * factor, rtol=0.01, atol=1e-3)
     assert (tmp_path / "out" / "tokenizer.json").is_file()
 

@@ -59,7 +59,7 @@ def made(shards: Path, mix: TilingMix) -> dict[str, np.ndarray]:
 
 def searched(text: np.ndarray, coarse: np.ndarray, size: int, apart: int) -> list[int]:
     """The definition, pair by pair."""
-    found = []
+    result = []
     for at in range(1, len(text)):
         if coarse[at // size] or coarse[(at - 1) // size]:
             continue
@@ -74,8 +74,8 @@ def searched(text: np.ndarray, coarse: np.ndarray, size: int, apart: int) -> lis
         raw = [p for p in equal if not coarse[p // size]]
         gists = [p for p in equal if coarse[p // size] and p + apart <= at]
         if gists and not raw:
-            found.append(at)
-    return found
+            result.append(at)
+    return result
 
 
 def test_found_copies_are_those_of_the_definition() -> None:

@@ -191,13 +191,13 @@ def test_interrupted_runs_end_with_the_same_weights(
     tiny_base: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gist = gist_settings(tiny_base, shards)
-    made = tmp_path / "export"
-    train_gistnet(gist, tmp_path / "g", device="cpu", export=made)
+    built = tmp_path / "export"
+    train_gistnet(gist, tmp_path / "g", device="cpu", export=built)
     again = interrupted(tmp_path / "g", "step-00000002", tmp_path / "g2")
     train_gistnet(gist, again, device="cpu", resume=True)
     assert same(newest_weights(tmp_path / "g"), newest_weights(again))
 
-    keys = key_settings(tiny_base, made, shards)
+    keys = key_settings(tiny_base, built, shards)
     complete = tmp_path / "complete"
     train_keys(keys, tmp_path / "k", device="cpu", export=complete)
     again = interrupted(tmp_path / "k", "step-00000002", tmp_path / "k2")

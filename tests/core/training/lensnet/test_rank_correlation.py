@@ -22,12 +22,12 @@ def test_ties_share_their_mean_rank(n_distinct):
 
 def test_a_score_of_position_alone_says_nothing_of_sparse_demand():
     rng = np.random.default_rng(0)
-    found = []
+    result = []
     for _ in range(100):
         demand = np.zeros(200, np.float32)
         demand[rng.choice(200, 6, replace=False)] = rng.random(6)
-        found.append(_rank_correlation(torch.arange(200.0), torch.tensor(demand)))
-    assert abs(np.mean(found)) < 0.05
+        result.append(_rank_correlation(torch.arange(200.0), torch.tensor(demand)))
+    assert abs(np.mean(result)) < 0.05
 
 
 def test_equal_values_correlate_with_nothing():

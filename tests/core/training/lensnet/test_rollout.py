@@ -47,10 +47,10 @@ def seeing(gold: set[int]) -> object:
     def score(levels: np.ndarray, index: np.ndarray) -> np.ndarray:
         width = K ** np.maximum(levels - 1, 0)
         first = index * width
-        wanted = np.zeros(levels.shape, bool)
+        expected = np.zeros(levels.shape, bool)
         for block in gold:
-            wanted |= (first <= block) & (block < first + width)
-        return np.where(wanted, 0.9, -0.1).astype(np.float32)
+            expected |= (first <= block) & (block < first + width)
+        return np.where(expected, 0.9, -0.1).astype(np.float32)
 
     return score
 
@@ -127,8 +127,8 @@ def far_scores(asks: bool, start: list[float], gold_at: int = 2) -> list[float]:
         )
 
     moved = torch.atanh(descended(loss, 6)) + offset[0]
-    found: list[float] = torch.tanh(moved).tolist()
-    return found
+    result: list[float] = torch.tanh(moved).tolist()
+    return result
 
 
 def test_at_a_question_gold_opens_and_nothing_frees_room_that_nobody_wants() -> None:
@@ -200,19 +200,19 @@ def test_scores_of_plain_text_are_what_the_chance_of_being_needed_is_worth() -> 
 
 def test_gists_are_ranked_by_how_much_they_are_wanted() -> None:
     coarse = torch.tensor([[True, True, True, False]] * 2)
-    wanted = torch.tensor([[0.6, 0.3, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])  # nothing, in the second
+    expected = torch.tensor([[0.6, 0.3, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])  # nothing, in the second
 
     def loss(logits: torch.Tensor) -> torch.Tensor:
-        return ranking_loss(logits.expand(2, 4), wanted, coarse)
+        return ranking_loss(logits.expand(2, 4), expected, coarse)
 
     first, second, never, raw = torch.atanh(descended(loss, 4)).tolist()
     assert first - second == pytest.approx(np.log(2) / 3, abs=0.01)
     assert second > never
     assert raw == 0
-    gold = wanted[:1] > 0
+    gold = expected[:1] > 0
     both = ranking_loss(torch.zeros(1, 4), gold, coarse[:1])
     assert float(both) == pytest.approx(np.log(3))
-    assert float(ranking_loss(torch.zeros(1, 4), wanted[1:], coarse[:1])) == 0
+    assert float(ranking_loss(torch.zeros(1, 4), expected[1:], coarse[:1])) == 0
 
 
 def test_what_lies_under_the_best_gists_is_their_share_of_the_demand() -> None:

@@ -93,16 +93,16 @@ def test_the_other_trainers_run_in_two_processes(
 ) -> None:
     """Each process draws rows of its own there: two of them train on twice the rows."""
     common = {"base": tiny_base, "shards": shards, "heldout": shards, "loop.budget.steps": 2}
-    made: dict[str, Path] = {}
+    built: dict[str, Path] = {}
     for trainer, config, reads in (
         ("gistnet", "gistnet-smoke", None),
         ("keys", "gistnet-keys-smoke", "gistnet"),
         ("lensnet", "lensnet-smoke", "keys"),
     ):
-        made[trainer] = tmp_path / f"{trainer}-export"
-        settings = dict(common) | ({"gistnet": made[reads]} if reads else {})
+        built[trainer] = tmp_path / f"{trainer}-export"
+        settings = dict(common) | ({"gistnet": built[reads]} if reads else {})
         arguments = [trainer, "--config", str(ROOT / "configs/train" / f"{config}.yaml")]
-        arguments += ["--export", str(made[trainer])]
+        arguments += ["--export", str(built[trainer])]
         arguments += [a for k, v in settings.items() for a in ("--set", f"{k}={v}")]
         one = _train(ALONE, arguments, tmp_path / f"{trainer}-one")
         two = _train(PAIR, arguments, tmp_path / trainer)

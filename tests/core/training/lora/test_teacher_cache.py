@@ -70,14 +70,14 @@ def test_a_cache_holds_the_models_likeliest_next_tokens_at_every_place(
     places = cache.at_least(200)
     assert sorted(places) == ["code", "recall"]
     for domain in places:
-        found = cache.read(*places[domain][0], 200)
-        assert found.ids.shape == found.logp.shape == (200, 8)
+        result = cache.read(*places[domain][0], 200)
+        assert result.ids.shape == result.logp.shape == (200, 8)
         with torch.no_grad():
-            tokens = torch.from_numpy(found.tokens.astype(np.int64))[None]
+            tokens = torch.from_numpy(result.tokens.astype(np.int64))[None]
             logp = base.module(tokens).logits[0].log_softmax(-1)
         best = logp.topk(8, dim=-1)
-        np.testing.assert_allclose(found.logp, best.values.numpy(), atol=0.02)
-        own = logp.gather(-1, torch.from_numpy(found.ids.astype(np.int64)))
+        np.testing.assert_allclose(result.logp, best.values.numpy(), atol=0.02)
+        own = logp.gather(-1, torch.from_numpy(result.ids.astype(np.int64)))
         torch.testing.assert_close(own, best.values, atol=1e-3, rtol=0)
 
 
