@@ -76,6 +76,15 @@ class KeySide:
             bad = int(np.argmax((have != expected).any(axis=1)))
             raise InvariantError("keys", f"the key of token {bad} of {tree.n_tokens} is another's")
 
+    def check_committed(self, committed: int) -> None:
+        """What a commit promised is there after any crash of an honest disk.
+
+        Args:
+            committed: keys whose commit returned.
+        """
+        if self.store.count < committed:
+            raise InvariantError("keys", f"{self.store.count} of {committed} committed keys left")
+
     def close(self) -> None:
         """Let go of the file."""
         self.store.close()

@@ -40,7 +40,9 @@ class Looks(ABC):
     tree: Tree
     keys: KeySide | None
     acknowledged: int
+    _heads: bool
     lying: bool
+    _keys_committed: int  # keys that the header counts; they may not be lost
     trouble: tuple[At, Fate | None] | None
 
     @abstractmethod
@@ -137,6 +139,7 @@ class Looks(ABC):
             bit = newest.start * 8 + salt * 7919 % (len(newest) * 8)
         if path.name == HEADS_FILE:
             detected = self._look_at_keys(path, bit)
+            self._keys_committed = self._key_rows()  # damaged ones are encoded again later
         else:
             detected = self._look_at_tree(path, bit)
         self.sometimes["bit_flip_detected" if detected else "bit_flip_harmless"] += 1
@@ -189,6 +192,12 @@ class Looks(ABC):
             detected = before is not None and keys.store.count < before.count
             keys.close()
         return detected
+
+    def _key_rows(self) -> int:
+        """Keys that the header of the key file counts."""
+        assert self.disk is not None
+        slot = serving_slot(self.disk.file(TREE / HEADS_FILE)) if self._heads else None
+        return 0 if slot is None else slot.count
 
     def _last_commit(self, path: Path) -> range:
         """Bytes of the rows whose checksum opening compares; empty where there are none."""

@@ -49,6 +49,9 @@ class Mortal(Struck, ABC):
 
     def _recover(self, killed: bool = False) -> None:
         """Open the tree again; ``killed``: nothing but the process ended."""
+        # A power cut in the recovery costs the trace, too, what it had not synced.
+        trouble = self.side.trouble
+        killed = killed and (trouble is None or trouble[1] is None)
         n_tokens = self.side.recover()
         if self._recorder is not None:
             self._recorder.restart(finished=False, killed=killed)

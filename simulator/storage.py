@@ -55,6 +55,7 @@ class TreeSide(Looks):
         self.trouble: tuple[At, Fate | None] | None = None  # for the next recovery
         self._gisters = {1: self.gister}  # by generation: those that may be on the disk
         self._commits = 0
+        self._keys_committed = 0
         self._look_at = 0  # at this read of a reader the next commit comes
         self._gists_checked_at = 0
         self._heads = heads and disk is not None
@@ -103,6 +104,7 @@ class TreeSide(Looks):
         self._same_length(start + n_tokens)
         if self.keys is not None:
             self.keys.follow()
+            self._keys_committed = self._key_rows()
         if self.tree.n_tokens - self._gists_checked_at >= _GIST_CHECK_TOKENS:
             self.check()
 
@@ -199,7 +201,6 @@ class TreeSide(Looks):
             self._recover_in_trouble(*self.trouble)
 
         assert self._rules is not None
-        self._rules.recovering()
         rows = self._rules.gist_rows()
         gister, tree = self._reopen()
         self.gister, self.tree, self.keys = gister, tree, None
@@ -216,6 +217,11 @@ class TreeSide(Looks):
         self._account(tree, rows)
         if self._heads:
             self.keys = KeySide(tree, self.disk, self.sometimes)
+            if not self.lying:
+                self._rules.check_stable("after its keys were opened")
+                self._rules.check_names("after its keys were opened")
+                self.keys.check_committed(self._keys_committed)
+        self._keys_committed = self._key_rows()
         self.check()
 
         # Lost tokens never come back: the stream draws others from there on.
@@ -283,7 +289,7 @@ class TreeSide(Looks):
         # The strict rules hold only where every fsync was honest.
         if self.lying:
             return
-        self._rules.check_stable("after a recovery")
+        self._rules.check_stable("after a recovery", keys=False)
         self._rules.check_names("after a recovery")
         if rows is not None and recovery.rebuilt_nodes != self._rules.missing(
             rows, tree.n_tokens, size

@@ -3,12 +3,15 @@
 The keys are a function of the tokens alone: tokens are read in chunks of fixed size and place,
 each with the tokens before it as context. So the file is a cache of LOD0: it holds whole chunks,
 is committed after LOD0 and never beyond it, and whatever of it is missing, damaged or of another
-calibration is encoded again. A crash can cost time, never content.
+calibration is encoded again. A crash can cost time, never content. After a write or sync failed,
+nobody knows which bytes of the page cache are on the disk, so the store takes no more writes; the
+next one goes on from the last header, which it makes durable first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -20,7 +23,7 @@ from megacontext.core.heads.calibration import HeadsCalibration
 from megacontext.core.tree.buffer import RamRows
 from megacontext.core.tree.codec import CODES, STORED
 from megacontext.core.tree.ctxfile import CtxFile
-from megacontext.core.tree.disk_errors import disk_errors
+from megacontext.core.tree.disk_errors import WriteState, disk_errors
 from megacontext.core.tree.header import Header, Kind
 from megacontext.core.tree.spec import U32, Progress
 from megacontext.core.tree.tree import Tree
@@ -74,6 +77,8 @@ class KeyStore:
         else:
             with disk_errors(f"open {folder / HEADS_FILE}"):
                 self._rows = _open_or_create(files, folder, tree_id, calibration)
+        where = "the keys in memory" if folder is None else str(folder / HEADS_FILE)
+        self._writes = WriteState(where, allowed=True)
         # What a reader of the newest, unfinished chunk was told last.
         self._tail_key: tuple[int, int] | None = None
         self._tail: I8 = np.empty((0, width), np.int8)
@@ -103,7 +108,7 @@ class KeyStore:
         if self.count <= whole:
             return
         if isinstance(self._rows, CtxFile):
-            with disk_errors(f"shorten {self._rows.path}"):
+            with self._writing("shorten"):
                 self._rows.trim(whole)
         else:
             self._rows.rollback((whole, 0, 0))
@@ -117,7 +122,8 @@ class KeyStore:
         """Encode the chunks that are complete within ``n_tokens`` and not stored yet.
 
         Raises:
-            StorageError: the disk failed; opening the tree again encodes what is missing.
+            StorageError: the disk failed, now or earlier; opening the tree again encodes what is
+                missing.
 
         Args:
             tokens: token ids [start, stop) of the history.
@@ -131,7 +137,7 @@ class KeyStore:
             stop = min(whole, first + batch)
             read = np.asarray(tokens(max(0, first - self.left), stop))
             keys = np.ascontiguousarray(self.encoder.encode_chunks(read, first))
-            with disk_errors(f"write {HEADS_FILE}"):
+            with self._writing("append to"):
                 self._rows.append(keys)
             if progress is not None:
                 progress(total - (whole - self.count), total)
@@ -175,15 +181,27 @@ class KeyStore:
 
         Args:
             committed_tokens: tokens of LOD0 on stable storage.
+
+        Raises:
+            StorageError: the disk failed, now or earlier; what was committed before stays.
         """
         if self.count <= committed_tokens:
-            with disk_errors(f"commit {HEADS_FILE}"):
+            with self._writing("commit to"):
                 self._rows.commit()
 
     def close(self) -> None:
         """Let go of the file; what was not committed is encoded again next time."""
         if isinstance(self._rows, CtxFile):
             self._rows.close()
+
+    @contextmanager
+    def _writing(self, action: str) -> Iterator[None]:
+        """Change the file, unless an earlier change failed; a failure is the last one."""
+        self._writes.check()
+        try:
+            yield
+        except OSError as error:
+            raise self._writes.stop(action, error) from error
 
 
 def _open_or_create(
@@ -199,7 +217,10 @@ def _open_or_create(
             file = None
         # No other check of this file ever reads all of it, and a wrong key looks like a right one.
         if file is not None and _same(file.header, header) and file.is_intact():
+            # Whoever wrote the header or the name may have died, or failed, before its sync.
+            file.make_durable()
             file.settle()
+            files.sync_folder(folder)
             return file
         if file is not None:
             file.close()

@@ -95,17 +95,6 @@ class DiskRules:
     def __init__(self, disk: SimDisk, folder: Path) -> None:
         self.disk, self.folder = disk, folder
         self._slots: dict[Inode, tuple[int, Slot | None]] = {}  # serving ones, by head_changes
-        self._old_heads = -1  # sequence of the keys of heads that a recovery met
-
-    def recovering(self) -> None:
-        """A recovery begins: it owes nothing to the keys of heads, a cache with commits of its own.
-
-        A sync of them that failed may have left their header in the page cache alone.
-        """
-        for path, file in self.disk.inside(self.folder):
-            if path.name == _HEADS:
-                slot = self._serving(file)
-                self._old_heads = -1 if slot is None else slot.sequence
 
     # -- at a call -----------------------------------------------------------------------------
 
@@ -151,21 +140,22 @@ class DiskRules:
 
     def check_rows(self, n_tokens: int, block_size: int, when: str) -> None:
         """The serving header of every file says that it holds the rows of ``n_tokens`` tokens."""
-        for path, _, slot in self._tree_files(when):
+        for path, _, slot in self._files(when, keys=False):  # those are a cache, and may lag
             rows = n_tokens // block_size**slot.level
-            if path.name != _HEADS and slot.count != rows:  # that one is a cache, and may lag
+            if slot.count != rows:
                 raise InvariantError(
                     "durability", f"the header of {path} says {slot.count} rows, not {rows} {when}"
                 )
 
-    def check_stable(self, when: str) -> None:
+    def check_stable(self, when: str, keys: bool = True) -> None:
         """Headers and rows are what a power cut would leave.
 
         The bytes are compared: after a failed sync a sector counts as clean and is on no disk.
+
+        Args:
+            keys: also those of HEADS.ctx. Its own store recovers it, once the tree is open.
         """
-        for path, file, slot in self._tree_files(when):
-            if path.name == _HEADS and slot.sequence == self._old_heads:
-                continue
+        for path, file, slot in self._files(when, keys):
             if not file.is_stable(DATA_START + slot.count * slot.stride):
                 raise InvariantError("durability", f"{path} is not stable {when}")
 
@@ -202,10 +192,10 @@ class DiskRules:
         """Gists of ``n_tokens`` tokens that a tree with so many ``rows`` lacks."""
         return sum(max(0, n_tokens // block_size**level - count) for level, count in rows.items())
 
-    def _tree_files(self, when: str) -> Iterator[tuple[Path, Inode, Slot]]:
-        """The tree's files, each with the header that serves."""
+    def _files(self, when: str, keys: bool) -> Iterator[tuple[Path, Inode, Slot]]:
+        """The tree's files, with or without its keys', each with the header that serves."""
         for path, file in self.disk.inside(self.folder):
-            if path.name.endswith(".ctx"):
+            if path.name.endswith(".ctx") and (keys or path.name != _HEADS):
                 slot = self._serving(file)
                 if slot is None:
                     raise InvariantError("durability", f"{path} has no sound header {when}")

@@ -43,6 +43,13 @@ class AtCall:
         return False
 
 
+class AtSync(AtCall):
+    """Calls ``strike`` at the n-th sync of a file or folder from now."""
+
+    def __call__(self, call) -> bool:
+        return call.kind in ("datasync", "sync_folder") and super().__call__(call)
+
+
 class DeadError(Exception):
     """The process is gone."""
 
@@ -124,6 +131,74 @@ def test_a_full_or_failing_disk_is_one_sentence() -> None:
         disk.hooks.clear()
         disk.kill()
         check(disk)
+
+
+def failing_sync(nth: int) -> AtSync:
+    """The n-th sync from now fails, and the dirty pages count as clean from then on."""
+
+    def fail(call) -> None:
+        call.dirty.clear()
+        raise OSError(errno.EIO, "Input/output error", str(call.path))
+
+    return AtSync(nth, fail)
+
+
+def test_a_header_whose_sync_failed_is_made_durable_by_the_next_store() -> None:
+    disk = SimDisk()
+    disk.mkdir(FOLDER)
+    disk.sync_folder(FOLDER.parent)
+    store = KeyStore(HashEncoder(), FOLDER, TREE_ID, disk)
+    store.extend(source, 40)
+    disk.hooks.append(failing_sync(2))  # the rows' sync works, the header's does not
+    with pytest.raises(StorageError, match=r"HEADS\.ctx"):
+        store.commit(40)
+    disk.hooks.clear()
+    disk.kill()
+
+    store = KeyStore(HashEncoder(), FOLDER, TREE_ID, disk)
+    assert store.count == 40
+    store.commit(40)
+    disk.crash(Fate(1, 0.0))
+    assert check(disk) == 40
+
+
+def test_a_name_whose_sync_failed_is_made_durable_by_the_next_store() -> None:
+    disk = SimDisk()
+    disk.mkdir(FOLDER)
+    disk.sync_folder(FOLDER.parent)
+    disk.hooks.append(failing_sync(2))  # the file's sync works, the folder's does not
+    with pytest.raises(StorageError, match=r"HEADS\.ctx"):
+        KeyStore(HashEncoder(), FOLDER, TREE_ID, disk)
+    disk.hooks.clear()
+
+    store = KeyStore(HashEncoder(), FOLDER, TREE_ID, disk)
+    store.extend(source, 40)
+    store.commit(40)
+    disk.crash(Fate(1, 0.0))
+    assert check(disk) == 40
+
+
+def test_a_store_whose_sync_failed_takes_no_more_writes() -> None:
+    disk = SimDisk()
+    disk.mkdir(FOLDER)
+    disk.sync_folder(FOLDER.parent)
+    store = KeyStore(HashEncoder(), FOLDER, TREE_ID, disk)
+    store.follow(source, 24, 24)
+    disk.hooks.append(failing_sync(1))
+    with pytest.raises(StorageError, match="open the tree again"):
+        store.follow(source, 40, 40)
+    disk.hooks.clear()
+
+    # The system dropped the pages of the rows: a later sync works and stores nothing of them.
+    for write in (
+        lambda: store.follow(source, 64, 64),
+        lambda: store.commit(64),
+        lambda: store.trim(8),
+    ):
+        with pytest.raises(StorageError, match=r"HEADS\.ctx takes no more writes"):
+            write()
+    disk.crash(Fate(1, 0.0))
+    assert check(disk) == 24
 
 
 def test_a_flipped_bit_of_any_committed_key_is_encoded_again() -> None:
