@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +39,8 @@ OVERVIEW_COLUMNS = (*_DTYPES, "heat", "marker", "knobs")
 _NULLABLE = ("kv_drift", "delta_nll")
 _MONOTONE = ("step", "t_ns", "history_tokens", "w_max", "scores_dropped")
 _ALWAYS = ("step", "history_tokens")
+_LEAP = 1 << 20
+"""Tokens that one row may bring without its CRC being compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,8 @@ class Overview:
 
     ``kv_drift`` and ``delta_nll`` are NaN where the row has none. ``history_tokens`` never falls,
     so ``np.searchsorted(history_tokens, token, side="right")`` is the row that brought a token.
-    In rows that could not be decoded ``damaged`` is True and the counters repeat the row before.
+    In rows that could not be decoded ``damaged`` is True and the counters repeat the row before; so
+    does ``history_tokens`` where it falls or leaps and the row's CRC does not match.
     Columns that the reader was not opened for have no rows at all.
     """
 
@@ -88,9 +91,18 @@ def _empty() -> dict[str, np.ndarray]:
 
 
 class OverviewBuilder:
-    """Grows an :class:`Overview` of the columns ``names``; appending is amortized O(1) per row."""
+    """Grows an :class:`Overview` of the columns ``names``; appending is amortized O(1) per row.
 
-    def __init__(self, names: Sequence[str] = OVERVIEW_COLUMNS) -> None:
+    Args:
+        is_sound: whether the CRC of row number i matches; asked for suspicious rows alone.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str] = OVERVIEW_COLUMNS,
+        is_sound: Callable[[int], bool] = lambda row: True,
+    ) -> None:
+        self._is_sound = is_sound
         self.names = tuple(name for name in OVERVIEW_COLUMNS if name in {*_ALWAYS, *names})
         self._count = 0
         self._columns = {name: column for name, column in _empty().items() if name in self.names}
@@ -127,6 +139,29 @@ class OverviewBuilder:
         if "heat" in self._columns:
             self._columns["heat"][start : self._count] = NEUTRAL_HEAT
         self._columns["damaged"][start : self._count] = True
+
+    def repair_history(self, start: int) -> None:
+        """Let damaged rows from ``start`` on, and the one before, repeat the row before them.
+
+        A flipped bit of a token count would have readers ask for more tokens than any file holds.
+        """
+        compared: set[int] = set()
+        while True:
+            history = self._columns["history_tokens"][: self._count]
+            first = max(start - 1, 0)
+            brought = np.diff(history[first:], prepend=history[first - 1] if first else 0)
+            odd = first + np.flatnonzero((brought < 0) | (brought > _LEAP))
+
+            # Where the count falls, it may be the row before that is too high.
+            rows = {int(row) for row in (*odd, *(odd - 1)) if row >= first} - compared
+            damaged = sorted(row for row in rows if not self._is_sound(row))
+            if not damaged:
+                return
+            compared |= rows
+            repaired = self._columns["history_tokens"].copy()  # snapshots keep what they showed
+            for row in damaged:
+                repaired[row] = repaired[row - 1] if row else 0
+            self._columns["history_tokens"] = repaired
 
     def overview(self) -> Overview:
         """The rows so far."""

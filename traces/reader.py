@@ -117,7 +117,7 @@ class TraceReader:
         self._starts = np.zeros(1, np.int64)  # first row of each block, and num_rows at the end
         self._cache: OrderedDict[int, tuple[BatchColumns, int]] = OrderedDict()
         self._cached_bytes = 0
-        self._overview = OverviewBuilder(self._overview_columns)
+        self._overview = OverviewBuilder(self._overview_columns, self._is_sound)
         self._overview_blocks = 0
         self._text = TextIndex(self)
         self._scan()
@@ -208,6 +208,13 @@ class TraceReader:
                 " its CRC does not match; the other rows stay readable."
             )
         return row
+
+    def _is_sound(self, i: int) -> bool:
+        try:
+            self.row(i)
+        except TraceError:
+            return False
+        return True
 
     def rows(
         self, start: int = 0, stop: int | None = None, check: bool = True
@@ -319,7 +326,7 @@ class TraceReader:
     def overview(self) -> Overview:
         """Scalars, heat and markers of all rows so far; only new batches are read."""
         with self._guard:
-            block = self._overview_blocks
+            block, known = self._overview_blocks, self._overview.num_rows
             for first, table in self.tables(self._overview.names, block):
                 if table is not None:
                     self._overview.extend(table)
@@ -327,6 +334,8 @@ class TraceReader:
                 stop = int(self._starts[np.searchsorted(self._starts, first) + 1])
                 self._overview.extend_damaged(stop - first)
             self._overview_blocks = self.num_batches
+            if self._overview.num_rows > known:
+                self._overview.repair_history(known)
             return self._overview.overview()
 
     def first_row(self, block: int) -> int:

@@ -2,12 +2,14 @@
 
 import struct
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megacontext.traces.errors import TraceError
+from megacontext.traces.overview import OverviewBuilder
 from megacontext.traces.reader import TraceReader
 
 
@@ -63,6 +65,48 @@ def test_a_changed_value_is_found_by_its_crc_and_names_its_step(tmp_path, write)
         assert reader.row(6, check=False).budget_used == 7
         assert [d.start for d in reader.check()] == [6]
         assert [reader.row(i).step for i in (5, 7, 9)] == [5, 7, 9]
+
+
+@pytest.mark.parametrize("row", [0, 6, 9])
+@pytest.mark.parametrize("bit", [3, 47, 62, 63])
+def test_a_flipped_token_count_does_not_ask_for_more_tokens_than_there_are(
+    tmp_path, write, row, bit
+):
+    table = _plain(write(10))
+    true = np.array(table["history_tokens"].to_pylist(), np.uint64)
+    flipped = true.copy()
+    flipped[row] ^= np.uint64(1 << bit)
+    at = table.schema.get_field_index("history_tokens")
+    table = table.set_column(at, table.schema.field(at), pa.chunked_array([pa.array(flipped)]))
+    _write_plain(tmp_path / "flipped.arrow", table)
+
+    with TraceReader.open(tmp_path / "flipped.arrow") as reader:
+        history = reader.overview().history_tokens
+        assert [damage.start for damage in reader.check()] == [row]
+        assert (np.diff(history) >= 0).all()
+        others = np.arange(10) != row
+        np.testing.assert_array_equal(history[others], true[others].astype(np.int64))
+        if bit > 20:
+            assert history[row] == (history[row - 1] if row else 0)
+
+        # All its text, as the inspector asks for it; a token of a sound row is where it was.
+        end = int(history[-1])
+        pieces, nll = reader.text_of(0, end), reader.nll_of(0, end)
+        assert len(pieces) == len(nll) == end <= true[-1]
+        assert pieces[8:12] == ["w2.0 ", "w2.1 ", "w2.2 ", "w2.3 "]
+
+
+def test_a_token_count_repaired_when_later_rows_came_is_another_snapshot():
+    history = pa.array([4, 8 + 64, 12, 16], pa.uint64())
+    table = pa.table({"step": pa.array(range(4), pa.uint32()), "history_tokens": history})
+    builder = OverviewBuilder(("step", "history_tokens"), is_sound=lambda row: row != 1)
+    builder.extend(table.slice(0, 2))
+    builder.repair_history(0)
+    before = builder.overview()
+    builder.extend(table.slice(2))
+    builder.repair_history(2)
+    assert builder.overview().history_tokens.tolist() == [4, 4, 12, 16]
+    assert before.history_tokens.tolist() == [4, 72]
 
 
 def _damage(path, block, what):
