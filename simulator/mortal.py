@@ -33,7 +33,8 @@ class Mortal(Struck, ABC):
     def _cut_power(self, fate: Fate | None) -> None:
         if self.config.storage != "disk":
             return
-        sound = not self._armed  # else the trace's disk may have failed, too
+        # Else the trace's disk may have failed, too, or power is cut inside the recovery.
+        sound = not self._armed and self.side.trouble is None
         self._disarm()
         if fate is None:
             self.disk.kill()
