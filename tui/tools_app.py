@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from textual.app import App
+from textual.await_complete import AwaitComplete
 
 from megacontext.traces.errors import MegaContextError
 from megacontext.tui.screens import ChoiceScreen, PromptScreen
@@ -34,6 +35,10 @@ class ToolsApp(App[str]):
         raise NotImplementedError
 
     # -- dialogs ------------------------------------------------------------------------------
+    def pop_screen(self) -> AwaitComplete:
+        """Close the topmost dialog; the panes stay where a palette is answered twice at once."""
+        return super().pop_screen() if len(self.screen_stack) > 1 else AwaitComplete()
+
     def _ask(
         self, screen: PromptScreen, then: Callable[[str], object], empty: bool = False
     ) -> None:

@@ -49,3 +49,16 @@ async def test_a_dialog_takes_one_answer(story, start, key: str, answers, screen
             await pilot.pause()
         assert not isinstance(app.screen, Dialog)
         assert len(app.screen_stack) == 1
+
+
+@pytest.mark.parametrize("keys", [("enter", "enter"), ("escape", "escape"), ("ctrl+p",)])
+async def test_the_palette_takes_keys_typed_ahead(story, start, keys: tuple[str, ...]) -> None:
+    app = start(story())
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.pause()
+        all_at_once(app, "ctrl+p", "h", "e", *keys)
+        for _ in range(6):
+            await pilot.pause(0.05)
+        assert len(app.screen_stack) == 1 or keys == ("ctrl+p",)
+        await pilot.press("escape")
+        assert len(app.screen_stack) == 1
