@@ -33,8 +33,7 @@ class Mortal(Struck, ABC):
     def _cut_power(self, fate: Fate | None) -> None:
         if self.config.storage != "disk":
             return
-        # Else the trace's disk may have failed, too, or power is cut inside the recovery.
-        sound = not self._armed and self.side.trouble is None
+        sound = not self._armed  # else the trace's disk may have failed, too
         self._disarm()
         if fate is None:
             self.disk.kill()
