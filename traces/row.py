@@ -302,7 +302,10 @@ def batch_of(rows: list[TraceRow], schema: pa.Schema) -> pa.RecordBatch:
 
 
 def list_values(array: pa.ListArray, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """All values of list column ``name`` and each row's offsets into them, I32[rows + 1]."""
+    """The values of list column ``name`` and each row's offsets into them, I32[rows + 1].
+
+    Values that belong to no row, as in a slice or behind a damaged offset, are left out.
+    """
     values = array.values
     if name in _STRUCTS:
         flat = np.empty(len(values), _STRUCTS[name])
@@ -310,7 +313,9 @@ def list_values(array: pa.ListArray, name: str) -> tuple[np.ndarray, np.ndarray]
             flat[part] = values.field(part).to_numpy(zero_copy_only=False)
     else:
         flat = values.to_numpy(zero_copy_only=False)
-    return flat, array.offsets.to_numpy()
+    offsets = array.offsets.to_numpy()
+    first, last = int(offsets[0]), int(offsets[-1])
+    return flat[first:last], offsets - first if first else offsets
 
 
 class BatchColumns:

@@ -17,6 +17,7 @@ from megacontext.traces.row import (
     batch_of,
     crc_of,
     heat_of,
+    list_values,
 )
 from megacontext.traces.schema import schema
 
@@ -116,6 +117,18 @@ def test_the_crc_covers_every_column(field, arbitrary_row):
         value = "1" if field == "knobs" else value
     setattr(row, field, value)
     assert crc_of(row) != before
+
+
+@pytest.mark.parametrize(
+    ("offsets", "expected"), [([2, 2, 3, 4], [3, 4]), ([0, 1, 1, 3], [1, 2, 3])]
+)
+def test_values_that_belong_to_no_row_are_left_out(offsets, expected):
+    values = pa.array([1, 2, 3, 4], pa.float32())
+    flat, starts = list_values(
+        pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values), "new_nll"
+    )
+    assert flat.tolist() == expected
+    assert starts.tolist() == [offset - offsets[0] for offset in offsets]
 
 
 def test_the_crc_tells_an_absent_value_from_an_empty_one(arbitrary_row):
