@@ -74,8 +74,8 @@ class Haystack:
                 break
             if len(text) >= self.chars:
                 raise SourceError(
-                    f"--haystack holds {len(spans):,} tokens but {n_tokens:,} are needed; name more "
-                    "text or ask for a smaller --lengths."
+                    f"--haystack holds {len(spans):,} tokens but {n_tokens:,} are needed; name "
+                    "more text or ask for a smaller --lengths."
                 )
             chars *= 2
 
@@ -196,8 +196,8 @@ def _plant(
     min_length = _count(tokenizer, "".join(lines) + longest) + max_tokens
     if length and min_length > length:
         raise ConfigError(
-            f"--lengths: {length} is too short, the sentences and the question alone take {min_length} "
-            "tokens; use longer texts or a smaller --shared-haystack."
+            f"--lengths: {length} is too short, the sentences and the question alone take "
+            f"{min_length} tokens; use longer texts or a smaller --shared-haystack."
         )
 
     # Text to hide them in; planted sentences split a token here and there.
