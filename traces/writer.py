@@ -294,7 +294,7 @@ class TraceWriter:
         reason = getattr(self.error, "strerror", None) or self.error
         raise TraceError(
             f"trace {self.path} could not be written after {self.rows_written} rows ({reason});"
-            " the rows before stay readable, free space and resume."
+            " rows that reached the disk stay readable, free space and resume."
         ) from self.error
 
     def _run(self) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from megacontext.core.config import parse_config
-from megacontext.core.gistnet import half
+from megacontext.core.gistnet import bf16_linear
 from megacontext.core.runtime.build import load_base, make_gister
 from megacontext.core.runtime.pretrained import bundle_parts, resolve_kinds
 
@@ -21,7 +21,7 @@ from megacontext.core.runtime.pretrained import bundle_parts, resolve_kinds
     ],
 )
 def test_products_are_halved_on_demand_and_with_matrix_units(products, units, kind, monkeypatch):
-    monkeypatch.setattr(half, "has_matrix_units", lambda: units)
+    monkeypatch.setattr(bf16_linear, "has_matrix_units", lambda: units)
     config = resolve_kinds(parse_config(f"device: cpu\ngist: {{products: {products}}}\n"))
     gister = make_gister(config, load_base(config))
     assert gister.net.encoder.layers[0].q_proj.weight.dtype == kind
