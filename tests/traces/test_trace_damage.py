@@ -7,22 +7,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_arrow import read_plain, write_plain
 
 from megacontext.traces.errors import TraceError
 from megacontext.traces.overview import OverviewBuilder
 from megacontext.traces.reader import TraceReader
-
-
-def _plain(path):
-    with pa.OSFile(str(path)) as file:
-        return pa.ipc.open_file(file).read_all()
-
-
-def _write_plain(path, table, metadata=None):
-    if metadata is not None:
-        table = table.replace_schema_metadata(metadata)
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
-        writer.write_table(table, max_chunksize=8)
 
 
 def _check_cut(tmp_path, raw, ends, size):
@@ -52,13 +41,13 @@ def test_a_cut_anywhere_keeps_every_whole_batch(tmp_path, write, stride):
 
 
 def test_a_changed_value_is_found_by_its_crc_and_names_its_step(tmp_path, write):
-    table = _plain(write(10))
+    table = read_plain(write(10))
     steps = table["budget_used"].to_pylist()
     steps[6] += 1
     at = table.schema.get_field_index("budget_used")
     column = pa.chunked_array([pa.array(steps, pa.uint32())])
     table = table.set_column(at, table.schema.field(at), column)
-    _write_plain(tmp_path / "changed.arrow", table)
+    write_plain(tmp_path / "changed.arrow", table)
     with TraceReader.open(tmp_path / "changed.arrow") as reader:
         with pytest.raises(TraceError, match=r"row 6 \(step 6, round 0\).*damaged"):
             reader.row(6)
@@ -72,13 +61,13 @@ def test_a_changed_value_is_found_by_its_crc_and_names_its_step(tmp_path, write)
 def test_a_flipped_token_count_does_not_ask_for_more_tokens_than_there_are(
     tmp_path, write, row, bit
 ):
-    table = _plain(write(10))
+    table = read_plain(write(10))
     true = np.array(table["history_tokens"].to_pylist(), np.uint64)
     flipped = true.copy()
     flipped[row] ^= np.uint64(1 << bit)
     at = table.schema.get_field_index("history_tokens")
     table = table.set_column(at, table.schema.field(at), pa.chunked_array([pa.array(flipped)]))
-    _write_plain(tmp_path / "flipped.arrow", table)
+    write_plain(tmp_path / "flipped.arrow", table)
 
     with TraceReader.open(tmp_path / "flipped.arrow") as reader:
         history = reader.overview().history_tokens
@@ -165,7 +154,7 @@ def test_text_that_only_meets_across_lost_rows_is_not_found(write):
 
 
 def test_offsets_beyond_their_data_are_refused_before_they_are_followed(tmp_path, write):
-    _write_plain(tmp_path / "raw.arrow", _plain(write(8)))
+    write_plain(tmp_path / "raw.arrow", read_plain(write(8)))
     raw = (tmp_path / "raw.arrow").read_bytes()
     offsets = struct.pack("<5i", 0, 5, 10, 15, 20)  # of new_text: pieces of 5 bytes
     assert raw.count(offsets) == 1

@@ -3,30 +3,18 @@ import shutil
 import numpy as np
 import pyarrow as pa
 import pytest
+from plain_arrow import read_plain, write_plain
 
 from megacontext.traces.errors import TraceError, printable
 from megacontext.traces.reader import TraceReader
 from megacontext.traces.schema import COLUMNS, OPTIONAL, schema
 from megacontext.traces.writer import TraceWriter
 
-
-def _plain(path):
-    with pa.OSFile(str(path)) as file:
-        return pa.ipc.open_file(file).read_all()
-
-
-def _write_plain(path, table, metadata=None):
-    if metadata is not None:
-        table = table.replace_schema_metadata(metadata)
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
-        writer.write_table(table, max_chunksize=8)
-
-
 # ---------------------------------------------------------------- finished traces
 
 
 def test_rows_equal_what_plain_pyarrow_reads(small_trace):
-    table = _plain(small_trace)
+    table = read_plain(small_trace)
     with TraceReader.open(small_trace) as reader:
         assert reader.num_rows == table.num_rows
         for i in (0, 7, 8, 100, -1):
@@ -67,7 +55,7 @@ def test_the_overview_equals_the_rows(small_trace):
 
 def test_an_overview_does_not_decode_scores(tmp_path, write):
     path = write(16)
-    table = _plain(path)
+    table = read_plain(path)
     with TraceReader.open(path) as reader:
         names = {
             name for _, batch in reader.project(["step", "heat"]) for name in batch.schema.names
@@ -98,11 +86,11 @@ def test_each_kind_of_wrong_file_gets_its_own_sentence(tmp_path, write):
     (tmp_path / "text.arrow").write_text("hello, world")
     cases["is not an Arrow IPC file"] = tmp_path / "text.arrow"
     other = pa.table({"a": [1]})
-    _write_plain(tmp_path / "other.arrow", other)
+    write_plain(tmp_path / "other.arrow", other)
     cases["no MegaContext trace"] = tmp_path / "other.arrow"
-    _write_plain(tmp_path / "newer.arrow", other, {"mc.trace.version": "2"})
+    write_plain(tmp_path / "newer.arrow", other, {"mc.trace.version": "2"})
     cases["newer than this reader's 1"] = tmp_path / "newer.arrow"
-    _write_plain(tmp_path / "odd.arrow", other, {"mc.trace.version": "1", "mc.block_size": "x"})
+    write_plain(tmp_path / "odd.arrow", other, {"mc.trace.version": "1", "mc.block_size": "x"})
     cases["mc.block_size = 'x'"] = tmp_path / "odd.arrow"
     (tmp_path / "cut.arrow").write_bytes(write(3).read_bytes()[:900])
     cases["inside its schema"] = tmp_path / "cut.arrow"
@@ -114,20 +102,20 @@ def test_each_kind_of_wrong_file_gets_its_own_sentence(tmp_path, write):
 
 
 def test_a_dictionary_column_is_refused(tmp_path, write):
-    table = _plain(write(3))
+    table = read_plain(write(3))
     column = pa.array(["a", "b", "a"]).dictionary_encode()
     at = table.schema.get_field_index("marker")
     table = table.set_column(at, "marker", column)
-    _write_plain(tmp_path / "dictionary.arrow", table)
+    write_plain(tmp_path / "dictionary.arrow", table)
     with pytest.raises(TraceError, match="dictionary"):
         TraceReader.open(tmp_path / "dictionary.arrow")
 
 
 def test_unknown_columns_are_ignored_and_a_minor_version_is_read(tmp_path, write, same_row):
     path = write(10)
-    table = _plain(path).append_column("later", pa.array([["x"]] * 10))
+    table = read_plain(path).append_column("later", pa.array([["x"]] * 10))
     metadata = dict(table.schema.metadata) | {b"mc.trace.version": b"1.3"}
-    _write_plain(tmp_path / "more.arrow", table, metadata)
+    write_plain(tmp_path / "more.arrow", table, metadata)
     with TraceReader.open(path) as old, TraceReader.open(tmp_path / "more.arrow") as new:
         assert new.meta.version == "1.3"
         assert all(same_row(a, b) for a, b in zip(old.rows(), new.rows(), strict=True))
@@ -165,14 +153,14 @@ def test_a_column_that_is_not_there_once_and_of_its_type_is_refused_at_once(
 ):
     if change is _mistyped and column == "marker":
         pytest.skip("it holds text")
-    _write_plain(tmp_path / "odd.arrow", change(_plain(write(3)), column))
+    write_plain(tmp_path / "odd.arrow", change(read_plain(write(3)), column))
     with pytest.raises(TraceError, match=said.format(column) + ".*; nothing can be read"):
         TraceReader.open(tmp_path / "odd.arrow")
 
 
 def test_a_trace_from_before_an_optional_column_is_read(tmp_path, write):
     for column in OPTIONAL:
-        _write_plain(tmp_path / "old.arrow", _without(_plain(write(3)), column))
+        write_plain(tmp_path / "old.arrow", _without(read_plain(write(3)), column))
         with TraceReader.open(tmp_path / "old.arrow") as reader:
             assert len(list(reader.rows(check=False))) == 3
             assert reader.overview().num_rows == 3
