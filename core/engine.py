@@ -160,7 +160,9 @@ class Engine:
                 engine = cls(parts, stack, None)
             else:
                 writer = stack.enter_context(trace_writer(parts, taken))
-                watch = SessionWatch(parts.config, taken.path)  # alarms and telemetry
+                # Alarms and telemetry.
+                stale = bool(parts.stale_gists)
+                watch = SessionWatch(parts.config, taken.path, stale_gists=stale)
                 stack.callback(watch.close)
                 engine = cls(parts, stack, writer, [watch])
             engine._resources = stack.pop_all()

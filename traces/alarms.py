@@ -25,6 +25,7 @@ ALARM_HINTS: Mapping[str, tuple[str, str]] = {
     ),
     "delta_nll": ("the window predicts worse than all of the history", "δnll-or-kv-drift-grows"),
     "drift": ("the cache differs from a recomputed one", "δnll-or-kv-drift-grows"),
+    "stale_gists": ("gists and base model were not trained together", "the-gists-are-stale"),
     "raw_blocks": ("the budget leaves no place for detail", "the-budget-is-starved"),
 }
 """By alarm: what it means, and the heading of ``docs/troubleshooting.md`` to read (its anchor)."""

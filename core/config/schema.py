@@ -323,6 +323,13 @@ class AlarmsConfig:
     raw_blocks: float = option(
         5.0, "alarm below so many raw blocks beside the protected ones, on average", low=0.0
     )
+    stale_gists: float = option(
+        0.05,
+        "alarm if this fraction of the history is seen through gists of a GistNet that was not "
+        "trained with the base model as it is",
+        low=0.0,
+        high=1.0,
+    )
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -31,12 +32,18 @@ _NO_TOKEN = 0xFFFFFFFF
 _KIND = "gistnet"
 
 
-def save_gistnet(net: GistNet, folder: Path, embedding: Tensor) -> str:
+def save_gistnet(
+    net: GistNet, folder: Path, embedding: Tensor, pairing: Mapping[str, str] | None = None
+) -> str:
     """Write a GistNet that was trained on the base model with this ``embedding`` [vocab, D].
 
-    Returns its checkpoint id.
+    Args:
+        pairing: what else of the base model it was trained with; see :mod:`.pairing`.
+
+    Returns:
+        Its checkpoint id.
     """
-    facts = {"base": base_fingerprint(embedding), "vocab_size": len(embedding)}
+    facts = {"base": base_fingerprint(embedding), "vocab_size": len(embedding), **(pairing or {})}
     return save_folder(folder, _KIND, net.state_dict(), net.config.as_dict(), facts)
 
 

@@ -64,6 +64,7 @@ class EngineParts:
     pieces: list[str]
     notes: list[str]
     foreign_allocator: bool = False  # an object that no config names
+    stale_gists: str = ""  # why the GistNet does not fit the base model, if it does not
 
     def close(self) -> None:
         """Release the tree's files and lock."""
@@ -118,13 +119,16 @@ def build_parts(
         lens = lens or _lens(config, gist_encoder)
         window = _kv_window(config, base)
         notes += window.notes
+        stale = _stale_gists(config, base)
+        if stale:
+            notes.append(f"the gists are stale: {stale}; train the GistNet for this base model")
         parts = assemble(
             config, base, gist_encoder, tree, lens, window, allocator=allocator, notes=notes
         )
     except BaseException:
         tree.close()
         raise
-    parts.foreign_allocator = foreign
+    parts.foreign_allocator, parts.stale_gists = foreign, stale
     return parts
 
 
@@ -285,6 +289,17 @@ def make_gister(config: Config, base: BaseModel) -> Gister:
 
     folder = _checkpoint(config.gist.path, config, "gist", "gistnet")
     return NetGister.load(folder, base.embedding_matrix, halved=_halved(config, base))
+
+
+def _stale_gists(config: Config, base: BaseModel) -> str:
+    """Why a trained GistNet does not fit the base model; empty if it fits."""
+    if config.gist.kind != "gistnet":
+        return ""
+    from megacontext.core.gistnet.pairing import stale_reason
+
+    folder = _checkpoint(config.gist.path, config, "gist", "gistnet")
+    adapter = Path(config.model.adapter) if config.model.adapter else None
+    return stale_reason(folder, base.module, adapter)
 
 
 def _halved(config: Config, base: BaseModel) -> bool:

@@ -21,7 +21,10 @@ from megacontext.traces.reader import TraceReader
 from megacontext.traces.row import TraceRow
 from megacontext.traces.schema import Phase, Trigger
 
-__all__ = ["Resumed", "restore"]
+__all__ = ["STALE_GISTS", "Resumed", "restore"]
+
+STALE_GISTS = "mc.stale_gists"
+"""Metadata of a trace whose gists do not fit the base model: why."""
 
 _FREE = (
     *WHERE_AND_HOW,
@@ -40,7 +43,8 @@ class Resumed:
     positions of these tokens, int64 [n]; the limits that were in force, if any were changed; the
     length of the history at the last question or turn end; the NLL of the newest tokens of the
     history as the model saw them, float32 [t] in nats; the frontier I8[n] that the window held
-    while the last row's edit waited (``focus.lag``), or None where it did not wait.
+    while the last row's edit waited (``focus.lag``), or None where it did not wait; whether the
+    gists were stale.
     """
 
     rows: int = 0
@@ -50,6 +54,7 @@ class Resumed:
     positions: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     nll: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
     waiting_levels: np.ndarray | None = None
+    stale_gists: bool = False
 
 
 def restore(parts: EngineParts, trace: Path, files: FileLayer = OS_FILES) -> Resumed:
@@ -67,6 +72,7 @@ def restore(parts: EngineParts, trace: Path, files: FileLayer = OS_FILES) -> Res
     """
     with TraceReader.open(trace, files) as reader:
         _check(parts, reader)
+        stale = STALE_GISTS in reader.meta.extra
         rows = list(reader.rows())
         limits, focus = _recorded_limits(parts.config, rows)
         rows = _whole_refocuses(rows, limits)
@@ -112,6 +118,7 @@ def restore(parts: EngineParts, trace: Path, files: FileLayer = OS_FILES) -> Res
         positions,
         nll,
         _waiting_levels(focus, [row for row in rows if row.step == last.step]),
+        stale,
     )
 
 

@@ -17,12 +17,12 @@ from megacontext.core.runtime.build import EngineParts, build_parts
 from megacontext.core.runtime.controller import Controller
 from megacontext.core.runtime.pretrained import weights_id
 from megacontext.core.runtime.recorder import Recorder
-from megacontext.core.runtime.resume import Resumed, restore
+from megacontext.core.runtime.resume import STALE_GISTS, Resumed, restore
 from megacontext.core.runtime.script import Outcome, ScriptRunner
 from megacontext.core.runtime.session import Session
 from megacontext.core.runtime.skip_replayed import ReplaySkipper
 from megacontext.core.runtime.socket_controller import LineController, SocketController
-from megacontext.core.sources import Event, Ingest, open_source
+from megacontext.core.sources import Event, Ingest, check_source, open_source
 from megacontext.core.telemetry.watch import SessionWatch
 from megacontext.traces.control import ControlServer
 from megacontext.traces.errors import TraceError
@@ -72,6 +72,7 @@ def run(
     """
     if resume and not out.exists():
         raise TraceError(f"trace {out} does not exist; there is nothing to resume, drop --resume.")
+    check_source(config.source)
     start = time.monotonic()
     with claim(out, overwrite=overwrite, resume=resume) as taken:
         parts = build_parts(config)
@@ -84,7 +85,7 @@ def run(
             on_notes(parts.notes)
             before = len(parts.notes)
             restored = restore(parts, taken.path) if resume else Resumed()
-            # A source that cannot be read must not cost the trace that lies at ``out``.
+            # A source whose text cannot be read must not cost the trace that lies at ``out``.
             events = open_source(config.source, parts.base.tokenizer)
             first = [*_opening(parts, restored, resume), *islice(events, 1)]
             events = chain(first, events)
@@ -116,7 +117,13 @@ def _drive(
     progress: Callable[[int], None],
     on_ready: Callable[[], None],
 ) -> Outcome:
-    watch = SessionWatch(parts.config, taken.path, _recorded_rows(taken.path, restored.rows))
+    watch = SessionWatch(
+        parts.config,
+        taken.path,
+        _recorded_rows(taken.path, restored.rows),
+        stale_gists=bool(parts.stale_gists),
+        stale_before=restored.stale_gists,
+    )
     writer = trace_writer(parts, taken, restored.rows)
     with writer:
         server = ControlServer(taken.path) if control else None
@@ -191,7 +198,8 @@ def metadata(parts: EngineParts) -> dict[str, str]:
             "mc.notes": "\n".join(parts.notes),
         }
         | ({"mc.allocator": parts.focus.allocator.name} if parts.foreign_allocator else {})
-        | ({"mc.weights": bundled} if bundled else {}),
+        | ({"mc.weights": bundled} if bundled else {})
+        | ({STALE_GISTS: parts.stale_gists} if parts.stale_gists else {}),
     ).to_metadata()
 
 

@@ -8,6 +8,7 @@ from itertools import chain
 from megacontext.core.config.sources import (
     CorpusSource,
     FolderSource,
+    IngestSegment,
     PlainSource,
     PromptSource,
     PythonSource,
@@ -27,6 +28,7 @@ from megacontext.core.sources.events import (
     Tokenizer,
 )
 from megacontext.core.sources.plain import (
+    check_file,
     corpus_texts,
     folder_texts,
     ingest_events,
@@ -45,8 +47,30 @@ __all__ = [
     "Plant",
     "Question",
     "Tokenizer",
+    "check_source",
     "open_source",
 ]
+
+
+def check_source(source: SourceConfig) -> None:
+    """Refuse a source whose text is not there, before a model is loaded for it.
+
+    Nothing is read that can be read only once, as a pipe.
+
+    Raises:
+        SourceError: a file, folder or package is missing.
+    """
+    match source:
+        case TextSource() | CorpusSource():
+            check_file(source.path, "source.path")
+        case FolderSource():
+            next(folder_texts(source), None)
+        case PythonSource():
+            next(python_texts(source), None)
+        case ScriptSource() if any(isinstance(s, IngestSegment) for s in source.segments):
+            check_source(source.text)
+        case PromptSource() if source.preload:
+            check_file(source.preload, "source.preload")
 
 
 def open_source(source: SourceConfig, tokenizer: Tokenizer) -> Iterator[Event]:

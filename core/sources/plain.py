@@ -5,6 +5,7 @@ Each is a generator of text pieces; :func:`ingest_events` cuts them into tokens.
 
 from __future__ import annotations
 
+import errno
 import io
 import lzma
 import os
@@ -20,6 +21,7 @@ from megacontext.core.utf8 import check_utf8
 from megacontext.traces.errors import SourceError
 
 __all__ = [
+    "check_file",
     "corpus_texts",
     "folder_texts",
     "header",
@@ -40,6 +42,21 @@ def header(name: str) -> str:
 def printable(name: str) -> str:
     """A file name as text; bytes of it that are no UTF-8 read as U+FFFD."""
     return os.fsencode(name).decode("utf-8", errors="replace")
+
+
+def check_file(name: str, key: str) -> None:
+    """Refuse a path that leads to no file; the file is not opened.
+
+    Raises:
+        SourceError: ``key`` names nothing, or a folder.
+    """
+    path = Path(name)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        path.stat()
+    except OSError as error:
+        raise _unreadable(key, path, error) from error
 
 
 def text_texts(source: TextSource) -> Iterator[str]:

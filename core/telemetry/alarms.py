@@ -1,7 +1,7 @@
 """Alarms of a running session: a mean over a window beyond its bound, with hysteresis.
 
-What is raised follows from the rows alone, so two runs with one seed raise the same alarms and a
-resumed run goes on as the unbroken one would have.
+What is raised follows from the rows, and from whether the GistNet fits the base model. So two runs
+with one seed raise the same alarms and a resumed run goes on as the unbroken one would have.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from megacontext.core.config.schema import AlarmsConfig
 from megacontext.traces.refocuses import Refocus
@@ -71,12 +73,26 @@ class AlarmMonitor:
     Args:
         config: bounds and windows; a bound of 0 watches nothing.
         protected_blocks: newest blocks that are raw whatever the lens says.
+        block_size: tokens of a block.
+
+    Attributes:
+        stale_gists: whether the GistNet does not fit the base model from the next row on.
     """
 
-    def __init__(self, config: AlarmsConfig, protected_blocks: int) -> None:
+    def __init__(
+        self,
+        config: AlarmsConfig,
+        protected_blocks: int,
+        block_size: int,
+        stale_gists: bool = False,
+    ) -> None:
         fraction, window = config.hysteresis, config.window
-        self._protected = protected_blocks
+        self._protected, self._block_size = protected_blocks, block_size
+        self.stale_gists = stale_gists
+
+        # Means that must stay below their bounds.
         upper = (
+            ("stale_gists", config.stale_gists, window, "refocuses"),
             ("swap_rate", config.swap_rate, window, "refocuses"),
             ("delta_nll", config.delta_nll, config.samples, "samples"),
             ("drift", config.drift, config.samples, "samples"),
@@ -85,6 +101,8 @@ class AlarmMonitor:
             Watched(name, bound, True, bound * (1 - fraction), count, unit)
             for name, bound, count, unit in upper
         ]
+
+        # Means that must stay above them.
         low, raw = config.residency, config.raw_blocks
         watched += [
             Watched(
@@ -102,9 +120,12 @@ class AlarmMonitor:
     def add(self, refocus: Refocus, rows: Sequence[TraceRow]) -> list[str]:
         """Take a whole refocus with its rows; gives the texts of the markers for it."""
         last = rows[-1]
-        if not self._watched or last.history_tokens < SETTLED * last.w_max:
+        if not self._watched:
             return []
-        texts = [
+        texts = [self._add("stale_gists", self._stale_fraction(last))]
+        if last.history_tokens < SETTLED * last.w_max:
+            return [text for text in texts if text]
+        texts += [
             self._add("swap_rate", refocus.swap_rate),
             self._add("residency", refocus.residency),
             self._add("raw_blocks", float(refocus.raw_blocks - self._protected)),
@@ -113,6 +134,13 @@ class AlarmMonitor:
             texts.append(self._add("drift", row.kv_drift))
             texts.append(self._add("delta_nll", row.delta_nll))
         return [text for text in texts if text]
+
+    def _stale_fraction(self, row: TraceRow) -> float:
+        """The fraction of the history that is seen through gists which do not fit the model."""
+        if not self.stale_gists:
+            return 0.0
+        levels = row.levels[row.levels > 0].astype(np.float64)
+        return float((self._block_size**levels).sum()) / max(row.history_tokens, 1)
 
     def _add(self, name: str, value: float | None) -> str:
         watched = self._watched.get(name)

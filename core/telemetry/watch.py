@@ -37,19 +37,32 @@ class SessionWatch:
         config: the resolved config.
         trace: where the rows go; names the run and the folder of its files.
         recorded: rows of the run so far, where it goes on.
+        stale_gists: the GistNet does not fit the base model; ``stale_before``: it did not when the
+            rows of ``recorded`` were written.
 
     Raises:
         ConfigError: a sink's package is missing, or its port is taken.
     """
 
-    def __init__(self, config: Config, trace: Path, recorded: Iterable[TraceRow] = ()) -> None:
+    def __init__(
+        self,
+        config: Config,
+        trace: Path,
+        recorded: Iterable[TraceRow] = (),
+        *,
+        stale_gists: bool = False,
+        stale_before: bool = False,
+    ) -> None:
         self._follower = RefocusFollower(config.block_size)
-        self._monitor = AlarmMonitor(config.alarms, config.focus.protected_blocks)
+        self._monitor = AlarmMonitor(
+            config.alarms, config.focus.protected_blocks, config.block_size, stale_before
+        )
         step = 0
         for _, group in groupby(recorded, key=lambda row: row.step):
             rows = list(group)
             self._monitor.add(self._follow(rows), rows)
             step = rows[-1].step
+        self._monitor.stale_gists = stale_gists
         self._stream = self._open(config, trace, step) if config.telemetry.sinks else None
 
     @staticmethod

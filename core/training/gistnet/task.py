@@ -36,6 +36,7 @@ from megacontext.core.gistnet.encoder import copy_base_layers, rms_normalized
 from megacontext.core.gistnet.gister import load_gistnet, save_gistnet
 from megacontext.core.gistnet.keys import KeyConfig
 from megacontext.core.gistnet.module import GistNet, GistNetConfig
+from megacontext.core.gistnet.pairing import pairing_facts
 from megacontext.core.model.base import BaseModel
 from megacontext.core.training.common.frozen_base import FrozenBase, block_inputs, kl_divergence
 from megacontext.core.training.common.idf import inverse_document_frequency
@@ -392,9 +393,10 @@ def train_gistnet(
         for layer in net.encoder.layers:
             layer.compile(dynamic=False)
     task = GistTask(config, frozen, net, world)
+    pairing = pairing_facts(base.module, Path(config.adapter) if config.adapter else None)
 
     def save_best(_: Path) -> None:
         if export is not None:
-            save_gistnet(net, export, frozen.embedding)
+            save_gistnet(net, export, frozen.embedding, pairing)
 
     return run_task(task, config.loop, out, world, resume=resume, export=save_best)

@@ -19,6 +19,7 @@ from megacontext.core.data.token_streams import TokenStreams
 from megacontext.core.data.tokenizer import fingerprint, load_tokenizer
 from megacontext.core.gistnet.gister import load_gistnet, save_gistnet
 from megacontext.core.gistnet.module import GistNet
+from megacontext.core.gistnet.pairing import pairing_facts, read_pairing
 from megacontext.core.model.base import BaseModel
 from megacontext.core.training.common.frozen_base import FrozenBase, block_inputs, question_inputs
 from megacontext.core.training.common.idf import inverse_document_frequency
@@ -193,8 +194,10 @@ def train_keys(
     frozen = FrozenBase(base)
     if config.gistnet:
         net = load_gistnet(Path(config.gistnet), frozen.embedding)[0].to(world.device)
+        pairing = read_pairing(Path(config.gistnet))  # keys are no part of what the base reads
     else:
         net = make_gistnet(config.net, Path(config.shards), config.loop.seed, frozen)
+        pairing = pairing_facts(base.module, None)
     net.keys.requires_grad_(True)
     net.train()
     if world.device.type == "cuda":
@@ -204,6 +207,6 @@ def train_keys(
 
     def save_best(_: Path) -> None:
         if export is not None:
-            save_gistnet(net, export, frozen.embedding)
+            save_gistnet(net, export, frozen.embedding, pairing)
 
     return run_task(task, config.loop, out, world, resume=resume, export=save_best)

@@ -31,6 +31,7 @@ from megacontext.core.data.tokenizer import fingerprint, load_tokenizer
 from megacontext.core.gistnet.checkpoint import base_fingerprint
 from megacontext.core.gistnet.gister import load_gistnet
 from megacontext.core.gistnet.module import GistNet
+from megacontext.core.gistnet.pairing import record_gistnet
 from megacontext.core.model.base import BaseModel
 from megacontext.core.training.common.frozen_base import FrozenBase, kl_divergence
 from megacontext.core.training.gistnet.evaluate import gist_table
@@ -263,6 +264,8 @@ def train_lora(
     def save_best(_: Path) -> None:
         if export is not None:
             task.layers.save(export, base)
+            if config.gistnet:
+                record_gistnet(export, Path(config.gistnet))
 
     return run_task(task, config.loop, out, world, resume=resume, export=save_best)
 

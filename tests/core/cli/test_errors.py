@@ -31,6 +31,7 @@ def config_file(tmp_path):
         (["model.path=./no/such/model"], "no/such/model"),
         (["model.path=."], "model"),
         (["source.path=missing.txt"], "missing.txt"),
+        (["source.path=missing.txt", "model.path=./no/such/model"], "missing.txt"),
         (["w_max=1048576"], "window"),
         (["gist.kind=gistnet", "gist.path=missing"], "missing"),
         (["gist.kind=mean", "lens.kind=lensnet", "lens.path=missing"], "missing"),

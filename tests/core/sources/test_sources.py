@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from megacontext.core.config import parse_config
-from megacontext.core.sources import Decode, Ingest, Mark, Plant, Question, open_source
+from megacontext.core.sources import (
+    Decode,
+    Ingest,
+    Mark,
+    Plant,
+    Question,
+    check_source,
+    open_source,
+)
 from megacontext.traces.errors import SourceError
 
 
@@ -116,6 +124,38 @@ def test_a_bad_source_is_one_sentence(source, says, tmp_path, monkeypatch):
     with pytest.raises(SourceError, match=says) as caught:
         events(source)
     assert "\n" not in str(caught.value)
+
+
+INGEST = "segments: [{kind: ingest, tokens: 3}]"
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("{kind: text, path: missing.txt}", "source.path 'missing.txt' cannot be read"),
+        ("{kind: text, path: .}", "source.path '.' cannot be read"),
+        ("{kind: corpus, path: missing.jsonl}", "source.path 'missing.jsonl' cannot be read"),
+        ("{kind: folder, path: missing}", "not a folder"),
+        ("{kind: python, package: no_such_package_here}", "not installed"),
+        ("{kind: prompt, preload: missing.txt}", "source.preload 'missing.txt' cannot be read"),
+        (f"{{kind: script, text: {{kind: text, path: missing.txt}}, {INGEST}}}", "'missing.txt'"),
+    ],
+)
+def test_a_source_that_is_not_there_is_refused_without_a_tokenizer(
+    source, says, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SourceError, match=says):
+        check_source(parse_config(f"source: {source}").source)
+
+
+def test_a_source_that_is_there_is_not_opened_by_the_check(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for source in (f"{{kind: text, path: '{pipe}'}}", f"{{kind: prompt, preload: '{pipe}'}}"):
+        check_source(parse_config(f"source: {source}").source)  # an open() would wait for ever
+    unread = "{kind: script, text: {kind: text, path: missing.txt}, segments: [{kind: decode}]}"
+    check_source(parse_config(f"source: {unread}").source)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n"[:0]])

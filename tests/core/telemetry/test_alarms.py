@@ -9,10 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import yaml
 
 from megacontext.core.cli.app import app, guard
 from megacontext.core.config import AlarmsConfig, dump_config, parse_config
 from megacontext.core.config.recorded import as_recorded
+from megacontext.core.gistnet.gister import save_gistnet
+from megacontext.core.gistnet.keys import KeyConfig
+from megacontext.core.gistnet.module import GistNet, GistNetConfig
+from megacontext.core.gistnet.pairing import pairing_facts, record_gistnet
+from megacontext.core.model.adapter import write_adapter
+from megacontext.core.model.base import BaseModel
 from megacontext.core.runtime.run import run
 from megacontext.core.telemetry.alarms import AlarmMonitor
 from megacontext.traces.alarms import ALARM_HINTS, Alarm, alarms_of, hint_of
@@ -27,7 +35,7 @@ class Steps:
     """Feeds a monitor one refocus at a time, healthy but for what is given."""
 
     def __init__(self, **settings: Any) -> None:
-        self.monitor = AlarmMonitor(AlarmsConfig(**settings), protected_blocks=2)
+        self.monitor = AlarmMonitor(AlarmsConfig(**settings), protected_blocks=2, block_size=8)
         self.step = 0
 
     def take(
@@ -135,6 +143,102 @@ def test_a_starved_budget_is_named_within_64_refocuses_and_ample_is_not(
     assert first.value < first.bound
     ample = run(make_config("w_max=160", *quiet), tmp_path / "b.arrow", control=False)
     assert "raw_blocks" not in {alarm.name for alarm in alarms_in(ample.trace)}
+
+
+@pytest.fixture
+def stale(model_folder: Path, tmp_path: Path) -> tuple[str, ...]:
+    """Settings of a session whose base model got an adapter after its GistNet was trained."""
+    base = BaseModel.load(str(model_folder), device="cpu", dtype="float32")
+    keys = KeyConfig(width=16, layers=1, heads=2, ffn=24, context_dim=16, lexical_dim=16)
+    net = GistNet(GistNetConfig(base.dim, 8, 8, 1, 2, 1, 48, gist_rms=0.02, keys=keys))
+    net.init_weights(0)
+    table = base.embedding_matrix
+    save_gistnet(net, tmp_path / "gistnet", table, pairing_facts(base.module, None))
+    layer = "model.layers.0.self_attn.v_proj"
+    shape = base.module.get_submodule(layer).weight.shape
+    pair = (torch.full((1, shape[1]), 0.01), torch.ones(shape[0], 1))
+    write_adapter(tmp_path / "adapter", {layer: pair}, 1.0, base_path="base", embedding=table)
+    return (
+        "gist.kind=gistnet",
+        f"gist.path={tmp_path / 'gistnet'}",
+        f"model.adapter={tmp_path / 'adapter'}",
+        "lens.kind=recency",
+        "source.max_tokens=480",
+        "source.decode_tokens=0",
+    )
+
+
+def test_a_stale_gistnet_is_named_within_64_refocuses(
+    make_config: Any, tmp_path: Path, stale: tuple[str, ...]
+) -> None:
+    result = run(make_config(*stale), tmp_path / "a.arrow", control=False)
+    first = next(alarm for alarm in alarms_in(result.trace) if alarm.name == "stale_gists")
+    assert first.step < 64
+    assert 1 > first.value > first.bound == 0.05
+    assert any(note.startswith("the gists are stale: gistnet-") for note in result.notes)
+    with TraceReader.open(result.trace) as reader:
+        assert "was trained without an adapter" in reader.meta.extra["mc.stale_gists"]
+
+
+def test_parts_that_were_trained_together_raise_no_stale_gists(
+    make_config: Any, tmp_path: Path, stale: tuple[str, ...]
+) -> None:
+    plain = [setting for setting in stale if not setting.startswith("model.adapter")]
+    record_gistnet(tmp_path / "adapter", tmp_path / "gistnet")
+    for settings in (stale, plain):
+        result = run(make_config(*settings), tmp_path / "a.arrow", control=False)
+        assert "stale_gists" not in {alarm.name for alarm in alarms_in(result.trace)}
+        assert not any("stale" in note for note in result.notes)
+
+
+def test_an_adapter_that_is_trained_again_before_a_resume_is_named_where_it_goes_on(
+    make_config: Any, tmp_path: Path, stale: tuple[str, ...]
+) -> None:
+    facts = tmp_path / "adapter/megacontext.json"
+    before = facts.read_text()
+    record_gistnet(tmp_path / "adapter", tmp_path / "gistnet")
+    trace, disk = tmp_path / "a.arrow", ("tree.storage=disk", f"tree.path={tmp_path / 'tree'}")
+    run(make_config(*stale, *disk, "source.max_tokens=320"), trace, control=False)
+    facts.write_text(before)
+    run(make_config(*stale, *disk), trace, control=False, resume=True)
+    (alarm,) = (alarm for alarm in alarms_in(trace) if alarm.name == "stale_gists")
+    assert 320 / 8 <= alarm.step < 480 / 8
+
+
+def test_a_stale_session_that_is_resumed_raises_what_the_unbroken_one_does(
+    make_config: Any, tmp_path: Path, stale: tuple[str, ...]
+) -> None:
+    unbroken = run(make_config(*stale), tmp_path / "whole.arrow", control=False)
+    trace, disk = tmp_path / "a.arrow", ("tree.storage=disk", f"tree.path={tmp_path / 'tree'}")
+    for tokens in (160, 240, 320, 480):
+        config = make_config(*stale, *disk, f"source.max_tokens={tokens}")
+        run(config, trace, control=False, resume=trace.exists())
+    assert alarms_in(trace) == alarms_in(unbroken.trace)
+    assert "stale_gists" in {alarm.name for alarm in alarms_in(trace)}
+
+
+DEMO_START = """
+source:
+  kind: script
+  text: {kind: python, package: pydoc+stdlib, max_tokens: 0, decode_tokens: 0}
+  segments:
+    - {kind: ingest, tokens: 2048}
+    - {kind: plant, name: north, text: "\\nThe access code of the north archive is 48213.\\n"}
+    - {kind: ingest, tokens: 4096}
+    - kind: question
+      text: "\\nQ: What is the access code of the north archive?\\nA:"
+      about: north
+    - {kind: decode, tokens: 32}
+"""
+
+
+@pytest.mark.parametrize(
+    "script", [DEMO_START, pytest.param("", marks=pytest.mark.slow)], ids=["start", "whole"]
+)
+def test_a_healthy_demo_run_raises_nothing(tmp_path: Path, script: str) -> None:
+    raw = yaml.safe_load((ROOT / "configs/demo.yaml").read_text()) | (yaml.safe_load(script) or {})
+    result = run(parse_config(yaml.safe_dump(raw)), tmp_path / "demo.arrow", control=False)
+    assert alarms_in(result.trace) == []
 
 
 def test_run_names_alarms_in_its_summary_and_fails_on_one_when_asked_to(

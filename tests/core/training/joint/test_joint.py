@@ -21,6 +21,7 @@ from megacontext.core.data.shards import open_shards
 from megacontext.core.gistnet.gister import NetGister, save_gistnet
 from megacontext.core.gistnet.keys import KeyConfig
 from megacontext.core.gistnet.module import GistNet, GistNetConfig
+from megacontext.core.gistnet.pairing import body_fingerprint, read_pairing, stale_reason
 from megacontext.core.lensnet.lens import load_lensnet, save_lensnet
 from megacontext.core.lensnet.module import LensNet, LensNetConfig
 from megacontext.core.model.base import BaseModel
@@ -115,6 +116,19 @@ def runs(
 def _state(run: Path) -> dict[str, Any]:
     state: dict[str, Any] = json.loads((run / "joint.json").read_text())
     return state
+
+
+def test_the_parts_that_a_joint_run_exports_fit(runs: Path, tiny_base: Path) -> None:
+    export = runs / "unbroken/export"
+    assert _state(runs / "unbroken")["components"]["adapter"]  # the base model was refreshed
+    model = BaseModel.load(str(tiny_base), device="cpu", dtype="float32").module
+    assert stale_reason(export / "gistnet", model, export / "adapter") == ""
+    assert read_pairing(export / "gistnet") == {"adapter": "", "body": body_fingerprint(model)}
+    facts = json.loads((export / "adapter/megacontext.json").read_text())
+    assert (
+        facts["gistnet"]
+        == json.loads((export / "gistnet/config.json").read_text())["checkpoint_id"]
+    )
 
 
 def test_a_run_killed_in_each_phase_resumes_to_the_same_result(runs: Path) -> None:
