@@ -157,14 +157,14 @@ def compare_suite(old: Version, new: Version) -> list[str]:
     tables = []
     for version in (old, new):
         folder = version.out / "suite"
-        if not any(folder.glob("*.parquet")):
+        table = folder / "suite.parquet"
+        if not table.exists():
             version.command(
                 "eval", "suite", "--config", "configs/eval/bundle.yaml", "--quick",
                 "--only", "recall,nll,answers,single,session", "--jobs", "1", "--resume",
                 "--out", folder,
             )  # fmt: skip
-        (path,) = folder.glob("*.parquet")
-        tables.append(parquet.read_table(path))
+        tables.append(parquet.read_table(table))
     before, after = tables
     print(f"  {before.num_rows} rows, {'equal' if before.equals(after) else 'not equal'}")
     return [] if before.equals(after) else ["suite"]

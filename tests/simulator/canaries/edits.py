@@ -322,12 +322,12 @@ TRACES = {
     "columns are not checked": edit(
         TraceReader, name="_load", old="check_columns(self.schema, name)", new="pass"
     ),
-    "the scan trusts lengths": edit(
+    "a torn tail ends in a traceback": edit(
         ipc_index,
         reader,
         name="scan",
-        old="if message is None:",
-        new="if message is None and position == start:",
+        old="if next_batch is None:",
+        new="if next_batch is None:\n                raise ValueError('the last batch is torn')",
     ),
     "a failed write is not cut off": edit(
         BatchFile, name="_write", old="self._size += len(data)", new="self._size += len(data) - 8"
