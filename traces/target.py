@@ -14,7 +14,7 @@ from megacontext.traces.files import OS_FILES, Lock
 from megacontext.traces.paths import lock_path, real_path
 from megacontext.traces.reader import TraceReader
 
-__all__ = ["Claim", "check_target", "claim", "dated"]
+__all__ = ["Claim", "check_copy", "check_target", "claim", "dated", "is_trace"]
 
 _DATE = re.compile(r"-\d{8}-\d{6}(-\d+)?$")
 
@@ -43,11 +43,7 @@ def check_target(path: Path, *, overwrite: bool, resume: bool = False) -> None:
         return
     if path.is_dir():
         raise ConfigError(f"--out {path} is a folder; name a trace, such as {path}/run.arrow.")
-    try:
-        with TraceReader.open(path) as reader:
-            label = f"a trace of {reader.num_rows:,} rows"
-    except MegaContextError:
-        label = ""
+    label = _label(path)
     if overwrite and (label or path.stat().st_size == 0):
         return
     if not label:
@@ -56,6 +52,38 @@ def check_target(path: Path, *, overwrite: bool, resume: bool = False) -> None:
         f"--out {path} exists ({label}); choose another --out, leave it out for a dated name, or"
         " replace it with --overwrite."
     )
+
+
+def check_copy(path: Path, *, overwrite: bool) -> None:
+    """Refuse to write over another trace what is made beside a run: a copy, a conversation.
+
+    Raises:
+        ConfigError: ``path`` exists and may not be replaced, or is no trace.
+    """
+    if not path.exists():
+        return
+    label = "" if path.is_dir() else _label(path)
+    if overwrite and (label or (path.is_file() and not path.stat().st_size)):
+        return
+    if not label:
+        raise ConfigError(f"{path} exists and is no trace; choose another name.")
+    raise ConfigError(
+        f"{path} exists ({label}); choose another name, or replace it with --overwrite."
+    )
+
+
+def is_trace(path: Path) -> bool:
+    """Whether there is a trace at ``path``, finished or not."""
+    return path.is_file() and bool(_label(path))
+
+
+def _label(path: Path) -> str:
+    """What a trace is called in a sentence; nothing where ``path`` is none."""
+    try:
+        with TraceReader.open(path) as reader:
+            return f"a trace of {reader.num_rows:,} rows"
+    except MegaContextError:
+        return ""
 
 
 @dataclass(frozen=True)

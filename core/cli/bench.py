@@ -143,13 +143,15 @@ def tui(
     rows: int = typer.Option(31_250, min=1, help="Rows of the made trace."),
     entries: int = typer.Option(8192, min=64, help="Frontier nodes of the made trace."),
     trace: Path | None = typer.Option(None, help="Use this trace instead of making one."),
+    load: int = typer.Option(0, min=0, help="Busy processes beside the inspector."),
     as_json: bool = _JSON,
 ) -> None:
     """Opening, seeking and painting a long trace in the inspector.
 
-    Example: megacontext bench tui
+    Example: megacontext bench tui --load 4
     """
-    _show("tui", _load("tui")(rows=rows, entries=entries, path=trace), as_json)
+    result = _load("tui")(rows=rows, entries=entries, path=trace, busy=load)
+    _show("tui", result, as_json)
 
 
 @app.command()
@@ -174,13 +176,16 @@ def make_trace(
     tokens: int = typer.Option(1_000_000, min=0, help="History."),
     entries: int = typer.Option(8192, min=64, help="Budget, W_max."),
     seed: int = typer.Option(0, help="Of everything made up."),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace the trace at --out."),
 ) -> None:
     """Make a legal trace of any size, to try the inspector with.
 
     Example: megacontext bench make-trace --out /tmp/large.arrow --rows 2000 --tokens 64000
     """
     from megacontext.traces.synthetic import make_trace as make
+    from megacontext.traces.target import check_copy
 
+    check_copy(out, overwrite=overwrite)
     make(out, rows=rows, tokens=tokens, entries=entries, seed=seed)
     print(out)
 

@@ -41,6 +41,7 @@ def chat(
     lens: str | None = typer.Option(None, help="Who scores the frontier, e.g. bm25."),
     max_new_tokens: int = typer.Option(128, min=1, help="Longest answer, in tokens."),
     trace: Path | None = typer.Option(None, help="Trace to record to, for mc-tui replay."),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace the trace at --trace."),
     tree: Path | None = typer.Option(None, help="Keep the history in this folder."),
     config: Path | None = typer.Option(None, help="YAML config whose settings are used."),
     set_: list[str] = typer.Option([], "--set", help="Override: key.path=value; may repeat."),
@@ -55,12 +56,15 @@ def chat(
     """
     from megacontext.core import Engine, load_config
     from megacontext.core.config import parse_config
+    from megacontext.traces.target import check_copy
 
     console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
     silence_libraries()
     settings = load_config(config, set_) if config else parse_config("", set_, "--set")
     for path in file:  # before a model is loaded
         _check(path)
+    if trace is not None:
+        check_copy(trace, overwrite=overwrite)
 
     with Engine.load(
         model, w_max=w_max, lens=lens, trace=trace, config=settings, tree=tree

@@ -14,6 +14,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
+from megacontext.traces.errors import ConfigError
+
 app = typer.Typer(
     help="Work on a trace: info, verify, recover, compact, export, metrics.", no_args_is_help=True
 )
@@ -21,6 +23,7 @@ app = typer.Typer(
 _TRACE = typer.Argument(..., metavar="TRACE", help="A trace (*.arrow), finished or not.")
 _JSON = typer.Option(False, "--json", help="Print one JSON object.")
 _OUT = typer.Option(None, "--out", help="Write here instead of in place.")
+_OVERWRITE = typer.Option(False, "--overwrite", help="Replace the trace at --out.")
 
 
 def _show(title: str, metrics: dict[str, Any], as_json: bool) -> None:
@@ -43,6 +46,14 @@ def _text(value: Any) -> str:
     if isinstance(value, float) and math.isfinite(value):
         return f"{value:,.4g}"
     return str(value)
+
+
+def _check_out(trace: Path, out: Path | None, overwrite: bool) -> None:
+    """Refuse to write over a trace that is not the one rewritten."""
+    from megacontext.traces.target import check_copy
+
+    if out is not None and not (out.exists() and trace.exists() and out.samefile(trace)):
+        check_copy(out, overwrite=overwrite)
 
 
 @app.command()
@@ -135,13 +146,19 @@ def verify(
 
 
 @app.command()
-def recover(trace: Path = _TRACE, out: Path | None = _OUT, as_json: bool = _JSON) -> None:
+def recover(
+    trace: Path = _TRACE,
+    out: Path | None = _OUT,
+    overwrite: bool = _OVERWRITE,
+    as_json: bool = _JSON,
+) -> None:
     """Rewrite a cut or damaged trace with a footer, keeping every whole batch.
 
     Example: megacontext trace recover runs/crashed.arrow
     """
     from megacontext.traces.recover import recover as recover_trace
 
+    _check_out(trace, out, overwrite)
     report = recover_trace(trace, out)
     if as_json:
         print(json.dumps(asdict(report)))
@@ -160,6 +177,7 @@ def compact(
     out: Path | None = _OUT,
     scores: str | None = typer.Option(None, help="f16, u8, topk or none; default: as they are."),
     top_k: int = typer.Option(256, min=1, help="Scores a row keeps under topk."),
+    overwrite: bool = _OVERWRITE,
     as_json: bool = _JSON,
 ) -> None:
     """Rewrite a finished trace smaller.
@@ -168,6 +186,7 @@ def compact(
     """
     from megacontext.traces.compact import compact as compact_trace
 
+    _check_out(trace, out, overwrite)
     report = compact_trace(trace, out, scores=scores, top_k=top_k)
     if as_json:
         print(json.dumps(asdict(report)))
@@ -192,7 +211,10 @@ def export(
     """
     from megacontext.traces.export import export as export_trace
     from megacontext.traces.reader import TraceReader
+    from megacontext.traces.target import is_trace
 
+    if is_trace(out):
+        raise ConfigError(f"--out {out} is a trace, which an export never replaces; name another.")
     with TraceReader.open(trace) as reader:
         rows = export_trace(reader, out, format, scores=scores, start=start, stop=stop)
     if as_json:

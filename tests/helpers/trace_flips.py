@@ -185,8 +185,8 @@ COMMANDS: dict[str, Callable[[Path, Path, Path], str]] = {
     "trace info": _command("trace", "info", "TRACE"),
     "trace verify": _command("trace", "verify", "WHOLE", "--against", "TRACE"),
     "trace metrics": _command("trace", "metrics", "TRACE", "--json"),
-    "trace recover": _command("trace", "recover", "TRACE", "--out", "OUT"),
-    "trace compact": _command("trace", "compact", "TRACE", "--out", "OUT"),
+    "trace recover": _command("trace", "recover", "TRACE", "--out", "OUT", "--overwrite"),
+    "trace compact": _command("trace", "compact", "TRACE", "--out", "OUT", "--overwrite"),
     "trace export": _command("trace", "export", "TRACE", "--out", "OUT.html"),
 }
 """The same by the command line, which costs more than the work itself: run for some flips only."""
