@@ -29,6 +29,7 @@ from megacontext.simulator.registry import pick
 from megacontext.simulator.streams import STREAMS
 from megacontext.simulator.world import World
 from megacontext.traces.errors import ConfigError
+from megacontext.traces.target import check_copy
 
 __all__ = ["app"]
 
@@ -63,6 +64,7 @@ def run(
     levels: int = typer.Option(3, help="Levels of gists."),
     w_max: int = typer.Option(1024, help="The budget in entries."),
     recording: str | None = typer.Option(None, help="The trace that --stream recorded replays."),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace the trace at --out."),
     as_json: bool = _JSON,
 ) -> None:
     """One world, every invariant checked; --out makes a trace that mc-tui shows.
@@ -81,6 +83,8 @@ def run(
         features={"resume": 0},
     )
 
+    if out is not None:
+        check_copy(out, overwrite=overwrite)
     meter = Meter()
     world = World(config, out=out, watch=meter)
     with Progress(console=Console(stderr=True), transient=True, disable=as_json) as bar:

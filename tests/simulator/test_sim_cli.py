@@ -158,3 +158,17 @@ def test_shrinking_leaves_only_the_settings_that_matter(monkeypatch: pytest.Monk
     assert short.config == WorldConfig(stream="uniform", lens="static")
     assert [operation[0] for operation in short.operations] == ["fault", "append"]
     assert "n_diff" not in short.snippet()
+
+
+def test_a_world_replaces_a_trace_only_with_overwrite(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "t.arrow"
+    assert sim("run", "--out", str(out), "--blocks", "4", "--json") == 0
+    before = out.read_bytes()
+    capsys.readouterr()
+    assert sim("run", "--out", str(out), "--blocks", "6", "--json") == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert out.read_bytes() == before
+    assert sim("run", "--out", str(out), "--blocks", "6", "--json", "--overwrite") == 0
+    assert out.read_bytes() != before
