@@ -16,8 +16,8 @@ from rich.table import Table
 from megacontext.traces.errors import ConfigError
 
 app = typer.Typer(
-    help="Measure: session, ingest, decode, refocus, tree, trace, tui, attached; make-trace makes "
-    "a large trace.",
+    help="Measure: session, ingest, static, decode, refocus, tree, trace, tui, attached; "
+    "make-trace makes a large trace.",
     no_args_is_help=True,
 )
 
@@ -96,6 +96,23 @@ def session(
 
     metrics = bench(model, w_max, history, cycles, set_, _say(as_json))
     _show("session", metrics, as_json)
+
+
+@app.command()
+def static(
+    model: str = _MODEL,
+    w_max: int = typer.Option(1024, min=256, help="Entries of the static cache."),
+    tokens: int = typer.Option(128, min=8, help="Tokens to decode."),
+    compiled: bool = typer.Option(True, "--compile/--eager", help="torch.compile the step."),
+    as_json: bool = _JSON,
+) -> None:
+    """Time per token of transformers with a static cache and torch.compile, to compare with.
+
+    Example: megacontext bench static --model demo --eager
+    """
+    from megacontext.core.bench.static_cache import bench
+
+    _show("static", bench(model, w_max, tokens, compiled, _say(as_json)), as_json)
 
 
 @app.command()

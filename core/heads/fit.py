@@ -29,7 +29,7 @@ __all__ = ["HOPS", "MARGINS", "answer_prob", "expanded_blocks", "fit_selection"]
 
 MARGINS = (0.8, 0.65, 0.5, 0.35)
 """Tried from few blocks to many."""
-HOPS = (0, 3)
+HOPS = (0, 6)
 _TOLERANCE = 0.002
 """Probability that a setting with more blocks has to gain."""
 Setting = tuple[float, int]

@@ -3,14 +3,15 @@
 A chain such as ``B = A … C = B`` shares no word with its question beyond the first link. The part
 of a found block that the question attended to is read where it stands; its own tokens are the
 queries of the next look-up, in which the block itself takes no part. The same heads serve: a token
-attends to where the same thing stands elsewhere. One token, the name that both blocks say, is
-enough, so a block counts by the token that attends to it most. Tokens of the question do not ask
+attends to where the same thing stands elsewhere. One word, the name that both blocks say, is
+enough, so a block counts by the word that attends to it most, and only if it says that word too:
+attention alone also goes to lookalikes, such as other numbers. Words of the question do not ask
 again: the question has found what they lead to, and all its lookalikes share them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,15 +22,16 @@ from torch import Tensor
 from megacontext.core.focus.actions import Bools
 from megacontext.core.heads.encoder import HeadEncoder
 from megacontext.core.heads.search import block_logits, pair_weights
+from megacontext.core.heads.words import HistoryWords
 from megacontext.core.tree.spec import U32
 
 __all__ = ["Source", "follow_blocks"]
 
 _REACH = 8
 """Tokens to either side of an attended token that belong to what it says."""
-_MIN_ATTENTION = 0.3
-"""What one of a block's tokens has to give another block for it to stand out, however long the
-history: text that has nothing to do with a token shares what is left of its attention."""
+_MIN_ATTENTION = 0.15
+"""What one of a block's words has to give another block for it to stand out, however long the
+history: text that has nothing to do with a word shares what is left of its attention."""
 _OF_BEST = 0.5
 """Fraction of the best block's attention below which a block that could be next is left."""
 _FARTHER = 0.9
@@ -85,7 +87,7 @@ def follow_blocks(
     All of them are read in one pass.
 
     Args:
-        question: U32[q], ids of the question, which do not ask again.
+        question: U32[q], ids of the question, whose words do not ask again.
     """
     sources = sources[:_SOURCES]
     if not sources:
@@ -102,35 +104,75 @@ def follow_blocks(
     # One search for all; a block and its neighbours hold the same words, and nothing new.
     flat = queries_nhqd.transpose(0, 1).flatten(1, 2)
     logits_hqb = block_logits(encoder, flat, pieces, block_size)
+    words = HistoryWords(encoder.reader.base, tokens, len(selected) * block_size)
+    asked = words.of(question)
     best: dict[int, Source] = {}
-    known = torch.from_numpy(selected).to(logits_hqb.device)
     for number, source in enumerate(sources):
-        rows = slice(number * block_size, (number + 1) * block_size)
-        logits = logits_hqb[:, rows]
+        logits = logits_hqb[:, number * block_size : (number + 1) * block_size]
         logits[..., max(0, source.block - 1) : source.block + 2] = -torch.inf
-        ids = np.asarray(tokens(starts[number], starts[number] + block_size))
-        is_new = torch.from_numpy(~np.isin(ids, question)).to(known.device)
-        asking = is_new & (weights[number] > 0)
-        if not asking.any() or not logits.isfinite().any():  # or a history of three blocks
+        if not logits.isfinite().any():  # a history of three blocks
             continue
-        attention_b = logits[:, asking].softmax(-1).amax(1).mean(0)
+        # Only what was attended to asks, and of that what the question does not say itself.
+        start = starts[number]
+        near = set(torch.nonzero(weights[number] > 0)[:, 0].tolist())
+        rows_of = {
+            word: [row for row in rows if row in near]
+            for word, rows in words.between(start, start + block_size).items()
+            if word not in asked and not near.isdisjoint(rows)
+        }
         log_total_hq = logits.logsumexp(-1)
-        top = attention_b.where(~known, 0).topk(min(_BRANCHES, len(attention_b)))
-        for mass, block in zip(top.values.tolist(), top.indices.tolist(), strict=True):
+        for attention, block in _sharing(words, rows_of, logits, selected, block_size):
             earlier = best.get(block)
-            least = max(_MIN_ATTENTION, _OF_BEST * float(top.values[0]))
-            if mass < least or (earlier and earlier.attention >= mass):
+            if earlier and earlier.attention >= attention:
                 continue
             best[block] = Source(
                 block,
-                _FARTHER * min(1.0, mass) * source.strength,
-                mass,
+                _FARTHER * min(1.0, attention) * source.strength,
+                attention,
                 queries_nhqd[number],
-                starts[number],
+                start,
                 weights[number],
                 log_total_hq,
             )
+
     return sorted(best.values(), key=lambda source: (-source.attention, source.block))
+
+
+def _sharing(
+    words: HistoryWords,
+    rows_of: Mapping[str, Sequence[int]],
+    logits_hqb: Tensor,
+    selected: Bools,
+    block_size: int,
+) -> list[tuple[float, int]]:
+    """(attention, block) of the blocks that a block leads to, most attended first.
+
+    A block's attention is that of the word which attends to it most, among those it says too.
+
+    Args:
+        rows_of: by word, the queries that stand for it.
+    """
+    if not rows_of:
+        return []
+
+    # Attention of each word to each block: of its token that attends most, mean over heads.
+    attention_hqb = logits_hqb.softmax(-1)
+    attention_wb = torch.stack(
+        [attention_hqb[:, rows].amax(1).mean(0) for rows in rows_of.values()]
+    )
+    attention_wb[:, torch.from_numpy(selected).to(attention_wb.device)] = 0
+    top = attention_wb.topk(min(2 * _BRANCHES, attention_wb.shape[1]))
+
+    # The strongest blocks that say the word.
+    sharing: dict[int, float] = {}
+    for word, attentions, blocks in zip(rows_of, *map(Tensor.tolist, top), strict=True):
+        for attention, block in zip(attentions, blocks, strict=True):
+            if attention < max(_MIN_ATTENTION, sharing.get(block, 0.0)):
+                continue
+            if word in words.between(block * block_size, (block + 1) * block_size):
+                sharing[block] = attention
+    found = sorted(((attention, block) for block, attention in sharing.items()), reverse=True)
+    return [pair for pair in found[:_BRANCHES] if pair[0] >= _OF_BEST * found[0][0]]
 
 
 def _window(

@@ -17,6 +17,7 @@ from megacontext.core.heads.history_keys import HistoryKeys
 from megacontext.core.heads.hops import Source, follow_blocks
 from megacontext.core.heads.neighbours import cuts_word, neighbour_runs
 from megacontext.core.heads.search import block_logits
+from megacontext.core.heads.sentences import sentence_runs
 from megacontext.core.tree.spec import U32
 
 __all__ = ["Asked", "Lookup", "Match", "Pair", "ask", "choose", "look_up"]
@@ -25,6 +26,8 @@ _MAX_QUESTION = 128
 """Newest tokens of a question that ask; a longer one asks with its end."""
 _PAIRS = 8
 """Token pairs that a match lists."""
+_OF_STRONGEST = 0.5
+"""Fraction of a match's strongest pair from which on a pair says where the match stands."""
 _LOOKED_AT = 64
 """Blocks with the most attention, in which an earlier question in the same words would stand."""
 
@@ -55,6 +58,11 @@ class Match:
     attention: float
     pairs: tuple[Pair, ...]
 
+    def attended(self) -> list[int]:
+        """Positions of the block's tokens whose pairs weigh at least half of the strongest."""
+        least = _OF_STRONGEST * max(pair.weight for pair in self.pairs)
+        return [pair.block_token for pair in self.pairs if pair.weight >= least]
+
 
 @dataclass(frozen=True)
 class Lookup:
@@ -66,7 +74,7 @@ class Lookup:
         selected: bool[blocks], what the question and its hops found.
         matches: why, best first; those of later hops behind those of the question.
         example: bool[blocks], of an example, which is read whole (:mod:`.example`).
-        runs: for each selected block, the blocks that are read with it (:mod:`.neighbours`).
+        runs: for each selected block, the blocks that are read with it (:mod:`.sentences`).
     """
 
     n_tokens: int
@@ -215,7 +223,13 @@ def choose(
             selected[source.block] = True
             strength[source.block] = max(strength[source.block], source.strength)
             matches.append(_explain(encoder, source, asked.pieces, block_size))
-    cuts = cuts_word(encoder.reader.base, tokens)
+
+    # What is read along: sentences, or the neighbours where no sentence ends.
+    base = encoder.reader.base
+    cuts = cuts_word(base, tokens)
+    neighbours = neighbour_runs(selected, calibration.after, block_size, cuts)
+    attended = {match.block: match.attended() for match in matches}
+    runs = sentence_runs(base, tokens, attended, neighbours, len(selected), block_size)
     return Lookup(
         asked.n_tokens,
         asked.question_tokens,
@@ -223,7 +237,7 @@ def choose(
         selected,
         tuple(matches),
         asked.example,
-        neighbour_runs(selected, calibration.after, block_size, cuts),
+        runs,
     )
 
 

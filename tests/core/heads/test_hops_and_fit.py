@@ -154,10 +154,10 @@ class TestFit:
 
     def test_the_highest_prob_wins(self, base, monkeypatch) -> None:
         chosen = self.fitted(
-            base, monkeypatch, lambda margin, hops: 0.5 + 0.2 * (margin == 0.5) + 0.2 * (hops == 3)
+            base, monkeypatch, lambda margin, hops: 0.5 + 0.2 * (margin == 0.5) + 0.2 * (hops == 6)
         )
-        assert (chosen.margin, chosen.hops) == (0.5, 3)
-        assert chosen.metrics["answer_prob_margin_0.5_hops_3"] == 0.9
+        assert (chosen.margin, chosen.hops) == (0.5, 6)
+        assert chosen.metrics["answer_prob_margin_0.5_hops_6"] == 0.9
 
     def test_of_equal_settings_the_one_with_fewest_blocks(self, base, monkeypatch) -> None:
         chosen = self.fitted(base, monkeypatch, lambda margin, hops: 0.5 + 0.001 * (margin < 0.5))
