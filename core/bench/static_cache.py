@@ -99,4 +99,5 @@ def _forward(module: Any, ids: Tensor, rows: Tensor, cache: StaticCache) -> Tens
         use_cache=True,
         logits_to_keep=1,
     )
-    return output.logits[:, -1]
+    logits: Tensor = output.logits[:, -1]
+    return logits

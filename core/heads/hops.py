@@ -171,8 +171,8 @@ def _sharing(
                 continue
             if word in words.between(block * block_size, (block + 1) * block_size):
                 sharing[block] = attention
-    found = sorted(((attention, block) for block, attention in sharing.items()), reverse=True)
-    return [pair for pair in found[:_BRANCHES] if pair[0] >= _OF_BEST * found[0][0]]
+    strongest = sorted(((attention, block) for block, attention in sharing.items()), reverse=True)
+    return [pair for pair in strongest[:_BRANCHES] if pair[0] >= _OF_BEST * strongest[0][0]]
 
 
 def _window(

@@ -19,7 +19,7 @@ __all__ = ["sentence_runs"]
 
 _SENTENCES = 2
 """Read from a matched token on: its own sentence and those behind it."""
-_BEFORE, _BEHIND = 2, 4
+_BEFORE, _AFTER = 2, 4
 """Blocks around a selected one in which sentences are looked for."""
 _END = re.compile(r"[.!?][\"')\]]*\s|\n")
 
@@ -47,7 +47,7 @@ def sentence_runs(
     for block, positions in attended.items():
         # Ends of the sentences around the block, in characters of its surroundings.
         first = max(0, block - _BEFORE) * block_size
-        stop = min(n_blocks, block + _BEHIND) * block_size
+        stop = min(n_blocks, block + _AFTER) * block_size
         pieces = base.tokenizer.pieces(np.asarray(tokens(first, stop)))
         char_ends = np.cumsum([len(piece) for piece in pieces])
         sentence_ends = np.array([m.end() for m in _END.finditer("".join(pieces))], np.int64)
@@ -56,13 +56,13 @@ def sentence_runs(
         lowest, highest = block, block + 1
         for position in positions:
             char = char_ends[position - first] - 1
-            behind = int(np.searchsorted(sentence_ends, char, side="right"))
+            n_before = int(np.searchsorted(sentence_ends, char, side="right"))
             starts, stops = otherwise[block].start, otherwise[block].stop
-            if behind > 0:
-                token = np.searchsorted(char_ends, sentence_ends[behind - 1], side="right")
+            if n_before > 0:
+                token = np.searchsorted(char_ends, sentence_ends[n_before - 1], side="right")
                 starts = (first + int(token)) // block_size
-            if behind + _SENTENCES <= len(sentence_ends):
-                last_char = sentence_ends[behind + _SENTENCES - 1] - 1
+            if n_before + _SENTENCES <= len(sentence_ends):
+                last_char = sentence_ends[n_before + _SENTENCES - 1] - 1
                 token = np.searchsorted(char_ends, last_char, side="right")
                 stops = (first + int(token)) // block_size + 1
             lowest, highest = min(lowest, starts), max(highest, stops)

@@ -1,0 +1,12 @@
+"""``megacontext bench static``: a static cache decodes, and says what it was."""
+
+from __future__ import annotations
+
+from megacontext.core.bench.static_cache import bench
+
+
+def test_the_bundled_model_decodes_in_a_static_cache() -> None:
+    metrics = bench("demo", w_max=64, tokens=8, compiled=False)
+    assert (metrics["model"], metrics["tokens"], metrics["compiled"]) == ("demo", 8, False)
+    low, high = metrics["token_ms_range"]
+    assert 0 < low <= metrics["token_ms"] <= high
