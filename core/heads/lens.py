@@ -26,8 +26,8 @@ class HeadsLens:
     """Scores from the attention of calibrated heads; see :mod:`megacontext.core.heads`.
 
     At a question a block's strength is its attention over the best block's, averaged over the
-    heads. Blocks at or above ``margin`` are expanded, at most ``max_blocks``, each with its
-    neighbours, since a fact may straddle blocks. An example of such a question is read whole. All
+    heads. Blocks at or above ``margin`` are expanded, at most ``max_blocks``, each with the
+    blocks of its matched sentences. An example of such a question is read whole. All
     other raw blocks but the newest give way: a model reads an answer best where little else is
     in its window. A question that finds nothing changes nothing. Between questions nothing is
     asked, and scores are a recency prior.
@@ -85,7 +85,7 @@ class HeadsLens:
         known = min(closed, len(lookup.strength))
         selected = np.flatnonzero(lookup.selected[:known])
 
-        # Selected blocks lie above any threshold in their own order, neighbours just below.
+        # Selected blocks lie above any threshold in their own order, what is read along just below.
         blocks[selected] = 0.5 + 0.5 * lookup.strength[selected]
         for block, score in zip(selected.tolist(), blocks[selected], strict=True):
             run = lookup.runs[block]

@@ -4,7 +4,8 @@ An adapter is a folder with ``adapter_config.json`` and ``adapter_model.safetens
 adapted linear layer W [out, in] two matrices A [r, in] and B [out, r]; the layer computes with
 W + scale * B A (Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models"). Here it is
 merged into W when the model is loaded, so decoding costs what it did before. The input embeddings
-never change: gists live in their space, and GistNet and LensNet stay valid.
+never change: gists live in their space. A GistNet made for other weights may still be worth less;
+the alarm ``stale_gists`` says so.
 """
 
 from __future__ import annotations
