@@ -1,8 +1,9 @@
-"""``megacontext bench static``: the model's own window decoded as gpt-fast does, to compare with.
+"""``megacontext bench static``: the model's own window, decoded without a session to compare with.
 
-A static cache as long as the window and one compiled decode step (``torch.compile``, on a GPU as
-CUDA graphs), in transformers' own code: no history, no focus, no trace. What a session's token
-costs beside it is the price of everything else, or the gain of the product's own kernels.
+A static cache as long as the window and one compiled decode step (``torch.compile``, on a GPU with
+mode ``reduce-overhead``), in transformers' own code: no history, no focus, no trace. What a
+session's token costs beside it is the price of everything else, or the gain of the product's own
+kernels.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from transformers import StaticCache
 from megacontext.core.config.schema import Config, ModelConfig
 from megacontext.core.rng import generator
 from megacontext.core.runtime.build import load_base
+from megacontext.traces.errors import ConfigError
 
 __all__ = ["bench"]
 
@@ -45,14 +47,22 @@ def bench(
 
     Returns:
         ``token_ms``: median; ``token_ms_range``: 10th and 90th percentile.
+
+    Raises:
+        ConfigError: the window has no room for ``tokens``.
     """
+    before = w_max - tokens - _WARM_TOKENS
+    if before < 1:
+        raise ConfigError(
+            f"--tokens {tokens} leaves nothing before it in a window of {w_max}; take at most "
+            f"{w_max - _WARM_TOKENS - 1}."
+        )
     base = load_base(Config(model=ModelConfig(path=model)))
     module, device = base.module, base.device
     cache = StaticCache(config=module.config, max_cache_len=w_max)
 
     # Fill the window but for the tokens that are decoded.
     progress(f"window of {w_max:,} entries")
-    before = w_max - tokens - _WARM_TOKENS
     text = generator(0, "bench-static").integers(0, 500, before)
     ids = torch.from_numpy(text.astype(np.int64)).to(device)
     for start in range(0, before, _CHUNK):

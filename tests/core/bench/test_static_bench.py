@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from megacontext.core.bench.static_cache import bench
+from megacontext.traces.errors import ConfigError
 
 
 def test_the_bundled_model_decodes_in_a_static_cache() -> None:
@@ -10,3 +13,8 @@ def test_the_bundled_model_decodes_in_a_static_cache() -> None:
     assert (metrics["model"], metrics["tokens"], metrics["compiled"]) == ("demo", 8, False)
     low, high = metrics["token_ms_range"]
     assert 0 < low <= metrics["token_ms"] <= high
+
+
+def test_more_tokens_than_the_window_holds_are_refused() -> None:
+    with pytest.raises(ConfigError, match="take at most 55"):
+        bench("demo", w_max=64, tokens=56)

@@ -113,7 +113,7 @@ def test_a_batch_does_not_replace_traces_of_another_config(config, tmp_path):
 
 # -- commands beside run and batch that write a trace ---------------------------------------------
 @pytest.fixture
-def made(tmp_path):
+def two_traces(tmp_path):
     """Two traces: one to read, one that is in the way."""
     source, other = tmp_path / "source.arrow", tmp_path / "other.arrow"
     make_small_trace(source, rows=20)
@@ -131,16 +131,16 @@ COPIES = {
 
 @pytest.mark.parametrize("command", COPIES.values(), ids=COPIES)
 def test_a_copy_replaces_another_trace_only_with_overwrite(
-    command, made, tmp_path, capsys, monkeypatch
+    command, two_traces, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    before = made[1].read_bytes()
+    before = two_traces[1].read_bytes()
     code, said = call(capsys, *command, "other.arrow")
-    assert (code, made[1].read_bytes() == before) == (2, True)
+    assert (code, two_traces[1].read_bytes() == before) == (2, True)
     assert "a trace of 30 rows" in said.err
     assert "--overwrite" in said.err
     assert call(capsys, *command, "other.arrow", "--overwrite")[0] == 0
-    assert rows(made[1])[0] in (9, 20)
+    assert rows(two_traces[1])[0] in (9, 20)
 
     (tmp_path / "notes.txt").write_text("a person's words")
     code, said = call(capsys, *command, "notes.txt", "--overwrite")
@@ -149,21 +149,21 @@ def test_a_copy_replaces_another_trace_only_with_overwrite(
 
 
 @pytest.mark.parametrize("command", COPIES.values(), ids=COPIES)
-def test_a_full_disk_keeps_what_a_copy_was_to_replace(command, made, tmp_path):
-    before = made[1].read_bytes()
+def test_a_full_disk_keeps_what_a_copy_was_to_replace(command, two_traces, tmp_path):
+    before = two_traces[1].read_bytes()
     done = on_a_full_disk(*command, "other.arrow", "--overwrite", folder=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert "File too large" in done.stderr
-    assert made[1].read_bytes() == before
+    assert two_traces[1].read_bytes() == before
 
 
-def test_a_full_disk_keeps_the_trace_that_a_run_was_to_replace(config, made, tmp_path):
-    before = made[1].read_bytes()
+def test_a_full_disk_keeps_the_trace_that_a_run_was_to_replace(config, two_traces, tmp_path):
+    before = two_traces[1].read_bytes()
     run = ("run", "--config", config.name, "--out", "other.arrow", "--overwrite", "--no-control")
     done = on_a_full_disk(*run, folder=tmp_path)
     assert done.returncode == 2, done.stderr
     assert "File too large" in done.stderr
-    assert made[1].read_bytes() == before
+    assert two_traces[1].read_bytes() == before
 
 
 def on_a_full_disk(*arguments, folder):
@@ -181,40 +181,42 @@ def on_a_full_disk(*arguments, folder):
 
 @pytest.mark.parametrize("command", ["recover", "compact"])
 def test_a_trace_rewritten_in_place_needs_no_overwrite(
-    command, made, tmp_path, capsys, monkeypatch
+    command, two_traces, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    assert call(capsys, "trace", command, "source.arrow", "--out", made[0])[0] == 0
-    assert rows(made[0])[0] == 20
+    assert call(capsys, "trace", command, "source.arrow", "--out", two_traces[0])[0] == 0
+    assert rows(two_traces[0])[0] == 20
 
 
 @pytest.mark.parametrize("name", ["source.arrow", "other.arrow"])
 @pytest.mark.parametrize("kind", ["parquet", "jsonl", "svg", "html"])
-def test_an_export_never_replaces_a_trace(kind, name, made, tmp_path, capsys):
+def test_an_export_never_replaces_a_trace(kind, name, two_traces, tmp_path, capsys):
     before = (tmp_path / name).read_bytes()
-    export = ("trace", "export", made[0], "--format", kind, "--out", tmp_path / name)
+    export = ("trace", "export", two_traces[0], "--format", kind, "--out", tmp_path / name)
     code, said = call(capsys, *export)
     assert (code, "is a trace" in said.err) == (2, True)
     assert (tmp_path / name).read_bytes() == before
 
 
-def test_a_conversation_replaces_a_trace_only_with_overwrite(made, config, capsys, monkeypatch):
+def test_a_conversation_replaces_a_trace_only_with_overwrite(
+    two_traces, config, capsys, monkeypatch
+):
     monkeypatch.setattr("sys.stdin", io.StringIO("Who?\n"))
-    before = made[1].read_bytes()
-    chat = ("chat", "--config", config, "--max-new-tokens", "4", "--trace", made[1])
+    before = two_traces[1].read_bytes()
+    chat = ("chat", "--config", config, "--max-new-tokens", "4", "--trace", two_traces[1])
     code, said = call(capsys, *chat)
-    assert (code, made[1].read_bytes() == before) == (2, True)
+    assert (code, two_traces[1].read_bytes() == before) == (2, True)
     assert "--overwrite" in said.err
     assert call(capsys, *chat, "--overwrite")[0] == 0
-    assert made[1].read_bytes() != before
+    assert two_traces[1].read_bytes() != before
 
 
 @pytest.mark.parametrize("command", COPIES.values(), ids=COPIES)
-def test_no_command_writes_where_a_run_goes_on(command, made, tmp_path, capsys, monkeypatch):
+def test_no_command_writes_where_a_run_goes_on(command, two_traces, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    before = made[1].read_bytes()
-    with claim(made[1], overwrite=True):
+    before = two_traces[1].read_bytes()
+    with claim(two_traces[1], overwrite=True):
         code, said = call(capsys, *command, "other.arrow", "--overwrite")
     assert code == 2
     assert "written" in said.err
-    assert made[1].read_bytes() == before
+    assert two_traces[1].read_bytes() == before

@@ -65,17 +65,17 @@ def chain() -> np.ndarray:
     return np.append(tokens, KEY).astype(np.uint32)
 
 
-def found(keys: HistoryKeys, tokens: np.ndarray):
+def lookup_of(keys: HistoryKeys, tokens: np.ndarray):
     return look_up(keys, lambda a, b: tokens[a:b], len(tokens), 1, BLOCK)
 
 
 def test_without_hops_only_what_the_question_names_is_found(base, chain) -> None:
-    lookup = found(keys_with(base, margin=0.5), chain)
+    lookup = lookup_of(keys_with(base, margin=0.5), chain)
     assert np.flatnonzero(lookup.selected).tolist() == [6]
 
 
 def test_a_hop_leads_from_a_found_block_to_the_next(base, chain) -> None:
-    lookup = found(keys_with(base, margin=0.5, hops=1), chain)
+    lookup = lookup_of(keys_with(base, margin=0.5, hops=1), chain)
     assert lookup.selected[[6, 13]].all()
     assert lookup.strength[13] < lookup.strength[6] == 1
     hop = next(match for match in lookup.matches if match.block == 13)
@@ -86,19 +86,19 @@ def test_a_hop_leads_from_a_found_block_to_the_next(base, chain) -> None:
 def test_tokens_that_the_question_did_not_attend_to_lead_nowhere(base, chain) -> None:
     chain[6 * BLOCK + 14] = 50
     chain[6 * BLOCK + 30] = LINK  # in the same block, but out of reach of what was found
-    lookup = found(keys_with(base, margin=0.5, hops=1), chain)
+    lookup = lookup_of(keys_with(base, margin=0.5, hops=1), chain)
     assert not lookup.selected[13]
 
 
 def test_a_hop_never_returns_what_is_already_selected(base, chain) -> None:
-    lookup = found(keys_with(base, margin=0.5, hops=5), chain)
+    lookup = lookup_of(keys_with(base, margin=0.5, hops=5), chain)
     blocks = [match.block for match in lookup.matches]
     assert len(blocks) == len(set(blocks))
 
 
 def test_a_token_of_the_question_leads_nowhere_further(base, chain) -> None:
     keys = keys_with(base, margin=1.0, hops=1)
-    assert found(keys, chain).selected[13]
+    assert lookup_of(keys, chain).selected[13]
     both = np.append(chain[:-1], [LINK, KEY]).astype(np.uint32)
     lookup = look_up(keys, lambda a, b: both[a:b], len(both), 2, BLOCK)
     assert lookup.selected[6]
@@ -108,7 +108,7 @@ def test_a_token_of_the_question_leads_nowhere_further(base, chain) -> None:
 @pytest.mark.parametrize("blocks", [2, 3, 4])
 def test_hops_in_a_history_of_few_blocks_end_there(base, blocks) -> None:
     tokens = np.random.default_rng(1).integers(3, 40, BLOCK * blocks + 1).astype(np.uint32)
-    lookup = found(keys_with(base, margin=0.5, hops=3), tokens)
+    lookup = lookup_of(keys_with(base, margin=0.5, hops=3), tokens)
     assert np.isfinite(lookup.strength).all()
     assert all(np.isfinite(match.score) for match in lookup.matches)
 
